@@ -1,0 +1,67 @@
+"""Every error this project raises on purpose, in one tree.
+
+    MEASNetError                 exit 1: something failed on the way
+    ├── UsageError               exit 2: what was asked for cannot be done as asked
+    │   ├── InputError           a source is missing, empty, damaged or not what it claims to be
+    │   ├── CheckpointError      a checkpoint is not a MEASNet, or not a sound one
+    │   ├── GraphError           an ONNX file is not one of ours, or not a sound one
+    │   └── MissingPackageError  a part of the project was asked for whose packages are absent
+    ├── OutputError              a result could not be written (disk full, folder gone)
+    ├── BackendError             the engine failed while it ran
+    └── ParityError              the engine does not compute what the network computes
+
+A message says what happened, with the numbers, and what to do about it, on one line.
+"""
+
+from __future__ import annotations
+
+
+class MEASNetError(Exception):
+    """Root of the tree. ``exit_code`` is what a command line ends with."""
+
+    exit_code = 1
+
+
+class UsageError(MEASNetError):
+    """What was asked for cannot be done as asked; the message says what to change."""
+
+    exit_code = 2
+
+
+class InputError(UsageError):
+    """A source is missing, empty, damaged or not what it claims to be."""
+
+
+class CheckpointError(UsageError):
+    """A checkpoint is not a MEASNet, or not a sound one."""
+
+
+class GraphError(UsageError):
+    """An ONNX file is not one of ours, or not a sound one."""
+
+
+class MissingPackageError(UsageError):
+    """A part of the project was asked for whose packages are absent.
+
+    ``extra`` is the extra of this distribution that installs them.
+    """
+
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        super().__init__(
+            f"{what} needs the package '{package}', which is not installed; "
+            f"install it with: pip install 'measnet[{extra}]'"
+        )
+        self.package = package
+        self.extra = extra
+
+
+class OutputError(MEASNetError):
+    """A result could not be written."""
+
+
+class BackendError(MEASNetError):
+    """The engine failed while it ran."""
+
+
+class ParityError(MEASNetError):
+    """The engine does not compute what the network computes."""
