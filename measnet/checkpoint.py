@@ -1,0 +1,199 @@
+"""Reads MEASNet checkpoints in three formats and writes ours.
+
+    released     a Lightning ``.ckpt``: tensors under ``state_dict``, each name behind ``net.``
+    state dict   a plain PyTorch file of tensors, in the authors' names or in ours
+    ours         ``.safetensors`` with the configuration in its metadata
+
+Files come from strangers: pickles are read with ``weights_only=True`` alone, and every name, shape and
+value is checked before a network is handed out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from measnet.config import MEASNetConfig, variant_name
+from measnet.config_from_tensors import config_from_shapes
+from measnet.errors import CheckpointError, MissingPackageError, OutputError, UsageError
+from measnet.network import MEASNet
+from measnet.reference_names import is_reference_name, is_stored_but_unused, to_our_name
+
+_CONFIG_KEY = "measnet.config"
+_LISTED = 6  # names per kind of problem in one message
+
+
+def load_checkpoint(path: str | os.PathLike[str], config: MEASNetConfig | None = None) -> MEASNet:
+    """The network in a checkpoint, in evaluation mode, float32, on the CPU.
+
+    ``config`` overrides what the file stores, or what its tensors' shapes tell (K and the ensemble are
+    not in the shapes: a file without a stored configuration gets the published ones).
+
+    Raises ``CheckpointError`` when the file is absent, not a checkpoint, another network, or not finite;
+    the message lists what is missing, unexpected or misshapen.
+    """
+    path = Path(path)
+    tensors, stored = _read(path)
+    tensors = _in_our_names(tensors)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    try:
+        config = config or (MEASNetConfig.from_json(stored) if stored else config_from_shapes(shapes))
+        with torch.device("meta"):
+            network = MEASNet(config)
+    except UsageError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    _check_fit(path, shapes, network)
+    _check_values(path, tensors)
+    network.load_state_dict(tensors, assign=True)
+    return network.float().requires_grad_(True).eval()
+
+
+def save_checkpoint(
+    network: MEASNet, path: str | os.PathLike[str], facts: Mapping[str, str] | None = None
+) -> None:
+    """Writes our format: float32 safetensors, the configuration and ``facts`` in the metadata.
+
+    The file appears under its name only when it is whole. Raises ``OutputError`` when it cannot be written.
+    """
+    from safetensors.torch import save
+
+    path = Path(path)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    metadata = {
+        **(facts or {}),
+        _CONFIG_KEY: network.config.to_json(),
+        "measnet.variant": variant_name(network.config),
+    }
+    aside = path.with_name(path.name + ".part")
+    try:
+        aside.write_bytes(save(tensors, metadata=metadata))
+        aside.replace(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise OutputError(f"cannot write the checkpoint {path}: {error.strerror or error}") from None
+
+
+def weights_sha256(network: MEASNet) -> str:
+    """SHA-256 over every tensor's name, shape and float32 bytes: the identity of the weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name}{list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], str | None]:
+    """Tensors by name, and the stored configuration if there is one."""
+    if not path.is_file():
+        kind = "is a folder" if path.is_dir() else "does not exist"
+        raise CheckpointError(f"the checkpoint {path} {kind}")
+    with path.open("rb") as file:
+        start = file.read(16)
+    if not start:
+        raise CheckpointError(f"the checkpoint {path} is empty (0 bytes)")
+    if start[8:9] == b"{":
+        return _read_safetensors(path)
+    return _read_pickle(path), None
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ModuleNotFoundError:
+        raise MissingPackageError("reading a .safetensors file", "safetensors", "train") from None
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            return tensors, (file.metadata() or {}).get(_CONFIG_KEY)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a sound safetensors file: {_one_line(error)}") from None
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    _refuse_compressed(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    # A hostile pickle can fail in any way while it is read; none of them is our failure.
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} is not a checkpoint that can be read safely (tensors and plain values only): "
+            f"{_one_line(error)}"
+        ) from None
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not content:
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, not tensors by name")
+    strangers = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
+    if strangers:
+        raise CheckpointError(f"{path} is not a state dict: {_some(strangers)} are not tensors")
+    return {str(name): tensor for name, tensor in content.items()}
+
+
+def _refuse_compressed(path: Path) -> None:
+    """PyTorch stores tensors as they are; an archive that grows when read is no checkpoint."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is a damaged archive: {_one_line(error)}") from None
+    if size > path.stat().st_size:
+        raise CheckpointError(f"{path} is a compressed archive, which PyTorch never writes; not read")
+
+
+def _in_our_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    for prefix in ("net.", "module."):
+        if all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    if any(is_reference_name(name) for name in tensors):
+        tensors = {
+            to_our_name(name): tensor
+            for name, tensor in tensors.items()
+            if not is_stored_but_unused(name)
+        }
+    return tensors
+
+
+def _check_fit(path: Path, shapes: Mapping[str, tuple[int, ...]], network: MEASNet) -> None:
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    missing = sorted(expected.keys() - shapes.keys())
+    unexpected = sorted(shapes.keys() - expected.keys())
+    misshapen = [
+        f"{name} is {list(shapes[name])}, must be {list(expected[name])}"
+        for name in sorted(expected.keys() & shapes.keys())
+        if shapes[name] != expected[name]
+    ]
+    problems = [
+        f"{len(names)} {kind}: {_some(names)}"
+        for kind, names in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
+        if names
+    ]
+    if problems:
+        raise CheckpointError(f"{path} is not this MEASNet: " + "; ".join(problems))
+
+
+def _check_values(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    broken = [name for name, tensor in sorted(tensors.items()) if not tensor.isfinite().all()]
+    if broken:
+        raise CheckpointError(
+            f"{path} holds NaN or infinity in {len(broken)} tensors: {_some(broken)}; "
+            "take an earlier checkpoint of that training"
+        )
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:_LISTED])
+    return shown if len(names) <= _LISTED else f"{shown} and {len(names) - _LISTED} more"
+
+
+def _one_line(error: Any) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]

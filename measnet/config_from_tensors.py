@@ -1,0 +1,122 @@
+"""Finds the configuration of a MEASNet from the names and shapes of its tensors.
+
+Shapes do not tell K, the ensemble, or which published numbers rounded to the same hidden width; those
+keep the published network's values.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from measnet.config import MEASNetConfig
+from measnet.errors import CheckpointError, UsageError
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def config_from_shapes(shapes: Shapes) -> MEASNetConfig:
+    """The configuration of a network whose tensors (our names) have these shapes.
+
+    Raises ``CheckpointError`` when the names that decide it are absent or contradict each other.
+    """
+    published = MEASNetConfig()
+    width, stem_channels = _shape(shapes, "stem.weight", rank=4)[:2]
+    scale = {3: 1, 12: 2}.get(stem_channels)
+    if scale is None:
+        raise CheckpointError(
+            f"not a MEASNet checkpoint: its stem takes {stem_channels} channels, must be 3 or 12"
+        )
+    mese = any(name.startswith("pixel_experts") for name in shapes)
+    fd = any(".decompose." in name for name in shapes)
+    mee = any(re.match(r"fd_mee\d\.(high|low|whole)\.", name) for name in shapes)
+    pixel_experts = _three(_count(shapes, rf"pixel_experts{level}\.experts\.(\d+)\.") for level in (1, 2, 3))
+    if mee:
+        image_experts = _three(
+            _count(shapes, rf"fd_mee{level}\.\w+\.experts\.experts\.(\d+)\.") for level in (1, 2, 3)
+        )
+    else:
+        present = [any(name.startswith(f"fd_mee{level}.") for name in shapes) for level in (1, 2, 3)]
+        image_experts = _three(
+            n if here or not fd else 0
+            for n, here in zip(published.image_experts, present, strict=True)
+        )
+    try:
+        return MEASNetConfig(
+            width=width,
+            blocks=(
+                _count(shapes, r"encoder1\.(\d+)\."),
+                _count(shapes, r"encoder2\.(\d+)\."),
+                _count(shapes, r"encoder3\.(\d+)\."),
+                _count(shapes, r"latent\.(\d+)\."),
+            ),
+            refinement_blocks=_count(shapes, r"refinement\.(\d+)\."),
+            heads=(
+                _heads(shapes, "encoder1", published.heads[0]),
+                _heads(shapes, "encoder2", published.heads[1]),
+                _heads(shapes, "encoder3", published.heads[2]),
+                _heads(shapes, "latent", published.heads[3]),
+            ),
+            ffn_expansion=_ffn_expansion(shapes, width),
+            pixel_experts=pixel_experts if mese else published.pixel_experts,
+            image_experts=image_experts,
+            tspg=any(name.startswith("prompt.") for name in shapes),
+            mese=mese,
+            fd=fd,
+            mee=mee,
+            frequency_blocks=any(name.startswith("frequency") for name in shapes),
+            stem_scale=scale,
+        )
+    except CheckpointError:
+        raise
+    except UsageError as error:
+        raise CheckpointError(f"not a MEASNet checkpoint: {error}") from None
+
+
+def _shape(shapes: Shapes, name: str, rank: int) -> tuple[int, ...]:
+    shape = shapes.get(name)
+    if shape is None:
+        raise CheckpointError(
+            f"not a MEASNet checkpoint: none of its {len(shapes)} tensors is '{name}' "
+            "(patch_embed.proj.weight in the authors' names)"
+        )
+    if len(shape) != rank:
+        raise CheckpointError(
+            f"not a MEASNet checkpoint: '{name}' has shape {list(shape)}, must have {rank} dimensions"
+        )
+    return shape
+
+
+def _count(shapes: Shapes, pattern: str) -> int:
+    """How many numbered modules there are: one more than the highest number."""
+    matches = (re.match(pattern, name) for name in shapes)
+    return max((int(match[1]) + 1 for match in matches if match), default=0)
+
+
+def _three(values: Iterable[int]) -> tuple[int, int, int]:
+    first, second, third = values
+    return first, second, third
+
+
+def _heads(shapes: Shapes, module: str, published: int) -> int:
+    shape = shapes.get(f"{module}.0.attention.temperature")
+    return published if shape is None else shape[0]
+
+
+def _ffn_expansion(shapes: Shapes, width: int) -> float:
+    """The published factor where it gives the hidden widths found, else the plainest one that does."""
+    found = []  # channels, hidden
+    for name, shape in shapes.items():
+        if re.search(r"\.feed_forward\.project\.weight$", name) and len(shape) == 4:
+            found.append((shape[0], shape[1]))
+    published = MEASNetConfig.ffn_expansion
+    if not found:
+        return published
+    channels, hidden = max(found)
+    for factor in (published, hidden / channels, (hidden + 0.5) / channels):
+        if all(int(c * factor) == h for c, h in found):
+            return factor
+    raise CheckpointError(
+        "not a MEASNet checkpoint: its feed-forward layers do not share one expansion factor "
+        f"(channels and hidden widths: {sorted(set(found))})"
+    )

@@ -1,0 +1,101 @@
+"""MEE, experts chosen for the whole image (section III-C, eqs. 9-10).
+
+Shapes: B batch, C channels, H W size, N experts, K chosen, R inner width of an expert.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from measnet.config import NARROWEST_EXPERT
+from measnet.network.transformer import ChannelNorm, depthwise
+
+
+class ImageRouting(NamedTuple):
+    """What the router decided."""
+
+    experts: Tensor
+    """B K, int64: the chosen experts of each image, the strongest first."""
+
+    gates: Tensor
+    """B K: their weights, taken from a softmax over all N experts and not renormalised."""
+
+
+class ImageExpert(nn.Module):
+    """One expert: features and context, each narrowed to R channels, multiplied and widened again."""
+
+    def __init__(self, channels: int, inner: int) -> None:
+        super().__init__()
+        self.narrow_features = nn.Conv2d(channels, inner, 1)
+        self.narrow_context = nn.Conv2d(channels, inner, 1)
+        self.widen = nn.Conv2d(inner, channels, 1)
+
+    def forward(self, features: Tensor, context: Tensor) -> Tensor:
+        out: Tensor = self.widen(self.narrow_features(features) * self.narrow_context(context))
+        return out
+
+
+class ImageExpertLayer(nn.Module):
+    """Scores the experts for each image and adds the K best ones' answers to the features (eq. 10)."""
+
+    def __init__(self, channels: int, experts: int, top_k: int) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList(
+            ImageExpert(channels, NARROWEST_EXPERT + i) for i in range(experts)
+        )
+        self.scores = nn.Linear(channels, experts, bias=False)
+        self.top_k = top_k
+
+    def route(self, features: Tensor) -> ImageRouting:
+        weights = self.scores(features.mean(dim=(2, 3))).softmax(dim=1)  # B N
+        gates, experts = weights.topk(self.top_k, dim=1)  # B K
+        return ImageRouting(experts, gates)
+
+    def forward(self, features: Tensor, context: Tensor) -> tuple[Tensor, ImageRouting]:
+        """Two feature maps, each B C H W -> B C H W."""
+        routing = self.route(features)
+        out = features
+        for index, expert in enumerate(self.experts):
+            images, rank = (routing.experts == index).nonzero(as_tuple=True)  # each: as many as chose it
+            if len(images):
+                answer = expert(features[images], context[images])
+                gates = routing.gates[images, rank][:, None, None, None]
+                out = out.index_add(0, images, answer * gates)
+        return out, routing
+
+
+class ImageExpertBlock(nn.Module):
+    """x + block(norm(x)): spatial features, their wide context, and the experts that join them."""
+
+    def __init__(self, channels: int, experts: int, top_k: int) -> None:
+        super().__init__()
+        self.norm = ChannelNorm(channels, eps=1e-6)
+        self.expand = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(channels, channels * 2, 1),
+        )
+        self.across = depthwise(channels, (1, 3), bias=True)
+        self.down = depthwise(channels, (3, 1), bias=True)
+        self.aggregate = nn.Conv2d(channels, channels, 4, stride=4, groups=channels)
+        self.context_depthwise = depthwise(channels, 3, bias=True)
+        self.context_project = nn.Conv2d(channels, channels, 1)
+        self.experts = ImageExpertLayer(channels, experts, top_k)
+        self.project = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ImageRouting]:
+        """B C H W -> the same shape, and who did it."""
+        features, context = self.expand(self.norm(x)).chunk(2, dim=1)  # each B C H W
+        features = F.gelu(self.down(self.across(features)))  # B C H W
+        context = context + self._wide_context(context)  # B C H W
+        features, routing = self.experts(features, context)
+        return x + self.project(features), routing
+
+    def _wide_context(self, context: Tensor) -> Tensor:
+        pooled = F.gelu(self.aggregate(context))  # B C H/4 W/4
+        pooled = F.gelu(self.aggregate(pooled))  # B C H/16 W/16, the same weights again
+        pooled = self.context_project(self.context_depthwise(pooled))
+        return F.interpolate(pooled, size=context.shape[2:], mode="bilinear", align_corners=False)

@@ -1,0 +1,224 @@
+"""MEASNet: encoder, latent, decoder (fig. 2).
+
+Shapes: B batch, C = config.width, H W size of the image, h w = H W over the stem's scale.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from measnet.config import MEASNetConfig
+from measnet.network.fd_mee import FDMEE
+from measnet.network.frequency_block import FrequencyBlock
+from measnet.network.image_experts import ImageRouting
+from measnet.network.pixel_experts import PixelExperts, PixelRouting
+from measnet.network.prompt import PromptFusion, PromptGenerator
+from measnet.network.transformer import TransformerBlock
+
+
+class Restoration(NamedTuple):
+    """A restored batch and every choice that led to it."""
+
+    restored: Tensor
+    """B 3 H W, about 0 to 1, not clipped."""
+
+    prompt_weights: Tensor | None
+    """B T: how much of each basic prompt the images called for (q of eq. 1); None without TSPG."""
+
+    pixel_routing: PixelRouting | None
+    """The experts of each pixel at level 1; None without MESE."""
+
+    image_routings: list[ImageRouting]
+    """The experts of each image per FD-MEE branch: level 3 high, low, then levels 2 and 1."""
+
+
+class MEASNet(nn.Module):
+    """The network of ``config``; ``forward`` restores, ``restore`` also tells who did it."""
+
+    def __init__(self, config: MEASNetConfig | None = None) -> None:
+        super().__init__()
+        self.config = c = config or MEASNetConfig()
+        scale = c.stem_scale
+        c1, c2, c3, c4 = (c.channels(level) for level in (1, 2, 3, 4))
+
+        self.prompt = PromptGenerator() if c.tspg else None
+        self.stem = nn.Conv2d(3 * scale**2, c1, 3, padding=1, bias=False)
+        for level in (1, 2, 3):
+            self.add_module(f"pixel_experts{level}", _pixel_experts(c, level))
+        self.prompt_fusion = PromptFusion(c1) if c.tspg and not c.mese else None
+
+        self.encoder1 = _blocks(c, level=1, count=c.blocks[0])
+        self.down1 = Downsample(c1)
+        self.encoder2 = _blocks(c, level=2, count=c.blocks[1])
+        self.down2 = Downsample(c2)
+        self.encoder3 = _blocks(c, level=3, count=c.blocks[2])
+        self.down3 = Downsample(c3)
+        self.latent = _blocks(c, level=4, count=c.blocks[3])
+        self.frequency4 = FrequencyBlock(c4) if c.frequency_blocks else None
+
+        self.up3 = Upsample(c4)
+        self.reduce3 = nn.Conv2d(c3 * 2, c3, 1, bias=False)
+        self.fd_mee3 = _fd_mee(c, level=3)
+        self.decoder3 = _blocks(c, level=3, count=c.blocks[2])
+        self.frequency3 = FrequencyBlock(c3) if c.frequency_blocks else None
+
+        self.up2 = Upsample(c3)
+        self.reduce2 = nn.Conv2d(c2 * 2, c2, 1, bias=False)
+        self.fd_mee2 = _fd_mee(c, level=2)
+        self.decoder2 = _blocks(c, level=2, count=c.blocks[1])
+        self.frequency2 = FrequencyBlock(c2) if c.frequency_blocks else None
+
+        self.up1 = Upsample(c2)
+        self.fd_mee1 = _fd_mee(c, level=1)
+        self.decoder1 = _blocks(c, level=1, count=c.blocks[0], channels=c1 * 2)
+        self.refinement = _blocks(c, level=1, count=c.refinement_blocks, channels=c1 * 2)
+        self.output = nn.Conv2d(c1 * 2, 3 * scale**2, 3, padding=1, bias=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """B 3 H W in [0, 1] -> restored, the same shape, not clipped.
+
+        H and W follow ``config.size_rule``; ``measnet.image`` pads any other size.
+        """
+        return self.restore(image).restored
+
+    def restore(self, image: Tensor) -> Restoration:
+        """As ``forward``, with the choices of every router."""
+        q, prompt = self._prompt(image)
+        x = self._embed(image)  # B C h w
+        routing = None
+        if self.pixel_experts1 is not None:
+            x, routing = self.pixel_experts1(x, prompt)
+        elif self.prompt_fusion is not None:
+            x = self.prompt_fusion(x, prompt)
+        e1 = self.encoder1(x)
+        e2 = self.encoder2(self.down1(e1))
+        e3 = self.encoder3(self.down2(e2))
+        restored, image_routings = self._decode(image, e1, e2, e3)
+        return Restoration(restored, q, routing, image_routings)
+
+    def forward_training(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``forward`` with noisy routing; also the balance loss summed over MESE modules (a scalar).
+
+        The MESE modules of levels 2 and 3 act here only: nothing but the balance loss uses them.
+        """
+        _, prompt = self._prompt(image)
+        x = self._embed(image)  # B C h w
+        balance = x.new_zeros(())
+        if self.pixel_experts1 is not None:
+            x, balance = self.pixel_experts1.forward_training(x, prompt)
+        elif self.prompt_fusion is not None:
+            x = self.prompt_fusion(x, prompt)
+        e1 = self.encoder1(x)
+        x2 = self.down1(e1)
+        if self.pixel_experts2 is not None:
+            balance = balance + self.pixel_experts2.forward_training(x2, prompt)[1]
+        e2 = self.encoder2(x2)
+        x3 = self.down2(e2)
+        if self.pixel_experts3 is not None:
+            balance = balance + self.pixel_experts3.forward_training(x3, prompt)[1]
+        e3 = self.encoder3(x3)
+        restored, _ = self._decode(image, e1, e2, e3)
+        return restored, balance
+
+    def _prompt(self, image: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        if self.prompt is None:
+            return None, None
+        q, prompt = self.prompt(image)
+        return q, prompt
+
+    def _embed(self, image: Tensor) -> Tensor:
+        out: Tensor = self.stem(F.pixel_unshuffle(image, self.config.stem_scale))
+        return out
+
+    def _decode(
+        self, image: Tensor, e1: Tensor, e2: Tensor, e3: Tensor
+    ) -> tuple[Tensor, list[ImageRouting]]:
+        routings: list[ImageRouting] = []
+        z = self.latent(self.down3(e3))  # B 8C h/8 w/8
+        if self.frequency4 is not None:
+            z = self.frequency4(image, z)
+
+        x = self.reduce3(torch.cat([self.up3(z), e3], dim=1))  # B 4C h/4 w/4
+        d3 = self.decoder3(self._experts(self.fd_mee3, x, routings))
+        if self.frequency3 is not None:
+            d3 = self.frequency3(image, d3)
+
+        x = self.reduce2(torch.cat([self.up2(d3), e2], dim=1))  # B 2C h/2 w/2
+        d2 = self.decoder2(self._experts(self.fd_mee2, x, routings))
+        if self.frequency2 is not None:
+            d2 = self.frequency2(image, d2)
+
+        x = torch.cat([self.up1(d2), e1], dim=1)  # B 2C h w
+        d1 = self.decoder1(self._experts(self.fd_mee1, x, routings))
+        residual = F.pixel_shuffle(self.output(self.refinement(d1)), self.config.stem_scale)
+        return residual + image, routings
+
+    @staticmethod
+    def _experts(fd_mee: FDMEE | None, x: Tensor, routings: list[ImageRouting]) -> Tensor:
+        if fd_mee is None:
+            return x
+        x, chosen = fd_mee(x)
+        routings.extend(chosen)
+        return x
+
+
+class Downsample(nn.Module):
+    """B C H W -> B 2C H/2 W/2."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.narrow = nn.Conv2d(channels, channels // 2, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_unshuffle(self.narrow(x), 2)
+
+
+class Upsample(nn.Module):
+    """B C H W -> B C/2 2H 2W."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.widen = nn.Conv2d(channels, channels * 2, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.widen(x), 2)
+
+
+def _blocks(
+    config: MEASNetConfig, *, level: int, count: int, channels: int | None = None
+) -> nn.Sequential:
+    channels = channels or config.channels(level)
+    heads = config.heads[level - 1]
+    hidden = config.hidden(channels)
+    return nn.Sequential(*(TransformerBlock(channels, heads, hidden) for _ in range(count)))
+
+
+def _pixel_experts(config: MEASNetConfig, level: int) -> PixelExperts | None:
+    experts = config.pixel_experts[level - 1]
+    if not (config.mese and experts):
+        return None
+    channels = config.channels(level)
+    return PixelExperts(
+        channels,
+        config.hidden(channels),
+        experts,
+        config.pixel_top_k[level - 1],
+        prompted=config.tspg,
+        ensemble=config.ensemble,
+    )
+
+
+def _fd_mee(config: MEASNetConfig, level: int) -> FDMEE | None:
+    if level not in config.fd_mee_levels:
+        return None
+    return FDMEE(
+        config.fd_mee_channels(level),
+        config.image_experts[level - 1],
+        config.image_top_k[level - 1],
+        fd=config.fd,
+        mee=config.mee,
+    )

@@ -1,0 +1,158 @@
+"""MESE, experts chosen for every pixel (section III-B2, eqs. 2-6).
+
+Shapes: B batch, C channels, H W size, P = B*H*W pixels, N experts, K chosen, M prompt length.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from measnet.config import PROMPT_LENGTH, Ensemble
+
+
+class PixelRouting(NamedTuple):
+    """What the router decided."""
+
+    experts: Tensor
+    """B K H W, int64: the chosen experts of each pixel, the strongest first."""
+
+    log_gates: Tensor
+    """B K H W: logarithm of the weight of each chosen expert; weights of a pixel sum to 1."""
+
+
+class PixelExpert(nn.Module):
+    """One expert: an MLP on the channels of a pixel."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.expand = nn.Linear(channels, hidden)
+        self.project = nn.Linear(hidden, channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        out: Tensor = self.project(F.gelu(self.expand(features)))
+        return out
+
+
+class PixelRouter(nn.Module):
+    """Scores the experts for every pixel from its features and the image's prompt (eq. 2).
+
+    The scores are ``[f, d] . w``, features first; the prompt's half is the same for all pixels of an
+    image, so it is computed once per image.
+    """
+
+    def __init__(self, channels: int, experts: int, top_k: int, prompted: bool) -> None:
+        super().__init__()
+        rows = channels * 2 if prompted else channels
+        self.prompt_to_channels = nn.Linear(PROMPT_LENGTH, channels) if prompted else None
+        self.scores = nn.Parameter(torch.zeros(rows, experts))  # p_e: 2C N
+        self.noise = nn.Parameter(torch.zeros(rows, experts))  # 2C N, acts in training only
+        self.top_k = top_k
+        nn.init.normal_(self.scores, std=1 / math.sqrt(rows))
+
+    def forward(self, x: Tensor, prompt: Tensor | None) -> Tensor:
+        """Scores of the experts, B N H W."""
+        return self._project(x, prompt, self.scores)
+
+    def noise_scale(self, x: Tensor, prompt: Tensor | None) -> Tensor:
+        """Standard deviation of the noise that training adds to the scores, B N H W."""
+        return F.softplus(self._project(x, prompt, self.noise)) + 0.01
+
+    def _project(self, x: Tensor, prompt: Tensor | None, weight: Tensor) -> Tensor:
+        channels = x.shape[1]
+        scores = F.conv2d(x, weight[:channels].t()[:, :, None, None])  # B N H W
+        if self.prompt_to_channels is None:
+            return scores
+        d = self.prompt_to_channels(prompt)  # B C
+        return scores + (d @ weight[channels:])[:, :, None, None]
+
+    def choose(self, scores: Tensor) -> PixelRouting:
+        """The K best experts of each pixel; their weights are a softmax over those K alone."""
+        best, experts = scores.topk(self.top_k, dim=1)  # B K H W
+        return PixelRouting(experts, best.log_softmax(dim=1))
+
+
+class PixelExperts(nn.Module):
+    """Sends every pixel through its K best experts and joins their answers."""
+
+    def __init__(
+        self,
+        channels: int,
+        hidden: int,
+        experts: int,
+        top_k: int,
+        *,
+        prompted: bool = True,
+        ensemble: Ensemble = "logsumexp",
+    ) -> None:
+        super().__init__()
+        self.router = PixelRouter(channels, experts, top_k, prompted)
+        self.experts = nn.ModuleList(PixelExpert(channels, hidden) for _ in range(experts))
+        self.ensemble = ensemble
+
+    def forward(self, x: Tensor, prompt: Tensor | None) -> tuple[Tensor, PixelRouting]:
+        """B C H W -> the same shape, and who did it."""
+        routing = self.router.choose(self.router(x, prompt))
+        return x + self.join(x, routing), routing
+
+    def forward_training(self, x: Tensor, prompt: Tensor | None) -> tuple[Tensor, Tensor]:
+        """As ``forward`` with noisy routing; returns the features and the balance loss (a scalar)."""
+        scores = self.router(x, prompt)  # B N H W
+        scale = self.router.noise_scale(x, prompt)  # B N H W
+        noisy = scores + torch.randn_like(scores) * scale
+        routing = self.router.choose(noisy)
+        out = x + self.join(x, routing)
+        return out, balance_loss(scores, noisy, scale, routing)
+
+    def join(self, x: Tensor, routing: PixelRouting) -> Tensor:
+        """The chosen experts' joint answer, B C H W.
+
+        In the exponential domain of the released code, ``log(sum_k g_k exp(E_k(f)))``, written so that
+        it neither overflows nor underflows; or the paper's ``sum_k g_k E_k(f)`` (eq. 3).
+        """
+        batch, channels, height, width = x.shape
+        top_k = routing.experts.shape[1]
+        pixels = x.permute(0, 2, 3, 1).reshape(-1, channels)  # P C
+        chosen = routing.experts.permute(0, 2, 3, 1).reshape(-1, top_k)  # P K
+        log_gates = routing.log_gates.permute(0, 2, 3, 1).reshape(-1, top_k, 1)  # P K 1
+
+        # Sorting the P*K (pixel, expert) pairs by expert gives each expert one run of rows.
+        order = chosen.flatten().argsort(stable=True)  # P*K
+        rows = chosen.flatten().bincount(minlength=len(self.experts)).tolist()
+        runs = pixels[order // top_k].split(rows)
+        answers = torch.cat([expert(run) for expert, run in zip(self.experts, runs, strict=True)])
+        back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=x.device))
+        answers = answers[back].view(-1, top_k, channels)  # P K C
+
+        if self.ensemble == "logsumexp":
+            joint = (answers + log_gates).logsumexp(dim=1)  # P C
+        else:
+            joint = (answers * log_gates.exp()).sum(dim=1)  # P C, eq. 3
+        return joint.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def balance_loss(scores: Tensor, noisy: Tensor, scale: Tensor, routing: PixelRouting) -> Tensor:
+    """How unevenly the experts are used (eqs. 4-6, in the released code's form; a scalar).
+
+    The importance of an expert is the sum of its weights (eq. 4). Its load is the number of pixels
+    expected to choose it if the noise were drawn again: a differentiable eq. 5, from Shazeer et al.,
+    "Outrageously Large Neural Networks", 2017, appendix A.
+    """
+    top_k = routing.experts.shape[1]
+    gates = torch.zeros_like(scores).scatter(1, routing.experts, routing.log_gates.exp())  # B N H W
+    importance = gates.sum(dim=(0, 2, 3))  # N
+
+    best = noisy.topk(top_k + 1, dim=1).values  # B K+1 H W
+    bar_if_chosen, bar_if_not = best[:, top_k:], best[:, top_k - 1 : top_k]  # B 1 H W
+    bar = torch.where(noisy > bar_if_chosen, bar_if_chosen, bar_if_not)  # B N H W
+    load = torch.special.ndtr((scores - bar) / scale).sum(dim=(0, 2, 3))  # N
+    return squared_variation(importance) + squared_variation(load)
+
+
+def squared_variation(amounts: Tensor) -> Tensor:
+    """Squared coefficient of variation of N amounts: unbiased variance over squared mean."""
+    return amounts.var() / (amounts.mean() ** 2 + 1e-10)
