@@ -1,0 +1,91 @@
+"""What flows through a run: frames, and what belongs to the stream they came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from av.stream import Stream
+
+Pixels = npt.NDArray[np.uint8]
+
+Kind = Literal["video", "live", "images"]
+
+
+@dataclass(frozen=True, slots=True)
+class Colour:
+    """How a stream's numbers are to be read as colour, in the code points of ITU-T H.273.
+
+    ``2`` means unspecified for ``matrix``, ``primaries`` and ``transfer``; ``range`` is
+    ``0`` unspecified, ``1`` limited (16..235), ``2`` full (0..255).
+    """
+
+    matrix: int = 2
+    primaries: int = 2
+    transfer: int = 2
+    range: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What an image file holds beside the colours that are restored.
+
+    ``alpha`` is uint8 H×W or absent. ``grey`` says that the file had one channel, and gets
+    one back. ``metadata`` holds the file's own EXIF, XMP and ICC blocks, by OpenCV's number
+    for each kind; the EXIF orientation lives in there, so the pixels stay as stored.
+    """
+
+    path: Path
+    alpha: Pixels | None = None
+    grey: bool = False
+    metadata: tuple[tuple[int, bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One picture and the moment it is shown.
+
+    ``pixels`` is uint8 H×W×3 in RGB order, 0..255. The picture is shown at
+    ``pts * time_base`` seconds for ``duration * time_base`` seconds (``0``: not known).
+    ``picture`` is there for image files only.
+    """
+
+    pixels: Pixels
+    pts: int
+    time_base: Fraction
+    duration: int = 0
+    picture: Picture | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    """What belongs to a whole source, made by the source and read by the sink.
+
+    ``width`` and ``height`` are in pixels, before rotation (``0`` for a folder of images,
+    whose sizes differ). ``frames`` is how many are expected, where that is known.
+    ``bits`` is the depth of the source's own samples. ``display_matrix`` has nine integers
+    in the order of the MP4 ``tkhd`` box. ``copied`` are the audio, subtitle and attachment
+    streams whose packets travel along untouched.
+    """
+
+    name: str
+    kind: Kind
+    width: int
+    height: int
+    time_base: Fraction
+    rate: Fraction | None = None
+    frames: int | None = None
+    pixel_format: str = "rgb24"
+    bits: int = 8
+    colour: Colour = field(default_factory=Colour)
+    sample_aspect: Fraction | None = None
+    display_matrix: tuple[int, ...] | None = None
+    copied: tuple[Stream, ...] = ()
+    metadata: dict[str, str] = field(default_factory=dict)
+    chapters: tuple[Any, ...] = ()

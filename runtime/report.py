@@ -1,0 +1,68 @@
+"""All of a run's figures, for people and for programs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from measnet.errors import OutputError
+
+Status = Literal["complete", "partial", "failed"]
+
+
+@dataclass(slots=True)
+class RunReport:
+    """One input's way to its output.
+
+    Sizes are in bytes and pixels, times in seconds. ``frames`` were restored and written;
+    ``expected_frames`` is what the source declared, where it did. ``damaged`` could not be
+    decoded, ``dropped`` were overtaken by newer ones (live sources), ``skipped`` could not be
+    placed in the output. ``largest_tile_count`` is 1 when every frame went through whole.
+    ``verify`` has the figures of ``--verify``. ``error`` is the line a failed run ended with.
+    """
+
+    input: str
+    output: str | None = None
+    status: Status = "failed"
+    kind: str = ""
+    width: int = 0
+    height: int = 0
+    frames: int = 0
+    expected_frames: int | None = None
+    damaged: int = 0
+    dropped: int = 0
+    skipped: int = 0
+    truncated: bool = False
+    fps: float = 0.0
+    seconds: dict[str, float] = field(default_factory=dict)
+    input_bytes: int | None = None
+    output_bytes: int | None = None
+    source: dict[str, Any] = field(default_factory=dict)
+    engine: dict[str, Any] = field(default_factory=dict)
+    largest_tile_count: int = 0
+    verify: dict[str, Any] | None = None
+    warnings: list[str] = field(default_factory=list)
+    error: str | None = None
+
+
+def write_reports(path: Path, reports: list[RunReport]) -> None:
+    """Write ``{"runs": [...]}`` as JSON; the file is there whole or not at all.
+
+    Raises OutputError.
+    """
+    aside = path.with_name(path.name + ".part")
+    try:
+        aside.write_text(
+            json.dumps({"runs": [asdict(report) for report in reports]}, indent=2) + "\n",
+            encoding="utf-8",
+        )
+        aside.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise OutputError(
+            f"the report {path} could not be written: {error.strerror}; choose another --report"
+        ) from None

@@ -1,0 +1,87 @@
+"""A result is written aside and gets its name only when it is whole."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+from measnet.errors import OutputError, UsageError
+
+
+def check_target(target: Path, inputs: list[Path], *, overwrite: bool) -> None:
+    """Refuse a target that cannot or must not be written, before any work is done.
+
+    Raises:
+        UsageError: it is one of the inputs, exists already, or its folder is missing or
+            closed to this user.
+    """
+    folder = target.parent
+    if not folder.is_dir():
+        raise UsageError(f"the folder {folder} does not exist; create it or choose another --out")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"the folder {folder} cannot be written to; choose another --out")
+    if not target.exists():
+        return
+    if any(source.exists() and source.samefile(target) for source in inputs):
+        raise UsageError(f"{target} is the input itself; choose another --out")
+    if not overwrite:
+        raise UsageError(f"{target} exists already; add --overwrite or choose another --out")
+
+
+class Aside:
+    """The place beside ``target`` where the result grows.
+
+    ``path`` is ``target`` with ``.part`` behind its name: a file or a folder, as the sink
+    makes it.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self._target = target
+        self.path = target.with_name(target.name + ".part")
+
+    def keep(self, *, partial: bool = False) -> Path:
+        """Give the result its name, or with ``partial`` one that says it is not whole."""
+        target = partial_name(self._target) if partial else self._target
+        try:
+            if self.path.is_dir():
+                _move_folder(self.path, target)
+            else:
+                self.path.replace(target)
+        except OSError as error:
+            self.discard()
+            raise write_error(target, error) from None
+        return target
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        if self.path.is_dir():
+            shutil.rmtree(self.path, ignore_errors=True)
+        else:
+            self.path.unlink(missing_ok=True)
+
+
+def partial_name(target: Path) -> Path:
+    """``clip.mp4`` -> ``clip.partial.mp4``."""
+    return target.with_name(f"{target.stem}.partial{target.suffix}")
+
+
+def write_error(target: Path, error: OSError) -> OutputError:
+    """The one line for a failed write."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutputError(
+            f"no space left while writing {target}; free some or choose another disk"
+        )
+    reason = error.strerror or str(error)
+    return OutputError(f"writing {target} failed: {reason}; nothing was kept")
+
+
+def _move_folder(source: Path, target: Path) -> None:
+    if not target.exists():
+        source.rename(target)
+        return
+    # A folder that stood there may hold files of its own: only those of the same name go.
+    for file in source.iterdir():
+        file.replace(target / file.name)
+    source.rmdir()

@@ -1,0 +1,84 @@
+"""What each kind of video file can hold, by the ending of its name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from measnet.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """``muxer`` is FFmpeg's name for the format.
+
+    ``display_matrix``: it can say that players are to turn the picture. ``even_pace``: it
+    stores a frame number instead of a time, so frames must be evenly spaced.
+    """
+
+    muxer: str
+    codec: str = "h264"
+    display_matrix: bool = False
+    even_pace: bool = False
+
+
+CONTAINERS = {
+    ".mp4": Container("mp4", display_matrix=True),
+    ".m4v": Container("mp4", display_matrix=True),
+    ".mov": Container("mov", display_matrix=True),
+    ".mkv": Container("matroska", display_matrix=True),
+    ".webm": Container("webm", codec="vp9", display_matrix=True),
+    ".avi": Container("avi", even_pace=True),
+    ".ts": Container("mpegts"),
+    ".mts": Container("mpegts"),
+    ".m2ts": Container("mpegts"),
+}
+
+# Where the input's own kind cannot be written: takes the audio of nearly every other kind.
+FALLBACK_ENDING = ".mkv"
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """``encoder`` is FFmpeg's name. ``options`` come beside the quality and the preset."""
+
+    encoder: str
+    crf: int
+    options: dict[str, str]
+    preset_option: str = "preset"
+    odd_sizes: bool = False
+
+
+CODECS = {
+    "h264": Codec("libx264", 18, {}),
+    "hevc": Codec("libx265", 20, {"x265-params": "log-level=error"}),
+    "vp9": Codec(
+        "libvpx-vp9",
+        24,
+        {"deadline": "good", "cpu-used": "4", "row-mt": "1"},
+        preset_option="cpu-used",
+        odd_sizes=True,
+    ),
+    "av1": Codec("libsvtav1", 24, {}),
+}
+
+
+def container_for(target: Path) -> Container:
+    """The container for a file name. Raises UsageError for an ending not known."""
+    try:
+        return CONTAINERS[target.suffix.lower()]
+    except KeyError:
+        known = " ".join(CONTAINERS)
+        raise UsageError(
+            f"{target}: cannot tell what to write from the ending '{target.suffix}'; use one of "
+            f"{known}"
+        ) from None
+
+
+def codec_for(container: Container, name: str | None) -> Codec:
+    """The codec asked for, or the container's usual one. Raises UsageError."""
+    if name is None:
+        return CODECS[container.codec]
+    if name not in CODECS:
+        raise UsageError(f"--codec {name} is not known; use one of {' '.join(CODECS)}")
+    return CODECS[name]
