@@ -27,6 +27,7 @@ class FrequencyBlock(nn.Module):
             nn.GELU(),
             nn.Conv2d(channels // 8, 2, 1, bias=False),
         )
+        self.split = BandSplit()
         self.high_attention = CrossChannelAttention(channels, FREQUENCY_HEADS)
         self.low_attention = CrossChannelAttention(channels, FREQUENCY_HEADS)
         self.modulate = BandModulation(channels)
@@ -37,7 +38,7 @@ class FrequencyBlock(nn.Module):
     def forward(self, image: Tensor, features: Tensor) -> Tensor:
         size = features.shape[2:]
         r = self.lift(F.interpolate(image, size=size, mode="bilinear", align_corners=False))
-        low, high = split_bands(r, self.thresholds(r))  # each B C H W
+        low, high = self.split(r, self.thresholds(r))  # each B C H W
         high = self.high_attention(high, features)
         low = self.low_attention(low, features)
         joined = self.join_attention(features, self.modulate(low=low, high=high))
@@ -49,25 +50,27 @@ class FrequencyBlock(nn.Module):
         return t[:, :, 0, 0]
 
 
-def split_bands(r: Tensor, thresholds: Tensor) -> tuple[Tensor, Tensor]:
+class BandSplit(nn.Module):
     """Magnitudes of the low frequencies of ``r`` (B C H W) and of the rest, each B C H W.
 
     The mask keeps the ``2m`` frequencies -m ... m-1 of each direction, with m = int(side // 128 * t): one
     more negative than positive, so the bands are complex and their magnitude is taken.
     """
-    height, width = r.shape[2:]
-    keep_rows = _kept(height, thresholds[:, 0])[:, None, :, None]  # B 1 H 1
-    keep_columns = _kept(width, thresholds[:, 1])[:, None, None, :]  # B 1 1 W
-    spectrum = torch.fft.fft2(r)  # B C H W, complex
-    low = torch.fft.ifft2(spectrum * (keep_rows & keep_columns))
-    return low.abs(), (r - low).abs()
 
+    def forward(self, r: Tensor, thresholds: Tensor) -> tuple[Tensor, Tensor]:
+        height, width = r.shape[2:]
+        keep_rows = self._kept(height, thresholds[:, 0])[:, None, :, None]  # B 1 H 1
+        keep_columns = self._kept(width, thresholds[:, 1])[:, None, None, :]  # B 1 1 W
+        spectrum = torch.fft.fft2(r)  # B C H W, complex
+        low = torch.fft.ifft2(spectrum * (keep_rows & keep_columns))
+        return low.abs(), (r - low).abs()
 
-def _kept(side: int, threshold: Tensor) -> Tensor:
-    """Which of the FFT's ``side`` frequencies stay, per image (B side), in the FFT's own order."""
-    m = (side // CELL * threshold).int()[:, None]  # B 1
-    index = torch.arange(side, device=threshold.device)  # 0 1 ... then the negative ones from the end
-    return (index < m) | (index >= side - m)
+    @staticmethod
+    def _kept(side: int, threshold: Tensor) -> Tensor:
+        """Which of the FFT's ``side`` frequencies stay, per image (B side), in the FFT's own order."""
+        m = (side // CELL * threshold).int()[:, None]  # B 1
+        index = torch.arange(side, device=threshold.device)  # 0 1 ..., the negative ones at the end
+        return (index < m) | (index >= side - m)
 
 
 class BandModulation(nn.Module):

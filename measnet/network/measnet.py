@@ -131,7 +131,8 @@ class MEASNet(nn.Module):
         return q, prompt
 
     def _embed(self, image: Tensor) -> Tensor:
-        out: Tensor = self.stem(F.pixel_unshuffle(image, self.config.stem_scale))
+        scale = self.config.stem_scale
+        out: Tensor = self.stem(F.pixel_unshuffle(image, scale) if scale > 1 else image)
         return out
 
     def _decode(
@@ -154,8 +155,9 @@ class MEASNet(nn.Module):
 
         x = torch.cat([self.up1(d2), e1], dim=1)  # B 2C h w
         d1 = self.decoder1(self._experts(self.fd_mee1, x, routings))
-        residual = F.pixel_shuffle(self.output(self.refinement(d1)), self.config.stem_scale)
-        return residual + image, routings
+        residual = self.output(self.refinement(d1))
+        scale = self.config.stem_scale
+        return image + (F.pixel_shuffle(residual, scale) if scale > 1 else residual), routings
 
     @staticmethod
     def _experts(fd_mee: FDMEE | None, x: Tensor, routings: list[ImageRouting]) -> Tensor:

@@ -1,0 +1,152 @@
+"""Checkpoint -> exact graph: writes the export form of a network as an ONNX file that describes itself."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import logging
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import onnx
+import torch
+
+from measnet.checkpoint import weights_sha256
+from measnet.config import MEASNetConfig
+from measnet.description import GraphDescription
+from measnet.errors import OutputError, UsageError
+from measnet.export.exact import ExactMEASNet
+from measnet.network import MEASNet
+
+OPSET = 20  # has Gelu; TensorRT's parser and ONNX Runtime both take it
+LARGEST_SIDE = 16384  # pixels
+LARGEST_BATCH = 256
+
+
+def export_graph(
+    network: MEASNet, path: str | os.PathLike[str], *, size: tuple[int, int] | None
+) -> GraphDescription:
+    """Writes the float32 graph of ``network`` to ``path``, for any batch.
+
+    ``size`` is the (height, width) of the frames it is for, in pixels, fitted to the network's size rule;
+    None makes a graph for every size. The file appears under its name only when it is whole and checked.
+
+    Raises ``UsageError`` for a size out of range, ``OutputError`` when the file cannot be written.
+    """
+    path = Path(path)
+    if size is not None:
+        if not all(1 <= side <= LARGEST_SIDE for side in size):
+            raise UsageError(f"a size of {size[0]}x{size[1]} pixels is not within 1 to {LARGEST_SIDE}")
+        size = network.config.size_rule.fit(*size)
+    description = GraphDescription(
+        config=network.config,
+        weights_sha256=weights_sha256(network),
+        static_size=size,
+        versions=tuple((name, version(name)) for name in ("measnet", "torch", "onnx", "onnxscript")),
+    )
+    model = _traced(ExactMEASNet(network, static_size=size), network.config, size)
+    _name_nodes(model)
+    _name_dimensions(model)
+    _strip(model)
+    onnx.helper.set_model_props(model, description.to_metadata())
+    onnx.checker.check_model(model, full_check=True)
+    _write(model, path)
+    return description
+
+
+def _traced(
+    exact: ExactMEASNet, config: MEASNetConfig, size: tuple[int, int] | None
+) -> onnx.ModelProto:
+    rule = config.size_rule
+    batch = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
+    dynamic: dict[int, object] = {0: batch}
+    if size is None:
+        cells = {"min": rule.minimum // rule.multiple, "max": LARGEST_SIDE // rule.multiple}
+        dynamic[2] = rule.multiple * torch.export.Dim("height_cells", **cells)
+        dynamic[3] = rule.multiple * torch.export.Dim("width_cells", **cells)
+    # Two unequal sides, so that nothing is taken for equal that is not.
+    height, width = size or (rule.fit(rule.minimum * 2, 0)[0], rule.minimum * 3)
+    example = torch.rand(2, 3, height, width)
+    with _quiet():
+        program = torch.onnx.export(
+            exact,
+            (example,),
+            dynamo=True,
+            input_names=["image"],
+            output_names=exact.output_names,
+            dynamic_shapes={"image": dynamic},
+            opset_version=OPSET,
+            verbose=False,
+        )
+    assert program is not None
+    return program.model_proto
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter speaks of its own insides, on every channel there is; none of it is for the user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _name_nodes(model: onnx.ModelProto) -> None:
+    """Names each node by the module it comes from, ``encoder1.0.attention.qkv/Conv``."""
+    taken: Counter[str] = Counter()
+    for node in model.graph.node:
+        scopes = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "[]")
+        modules = [m for m in ast.literal_eval(scopes)[:-1] if m.startswith("network")]
+        module = modules[-1].removeprefix("network").removeprefix(".") if modules else ""
+        name = f"{module or 'measnet'}/{node.op_type}"
+        taken[name] += 1
+        node.name = name if taken[name] == 1 else f"{name}_{taken[name]}"
+
+
+def _name_dimensions(model: onnx.ModelProto) -> None:
+    """Free dimensions are called what they are, not how the tracer derived them."""
+    names = {
+        "image": ("batch", None, "height", "width"),
+        "restored": ("batch", None, "height", "width"),
+        "pixel_experts": ("batch", None, "stem_height", "stem_width"),
+    }
+    for value in (*model.graph.input, *model.graph.output):
+        for dimension, name in zip(
+            value.type.tensor_type.shape.dim, names.get(value.name, ("batch",)), strict=False
+        ):
+            if name is not None and not dimension.HasField("dim_value"):
+                dimension.dim_param = name
+    del model.graph.value_info[:]  # inner shapes, in the tracer's symbols; every reader infers its own
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Removes the tracer's notes (stack traces with this machine's paths among them)."""
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
+        del value.metadata_props[:]
+    del model.graph.metadata_props[:]
+    model.producer_name = "measnet"
+    model.producer_version = version("measnet")
+
+
+def _write(model: onnx.ModelProto, path: Path) -> None:
+    aside = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_bytes(model.SerializeToString())
+        aside.replace(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise OutputError(f"cannot write the graph {path}: {error.strerror or error}") from None

@@ -1,0 +1,105 @@
+"""How alike two results are: PSNR, and the three figures of parity.
+
+Shapes: B batch, K chosen experts, H W size, h w size at the stem's scale, S image-level choices.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.generic]
+
+
+def psnr(a: Array, b: Array, peak: float = 1.0) -> float:
+    """Peak signal-to-noise ratio in dB of two arrays of one shape; infinite when they are equal."""
+    error = float(np.mean(np.square(a.astype(np.float64) - b.astype(np.float64))))
+    return math.inf if error == 0 else 10 * math.log10(peak**2 / error)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Who restored an image: what every router chose. ``None`` where the network has no such router."""
+
+    pixel_experts: NDArray[np.uint8] | None
+    """B K h w, the experts of each pixel."""
+
+    image_experts: NDArray[np.uint8] | None
+    """B S K, the experts of each image in each FD-MEE branch."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How closely an engine follows the network."""
+
+    psnr_db: float
+    """Of the restored images, values of 0 to 1 as peak."""
+
+    largest_difference: float
+    """Of any value of the restored images."""
+
+    experts_agree: float
+    """Share of pixels, 0 to 1, whose experts (their own and their image's) are the same on both sides."""
+
+    def breaches(self, tolerance: Tolerance) -> list[str]:
+        """What lies outside ``tolerance``, in words; empty when all is well."""
+        found = []
+        if not self.psnr_db >= tolerance.psnr_db:
+            found.append(f"PSNR {self.psnr_db:.1f} dB is below {tolerance.psnr_db:g} dB")
+        if not self.largest_difference <= tolerance.largest_difference:
+            found.append(
+                f"largest difference {self.largest_difference:.3g} is above {tolerance.largest_difference:g}"
+            )
+        if not self.experts_agree >= tolerance.experts_agree:
+            found.append(
+                f"experts agree on {self.experts_agree:.4%} of pixels, below {tolerance.experts_agree:.4%}"
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far an engine may be from the network."""
+
+    psnr_db: float
+    largest_difference: float
+    experts_agree: float
+
+
+FP32_TOLERANCE = Tolerance(psnr_db=80.0, largest_difference=0.05, experts_agree=0.999)
+"""A float32 engine differs in rounding alone (120 dB and more), except where two experts tie to within
+that rounding: there a pixel may go to the other one, which is what the looser two figures leave room for."""
+
+
+def compare(
+    engine: Array, network: Array, engine_choices: Choices, network_choices: Choices
+) -> Parity:
+    """Parity of two restorations of one batch, each B 3 H W with values of about 0 to 1."""
+    return Parity(
+        psnr_db=psnr(engine, network),
+        largest_difference=float(np.max(np.abs(engine.astype(np.float64) - network))),
+        experts_agree=experts_agree(engine_choices, network_choices),
+    )
+
+
+def experts_agree(a: Choices, b: Choices) -> float:
+    """Share of pixels whose experts are the same set on both sides, at either level."""
+    images = _same_sets(a.image_experts, b.image_experts, axis=2)  # B S
+    pixels = _same_sets(a.pixel_experts, b.pixel_experts, axis=1)  # B h w
+    if pixels is None:
+        return 1.0 if images is None else float(images.all(axis=1).mean())
+    if images is not None:
+        pixels = pixels & images.all(axis=1)[:, None, None]
+    return float(pixels.mean())
+
+
+def _same_sets(
+    a: NDArray[np.uint8] | None, b: NDArray[np.uint8] | None, axis: int
+) -> NDArray[np.bool_] | None:
+    if a is None or b is None:
+        return None
+    same: NDArray[np.bool_] = (np.sort(a, axis=axis) == np.sort(b, axis=axis)).all(axis=axis)
+    return same
