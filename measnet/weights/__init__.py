@@ -1,0 +1,28 @@
+"""The weights that come with the package: ``NAME.onnx`` to run, ``NAME.safetensors`` to verify or go on.
+
+README.md in this folder says what each was trained on and what it reaches.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from measnet.config import VARIANTS
+from measnet.errors import UsageError
+
+FOLDER = Path(__file__).parent
+
+
+def bundled(name: str, suffix: str) -> Path:
+    """The bundled file of a variant; ``suffix`` is ``.onnx`` or ``.safetensors``.
+
+    Raises ``UsageError`` when this version has no such weights.
+    """
+    path = FOLDER / (name + suffix)
+    if name not in VARIANTS or not path.is_file():
+        have = ", ".join(sorted(p.stem for p in FOLDER.glob("*" + suffix))) or "none"
+        raise UsageError(
+            f"there are no bundled weights called {name!r} (there are: {have}); "
+            "give the path of an .onnx file or of a checkpoint"
+        )
+    return path

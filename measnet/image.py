@@ -1,0 +1,44 @@
+"""Between pictures as people have them and tensors as the network takes them.
+
+Pixels are uint8, H W 3; images are float32, B 3 H W, RGB, 0 to 1.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from measnet.errors import UsageError
+
+Pixels = NDArray[np.uint8]
+Image = NDArray[np.float32]
+ChannelOrder = Literal["rgb", "bgr"]
+
+
+def to_image(pixels: Pixels, channel_order: ChannelOrder = "rgb") -> Image:
+    """H W 3 -> 1 3 H W. Raises ``UsageError`` when ``pixels`` is anything but uint8, H W 3, not empty."""
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:
+        found = getattr(pixels, "dtype", type(pixels).__name__)
+        raise UsageError(f"a frame must be a uint8 array (0 to 255), got {found}")
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise UsageError(f"a frame must have shape (height, width, 3), got {pixels.shape}")
+    ordered = pixels[:, :, ::-1] if channel_order == "bgr" else pixels
+    planes = np.ascontiguousarray(ordered.transpose(2, 0, 1))
+    return np.multiply(planes, np.float32(1 / 255), dtype=np.float32)[None]
+
+
+def to_pixels(image: Image, channel_order: ChannelOrder = "rgb") -> Pixels:
+    """1 3 H W -> H W 3: clipped to 0-1 and rounded to the nearest of 256 steps."""
+    planes = np.clip(image[0], 0, 1) * np.float32(255) + np.float32(0.5)
+    pixels = planes.astype(np.uint8).transpose(1, 2, 0)
+    return np.ascontiguousarray(pixels[:, :, ::-1] if channel_order == "bgr" else pixels)
+
+
+def pad(image: Image, size: tuple[int, int]) -> Image:
+    """Grows B 3 H W to ``size`` (height, width) at the bottom and the right, by reflection."""
+    height, width = size[0] - image.shape[2], size[1] - image.shape[3]
+    if not (height or width):
+        return image
+    return np.pad(image, ((0, 0), (0, 0), (0, height), (0, width)), mode="reflect")

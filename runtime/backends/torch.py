@@ -1,0 +1,87 @@
+"""PyTorch: runs any checkpoint as it is, and is what every other backend is verified against."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from measnet.description import GraphDescription
+from measnet.errors import BackendError, MissingPackageError
+from measnet.image import Image
+from measnet.metrics import Choices
+from measnet.runtime.backends import Inference
+
+if TYPE_CHECKING:
+    from measnet.network import MEASNet
+
+
+class TorchBackend:
+    """Runs a checkpoint in float32, on a GPU if PyTorch sees one."""
+
+    def __init__(self, checkpoint: Path, threads: int | None = None) -> None:
+        self.checkpoint = checkpoint
+        self.threads = threads
+        self._network: MEASNet | None = None
+        self._description: GraphDescription | None = None
+        self._device = "cpu"
+
+    @property
+    def description(self) -> GraphDescription:
+        if self._description is None:
+            raise BackendError("the PyTorch backend is not active")
+        return self._description
+
+    @property
+    def facts(self) -> dict[str, str]:
+        import torch
+
+        return {
+            "backend": "torch",
+            "version": torch.__version__,
+            "provider": self._device,
+            "checkpoint": str(self.checkpoint),
+        }
+
+    def activate(self) -> None:
+        try:
+            import torch
+        except ModuleNotFoundError:
+            raise MissingPackageError("running or verifying with PyTorch", "torch", "train") from None
+        from measnet.checkpoint import load_checkpoint, weights_sha256
+
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        network = load_checkpoint(self.checkpoint)
+        self._description = GraphDescription(network.config, weights_sha256(network), static_size=None)
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._network = network.to(self._device)
+
+    def infer(self, images: Image) -> Inference:
+        import torch
+
+        if self._network is None:
+            raise BackendError("the PyTorch backend is not active")
+        try:
+            with torch.inference_mode():
+                done = self._network.restore(torch.from_numpy(images).to(self._device))
+        except RuntimeError as error:
+            first = (str(error).splitlines() or ["RuntimeError"])[0][:200]
+            raise BackendError(
+                f"PyTorch failed on {images.shape[2]}x{images.shape[3]} pixels: {first}"
+            ) from None
+        pixel, image = done.pixel_routing, done.image_routings
+        return Inference(
+            restored=done.restored.float().cpu().numpy(),
+            choices=Choices(
+                None if pixel is None else pixel.experts.cpu().numpy().astype(np.uint8),
+                torch.stack([r.experts for r in image], dim=1).cpu().numpy().astype(np.uint8)
+                if image
+                else None,
+            ),
+            prompt_weights=None if done.prompt_weights is None else done.prompt_weights.cpu().numpy(),
+        )
+
+    def deactivate(self) -> None:
+        self._network = None

@@ -1,0 +1,58 @@
+"""How large a picture may be restored in one piece on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from measnet.config import MEASNetConfig
+
+_ASSUMED = 2 * 1024**3  # bytes, where the system does not tell
+_SHARE = 0.6  # of what is free, for one inference; decoding, encoding and the rest need theirs
+
+
+def largest_area(config: MEASNetConfig) -> int:
+    """Pixels that one inference may have, from the memory that is free now."""
+    return max(1, int(available_memory() * _SHARE / bytes_per_pixel(config)))
+
+
+def bytes_per_pixel(config: MEASNetConfig) -> float:
+    """Peak memory of one float32 inference per pixel of the picture.
+
+    A count of the feature maps alive together in the widest place, the decoder at full size, with the
+    surplus that bench/memory.py measured over it.
+    """
+    wide = 2 * config.width
+    feed_forward = 4 * config.hidden(wide) + 2 * wide
+    attention = 3 * 2 * wide + 2 * wide
+    experts = config.pixel_experts[0] * config.width * 3 if config.mese else 0
+    branch = 8 * wide if 1 in config.fd_mee_levels else 0
+    alive = max(feed_forward, attention, experts, branch) + 2 * wide
+    return 1.5 * 4 * alive / config.stem_scale**2 + 3 * 4 * 4
+
+
+def available_memory() -> int:
+    """Bytes that a program may still take: the system's, or its container's if that is less."""
+    free = _meminfo()
+    limit, used = (_number(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+    if limit is not None and used is not None:
+        free = min(free, max(0, limit - used))
+    return free
+
+
+def _meminfo() -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+    except OSError:
+        return _ASSUMED
+    for line in lines:
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return _ASSUMED
+
+
+def _number(path: str) -> int | None:
+    try:
+        text = Path(path).read_text("ascii").strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None

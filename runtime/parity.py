@@ -1,0 +1,99 @@
+"""Parity while it runs: restores frames with PyTorch too and holds the two results against each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from measnet.errors import UsageError
+from measnet.image import Pixels
+from measnet.metrics import FP32_TOLERANCE, Parity, Tolerance, experts_agree, psnr
+from measnet.runtime.backends.choice import checkpoint_of
+from measnet.runtime.restorer import RestoredFrame, Restorer
+
+
+@dataclass
+class ParityFigures:
+    """Parity over all frames that were verified: the worst of each figure, routing as a mean."""
+
+    tolerance: Tolerance
+    frames: int = 0
+    psnr_db: float = float("inf")
+    largest_difference: float = 0.0
+    experts_agree_sum: float = 0.0
+
+    def add(self, parity: Parity) -> None:
+        self.frames += 1
+        self.psnr_db = min(self.psnr_db, parity.psnr_db)
+        self.largest_difference = max(self.largest_difference, parity.largest_difference)
+        self.experts_agree_sum += parity.experts_agree
+
+    @property
+    def worst(self) -> Parity:
+        agree = self.experts_agree_sum / self.frames if self.frames else 1.0
+        return Parity(self.psnr_db, self.largest_difference, agree)
+
+    @property
+    def breaches(self) -> list[str]:
+        return self.worst.breaches(self.tolerance)
+
+
+class Verifier:
+    """Holds a restorer's frames against PyTorch's, on the same input and the same tiles.
+
+    ``checkpoint`` is the checkpoint the restorer's model was made from; bundled models know theirs.
+    Raises ``MissingPackageError`` without torch, ``UsageError`` when the checkpoint has other weights.
+    """
+
+    def __init__(
+        self,
+        restorer: Restorer,
+        checkpoint: str | None = None,
+        tolerance: Tolerance = FP32_TOLERANCE,
+    ) -> None:
+        path = checkpoint_of(restorer.model, checkpoint)
+        self._restorer = restorer
+        self._network = Restorer(str(path), "torch", restorer.channel_order, tile=restorer.tile)
+        ours = restorer.description["weights_sha256"]
+        theirs = self._network.description["weights_sha256"]
+        if ours != theirs:
+            raise UsageError(
+                f"{restorer.model} was not made from {path}: its weights are {ours[:12]}…, "
+                f"the checkpoint's {theirs[:12]}…"
+            )
+        self._figures = ParityFigures(tolerance)
+
+    def check(self, pixels: Pixels, restored: RestoredFrame) -> Parity:
+        """Restores ``pixels`` with PyTorch and adds how far ``restored`` is from it."""
+        self._network.follow(self._restorer, *pixels.shape[:2])
+        expected = self._network.restore(pixels)
+        agree = [
+            experts_agree(ours, theirs)
+            for ours, theirs in zip(restored.choices, expected.choices, strict=True)
+        ]
+        parity = Parity(
+            psnr_db=psnr(restored.image, expected.image),
+            largest_difference=float(np.abs(restored.image - expected.image).max()),
+            experts_agree=float(np.mean(agree)),
+        )
+        self._figures.add(parity)
+        return parity
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """Ready for JSON: the frames verified, the three figures, the tolerance and the verdict."""
+        worst = self._figures.worst
+        return {
+            "frames": self._figures.frames,
+            "psnr_db": worst.psnr_db if np.isfinite(worst.psnr_db) else None,
+            "largest_difference": worst.largest_difference,
+            "experts_agree": worst.experts_agree,
+            "tolerance": vars(self._figures.tolerance),
+            "passed": not self._figures.breaches,
+            "breaches": self._figures.breaches,
+        }
+
+    def close(self) -> None:
+        self._network.close()

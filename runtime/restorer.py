@@ -1,0 +1,152 @@
+"""The restorer: pictures in, restored pictures out, whatever their size and whatever computes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from measnet.errors import BackendError, UsageError
+from measnet.image import ChannelOrder, Image, Pixels, pad, to_image, to_pixels
+from measnet.metrics import Choices
+from measnet.runtime.backends import Backend
+from measnet.runtime.backends.choice import choose_backend
+from measnet.runtime.memory import largest_area
+from measnet.runtime.tiles import Tile, plan_tiles, restore_tiles, square_tiles
+
+SMALLEST_TILE = 128  # pixels
+
+
+@dataclass(frozen=True)
+class RestoredFrame:
+    """A restored frame and how it came about."""
+
+    pixels: Pixels
+    """H W 3, in the restorer's channel order."""
+
+    image: Image
+    """The same before rounding: 1 3 H W, RGB, about 0 to 1, not clipped."""
+
+    choices: list[Choices]
+    """Who restored it, per tile."""
+
+    prompt_weights: list[NDArray[np.float32]] = field(default_factory=list)
+    """How much of each basic prompt was called for, per tile; empty without a prompt."""
+
+    @property
+    def tiles(self) -> int:
+        """Pieces it was restored in; 1 is whole."""
+        return len(self.choices)
+
+
+class Restorer:
+    """Restores uint8 pictures of any size, in the order they come.
+
+    >>> restorer = Restorer("nano")
+    >>> restored = restorer(pixels)              # uint8, H W 3, the same shape
+
+    ``model`` is a bundled variant (``nano``), an .onnx file that ``measnet-export`` wrote, or a checkpoint.
+    ``backend`` is ``auto``, ``onnxruntime`` or ``torch``. ``tile`` is ``auto`` (tiles when a picture is too
+    large for the memory that is free), ``off``, or the side of square tiles in pixels.
+
+    One restorer serves one thread. Raises ``UsageError`` for what cannot be used, ``BackendError`` when
+    the backend fails.
+    """
+
+    def __init__(
+        self,
+        model: str = "nano",
+        backend: str = "auto",
+        channel_order: ChannelOrder = "rgb",
+        *,
+        tile: int | Literal["auto", "off"] = "auto",
+        threads: int | None = None,
+    ) -> None:
+        if channel_order not in ("rgb", "bgr"):
+            raise UsageError(f"channel_order is {channel_order!r}, must be 'rgb' or 'bgr'")
+        if isinstance(tile, int) and tile < SMALLEST_TILE:
+            raise UsageError(f"tiles of {tile} pixels are too small, take at least {SMALLEST_TILE}")
+        self.model = model
+        self.channel_order = channel_order
+        self.tile = tile
+        self._backend: Backend = choose_backend(model, backend, threads)
+        self._backend.activate()
+        self._plans: dict[tuple[int, int], list[Tile]] = {}
+
+    def __call__(self, pixels: Pixels) -> Pixels:
+        """Restores one picture: uint8, H W 3 -> the same."""
+        return self.restore(pixels).pixels
+
+    def restore(self, pixels: Pixels) -> RestoredFrame:
+        """As calling it, with everything there is to know about the result."""
+        image = to_image(pixels, self.channel_order)
+        height, width = image.shape[2:]
+        choices: list[Choices] = []
+        prompts: list[NDArray[np.float32]] = []
+
+        def restore_piece(piece: Image) -> Image:
+            size = self._backend.description.fit(*piece.shape[2:])
+            done = self._backend.infer(pad(piece, size))
+            choices.append(done.choices)
+            if done.prompt_weights is not None:
+                prompts.append(done.prompt_weights)
+            return done.restored[:, :, : piece.shape[2], : piece.shape[3]]
+
+        restored = restore_tiles(image, self.plan(height, width), restore_piece)
+        if not np.isfinite(restored).all():
+            raise BackendError("the restored picture holds NaN or infinity; run with --verify 1 to find out why")
+        return RestoredFrame(to_pixels(restored, self.channel_order), restored, choices, prompts)
+
+    def plan(self, height: int, width: int) -> list[Tile]:
+        """The tiles that a picture of this size is restored in, decided once per size."""
+        if (height, width) not in self._plans:
+            self._plans[height, width] = self._new_plan(height, width)
+        return self._plans[height, width]
+
+    def follow(self, other: Restorer, height: int, width: int) -> None:
+        """Takes over the tiles that ``other`` uses for pictures of this size."""
+        self._plans[height, width] = other.plan(height, width)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """The model and what runs it, ready for JSON."""
+        graph = self._backend.description
+        return {
+            "model": self.model,
+            "variant": graph.variant,
+            "weights_sha256": graph.weights_sha256,
+            "precision": graph.precision,
+            **self._backend.facts,
+        }
+
+    def close(self) -> None:
+        self._backend.deactivate()
+
+    def __enter__(self) -> Restorer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _new_plan(self, height: int, width: int) -> list[Tile]:
+        graph = self._backend.description
+        if isinstance(self.tile, int):
+            return square_tiles(height, width, self.tile)
+        if graph.static_size is not None and self.tile == "auto":
+            rows, columns = graph.static_size
+            if height > rows or width > columns:
+                raise UsageError(
+                    f"this graph takes {rows}x{columns} pixels (height x width), the frame has {height}x{width}; "
+                    f"export one with --shape {height}x{width} or --dynamic, or add --tile {min(rows, columns)}"
+                )
+        if self.tile == "off" or graph.static_size is not None:
+            return [Tile(0, 0, height, width)]
+        return plan_tiles(height, width, largest_area(graph.config), graph.size_rule.multiple)
