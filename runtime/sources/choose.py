@@ -1,0 +1,35 @@
+"""From what a user names to the source that reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from measnet.errors import InputError
+from measnet.runtime.sources import Source
+from measnet.runtime.sources.camera import CAMERA_PREFIX, Camera
+from measnet.runtime.sources.image_header import IMAGE_ENDINGS
+from measnet.runtime.sources.images import Images
+from measnet.runtime.sources.live import URL_SCHEMES, LiveStream
+from measnet.runtime.sources.video import VideoFile
+
+
+def is_live(spec: str) -> bool:
+    """Whether ``spec`` names a camera or a network stream, not something on disk."""
+    return spec.startswith((CAMERA_PREFIX, *URL_SCHEMES))
+
+
+def open_source(spec: str) -> Source:
+    """Open a video, an image, a folder of images, ``camera:N`` or an address.
+
+    Raises InputError.
+    """
+    if spec.startswith(CAMERA_PREFIX):
+        return Camera(spec)
+    if is_live(spec):
+        return LiveStream(spec)
+    path = Path(spec)
+    if not path.exists():
+        raise InputError(f"{path} does not exist; check the name")
+    if path.is_dir() or path.suffix.lower() in IMAGE_ENDINGS:
+        return Images(path)
+    return VideoFile(path)

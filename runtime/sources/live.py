@@ -1,0 +1,134 @@
+"""A live stream from the network: whatever FFmpeg opens by an address."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import av
+
+from measnet.errors import InputError
+from measnet.runtime.colour import ColourConverter
+from measnet.runtime.frame import Frame
+from measnet.runtime.sources.decoder import PictureDecoder
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.stream import Stream
+
+URL_SCHEMES = (
+    "rtsp://",
+    "rtsps://",
+    "rtmp://",
+    "http://",
+    "https://",
+    "tcp://",
+    "udp://",
+    "srt://",
+)
+
+_OPEN_SECONDS = 10.0
+# A camera that is silent for longer has gone; this is also how long a stop may have to wait.
+_SILENCE_SECONDS = 5.0
+
+
+class LiveStream:
+    """Frames of a network stream with the stream's own times, counted from the first frame.
+
+    Which frames are overtaken by newer ones is decided by the queue behind this source; here
+    every frame is decoded, since later ones are built on it.
+
+    Raises:
+        InputError: nothing answers, nothing arrives, or what arrives is not video.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.damaged = 0
+        self.truncated = False
+        self.warnings: list[str] = []
+        self._url = url
+        self._container = _open(url)
+        try:
+            self._decoder = PictureDecoder(self._container, url, low_delay=True)
+            self._items = self._decoder.items()
+            self._first = self._first_frame()
+            self.info = self._decoder.info(self._first, "live")
+        except BaseException:
+            self.close()
+            raise
+
+    def read(self) -> Iterator[Frame | Packet[Stream]]:
+        """See Source.read. Ends when the stream ends or falls silent."""
+        info = self.info
+        converter = ColourConverter(info.colour, info.width, info.height)
+        origin = (self._first.pts or 0) * info.time_base
+        yield self._frame(self._first, converter, origin)
+        try:
+            for item in self._items:
+                if isinstance(item, av.VideoFrame):
+                    if item.pts is not None:
+                        yield self._frame(item, converter, origin)
+                elif _rebased(item, origin):
+                    yield item
+        except av.error.FFmpegError as error:
+            self.warnings.append(f"{self._url} stopped sending: {error.strerror}")
+        self.damaged = self._decoder.damaged
+        if self.damaged:
+            self.warnings.append(f"{self.damaged} damaged frames were left out")
+
+    def close(self) -> None:
+        """See Source.close."""
+        self._container.close()
+
+    def _first_frame(self) -> av.VideoFrame:
+        try:
+            for item in self._items:
+                # Sound from before the first picture has nothing to go with.
+                if isinstance(item, av.VideoFrame):
+                    return item
+        except av.error.FFmpegError:
+            pass
+        raise InputError(f"{self._url} sends no picture that can be decoded; is it the right one?")
+
+    def _frame(self, frame: av.VideoFrame, converter: ColourConverter, origin: Fraction) -> Frame:
+        time_base = self.info.time_base
+        return Frame(
+            pixels=converter.to_rgb(frame),
+            pts=(frame.pts or 0) - round(origin / time_base),
+            time_base=time_base,
+            duration=frame.duration,
+        )
+
+
+def _rebased(packet: Packet[Stream], origin: Fraction) -> bool:
+    """Move a packet's times to count from ``origin``; False if it lies before."""
+    shift = round(origin / packet.time_base)
+    if packet.pts is None or packet.dts is None or min(packet.pts, packet.dts) < shift:
+        return False
+    packet.pts -= shift
+    packet.dts -= shift
+    return True
+
+
+def _open(url: str) -> InputContainer:
+    options = {"fflags": "nobuffer", "rtsp_transport": "tcp"}
+    try:
+        return av.open(
+            url,
+            mode="r",
+            container_options=options,
+            metadata_errors="replace",
+            timeout=(_OPEN_SECONDS, _SILENCE_SECONDS),
+        )
+    except av.error.InvalidDataError:
+        raise InputError(f"{url} answers, but not with video that can be read") from None
+    except av.error.ExitError:
+        raise InputError(
+            f"{url} did not answer within {_OPEN_SECONDS:.0f} s; check the address and the network"
+        ) from None
+    except (av.error.FFmpegError, OSError) as error:
+        raise InputError(
+            f"{url} cannot be opened: {error.strerror}; check the address and that it is on"
+        ) from None
