@@ -1,148 +1,130 @@
-"""Images: one file, or all of a folder in order of their names."""
+"""Image files, each in the format its name says."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from measnet.errors import InputError
-from measnet.runtime.frame import Frame, Picture, StreamInfo
-from measnet.runtime.sources.image_header import IMAGE_ENDINGS, read_header
-from measnet.runtime.sources.limits import check_size
+from measnet.errors import OutputError, UsageError
+from measnet.runtime.frame import Frame, Picture, Pixels
+from measnet.runtime.sinks.aside import Aside, write_error
+from measnet.runtime.sources.image_header import IMAGE_ENDINGS
+
+if TYPE_CHECKING:
+    from measnet.runtime.sources import Item
+
+# A JPEG stays a JPEG so that a folder keeps its names; at 95 with full chroma the second
+# compression lies far below what restoring changes. WebP above 100 is lossless.
+_JPEG = [
+    cv2.IMWRITE_JPEG_QUALITY,
+    95,
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+]
+_OPTIONS: dict[str, list[int]] = {
+    ".jpg": _JPEG,
+    ".jpeg": _JPEG,
+    ".webp": [cv2.IMWRITE_WEBP_QUALITY, 101],
+}
+_TAKES_METADATA = (".jpg", ".jpeg", ".png", ".webp")
+_OPAQUE = (".jpg", ".jpeg", ".bmp")
 
 
-class Images:
-    """Frames from image files; the frame's number stands for its time.
+class ImageSink:
+    """Writes each frame to an image file, in the channels the frame's file had.
 
     Args:
-        path: a file, or a folder of which every image directly in it is taken.
+        target: a file, or with ``folder`` a folder whose files bear their sources' names.
 
     Raises:
-        InputError: missing, not readable, no images in the folder, or (for a single file)
-            not an image.
+        UsageError: the file's ending is not that of an image.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.damaged = 0
-        self.truncated = False
+    def __init__(self, target: Path, *, folder: bool) -> None:
+        if not folder and target.suffix.lower() not in IMAGE_ENDINGS:
+            raise UsageError(
+                f"{target}: an image is written as one of {' '.join(IMAGE_ENDINGS)}, "
+                f"not '{target.suffix}'"
+            )
+        self.skipped = 0
         self.warnings: list[str] = []
-        self._single = not path.is_dir()
-        self._paths = [path] if self._single else _images_in(path)
-        self._reduced = 0
-        self._first = _load(self._paths[0]) if self._single else None
-        width, height = (
-            (self._first.values.shape[1], self._first.values.shape[0]) if self._first else (0, 0)
-        )
-        self.info = StreamInfo(
-            name=str(path),
-            kind="images",
-            width=width,
-            height=height,
-            time_base=Fraction(1),
-            frames=len(self._paths),
-            bits=self._first.values.itemsize * 8 if self._first else 8,
-        )
+        self._target = target
+        self._folder = folder
+        self._aside = Aside(target)
+        self._lost: dict[str, None] = {}
+        self._written = 0
+        self._done = False
+        # A folder left by a run that was killed would smuggle its files into this one.
+        self._aside.discard()
 
-    def read(self) -> Iterator[Frame]:
-        """See Source.read. In a folder a damaged image is counted and left out."""
-        for number, path in enumerate(self._paths):
-            try:
-                loaded = self._first or _load(path)
-            except InputError as error:
-                self.damaged += 1
-                self.warnings.append(f"left out: {error}")
-                continue
-            self._first = None
-            self._reduced += loaded.values.dtype != np.uint8
-            yield loaded.frame(number)
-        if self._reduced:
-            which = "the image is" if self._single else f"{self._reduced} of the images are"
-            self.warnings.append(f"{which} 16-bit; restored and written in 8 bits")
-        if self.damaged == len(self._paths):
-            raise InputError("none of the folder's images could be read; see the warnings")
+    def write(self, item: Item) -> None:
+        """See Sink.write. Every frame must have its ``picture``."""
+        if not isinstance(item, Frame) or item.picture is None:
+            raise TypeError("an image sink takes frames that came from image files")
+        name = item.picture.path.name if self._folder else self._target.name
+        place = self._aside.path / name if self._folder else self._aside.path
+        data = self._encoded(item.pixels, item.picture, Path(name).suffix.lower())
+        try:
+            if self._folder:
+                self._aside.path.mkdir(exist_ok=True)
+            place.write_bytes(data)
+        except OSError as error:
+            raise write_error(self._target, error) from None
+        self._written += 1
 
-    def close(self) -> None:
-        """See Source.close."""
+    def finish(self, *, partial: bool = False) -> Path | None:
+        """See Sink.finish."""
+        if not self._written:
+            self.abort()
+            return None
+        self._done = True
+        if self._lost:
+            self.warnings.append(f"not carried over: {', '.join(self._lost)}")
+        return self._aside.keep(partial=partial)
 
+    def abort(self) -> None:
+        """See Sink.abort."""
+        if not self._done:
+            self._done = True
+            self._aside.discard()
 
-class _Loaded:
-    """An image as it lies in its file: ``values`` is uint8 or uint16, H×W or H×W×1..4, BGR."""
-
-    def __init__(
-        self,
-        path: Path,
-        values: npt.NDArray[np.uint8 | np.uint16],
-        metadata: tuple[tuple[int, bytes], ...],
-    ) -> None:
-        self.values = values
-        self._path = path
-        self._metadata = metadata
-
-    def frame(self, number: int) -> Frame:
-        values = _eight_bit(self.values)
-        if values.ndim == 2:
-            values = values[:, :, None]
-        channels = values.shape[2]
-        grey = channels <= 2
-        colours = values[:, :, :1].repeat(3, axis=2) if grey else values[:, :, 2::-1]
-        alpha = values[:, :, -1] if channels in (2, 4) else None
-        return Frame(
-            pixels=np.ascontiguousarray(colours),
-            pts=number,
-            time_base=Fraction(1),
-            picture=Picture(self._path, alpha, grey, self._metadata),
-        )
+    def _encoded(self, pixels: Pixels, picture: Picture, ending: str) -> bytes:
+        values = _channels(pixels, picture)
+        if picture.alpha is not None and ending in _OPAQUE:
+            self._lost[f"transparency ({ending} has none)"] = None
+            values = np.ascontiguousarray(values[:, :, :3])
+        kinds = [kind for kind, _ in picture.metadata]
+        if kinds and ending not in _TAKES_METADATA:
+            self._lost[f"EXIF and colour profile (not written to {ending})"] = None
+            kinds = []
+        options = _OPTIONS.get(ending, [])
+        try:
+            if kinds:
+                blocks = [np.frombuffer(block, np.uint8) for _, block in picture.metadata]
+                sound, data = cv2.imencodeWithMetadata(ending, values, kinds, blocks, options)
+            else:
+                sound, data = cv2.imencode(ending, values, options)
+        except cv2.error:
+            sound = False
+        if not sound:
+            raise OutputError(
+                f"a picture of {values.shape[1]}×{values.shape[0]} cannot be written as {ending}; "
+                "choose an --out ending in .png"
+            )
+        return data.tobytes()
 
 
-def _load(path: Path) -> _Loaded:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}; check its name") from None
-    header = read_header(str(path), data)
-    check_size(str(path), header.width, header.height)
-    if header.several:
-        raise InputError(f"{path} holds several pictures; save the one wanted as a file of its own")
-    try:
-        values, kinds, blocks = cv2.imdecodeWithMetadata(
-            np.frombuffer(data, np.uint8), flags=cv2.IMREAD_UNCHANGED
-        )
-    except cv2.error:
-        values = None
-    if values is None:
-        raise InputError(f"{path} is damaged and cannot be decoded; copy it again")
-    if values.dtype not in (np.uint8, np.uint16):
-        raise InputError(
-            f"{path} has {values.dtype} samples; convert it to 8 or 16 bits per channel first"
-        )
-    metadata = tuple(
-        (int(kind), np.asarray(block).tobytes())
-        for kind, block in zip(kinds, blocks, strict=True)
-        if kind in (cv2.IMAGE_METADATA_EXIF, cv2.IMAGE_METADATA_XMP, cv2.IMAGE_METADATA_ICCP)
-    )
-    return _Loaded(path, values, metadata)  # type: ignore[arg-type]
-
-
-def _eight_bit(values: npt.NDArray[np.uint8 | np.uint16]) -> npt.NDArray[np.uint8]:
-    if values.dtype == np.uint8:
-        return values.astype(np.uint8, copy=False)
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
-def _images_in(folder: Path) -> list[Path]:
-    try:
-        paths = sorted(
-            path
-            for path in folder.iterdir()
-            if path.suffix.lower() in IMAGE_ENDINGS and path.is_file()
-        )
-    except OSError as error:
-        raise InputError(f"{folder} cannot be read: {error.strerror}") from None
-    if not paths:
-        raise InputError(f"{folder} holds no images ({' '.join(IMAGE_ENDINGS)})")
-    return paths
+def _channels(pixels: Pixels, picture: Picture) -> Pixels:
+    """RGB as OpenCV takes it: BGR, grey or BGRA. Grey with alpha has no place but BGRA."""
+    if picture.grey:
+        grey = np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY), np.uint8)
+        if picture.alpha is None:
+            return grey
+        return np.dstack([grey, grey, grey, picture.alpha])
+    bgr = pixels[:, :, ::-1]
+    if picture.alpha is not None:
+        return np.dstack([bgr, picture.alpha])
+    return np.ascontiguousarray(bgr)

@@ -1,0 +1,235 @@
+"""``measnet-run``: restores videos, images, folders of images and live streams.
+
+Only options are read here; everything heavy is imported once there is something to do, so that
+``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from measnet.errors import MEASNetError, UsageError
+
+if TYPE_CHECKING:
+    from measnet.runtime.console import Console
+    from measnet.runtime.job import Job, JobOptions
+    from measnet.runtime.parity import Verifier
+    from measnet.runtime.report import RunReport
+    from measnet.runtime.restorer import Restorer
+
+INTERRUPTED = 130
+
+_EXAMPLES = """\b
+Examples:
+  measnet-run clip.mp4                        writes clip.restored.mp4 beside it
+  measnet-run photo.jpg shots/                photo.restored.jpg and shots.restored/
+  measnet-run clip.mp4 -o out.mkv --crf 14    elsewhere, in better quality
+  measnet-run clip.mp4 --verify 30            check every 30th frame against PyTorch
+  measnet-run camera:0 -o door.mp4            a camera, until Ctrl-C
+  measnet-run rtsp://cam/stream -o yard.mkv --frames 1000
+
+\b
+Exit status: 0 done, 1 failed on the way, 2 the input or an option is wrong, 130 interrupted.
+"""
+
+
+def _tile(context: click.Context, option: click.Parameter, value: str) -> int | str:
+    if value in ("auto", "off"):
+        return value
+    if value.isdecimal():
+        return int(value)
+    raise click.BadParameter("must be auto, off or a number of pixels", context, option)
+
+
+@click.command(epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option("-o", "--out", metavar="PATH", help="Result; its ending says which kind of file.")
+@click.option("--model", default="nano", show_default=True, help="nano, small, base, .onnx, .ckpt")
+@click.option(
+    "--backend",
+    type=click.Choice(["auto", "onnxruntime", "torch"]),
+    default="auto",
+    show_default=True,
+    help="What computes.",
+)
+@click.option("--verify", type=click.IntRange(min=1), metavar="N", help="Check every N-th frame.")
+@click.option("--checkpoint", metavar="FILE", help="With --verify: what an .onnx was made from.")
+@click.option(
+    "--tile", default="auto", show_default=True, callback=_tile, help="auto, off or side in pixels."
+)
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads for the engine.")
+@click.option("--crf", type=click.IntRange(0, 63), help="Video quality, lower is better.")
+@click.option("--codec", type=click.Choice(["h264", "hevc", "vp9", "av1"]), help="Video codec.")
+@click.option("--preset", metavar="NAME", help="Encoder effort, in the encoder's own words.")
+@click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Stop after N frames.")
+@click.option("--report", metavar="FILE", type=click.Path(path_type=Path), help="Figures as JSON.")
+@click.option("-y", "--overwrite", is_flag=True, help="Replace results that exist.")
+@click.option("--quiet", is_flag=True, help="Print errors only.")
+@click.option("--debug", is_flag=True, help="Show where an error came from.")
+@click.version_option(package_name="measnet", prog_name="measnet-run")
+def main(inputs: tuple[str, ...], **options: Any) -> None:
+    """Restore noisy, hazy, rainy, blurred or dark videos and images.
+
+    INPUT is a video, an image, a folder of images, camera:N or a stream's address. Several are
+    restored one after another.
+    """
+    from measnet.runtime.console import Console
+
+    console = Console(quiet=options["quiet"])
+    session = _Session(console, options, several=len(inputs) > 1)
+    try:
+        status = session.run(inputs)
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    sys.exit(status)
+
+
+class _Session:
+    """All inputs of one command, with the engine they share."""
+
+    def __init__(self, console: Console, options: dict[str, Any], *, several: bool) -> None:
+        self._console = console
+        self._options = options
+        self._several = several
+        self._stop = threading.Event()
+        self._restorer: Restorer | None = None
+        self._reports: list[RunReport] = []
+
+    def run(self, inputs: tuple[str, ...]) -> int:
+        """The exit status: that of the first input that failed."""
+        status = 0
+        with self._stopping_on_signals():
+            for spec in inputs:
+                outcome = self._guarded(partial(self._restore, spec))
+                status = status or outcome
+                if self._stop.is_set():
+                    break
+            if self._restorer is not None:
+                self._restorer.close()
+        if self._options["report"] is not None:
+            outcome = self._guarded(self._write_report)
+            status = status or outcome
+        return status
+
+    def _restore(self, spec: str) -> int:
+        from measnet.runtime.job import Job
+        from measnet.runtime.report import RunReport
+
+        self._check_out(spec)
+        try:
+            job = Job(spec, self._job_options())
+        except MEASNetError as error:
+            self._reports.append(RunReport(input=spec, error=str(error)))
+            raise
+        self._reports.append(job.report)
+        try:
+            restorer = self._shared_restorer()
+            verifier = self._verifier(restorer)
+        except BaseException:
+            job.close()
+            raise
+        try:
+            return self._run_job(job, restorer, verifier)
+        finally:
+            if verifier is not None:
+                verifier.close()
+
+    def _run_job(self, job: Job, restorer: Restorer, verifier: Verifier | None) -> int:
+        total = self._options["frames"] or job.info.frames
+        try:
+            with self._console.progress(job.target.name, total) as on_progress:
+                job.run(restorer, verifier, self._stop, on_progress)
+        finally:
+            if job.report.status != "failed":
+                self._console.result(job.report)
+        return INTERRUPTED if job.report.status == "partial" else 0
+
+    def _job_options(self) -> JobOptions:
+        from measnet.runtime.job import JobOptions
+
+        options = self._options
+        return JobOptions(
+            out=options["out"],
+            overwrite=options["overwrite"],
+            codec=options["codec"],
+            crf=options["crf"],
+            preset=options["preset"],
+            frames=options["frames"],
+            verify_every=options["verify"],
+        )
+
+    def _check_out(self, spec: str) -> None:
+        out = self._options["out"]
+        if self._several and out is not None and not Path(out).is_dir():
+            raise UsageError(
+                f"--out {out} is one place for several inputs; give an existing folder instead"
+            )
+
+    def _shared_restorer(self) -> Restorer:
+        if self._restorer is None:
+            from measnet.runtime.restorer import Restorer
+
+            options = self._options
+            self._restorer = Restorer(
+                options["model"],
+                options["backend"],
+                tile=options["tile"],
+                threads=options["threads"],
+            )
+        return self._restorer
+
+    def _verifier(self, restorer: Restorer) -> Verifier | None:
+        if self._options["verify"] is None:
+            return None
+        from measnet.runtime.parity import Verifier
+
+        return Verifier(restorer, self._options["checkpoint"])
+
+    def _write_report(self) -> int:
+        from measnet.runtime.report import write_reports
+
+        write_reports(self._options["report"], self._reports)
+        return 0
+
+    def _guarded(self, step: Callable[[], int]) -> int:
+        """The exit status of ``step``; its error becomes one line, unless --debug."""
+        try:
+            return step()
+        except MEASNetError as error:
+            if self._options["debug"]:
+                raise
+            self._console.error(str(error))
+            return error.exit_code
+        except Exception as error:
+            if self._options["debug"]:
+                raise
+            self._console.error(
+                f"{type(error).__name__}: {error} (a fault of this program; --debug shows where)"
+            )
+            return 1
+
+    @contextlib.contextmanager
+    def _stopping_on_signals(self) -> Iterator[None]:
+        """The first Ctrl-C or SIGTERM asks for a tidy end, the second ends at once."""
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            if self._stop.is_set():
+                raise KeyboardInterrupt
+            self._stop.set()
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -1,0 +1,94 @@
+"""What a run looks like in a terminal: a progress bar, warnings, the figures at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console as RichConsole
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from measnet.runtime.pipeline import RunFigures
+from measnet.runtime.report import RunReport
+
+
+class Console:
+    """Writes for people, to stderr, so that stdout stays free; the result's path goes there.
+
+    Args:
+        quiet: only errors.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+        self._out = RichConsole(highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def progress(self, name: str, total: int | None) -> Iterator[Callable[[RunFigures], None]]:
+        """A bar for one input; yields what is to be called with the figures so far."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[fps]:.1f} fps"),
+            TimeElapsedColumn() if total is None else TimeRemainingColumn(),
+        )
+        # In a log file a bar is noise.
+        hidden = self._quiet or not self._err.is_terminal
+        with Progress(*columns, console=self._err, transient=True, disable=hidden) as bar:
+            task = bar.add_task(escape(name), total=total, fps=0.0)
+
+            def update(figures: RunFigures) -> None:
+                bar.update(task, completed=figures.frames, fps=figures.fps)
+
+            yield update
+
+    def warn(self, line: str) -> None:
+        """One line about what is not as one might expect."""
+        if not self._quiet:
+            self._err.print(f"[yellow]warning:[/yellow] {escape(line)}")
+
+    def error(self, line: str) -> None:
+        """The one line a failed run ends with."""
+        self._err.print(f"[red]error:[/red] {escape(' '.join(line.split()))}")
+
+    def result(self, report: RunReport) -> None:
+        """Where the result lies, and its key figures."""
+        for line in report.warnings:
+            self.warn(line)
+        if self._quiet:
+            return
+        if report.output is None:
+            self._out.print(f"{escape(report.input)}: stopped before the first frame was written")
+            return
+        self._out.print(f"{escape(report.output)}  {escape(_figures(report))}")
+
+
+def _figures(report: RunReport) -> str:
+    parts = [f"{report.frames} frames" if report.frames != 1 else "1 frame"]
+    if report.frames > 1:
+        parts.append(f"{report.fps:.1f} fps")
+    for count, what in (
+        (report.damaged, "damaged"),
+        (report.skipped, "skipped"),
+        (report.dropped, "dropped"),
+    ):
+        if count:
+            parts.append(f"{count} {what}")
+    if report.status == "partial":
+        parts.insert(0, "partial")
+    if report.verify is not None:
+        verify = report.verify
+        verdict = "passed" if verify["passed"] else "FAILED"
+        level = "identical" if verify["psnr_db"] is None else f"{verify['psnr_db']:.1f} dB"
+        parts.append(f"parity {verdict} on {verify['frames']} frames ({level} to PyTorch)")
+    return ", ".join(parts)

@@ -1,0 +1,37 @@
+"""Where a result goes when the user does not say, and what kind of result it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from measnet.errors import UsageError
+from measnet.runtime.frame import StreamInfo
+from measnet.runtime.sinks.containers import CONTAINERS, FALLBACK_ENDING
+
+
+def target_for(spec: str, info: StreamInfo, out: str | None) -> Path:
+    """The result's path: ``out`` as given, else beside the input with ``.restored`` in its name.
+
+    ``clip.mp4`` -> ``clip.restored.mp4``, ``photo.jpg`` -> ``photo.restored.jpg``, the folder
+    ``shots`` -> ``shots.restored``; a video whose kind cannot be written becomes ``.mkv``. With
+    ``out`` an existing folder, a file goes into it under its own name.
+
+    Raises:
+        UsageError: a live source without ``out``.
+    """
+    if info.kind == "live":
+        if out is None:
+            raise UsageError(f"{spec} has no file name of its own; say where to write with --out")
+        return Path(out)
+    source = Path(spec)
+    if source.is_dir():
+        # 'shots/' and '.' have names only once resolved.
+        source = source.resolve()
+        return Path(out) if out is not None else source.with_name(source.name + ".restored")
+    ending = source.suffix
+    if info.kind == "video" and ending.lower() not in CONTAINERS:
+        ending = FALLBACK_ENDING
+    name = f"{source.stem}.restored{ending}"
+    if out is None:
+        return source.with_name(name)
+    return Path(out) / name if Path(out).is_dir() else Path(out)
