@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from measnet.network import MEASNet
 from measnet.network.frequency_block import CELL, BandSplit, FrequencyBlock
-from measnet.network.image_experts import ImageExpertLayer, ImageRouting
+from measnet.network.image_experts import ImageExpertLayer, ImageRouting, choose_experts
 from measnet.network.pixel_experts import PixelExpert, PixelExperts, PixelRouting
 from measnet.network.transformer import CrossChannelAttention
 
@@ -65,11 +65,9 @@ class ExactMEASNet(nn.Module):
         outputs = [restoration.restored]
         if restoration.prompt_weights is not None:
             outputs.append(restoration.prompt_weights)
-        if restoration.pixel_routing is not None:
-            outputs.append(restoration.pixel_routing.experts.to(torch.uint8))
-        if restoration.image_routings:
-            chosen = torch.stack([r.experts for r in restoration.image_routings], dim=1)
-            outputs.append(chosen.to(torch.uint8))
+        for chosen in (restoration.pixel_experts(), restoration.image_experts()):
+            if chosen is not None:
+                outputs.append(chosen)
         return tuple(outputs)
 
     def _drop_empty_bands(self, size: tuple[int, int]) -> None:
@@ -79,8 +77,10 @@ class ExactMEASNet(nn.Module):
             block = getattr(self.network, f"frequency{level}")
             smallest = min(size) // scale >> (level - 1)
             if isinstance(block, FrequencyBlock) and smallest < CELL:
-                block.split = NoLowBand()
-                block.low_attention = UniformAttention(block.low_attention)
+                attention = block.low_attention
+                assert isinstance(attention, CrossChannelAttention)
+                block.add_module("split", NoLowBand())
+                block.add_module("low_attention", UniformAttention(attention))
 
 
 class ExactPixelExperts(nn.Module):
@@ -113,14 +113,14 @@ class ExactPixelExperts(nn.Module):
 class PointwiseExpert(nn.Module):
     """A pixel expert as 1x1 convolutions: the same MLP, on B C H W."""
 
-    def __init__(self, expert: PixelExpert) -> None:
+    def __init__(self, expert: nn.Module) -> None:
         super().__init__()
+        assert isinstance(expert, PixelExpert)
         self.expand = _as_convolution(expert.expand)
         self.project = _as_convolution(expert.project)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.project(F.gelu(self.expand(x)))
-        return out
+        return self.project(F.gelu(self.expand(x)))
 
 
 class ExactImageExpertLayer(nn.Module):
@@ -129,22 +129,27 @@ class ExactImageExpertLayer(nn.Module):
     Experts differ in inner width; the narrower ones are filled up with zeros, which add nothing.
     """
 
+    features_weight: Tensor  # N R C
+    features_bias: Tensor  # N R
+    context_weight: Tensor  # N R C
+    context_bias: Tensor  # N R
+    widen_weight: Tensor  # N C R
+    widen_bias: Tensor  # N C
+
     def __init__(self, layer: ImageExpertLayer) -> None:
         super().__init__()
         self.scores = layer.scores
         self.top_k = layer.top_k
-        widest = max(expert.widen.in_channels for expert in layer.experts)
+        widest = max(len(expert.get_parameter("narrow_features.bias")) for expert in layer.experts)
         self.register_buffer("features_weight", _stacked(layer, "narrow_features.weight", 0, widest))
         self.register_buffer("features_bias", _stacked(layer, "narrow_features.bias", 0, widest))
         self.register_buffer("context_weight", _stacked(layer, "narrow_context.weight", 0, widest))
         self.register_buffer("context_bias", _stacked(layer, "narrow_context.bias", 0, widest))
-        self.register_buffer("widen_weight", _stacked(layer, "widen.weight", 1, widest))  # N C R
-        self.register_buffer("widen_bias", _stacked(layer, "widen.bias"))  # N C
-
-    route = ImageExpertLayer.route
+        self.register_buffer("widen_weight", _stacked(layer, "widen.weight", 1, widest))
+        self.register_buffer("widen_bias", _stacked(layer, "widen.bias"))
 
     def forward(self, features: Tensor, context: Tensor) -> tuple[Tensor, ImageRouting]:
-        routing = self.route(features)
+        routing = choose_experts(features, self.scores, self.top_k)
         batch, channels, height, width = features.shape
         narrow_features = _narrowed(features, routing.experts, self.features_weight, self.features_bias)
         narrow_context = _narrowed(context, routing.experts, self.context_weight, self.context_bias)
@@ -202,7 +207,8 @@ class ExactBandSplit(nn.Module):
     def _waves(side: int, threshold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Cosines and sines of the frequencies that can pass (F side), and which do (B F, 0 or 1)."""
         cells = side // CELL
-        half = torch.sym_max(cells, 1)  # at least one, kept out by the mask where there is none
+        # At least one, kept out by the mask where there is none.
+        half = torch.sym_max(cells, 1)
         frequency = torch.arange(2 * half, device=threshold.device) - half  # F
         position = torch.arange(side, device=threshold.device)  # side
         # The phase is reduced in whole numbers first: float32 angles stay exact at any size.
@@ -231,9 +237,7 @@ class UniformAttention(nn.Module):
         self.v = nn.Conv2d(channels, channels, 1, bias=False)
         self.v_depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
         self.v.weight = nn.Parameter(attention.kv.weight[channels:], requires_grad=False)
-        self.v_depthwise.weight = nn.Parameter(
-            attention.kv_depthwise.weight[channels:], requires_grad=False
-        )
+        self.v_depthwise.weight = nn.Parameter(attention.kv_depthwise.weight[channels:], requires_grad=False)
         self.project = attention.project
 
     def forward(self, asking: None, answering: Tensor) -> Tensor:
@@ -241,8 +245,7 @@ class UniformAttention(nn.Module):
         batch, channels, height, width = v.shape
         heads = v.view(batch, self.heads, channels // self.heads, height, width)
         mean = heads.mean(dim=2, keepdim=True).expand_as(heads)
-        out: Tensor = self.project(mean.reshape(batch, channels, height, width))
-        return out
+        return self.project(mean.reshape(batch, channels, height, width))
 
 
 def _replace(root: nn.Module, old: type[nn.Module], rewrite: Callable[[Any], nn.Module]) -> None:
@@ -261,7 +264,7 @@ def _as_convolution(linear: nn.Linear) -> nn.Conv2d:
 
 
 def _stacked(layer: ImageExpertLayer, name: str, axis: int = 0, widest: int = 0) -> Tensor:
-    """One tensor of all N experts, zeros appended along ``axis`` up to ``widest``; 1x1 kernels as matrices."""
+    """One tensor of all N experts, zeros appended along ``axis`` up to ``widest``; kernels as matrices."""
     filled = []
     for expert in layer.experts:
         tensor = expert.get_parameter(name).detach()

@@ -59,9 +59,7 @@ def export_graph(
     return description
 
 
-def _traced(
-    exact: ExactMEASNet, config: MEASNetConfig, size: tuple[int, int] | None
-) -> onnx.ModelProto:
+def _traced(exact: ExactMEASNet, config: MEASNetConfig, size: tuple[int, int] | None) -> onnx.ModelProto:
     rule = config.size_rule
     batch = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
     dynamic: dict[int, object] = {0: batch}

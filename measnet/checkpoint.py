@@ -155,9 +155,7 @@ def _in_our_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     if any(is_reference_name(name) for name in tensors):
         tensors = {
-            to_our_name(name): tensor
-            for name, tensor in tensors.items()
-            if not is_stored_but_unused(name)
+            to_our_name(name): tensor for name, tensor in tensors.items() if not is_stored_but_unused(name)
         }
     return tensors
 
@@ -173,7 +171,11 @@ def _check_fit(path: Path, shapes: Mapping[str, tuple[int, ...]], network: MEASN
     ]
     problems = [
         f"{len(names)} {kind}: {_some(names)}"
-        for kind, names in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
+        for kind, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("misshapen", misshapen),
+        )
         if names
     ]
     if problems:

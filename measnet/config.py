@@ -114,9 +114,7 @@ class MEASNetConfig:
             found.append(f"width is {self.width}, must be at least 4")
         for level, heads in enumerate(self.heads, start=1):
             if heads < 1 or self.channels(level) % heads:
-                found.append(
-                    f"{heads} heads do not divide {self.channels(level)} channels at level {level}"
-                )
+                found.append(f"{heads} heads do not divide {self.channels(level)} channels at level {level}")
         if self.fd and any(self.fd_mee_channels(level) % FILTER_GROUPS for level in self.fd_mee_levels):
             found.append(f"width is {self.width}, FD needs 2 x width to be a multiple of {FILTER_GROUPS}")
         for name, experts, chosen in (

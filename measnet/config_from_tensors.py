@@ -38,8 +38,7 @@ def config_from_shapes(shapes: Shapes) -> MEASNetConfig:
     else:
         present = [any(name.startswith(f"fd_mee{level}.") for name in shapes) for level in (1, 2, 3)]
         image_experts = _three(
-            n if here or not fd else 0
-            for n, here in zip(published.image_experts, present, strict=True)
+            n if here or not fd else 0 for n, here in zip(published.image_experts, present, strict=True)
         )
     try:
         return MEASNetConfig(

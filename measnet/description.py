@@ -81,7 +81,9 @@ class GraphDescription:
                 versions=tuple((str(name), str(version)) for name, version in versions.items()),
             )
         except (KeyError, ValueError, AttributeError, UsageError) as error:
-            raise GraphError(f"{origin} has a damaged MEASNet description ({error}); export it again") from None
+            raise GraphError(
+                f"{origin} has a damaged MEASNet description ({error}); export it again"
+            ) from None
 
 
 def _parse_size(text: str) -> tuple[int, int]:

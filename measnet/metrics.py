@@ -20,6 +20,11 @@ def psnr(a: Array, b: Array, peak: float = 1.0) -> float:
     return math.inf if error == 0 else 10 * math.log10(peak**2 / error)
 
 
+def largest_difference(a: Array, b: Array) -> float:
+    """The largest absolute difference of two arrays of one shape."""
+    return float(np.max(np.abs(a.astype(np.float64) - b.astype(np.float64))))
+
+
 @dataclass(frozen=True)
 class Choices:
     """Who restored an image: what every router chose. ``None`` where the network has no such router."""
@@ -74,13 +79,11 @@ FP32_TOLERANCE = Tolerance(psnr_db=80.0, largest_difference=0.05, experts_agree=
 that rounding: there a pixel may go to the other one, which is what the looser two figures leave room for."""
 
 
-def compare(
-    engine: Array, network: Array, engine_choices: Choices, network_choices: Choices
-) -> Parity:
+def compare(engine: Array, network: Array, engine_choices: Choices, network_choices: Choices) -> Parity:
     """Parity of two restorations of one batch, each B 3 H W with values of about 0 to 1."""
     return Parity(
         psnr_db=psnr(engine, network),
-        largest_difference=float(np.max(np.abs(engine.astype(np.float64) - network))),
+        largest_difference=largest_difference(engine, network),
         experts_agree=experts_agree(engine_choices, network_choices),
     )
 
@@ -91,9 +94,10 @@ def experts_agree(a: Choices, b: Choices) -> float:
     pixels = _same_sets(a.pixel_experts, b.pixel_experts, axis=1)  # B h w
     if pixels is None:
         return 1.0 if images is None else float(images.all(axis=1).mean())
-    if images is not None:
-        pixels = pixels & images.all(axis=1)[:, None, None]
-    return float(pixels.mean())
+    if images is None:
+        return float(pixels.mean())
+    whole = np.asarray(images.all(axis=1))  # B
+    return float((pixels & whole[:, None, None]).mean())
 
 
 def _same_sets(

@@ -27,7 +27,7 @@ def bytes_per_pixel(config: MEASNetConfig) -> float:
     experts = config.pixel_experts[0] * config.width * 3 if config.mese else 0
     branch = 8 * wide if 1 in config.fd_mee_levels else 0
     alive = max(feed_forward, attention, experts, branch) + 2 * wide
-    return 1.5 * 4 * alive / config.stem_scale**2 + 3 * 4 * 4
+    return 1.75 * 4 * alive / config.stem_scale**2 + 3 * 4 * 4
 
 
 def available_memory() -> int:

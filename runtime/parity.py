@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from measnet.errors import UsageError
 from measnet.image import Pixels
-from measnet.metrics import FP32_TOLERANCE, Parity, Tolerance, experts_agree, psnr
+from measnet.metrics import FP32_TOLERANCE, Parity, Tolerance, experts_agree, largest_difference, psnr
 from measnet.runtime.backends.choice import checkpoint_of
 from measnet.runtime.restorer import RestoredFrame, Restorer
 
@@ -75,7 +75,7 @@ class Verifier:
         ]
         parity = Parity(
             psnr_db=psnr(restored.image, expected.image),
-            largest_difference=float(np.abs(restored.image - expected.image).max()),
+            largest_difference=largest_difference(restored.image, expected.image),
             experts_agree=float(np.mean(agree)),
         )
         self._figures.add(parity)

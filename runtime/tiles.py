@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from measnet.image import Image
 
@@ -60,9 +61,7 @@ def square_tiles(height: int, width: int, side: int) -> list[Tile]:
     ]
 
 
-def restore_tiles(
-    image: Image, tiles: list[Tile], restore: Callable[[Image], Image]
-) -> Image:
+def restore_tiles(image: Image, tiles: list[Tile], restore: Callable[[Image], Image]) -> Image:
     """``restore`` on each tile of ``image`` (1 3 H W), blended by linear ramps where tiles overlap."""
     if len(tiles) == 1:
         return restore(image)
@@ -74,7 +73,8 @@ def restore_tiles(
         window = np.outer(_ramp(tile.height), _ramp(tile.width)).astype(np.float32)
         total[:, :, rows, columns] += restore(np.ascontiguousarray(image[:, :, rows, columns])) * window
         weight[:, :, rows, columns] += window
-    return total / weight
+    np.divide(total, weight, out=total)
+    return total
 
 
 def _tile_side(side: int, count: int, multiple: int) -> int:
@@ -93,7 +93,7 @@ def _starts(side: int, tile: int) -> list[int]:
     return [round(i * (side - tile) / (count - 1)) for i in range(count)]
 
 
-def _ramp(side: int) -> np.ndarray:
+def _ramp(side: int) -> NDArray[np.float64]:
     """1 inside, rising from near 0 over the overlap at both ends; never 0."""
     distance = np.minimum(np.arange(side), np.arange(side)[::-1]) + 0.5
     return np.minimum(distance / OVERLAP, 1)

@@ -69,9 +69,7 @@ class DegradedCrops(Dataset[tuple[Tensor, Tensor]]):
     ``tasks`` gives each degradation its weight. Crops are flipped and turned at random.
     """
 
-    def __init__(
-        self, folder: Path, tasks: dict[str, float], *, crop: int, samples: int, seed: int
-    ) -> None:
+    def __init__(self, folder: Path, tasks: dict[str, float], *, crop: int, samples: int, seed: int) -> None:
         unknown = sorted(set(tasks) - set(DEGRADATIONS))
         if unknown or not tasks:
             raise UsageError(f"unknown tasks {unknown}; there are {sorted(DEGRADATIONS)}")
@@ -98,9 +96,9 @@ class DegradedCrops(Dataset[tuple[Tensor, Tensor]]):
         crop = picture[top : top + self.crop, left : left + self.crop]
         crop = np.rot90(crop, int(rng.integers(4)))
         crop = crop[:, ::-1] if rng.random() < 0.5 else crop
-        clean = np.ascontiguousarray(crop, np.float32) / 255
+        clean = np.ascontiguousarray(crop, np.float32) / np.float32(255)
         task = self.names[int(rng.choice(len(self.names), p=self.weights))]
-        degraded = np.round(DEGRADATIONS[task](rng, clean) * 255) / np.float32(255)
+        degraded = np.rint(DEGRADATIONS[task](rng, clean) * np.float32(255)) / np.float32(255)
         return _tensor(degraded), _tensor(clean)
 
 

@@ -6,6 +6,8 @@ rounds to 8 bits, which the data set does once, at the end.
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +31,7 @@ def add_sensor_noise(
     """
     noise = rng.standard_normal(clean.shape, dtype=np.float32)
     if grain > 0.2:
-        noise = cv2.GaussianBlur(noise, (0, 0), grain)
+        noise = np.asarray(cv2.GaussianBlur(noise, (0, 0), grain), np.float32)
         noise /= noise.std() + 1e-6
     return _clip(clean + noise * np.sqrt(shot * clean + read**2))
 
@@ -41,7 +43,7 @@ def add_compression(clean: Picture, quality: int) -> Picture:
     assert written
     read = cv2.imdecode(data, cv2.IMREAD_COLOR)
     assert read is not None
-    return np.asarray(cv2.cvtColor(read, cv2.COLOR_BGR2RGB), np.float32) / 255
+    return np.asarray(cv2.cvtColor(read, cv2.COLOR_BGR2RGB), np.float32) / np.float32(255)
 
 
 def add_rain(rng: np.random.Generator, clean: Picture) -> Picture:
@@ -82,8 +84,9 @@ def _streaks(rng: np.random.Generator, height: int, width: int, tilt: float) -> 
     for start, end, value in zip(starts.tolist(), ends.tolist(), glow.tolist(), strict=True):
         cv2.line(layer, start, end, value, thickness, cv2.LINE_AA, fraction)
     softness = rng.uniform(0.3, 1.0)
-    return cv2.GaussianBlur(layer.astype(np.float32) / 255, (0, 0), softness)
+    soft = cv2.GaussianBlur(layer.astype(np.float32) / 255, (0, 0), softness)
+    return np.asarray(soft, np.float32)
 
 
-def _clip(picture: NDArray[np.floating]) -> Picture:
-    return np.clip(picture, 0, 1).astype(np.float32)
+def _clip(picture: NDArray[np.floating[Any]]) -> Picture:
+    return np.asarray(np.clip(picture, 0, 1), np.float32)

@@ -114,9 +114,7 @@ def _move_average(average: MEASNet, network: MEASNet, decay: float, step: int) -
     decay = min(decay, step / (step + 10))  # the first steps count less than they otherwise would
     ours, theirs = average.state_dict(), network.state_dict()
     floating = [name for name, tensor in ours.items() if tensor.is_floating_point()]
-    torch._foreach_lerp_(
-        [ours[name] for name in floating], [theirs[name] for name in floating], 1 - decay
-    )
+    torch._foreach_lerp_([ours[name] for name in floating], [theirs[name] for name in floating], 1 - decay)
 
 
 def _batches(

@@ -39,8 +39,7 @@ def low_pass(x: Tensor, filters: Tensor) -> Tensor:
     padded = padded.reshape(batch, groups, channels // groups, height + 2, width + 2)
     taps = filters[:, :, :, None, None, None]  # B G S*S 1 1 1
     low = sum(
-        padded[:, :, :, row : row + height, column : column + width]
-        * taps[:, :, row * FILTER_SIZE + column]
+        padded[:, :, :, row : row + height, column : column + width] * taps[:, :, row * FILTER_SIZE + column]
         for row in range(FILTER_SIZE)
         for column in range(FILTER_SIZE)
     )  # B G C/G H W

@@ -92,5 +92,4 @@ class BandModulation(nn.Module):
         average = self.which(low.mean(dim=(2, 3), keepdim=True))
         peak = self.which(low.amax(dim=(2, 3), keepdim=True))
         which = (average + peak).sigmoid()  # B C 1 1
-        out: Tensor = self.project(low * where + high * which)
-        return out
+        return self.project(low * where + high * which)

@@ -34,8 +34,7 @@ class ImageExpert(nn.Module):
         self.widen = nn.Conv2d(inner, channels, 1)
 
     def forward(self, features: Tensor, context: Tensor) -> Tensor:
-        out: Tensor = self.widen(self.narrow_features(features) * self.narrow_context(context))
-        return out
+        return self.widen(self.narrow_features(features) * self.narrow_context(context))
 
 
 class ImageExpertLayer(nn.Module):
@@ -43,20 +42,13 @@ class ImageExpertLayer(nn.Module):
 
     def __init__(self, channels: int, experts: int, top_k: int) -> None:
         super().__init__()
-        self.experts = nn.ModuleList(
-            ImageExpert(channels, NARROWEST_EXPERT + i) for i in range(experts)
-        )
+        self.experts = nn.ModuleList(ImageExpert(channels, NARROWEST_EXPERT + i) for i in range(experts))
         self.scores = nn.Linear(channels, experts, bias=False)
         self.top_k = top_k
 
-    def route(self, features: Tensor) -> ImageRouting:
-        weights = self.scores(features.mean(dim=(2, 3))).softmax(dim=1)  # B N
-        gates, experts = weights.topk(self.top_k, dim=1)  # B K
-        return ImageRouting(experts, gates)
-
     def forward(self, features: Tensor, context: Tensor) -> tuple[Tensor, ImageRouting]:
         """Two feature maps, each B C H W -> B C H W."""
-        routing = self.route(features)
+        routing = choose_experts(features, self.scores, self.top_k)
         out = features
         for index, expert in enumerate(self.experts):
             images, rank = (routing.experts == index).nonzero(as_tuple=True)  # each: as many as chose it
@@ -65,6 +57,13 @@ class ImageExpertLayer(nn.Module):
                 gates = routing.gates[images, rank][:, None, None, None]
                 out = out.index_add(0, images, answer * gates)
         return out, routing
+
+
+def choose_experts(features: Tensor, scores: nn.Module, top_k: int) -> ImageRouting:
+    """The K best experts of each image, from the mean of its features (B C H W)."""
+    weights = scores(features.mean(dim=(2, 3))).softmax(dim=1)  # B N
+    gates, experts = weights.topk(top_k, dim=1)  # B K
+    return ImageRouting(experts, gates)
 
 
 class ImageExpertBlock(nn.Module):

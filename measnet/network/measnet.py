@@ -12,12 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from measnet.config import MEASNetConfig
+from measnet.metrics import Choices
 from measnet.network.fd_mee import FDMEE
 from measnet.network.frequency_block import FrequencyBlock
 from measnet.network.image_experts import ImageRouting
 from measnet.network.pixel_experts import PixelExperts, PixelRouting
 from measnet.network.prompt import PromptFusion, PromptGenerator
 from measnet.network.transformer import TransformerBlock
+
+NO_EXPERT = 255
 
 
 class Restoration(NamedTuple):
@@ -35,6 +38,32 @@ class Restoration(NamedTuple):
     image_routings: list[ImageRouting]
     """The experts of each image per FD-MEE branch: level 3 high, low, then levels 2 and 1."""
 
+    def pixel_experts(self) -> Tensor | None:
+        """B K h w, uint8: the experts of each pixel, the strongest first; None without MESE."""
+        return None if self.pixel_routing is None else self.pixel_routing.experts.to(torch.uint8)
+
+    def image_experts(self) -> Tensor | None:
+        """B S K, uint8: the experts of each image in each of S FD-MEE branches; None without MEE.
+
+        ``NO_EXPERT`` fills up branches that choose fewer than others.
+        """
+        if not self.image_routings:
+            return None
+        most = max(routing.experts.shape[1] for routing in self.image_routings)
+        rows = [
+            F.pad(routing.experts, (0, most - routing.experts.shape[1]), value=NO_EXPERT)
+            for routing in self.image_routings
+        ]
+        return torch.stack(rows, dim=1).to(torch.uint8)
+
+    def choices(self) -> Choices:
+        """Every choice as arrays, to compare with an engine's."""
+        pixel, image = self.pixel_experts(), self.image_experts()
+        return Choices(
+            None if pixel is None else pixel.cpu().numpy(),
+            None if image is None else image.cpu().numpy(),
+        )
+
 
 class MEASNet(nn.Module):
     """The network of ``config``; ``forward`` restores, ``restore`` also tells who did it."""
@@ -47,8 +76,9 @@ class MEASNet(nn.Module):
 
         self.prompt = PromptGenerator() if c.tspg else None
         self.stem = nn.Conv2d(3 * scale**2, c1, 3, padding=1, bias=False)
-        for level in (1, 2, 3):
-            self.add_module(f"pixel_experts{level}", _pixel_experts(c, level))
+        self.pixel_experts1 = _pixel_experts(c, level=1)
+        self.pixel_experts2 = _pixel_experts(c, level=2)
+        self.pixel_experts3 = _pixel_experts(c, level=3)
         self.prompt_fusion = PromptFusion(c1) if c.tspg and not c.mese else None
 
         self.encoder1 = _blocks(c, level=1, count=c.blocks[0])
@@ -132,12 +162,9 @@ class MEASNet(nn.Module):
 
     def _embed(self, image: Tensor) -> Tensor:
         scale = self.config.stem_scale
-        out: Tensor = self.stem(F.pixel_unshuffle(image, scale) if scale > 1 else image)
-        return out
+        return self.stem(F.pixel_unshuffle(image, scale) if scale > 1 else image)
 
-    def _decode(
-        self, image: Tensor, e1: Tensor, e2: Tensor, e3: Tensor
-    ) -> tuple[Tensor, list[ImageRouting]]:
+    def _decode(self, image: Tensor, e1: Tensor, e2: Tensor, e3: Tensor) -> tuple[Tensor, list[ImageRouting]]:
         routings: list[ImageRouting] = []
         z = self.latent(self.down3(e3))  # B 8C h/8 w/8
         if self.frequency4 is not None:
@@ -190,9 +217,7 @@ class Upsample(nn.Module):
         return F.pixel_shuffle(self.widen(x), 2)
 
 
-def _blocks(
-    config: MEASNetConfig, *, level: int, count: int, channels: int | None = None
-) -> nn.Sequential:
+def _blocks(config: MEASNetConfig, *, level: int, count: int, channels: int | None = None) -> nn.Sequential:
     channels = channels or config.channels(level)
     heads = config.heads[level - 1]
     hidden = config.hidden(channels)

@@ -34,8 +34,7 @@ class PixelExpert(nn.Module):
         self.project = nn.Linear(hidden, channels)
 
     def forward(self, features: Tensor) -> Tensor:
-        out: Tensor = self.project(F.gelu(self.expand(features)))
-        return out
+        return self.project(F.gelu(self.expand(features)))
 
 
 class PixelRouter(nn.Module):

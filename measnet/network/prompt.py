@@ -49,5 +49,4 @@ class PromptFusion(nn.Module):
 
     def forward(self, x: Tensor, prompt: Tensor) -> Tensor:
         d = self.prompt_to_channels(prompt)[:, :, None, None].expand_as(x)  # B C H W
-        out: Tensor = self.project(torch.cat([x, d], dim=1))
-        return out
+        return self.project(torch.cat([x, d], dim=1))

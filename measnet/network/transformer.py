@@ -57,8 +57,7 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv_depthwise(self.qkv(x)).chunk(3, dim=1)  # each B C H W
-        out: Tensor = self.project(attend(q, k, v, self.temperature))
-        return out
+        return self.project(attend(q, k, v, self.temperature))
 
 
 class CrossChannelAttention(nn.Module):
@@ -76,8 +75,7 @@ class CrossChannelAttention(nn.Module):
     def forward(self, asking: Tensor, answering: Tensor) -> Tensor:
         q = self.q_depthwise(self.q(asking))  # B C H W
         k, v = self.kv_depthwise(self.kv(answering)).chunk(2, dim=1)  # each B C H W
-        out: Tensor = self.project(attend(q, k, v, self.temperature))
-        return out
+        return self.project(attend(q, k, v, self.temperature))
 
 
 class GatedFeedForward(nn.Module):
@@ -91,8 +89,7 @@ class GatedFeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gate, value = self.depthwise(self.expand(x)).chunk(2, dim=1)  # each B hidden H W
-        out: Tensor = self.project(F.gelu(gate) * value)
-        return out
+        return self.project(F.gelu(gate) * value)
 
 
 class TransformerBlock(nn.Module):

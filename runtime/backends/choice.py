@@ -32,7 +32,8 @@ def choose_backend(model: str, backend: str = "auto", threads: int | None = None
         return TorchBackend(bundled(model, ".safetensors") if named else _file(model), threads)
     if not named and not graph:
         raise UsageError(
-            f"the onnxruntime backend runs graphs; export one with: measnet-export --checkpoint {model} --dynamic"
+            "the onnxruntime backend runs graphs; "
+            f"export one with: measnet-export --checkpoint {model} --dynamic"
         )
     return OnnxRuntimeBackend(bundled(model, ".onnx") if named else _file(model), threads)
 
@@ -56,5 +57,7 @@ def checkpoint_of(model: str, checkpoint: str | None = None) -> Path:
     if model in VARIANTS:
         return bundled(model, ".safetensors")
     if model.lower().endswith(".onnx"):
-        raise UsageError(f"verifying {model} needs the checkpoint it was exported from: add --checkpoint FILE")
+        raise UsageError(
+            f"verifying {model} needs the checkpoint it was exported from: add --checkpoint FILE"
+        )
     return _file(model)

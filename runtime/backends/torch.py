@@ -5,12 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from measnet.description import GraphDescription
 from measnet.errors import BackendError, MissingPackageError
 from measnet.image import Image
-from measnet.metrics import Choices
 from measnet.runtime.backends import Inference
 
 if TYPE_CHECKING:
@@ -71,15 +68,9 @@ class TorchBackend:
             raise BackendError(
                 f"PyTorch failed on {images.shape[2]}x{images.shape[3]} pixels: {first}"
             ) from None
-        pixel, image = done.pixel_routing, done.image_routings
         return Inference(
             restored=done.restored.float().cpu().numpy(),
-            choices=Choices(
-                None if pixel is None else pixel.experts.cpu().numpy().astype(np.uint8),
-                torch.stack([r.experts for r in image], dim=1).cpu().numpy().astype(np.uint8)
-                if image
-                else None,
-            ),
+            choices=done.choices(),
             prompt_weights=None if done.prompt_weights is None else done.prompt_weights.cpu().numpy(),
         )
 

@@ -1,0 +1,64 @@
+"""What the tests share: golden networks, small pictures, and a clock-free way to make them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+GOLDEN = Path(__file__).parent / "data" / "golden"
+
+
+def golden_shapes(kind: str) -> dict[str, tuple[int, ...]]:
+    """Every tensor of a released checkpoint, in the authors' names. ``kind`` is tiny or base."""
+    stored = json.loads((GOLDEN / f"state_dict_{kind}.json").read_text())
+    return {name: tuple(shape) for name, shape in stored.items()}
+
+
+def golden_state(kind: str) -> dict[str, Any]:
+    """The golden weights as a state dict in the authors' names."""
+    import torch
+
+    spec = importlib.util.spec_from_file_location("reference_weights", GOLDEN / "reference_weights.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return {name: torch.from_numpy(value) for name, value in module.fill(golden_shapes(kind)).items()}
+
+
+def golden_case(name: str) -> tuple[np.ndarray, np.ndarray, int]:
+    """A golden image (1 3 H W, 0 to 1), its output (every ``stride``-th pixel, 3 h w) and the stride."""
+    case = np.load(GOLDEN / f"{name}.npz")
+    image = case["image"][None].astype(np.float32) / np.float32(255)
+    output = case["output"]
+    return image, output.reshape(output.shape[-3:]), int(case["stride"])
+
+
+@pytest.fixture(scope="session")
+def golden_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Writes the golden weights as the authors' Lightning trainer writes a checkpoint."""
+    import torch
+
+    folder = tmp_path_factory.mktemp("golden")
+
+    def write(kind: str) -> Path:
+        path = folder / f"{kind}.ckpt"
+        if not path.exists():
+            state = {f"net.{name}": tensor for name, tensor in golden_state(kind).items()}
+            torch.save({"epoch": 3, "global_step": 7, "state_dict": state}, path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def noisy_picture() -> np.ndarray:
+    """96 x 136 x 3, uint8: blocks, a slope and noise."""
+    rng = np.random.default_rng(3)
+    blocks = np.kron(rng.integers(40, 215, (6, 8, 3)), np.ones((16, 17, 1)))
+    return np.clip(blocks + rng.normal(0, 20, blocks.shape), 0, 255).astype(np.uint8)

@@ -1,0 +1,167 @@
+"""Checkpoints: three formats in, one out, and a clear word about everything else."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import golden_shapes, golden_state
+
+import measnet
+from measnet.checkpoint import load_checkpoint, save_checkpoint, weights_sha256
+from measnet.config import VARIANTS, MEASNetConfig
+from measnet.errors import CheckpointError, OutputError
+from measnet.network import MEASNet
+from measnet.reference_names import is_stored_but_unused, to_our_name
+
+
+def test_all_three_formats_give_the_same_network(
+    golden_checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    lightning = load_checkpoint(golden_checkpoint("tiny"))
+    torch.save(golden_state("tiny"), tmp_path / "plain.pth")
+    save_checkpoint(lightning, tmp_path / "ours.safetensors")
+    torch.save(lightning.state_dict(), tmp_path / "ours.pt")
+    identity = weights_sha256(lightning)
+    for name in ("plain.pth", "ours.safetensors", "ours.pt"):
+        again = load_checkpoint(tmp_path / name)
+        assert weights_sha256(again) == identity, name
+        assert again.config == lightning.config, name
+
+
+@pytest.mark.parametrize("kind", ["tiny", "base"])
+def test_names_map_one_to_one_onto_the_network(kind: str) -> None:
+    used = [name for name in golden_shapes(kind) if not is_stored_but_unused(name)]
+    ours = {to_our_name(name) for name in used}
+    assert len(ours) == len(used)
+    if kind == "base":
+        with torch.device("meta"):
+            assert ours == set(MEASNet().state_dict())
+
+
+@pytest.mark.parametrize("name", ["nano", "small", "base"])
+def test_shapes_alone_tell_the_configuration(name: str, tmp_path: Path) -> None:
+    if name == "base":
+        from measnet.config_from_tensors import config_from_shapes
+
+        with torch.device("meta"):
+            state = MEASNet(VARIANTS[name]).state_dict()
+        assert config_from_shapes({k: tuple(v.shape) for k, v in state.items()}) == VARIANTS[name]
+        return
+    torch.save(MEASNet(VARIANTS[name]).state_dict(), tmp_path / "x.pt")
+    assert load_checkpoint(tmp_path / "x.pt").config == VARIANTS[name]
+
+
+def test_the_public_face_loads_checkpoints(golden_checkpoint: Callable[[str], Path]) -> None:
+    assert measnet.load_checkpoint(golden_checkpoint("tiny")).config.width == 16
+
+
+def test_missing_unexpected_and_misshapen_tensors_are_all_listed(tmp_path: Path) -> None:
+    state = golden_state("tiny")
+    state["wings.weight"] = torch.zeros(3)
+    del state["output.weight"]
+    state["down1_2.body.0.weight"] = torch.zeros(8, 16, 1, 1)
+    torch.save(state, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(tmp_path / "x.pt")
+    message = str(caught.value)
+    assert "1 missing: output.weight" in message
+    assert "1 unexpected: wings.weight" in message
+    assert "down1.narrow.weight is [8, 16, 1, 1], must be [8, 16, 3, 3]" in message
+
+
+def test_another_network_is_refused(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(3, 4).state_dict(), tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match="not a MEASNet checkpoint"):
+        load_checkpoint(tmp_path / "x.pt")
+
+
+def test_nan_in_the_weights_is_refused_by_name(tmp_path: Path) -> None:
+    state = golden_state("tiny")
+    state["output.weight"][0, 0, 0, 0] = float("nan")
+    torch.save(state, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match=r"NaN or infinity in 1 tensors: output\.weight"):
+        load_checkpoint(tmp_path / "x.pt")
+
+
+class Harmful:
+    """Unpickling this makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_pickle_runs_no_code(tmp_path: Path) -> None:
+    victim = tmp_path / "made-by-the-pickle"
+    (tmp_path / "x.ckpt").write_bytes(pickle.dumps({"state_dict": Harmful(victim)}))
+    torch.save({"state_dict": Harmful(victim)}, tmp_path / "y.ckpt")
+    for name in ("x.ckpt", "y.ckpt"):
+        with pytest.raises(CheckpointError, match="cannot be|can be read safely"):
+            load_checkpoint(tmp_path / name)
+    assert not victim.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [(b"", "empty"), (b"\x00" * 300, "read safely"), (b"PK\x03\x04 not really", "read safely")],
+)
+def test_a_file_that_is_no_checkpoint_is_refused(content: bytes, word: str, tmp_path: Path) -> None:
+    (tmp_path / "x.ckpt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=word):
+        load_checkpoint(tmp_path / "x.ckpt")
+
+
+def test_a_truncated_safetensors_file_is_refused(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.safetensors"
+    save_checkpoint(MEASNet(VARIANTS["nano"]), whole)
+    (tmp_path / "cut.safetensors").write_bytes(whole.read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match="not a sound safetensors file"):
+        load_checkpoint(tmp_path / "cut.safetensors")
+
+
+def test_an_archive_that_grows_when_read_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.ckpt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x/data.pkl", bytes(10_000_000))
+    with pytest.raises(CheckpointError, match="compressed archive"):
+        load_checkpoint(tmp_path / "x.ckpt")
+
+
+def test_a_checkpoint_that_claims_a_million_blocks_is_refused_at_once(tmp_path: Path) -> None:
+    state = golden_state("tiny")
+    state["latent.999999.norm1.body.weight"] = torch.zeros(128)
+    torch.save(state, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match="count of blocks"):
+        load_checkpoint(tmp_path / "x.pt")
+
+
+def test_a_missing_file_and_a_folder_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="does not exist"):
+        load_checkpoint(tmp_path / "nope.ckpt")
+    with pytest.raises(CheckpointError, match="is a folder"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_stored_configuration_wins_over_shapes(tmp_path: Path) -> None:
+    config = MEASNetConfig(
+        width=16,
+        blocks=(1, 1, 1, 1),
+        refinement_blocks=0,
+        pixel_top_k=(3, 3, 3),
+        ensemble="weighted_sum",
+    )
+    save_checkpoint(MEASNet(config), tmp_path / "x.safetensors")
+    assert load_checkpoint(tmp_path / "x.safetensors").config == config
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot write"):
+        save_checkpoint(MEASNet(VARIANTS["nano"]), tmp_path / "no-such-folder" / "x.safetensors")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,88 @@
+"""Configurations: the named variants keep their promises, every switch of Table VI works."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from measnet.config import VARIANTS, MEASNetConfig
+from measnet.errors import UsageError
+from measnet.export.exact import ExactMEASNet
+from measnet.network import MEASNet
+
+SMALL = dataclasses.replace(VARIANTS["nano"], width=8, blocks=(1, 1, 1, 1), heads=(1, 1, 1, 1))
+
+
+def gflop(config: MEASNetConfig) -> float:
+    """GFLOP of the export form (every expert answers every pixel) on one image of 256x256."""
+    network = ExactMEASNet(MEASNet(config))
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 3, 256, 256))
+    return counter.get_total_flops() / 1e9
+
+
+def test_nano_is_small_enough_for_a_cpu() -> None:
+    assert gflop(VARIANTS["nano"]) <= 2.5
+
+
+def test_small_stays_within_its_promise() -> None:
+    assert gflop(VARIANTS["small"]) <= 25
+    assert sum(p.numel() for p in MEASNet(VARIANTS["small"]).parameters()) <= 4e6
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [
+        {"tspg": False, "mese": False, "fd": False, "mee": False},
+        {"tspg": True, "mese": False, "fd": False, "mee": False},
+        {"tspg": True, "mese": True, "fd": False, "mee": False},
+        {"tspg": True, "mese": True, "fd": True, "mee": False},
+        {"tspg": True, "mese": True, "fd": False, "mee": True},
+        {"tspg": True, "mese": True, "fd": True, "mee": True},
+        {"tspg": False, "mese": True, "fd": True, "mee": True},
+        {"ensemble": "weighted_sum"},
+        {"frequency_blocks": True, "width": 16},
+        {"stem_scale": 1},
+        {"pixel_experts": (4, 3, 2), "pixel_top_k": (3, 1, 1)},
+        {"image_experts": (0, 4, 3), "image_top_k": (1, 1, 2)},
+    ],
+    ids=lambda switches: "-".join(f"{k}={v}" for k, v in switches.items()),
+)
+def test_a_switch_trains_and_exports_to_the_same_result(switches: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    config = dataclasses.replace(SMALL, **switches)  # type: ignore[arg-type]  # values of many types
+    network = MEASNet(config)
+    height, width = config.size_rule.fit(64, 100)
+    images = torch.rand(2, 3, height, width)
+
+    restored, balance = network.forward_training(images)
+    ((restored - images).abs().mean() + 1e-3 * balance).backward()
+    assert (balance > 0) == config.mese
+
+    network.eval()
+    with torch.inference_mode():
+        assert torch.allclose(ExactMEASNet(network)(images)[0], network(images), atol=1e-5)
+
+
+def test_every_contradiction_of_a_configuration_is_named_at_once() -> None:
+    with pytest.raises(UsageError) as caught:
+        MEASNetConfig(width=10, heads=(3, 1, 1, 1), stem_scale=3, pixel_top_k=(6, 2, 2))
+    message = str(caught.value)
+    for part in ("stem_scale is 3", "3 heads", "pixel_top_k is 6 of 6", "FD needs"):
+        assert part in message
+
+
+def test_a_configuration_survives_json() -> None:
+    config = dataclasses.replace(SMALL, ensemble="weighted_sum", fd=False)
+    assert MEASNetConfig.from_json(config.to_json()) == config
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"wings": 2}', '{"width": "wide"}', '{"blocks": [1, 2]}', '{"tspg": 1}']
+)
+def test_a_damaged_configuration_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        MEASNetConfig.from_json(text)
