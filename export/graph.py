@@ -22,6 +22,7 @@ from measnet.description import GraphDescription
 from measnet.errors import OutputError, UsageError
 from measnet.export.exact import ExactMEASNet
 from measnet.network import MEASNet
+from measnet.whole_file import write_whole
 
 OPSET = 20  # has Gelu; TensorRT's parser and ONNX Runtime both take it
 LARGEST_SIDE = 16384  # pixels
@@ -55,7 +56,11 @@ def export_graph(
     _strip(model)
     onnx.helper.set_model_props(model, description.to_metadata())
     onnx.checker.check_model(model, full_check=True)
-    _write(model, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {path.parent}: {error.strerror}") from None
+    write_whole(path, model.SerializeToString())
     return description
 
 
@@ -137,14 +142,3 @@ def _strip(model: onnx.ModelProto) -> None:
     del model.graph.metadata_props[:]
     model.producer_name = "measnet"
     model.producer_version = version("measnet")
-
-
-def _write(model: onnx.ModelProto, path: Path) -> None:
-    aside = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_bytes(model.SerializeToString())
-        aside.replace(path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise OutputError(f"cannot write the graph {path}: {error.strerror or error}") from None

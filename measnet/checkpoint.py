@@ -22,9 +22,10 @@ from torch import Tensor
 
 from measnet.config import MEASNetConfig, variant_name
 from measnet.config_from_tensors import config_from_shapes
-from measnet.errors import CheckpointError, MissingPackageError, OutputError, UsageError
+from measnet.errors import CheckpointError, MissingPackageError, UsageError
 from measnet.network import MEASNet
 from measnet.reference_names import is_reference_name, is_stored_but_unused, to_our_name
+from measnet.whole_file import write_whole
 
 _CONFIG_KEY = "measnet.config"
 _LISTED = 6  # names per kind of problem in one message
@@ -64,20 +65,13 @@ def save_checkpoint(
     """
     from safetensors.torch import save
 
-    path = Path(path)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     metadata = {
         **(facts or {}),
         _CONFIG_KEY: network.config.to_json(),
         "measnet.variant": variant_name(network.config),
     }
-    aside = path.with_name(path.name + ".part")
-    try:
-        aside.write_bytes(save(tensors, metadata=metadata))
-        aside.replace(path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise OutputError(f"cannot write the checkpoint {path}: {error.strerror or error}") from None
+    write_whole(Path(path), save(tensors, metadata=metadata))
 
 
 def weights_sha256(network: MEASNet) -> str:

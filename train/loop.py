@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import io
 import json
 import math
 import time
@@ -24,6 +25,7 @@ from measnet.errors import CheckpointError, MEASNetError, OutputError, UsageErro
 from measnet.network import MEASNet
 from measnet.train.data import DegradedCrops
 from measnet.train.recipe import Recipe
+from measnet.whole_file import write_whole
 
 LOG_EVERY = 50  # steps
 
@@ -140,14 +142,9 @@ def _save(
         "optimizer": optimizer.state_dict(),
         "random": torch.get_rng_state(),
     }
-    path = out / "checkpoint.pt"
-    aside = path.with_name(path.name + ".part")
-    try:
-        torch.save(state, aside)
-        aside.replace(path)
-    except (OSError, RuntimeError) as error:
-        aside.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path} ({error}); the previous checkpoint is untouched") from None
+    content = io.BytesIO()
+    torch.save(state, content)
+    write_whole(out / "checkpoint.pt", content.getvalue())
     save_checkpoint(average, out / "weights.safetensors", {"measnet.steps": str(step)})
 
 

@@ -1,0 +1,161 @@
+"""The graph is the network: ONNX Runtime on the exported file equals the golden outputs and PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from conftest import golden_case
+
+from measnet.checkpoint import load_checkpoint, weights_sha256
+from measnet.description import GraphDescription
+from measnet.errors import GraphError, OutputError, UsageError
+from measnet.export.graph import export_graph
+from measnet.export.parity import graph_parity, sample_pictures
+from measnet.metrics import FP32_TOLERANCE
+
+
+def run(graph: Path, image: np.ndarray) -> dict[str, np.ndarray]:
+    session = ort.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, {"image": image}), strict=True))
+
+
+def check_golden(graph: Path, name: str) -> None:
+    image, expected, stride = golden_case(name)
+    restored = run(graph, image)["restored"][0, :, ::stride, ::stride]
+    assert np.abs(restored - expected).max() < 1e-4 * np.ptp(expected)
+
+
+@pytest.mark.parametrize("name", ["tiny_64x64", "tiny_136x200", "tiny_768x512"])
+def test_one_dynamic_graph_equals_the_golden_output_at_every_size(name: str, dynamic_graph: Path) -> None:
+    # 768x512 is the case whose frequency mask is not empty.
+    check_golden(dynamic_graph, name)
+
+
+def test_a_static_graph_equals_the_golden_output(static_graph: Path) -> None:
+    check_golden(static_graph, "tiny_136x200")
+
+
+def test_the_published_network_exports_to_the_golden_output(
+    golden_checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "base.onnx"
+    export_graph(load_checkpoint(golden_checkpoint("base")), path, size=(128, 128))
+    check_golden(path, "base_128x128")
+
+
+def test_a_batch_of_different_images_equals_each_image_alone(dynamic_graph: Path) -> None:
+    images = sample_pictures(3, 72, 88)
+    together = run(dynamic_graph, images)
+    for index in range(3):
+        alone = run(dynamic_graph, images[index : index + 1])
+        difference = np.abs(together["restored"][index] - alone["restored"][0]).max()
+        assert difference < 1e-4 * np.ptp(alone["restored"])
+        assert (together["image_experts"][index] == alone["image_experts"][0]).all()
+
+
+def test_other_images_go_to_other_experts(dynamic_graph: Path) -> None:
+    rng = np.random.default_rng(0)
+    flat = np.full((1, 3, 64, 72), 0.7, np.float32)
+    noise = rng.random((1, 3, 64, 72), np.float32)
+    dark = noise * np.float32(0.2)
+    outputs = [run(dynamic_graph, image) for image in (flat, noise, dark)]
+    image_level = {o["image_experts"].tobytes() for o in outputs}
+    pixel_level = [np.bincount(o["pixel_experts"].ravel(), minlength=6) for o in outputs]
+    assert len(image_level) == 3
+    assert not np.array_equal(pixel_level[0], pixel_level[1])
+    assert not np.array_equal(pixel_level[1], pixel_level[2])
+
+
+def test_routing_is_the_networks_own(dynamic_graph: Path, golden_checkpoint: Callable[[str], Path]) -> None:
+    network = load_checkpoint(golden_checkpoint("tiny"))
+    parity = graph_parity(dynamic_graph, network, sample_pictures(2, 136, 200))
+    assert parity.breaches(FP32_TOLERANCE) == []
+
+
+@pytest.mark.parametrize("graph", ["dynamic_graph", "static_graph"])
+def test_no_operator_has_a_shape_that_depends_on_data(graph: str, request: pytest.FixtureRequest) -> None:
+    model = onnx.load(request.getfixturevalue(graph))
+    operators = {node.op_type for node in model.graph.node}
+    assert not operators & {"NonZero", "DFT", "STFT", "If", "Loop", "Scan", "Compress", "Unique"}
+    assert {node.domain for node in model.graph.node} == {""}
+    assert {"TopK", "ScatterElements", "Gather"} <= operators
+
+
+def test_what_inference_never_uses_is_left_out(static_graph: Path, dynamic_graph: Path) -> None:
+    for graph in (static_graph, dynamic_graph):
+        tensors = {tensor.name for tensor in onnx.load(graph).graph.initializer}
+        assert not any("pixel_experts2" in name or "pixel_experts3" in name for name in tensors)
+    # At 136x200 the frequency masks are always empty: no thresholds, no query of zeros.
+    names = {node.name for node in onnx.load(static_graph).graph.node}
+    assert not any("cutoff" in name or "low_attention.q" in name for name in names)
+
+
+def test_the_file_says_what_it_is(
+    static_graph: Path, dynamic_graph: Path, golden_checkpoint: Callable[[str], Path]
+) -> None:
+    network = load_checkpoint(golden_checkpoint("tiny"))
+    for graph, size in ((static_graph, (136, 200)), (dynamic_graph, None)):
+        metadata = {entry.key: entry.value for entry in onnx.load(graph).metadata_props}
+        description = GraphDescription.from_metadata(metadata, str(graph))
+        assert description.config == network.config
+        assert description.static_size == size
+        assert description.weights_sha256 == weights_sha256(network)
+        assert dict(description.versions)["torch"] == torch.__version__
+        assert "0 to 1" in metadata["measnet.input"] and "RGB" in metadata["measnet.input"]
+        assert metadata["measnet.size_rule"] == "multiple of 8, at least 64"
+
+
+def test_a_graph_holds_no_path_of_the_machine_that_made_it(dynamic_graph: Path) -> None:
+    content = dynamic_graph.read_bytes()
+    assert b".py" not in content
+    assert str(Path(__file__).parents[2]).encode() not in content
+
+
+def test_a_frame_size_that_is_no_multiple_is_fitted(static_graph: Path) -> None:
+    description = GraphDescription.from_metadata(
+        {entry.key: entry.value for entry in onnx.load(static_graph).metadata_props}, "x"
+    )
+    assert description.fit(130, 199) == (136, 200)
+    with pytest.raises(UsageError, match="takes 136x200 pixels"):
+        description.fit(137, 200)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {},
+        {"measnet.format": "measnet-graph 99"},
+        {"measnet.format": "measnet-graph 1", "measnet.size": "0x8"},
+    ],
+)
+def test_a_graph_without_a_sound_description_is_refused(metadata: dict[str, str]) -> None:
+    with pytest.raises(GraphError, match="x\\.onnx"):
+        GraphDescription.from_metadata(metadata, "x.onnx")
+
+
+def test_a_graph_that_cannot_be_written_leaves_nothing(
+    golden_checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setattr(
+        "measnet.export.graph._traced", lambda *_: onnx.load_model_from_string(minimal_model())
+    )
+    with pytest.raises(OutputError, match="cannot make the folder"):
+        export_graph(load_checkpoint(golden_checkpoint("tiny")), tmp_path / "file" / "x.onnx", size=None)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def minimal_model() -> bytes:
+    value = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, [1])
+    out = onnx.helper.make_tensor_value_info("restored", onnx.TensorProto.FLOAT, [1])
+    node = onnx.helper.make_node("Identity", ["image"], ["restored"])
+    graph = onnx.helper.make_graph([node], "g", [value], [out])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])
+    return bytes(model.SerializeToString())

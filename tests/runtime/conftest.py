@@ -1,0 +1,210 @@
+"""Real clips made by ffmpeg, real probing by ffprobe, and an engine that changes nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from measnet.runtime.frame import Pixels, StreamInfo
+from measnet.runtime.pipeline import RunFigures, run
+from measnet.runtime.sinks.video import VideoSink
+from measnet.runtime.sources.video import VideoFile
+
+MakeClip = Callable[..., Path]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if shutil.which("ffmpeg") is None or shutil.which("ffprobe") is None:
+        skip = pytest.mark.skip(reason="ffmpeg and ffprobe are not on PATH")
+        for item in items:
+            item.add_marker(skip)
+
+
+def ffmpeg(*arguments: str | Path) -> None:
+    """Run ffmpeg; its complaint is the test's failure."""
+    command = ["ffmpeg", "-v", "error", "-y", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+@dataclass
+class Probed:
+    """What ffprobe says about a file."""
+
+    video: dict[str, Any]
+    kinds: list[str]
+    times: list[Fraction]
+    rotation: int
+    format: dict[str, Any]
+    copied: list[tuple[str, str, int]]
+
+    def tags(self) -> tuple[str, ...]:
+        keys = ("color_space", "color_primaries", "color_transfer", "color_range")
+        return tuple(self.video.get(key, "unknown") for key in keys)
+
+
+def probe(path: Path) -> Probed:
+    """Streams, exact frame times, and the hashes of every packet that is not video."""
+    command = ["ffprobe", "-v", "quiet", "-of", "json", "-show_streams", "-show_format"]
+    command += ["-show_packets", "-show_data_hash", "md5", "-show_frames"]
+    done = subprocess.run([*command, str(path)], capture_output=True, text=True, timeout=60)
+    found = json.loads(done.stdout)
+    video = next(s for s in found["streams"] if s["codec_type"] == "video")
+    both = found["packets_and_frames"]
+    time_base = Fraction(video["time_base"])
+    return Probed(
+        video=video,
+        kinds=[stream["codec_type"] for stream in found["streams"]],
+        times=[
+            f["best_effort_timestamp"] * time_base
+            for f in both
+            if f["type"] == "frame" and f["media_type"] == "video"
+        ],
+        rotation=next((d["rotation"] for d in video.get("side_data_list", []) if "rotation" in d), 0),
+        format=found["format"],
+        copied=sorted(
+            (p["codec_type"], p["data_hash"], int(p["size"]))
+            for p in both
+            if p["type"] == "packet" and p["codec_type"] != "video"
+        ),
+    )
+
+
+def decode(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """All frames as ffmpeg itself sees them: uint8 N×H×W×3, RGB, not turned."""
+    video = probe(path).video
+    width, height = video["width"], video["height"]
+    command = [
+        "ffmpeg",
+        "-v",
+        "error",
+        "-noautorotate",
+        "-i",
+        str(path),
+        "-fps_mode",
+        "passthrough",
+    ]
+    command += ["-sws_flags", "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"]
+    done = subprocess.run(
+        [*command, "-pix_fmt", "rgb24", "-f", "rawvideo", "-"], capture_output=True, timeout=60
+    )
+    return np.frombuffer(done.stdout, np.uint8).reshape(-1, height, width, 3)
+
+
+def psnr(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
+    error = float(np.mean((a.astype(float) - b.astype(float)) ** 2))
+    return 99.0 if error == 0 else float(10 * np.log10(255**2 / error))
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> MakeClip:
+    """Makes a clip of moving colour bars, with a tone: ``clip("a.mp4", "-r", "25", ...)``.
+
+    The same call gives the same file: tests must not change it.
+    """
+    folder = tmp_path_factory.mktemp("clips")
+    made: dict[tuple[str, ...], Path] = {}
+
+    def make(
+        name: str, *arguments: str, size: str = "96x64", seconds: float = 0.8, audio: bool = True
+    ) -> Path:
+        key = (name, size, str(seconds), str(audio), *arguments)
+        if key not in made:
+            path = Path(tempfile.mkdtemp(dir=folder)) / name
+            picture = ["-f", "lavfi", "-i", f"testsrc2=s={size}:r=25:d={seconds}"]
+            tone = ["-f", "lavfi", "-i", f"sine=d={seconds}"] if audio else []
+            ffmpeg(*picture, *tone, "-preset", "ultrafast", *arguments, path)
+            made[key] = path
+        return made[key]
+
+    return make
+
+
+@dataclass
+class Outcome:
+    """What an identity restore of a video led to."""
+
+    path: Path | None
+    figures: RunFigures
+    source: VideoFile
+    sink: VideoSink
+    warnings: list[str] = field(default_factory=list)
+
+
+def restore_unchanged(
+    source: Path, target: Path, restore: Callable[[Pixels], Pixels] = lambda p: p, **options: Any
+) -> Outcome:
+    """Source file to target file with an engine that changes nothing."""
+    video = VideoFile(source)
+    sink = VideoSink(target, video.info, preset=options.pop("preset", "ultrafast"), **options)
+    try:
+        figures = run(video, restore, sink)
+        path = sink.finish()
+    finally:
+        sink.abort()
+        video.close()
+    return Outcome(path, figures, video, sink, [*video.warnings, *sink.warnings])
+
+
+class IdentityRestored:
+    def __init__(self, pixels: Pixels) -> None:
+        self.pixels = pixels
+        self.tiles = 1
+
+
+class IdentityRestorer:
+    """Has the face of Restorer and changes nothing."""
+
+    description: dict[str, Any] = {"model": "identity"}  # noqa: RUF012
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        pass
+
+    def restore(self, pixels: Pixels) -> IdentityRestored:
+        assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
+        return IdentityRestored(pixels)
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class Answer:
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def measnet_run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Answer]:
+    """``measnet-run`` in this process, with an engine that changes nothing."""
+    from click.testing import CliRunner
+
+    from measnet.runtime import cli, restorer
+
+    monkeypatch.setattr(restorer, "Restorer", IdentityRestorer)
+
+    def run_it(*arguments: str | Path) -> Answer:
+        result = CliRunner().invoke(cli.main, [*map(str, arguments)])
+        return Answer(result.exit_code, result.stdout, result.stderr)
+
+    return run_it
+
+
+IDENTITY_COMMAND = [sys.executable, str(Path(__file__).parent / "identity_run.py")]
+"""``measnet-run`` in a process of its own, for signals; the first argument is seconds per frame."""
+
+
+def still(info: StreamInfo) -> Pixels:
+    return np.full((info.height, info.width, 3), 90, np.uint8)

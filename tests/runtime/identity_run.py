@@ -1,0 +1,37 @@
+"""measnet-run with an engine that changes nothing and takes its time."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from measnet.runtime import cli, restorer
+
+
+class _Restored:
+    tiles = 1
+
+    def __init__(self, pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
+        self.pixels = pixels
+
+
+class _SlowIdentity:
+    description: dict[str, Any] = {"model": "identity"}  # noqa: RUF012
+    seconds = float(sys.argv.pop(1))
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        pass
+
+    def restore(self, pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> _Restored:
+        time.sleep(self.seconds)
+        return _Restored(pixels)
+
+    def close(self) -> None:
+        pass
+
+
+restorer.Restorer = _SlowIdentity  # type: ignore[assignment, misc]
+cli.main()

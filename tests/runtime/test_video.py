@@ -1,0 +1,328 @@
+"""A restored video is the source's in everything but its pixels."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from measnet.errors import InputError, OutputError, UsageError
+from measnet.runtime.sinks.video import VideoSink
+from measnet.runtime.sources.limits import check_size
+from measnet.runtime.sources.video import VideoFile
+
+from .conftest import MakeClip, decode, ffmpeg, probe, psnr, restore_unchanged
+
+# Frames after 40, 120 and 80 ms in turn.
+UNEVEN = "setpts=(floor(N/3)*6+gte(mod(N\\,3)\\,1)+3*gte(mod(N\\,3)\\,2))/25/TB"
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("b_frames.mp4", ["-bf", "2"]),
+        ("uneven.mp4", ["-vf", UNEVEN, "-fps_mode", "vfr", "-video_track_timescale", "90000"]),
+        ("uneven.mkv", ["-vf", UNEVEN, "-fps_mode", "vfr"]),
+        ("ntsc.mov", ["-vf", "fps=30000/1001"]),
+        ("late.mp4", ["-output_ts_offset", "3"]),
+        ("plain.avi", ["-c:a", "mp3"]),
+        ("plain.ts", []),
+        ("plain.webm", ["-c:v", "libvpx", "-b:v", "200k", "-c:a", "libopus"]),
+    ],
+)
+def test_frames_and_sound_keep_their_times_and_the_sound_its_bytes(
+    clip: MakeClip, tmp_path: Path, name: str, arguments: list[str]
+) -> None:
+    source = clip(name, *arguments)
+    outcome = restore_unchanged(source, tmp_path / name, preset="8" if name.endswith("webm") else "ultrafast")
+    before, after = probe(source), probe(tmp_path / name)
+    assert after.times == before.times
+    assert after.copied == before.copied and after.copied
+    assert outcome.figures.frames == len(before.times)
+    assert outcome.warnings == []
+
+
+def test_uneven_clip_really_is_uneven(clip: MakeClip) -> None:
+    times = probe(clip("uneven.mkv", "-vf", UNEVEN, "-fps_mode", "vfr")).times
+    steps = {b - a for a, b in itertools.pairwise(times)}
+    assert len(steps) > 1
+
+
+def test_a_run_up_that_moves_every_time_is_said(clip: MakeClip, tmp_path: Path) -> None:
+    source = clip("plain.mp4")
+    outcome = restore_unchanged(source, tmp_path / "out.mkv")
+    before, after = probe(source), probe(tmp_path / "out.mkv")
+    assert {b - a for a, b in zip(before.times, after.times, strict=True)} == {Fraction(23, 1000)}
+    assert any("0.023 s later" in line for line in outcome.warnings)
+
+
+def test_last_frame_keeps_its_length(clip: MakeClip, tmp_path: Path) -> None:
+    source = clip("slow.mp4", "-r", "5")
+    restore_unchanged(source, tmp_path / "out.mp4")
+    assert probe(tmp_path / "out.mp4").video["duration"] == probe(source).video["duration"]
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mov", "mkv"])
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_rotation_survives(clip: MakeClip, tmp_path: Path, ending: str, degrees: int) -> None:
+    plain = clip("plain.mp4")
+    turned = tmp_path / "turned.mp4"
+    ffmpeg("-i", plain, "-c", "copy", "-metadata:s:v", f"rotate={degrees}", turned)
+    restore_unchanged(turned, tmp_path / f"out.{ending}")
+    before, after = probe(turned), probe(tmp_path / f"out.{ending}")
+    assert before.rotation != 0
+    assert (after.rotation - before.rotation) % 360 == 0
+    assert (after.video["width"], after.video["height"]) == (96, 64)
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_pixels_are_turned_where_the_container_cannot_say_so(
+    clip: MakeClip, tmp_path: Path, degrees: int
+) -> None:
+    turned = tmp_path / "turned.mp4"
+    ffmpeg("-i", clip("plain.mp4"), "-c", "copy", "-metadata:s:v", f"rotate={degrees}", turned)
+    outcome = restore_unchanged(turned, tmp_path / "out.ts", crf=1)
+    shown = tmp_path / "shown.mkv"
+    ffmpeg("-i", turned, "-c:v", "ffv1", "-an", shown)
+    assert psnr(decode(shown), decode(tmp_path / "out.ts")) > 30
+    assert any("were turned" in line for line in outcome.warnings)
+
+
+@pytest.mark.parametrize("matrix", ["smpte170m", "bt709", "unspecified"])
+@pytest.mark.parametrize("range_", ["tv", "pc"])
+@pytest.mark.parametrize("chroma", ["yuv420p", "yuv444p"])
+def test_colours_are_left_alone(
+    clip: MakeClip, tmp_path: Path, matrix: str, range_: str, chroma: str
+) -> None:
+    tags = ["-colorspace", matrix, "-color_range", range_]
+    if matrix != "unspecified":
+        tags += ["-color_primaries", matrix, "-color_trc", matrix]
+    convert = f"scale=out_color_matrix={'bt709' if matrix == 'bt709' else 'bt601'}"
+    # Blurred: at 4:2:0 a hard colour edge cannot survive anybody's conversion.
+    convert = f"gblur=sigma=4,{convert}:out_range={range_},format={chroma}"
+    source = clip("c.mp4", "-vf", convert, *tags, "-crf", "1", audio=False, seconds=0.2)
+    restore_unchanged(source, tmp_path / "out.mp4", crf=1)
+    before, after = probe(source), probe(tmp_path / "out.mp4")
+    assert after.tags() == before.tags()
+    assert after.video["pix_fmt"] == before.video["pix_fmt"]
+    was, became = decode(source), decode(tmp_path / "out.mp4")
+    assert psnr(was, became) > 43
+    shift = became.astype(float).mean((0, 1, 2)) - was.astype(float).mean((0, 1, 2))
+    assert np.abs(shift).max() < 0.3  # of 255 levels
+
+
+def test_hdr_tags_survive_and_the_lost_depth_is_said(clip: MakeClip, tmp_path: Path) -> None:
+    tags = ["-colorspace", "bt2020nc", "-color_primaries", "bt2020", "-color_trc", "smpte2084"]
+    source = clip("h.mp4", "-pix_fmt", "yuv420p10le", *tags, "-color_range", "tv", audio=False)
+    outcome = restore_unchanged(source, tmp_path / "out.mp4")
+    assert probe(tmp_path / "out.mp4").tags() == probe(source).tags()
+    assert any("8 bits" in line for line in outcome.warnings)
+
+
+def test_pixel_shape_metadata_and_chapters_survive(clip: MakeClip, tmp_path: Path) -> None:
+    chapters = tmp_path / "chapters.txt"
+    chapters.write_text(
+        ";FFMETADATA1\ntitle=a day\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=0\nEND=400\ntitle=one\n"
+    )
+    source = tmp_path / "in.mp4"
+    plain = clip("sar.mp4", "-vf", "setsar=16/11")
+    ffmpeg("-i", plain, "-i", chapters, "-map_metadata", "1", "-c", "copy", source)
+    restore_unchanged(source, tmp_path / "out.mp4")
+    after = probe(tmp_path / "out.mp4")
+    assert after.video["sample_aspect_ratio"] == "16:11"
+    assert after.format["tags"]["title"] == "a day"
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert [c["metadata"]["title"] for c in container.chapters()] == ["one"]
+
+
+def test_subtitles_are_copied_where_the_container_takes_them(clip: MakeClip, tmp_path: Path) -> None:
+    words = tmp_path / "words.srt"
+    words.write_text("1\n00:00:00,100 --> 00:00:00,600\nhello\n")
+    source = tmp_path / "in.mkv"
+    ffmpeg("-i", clip("plain.mp4"), "-i", words, "-c", "copy", "-c:s", "srt", source)
+    restore_unchanged(source, tmp_path / "out.mkv")
+    assert probe(tmp_path / "out.mkv").copied == probe(source).copied
+    assert "subtitle" in probe(tmp_path / "out.mkv").kinds
+    without = restore_unchanged(source, tmp_path / "out.mp4")
+    assert any("subtitle" in line for line in without.warnings)
+
+
+def test_sound_the_container_cannot_hold_is_refused_before_any_work(clip: MakeClip, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"\.webm files cannot hold"):
+        restore_unchanged(clip("plain.mp4"), tmp_path / "out.webm", preset="8")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", ["641x359", "63x64", "1x1", "2x2"])
+def test_exact_size_is_kept(clip: MakeClip, tmp_path: Path, size: str) -> None:
+    # testsrc2 itself makes even sizes only.
+    exact = ["-vf", f"scale={size.replace('x', ':')},format=yuv444p"]
+    source = clip("odd.mkv", "-c:v", "ffv1", *exact, seconds=0.12, audio=False)
+    restore_unchanged(source, tmp_path / "out.mp4")
+    video = probe(tmp_path / "out.mp4").video
+    assert f"{video['width']}x{video['height']}" == size
+    assert len(decode(tmp_path / "out.mp4")) == 3
+
+
+@pytest.mark.parametrize(("codec", "name"), [("hevc", "hevc"), ("vp9", "vp9"), ("av1", "av1")])
+def test_other_codecs(clip: MakeClip, tmp_path: Path, codec: str, name: str) -> None:
+    source = clip("small.mp4", seconds=0.2, audio=False)
+    preset = {"hevc": "ultrafast", "vp9": "8", "av1": "12"}[codec]
+    try:
+        restore_unchanged(source, tmp_path / "out.mkv", codec=codec, preset=preset)
+    except UsageError as error:
+        pytest.skip(str(error))
+    assert probe(tmp_path / "out.mkv").video["codec_name"] == name
+    assert probe(tmp_path / "out.mkv").times == probe(source).times
+
+
+def test_bare_stream_without_times_is_paced_by_its_rate(clip: MakeClip, tmp_path: Path) -> None:
+    bare = tmp_path / "bare.h264"
+    ffmpeg("-i", clip("plain.mp4"), "-an", "-c", "copy", bare)
+    restore_unchanged(bare, tmp_path / "out.mkv")
+    times = probe(tmp_path / "out.mkv").times
+    assert times == [Fraction(n, 25) for n in range(20)]
+
+
+def _damage(path: Path, target: Path) -> Path:
+    """Overwrite the inside of a few frames, as a failing disk would."""
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packets = [p for p in container.demux(video=0) if p.pos is not None and p.size > 40]
+    # The first leaves a slice to patch up, the second nothing that can be decoded.
+    for packet, intact in ((packets[5], 60), (packets[9], 6)):
+        start, end = packet.pos + intact, packet.pos + packet.size
+        data[start:end] = bytes(end - start)
+    target.write_bytes(data)
+    return target
+
+
+def test_damaged_frames_are_left_out_and_counted(clip: MakeClip, tmp_path: Path) -> None:
+    source = clip("intra.mp4", "-g", "1", "-bf", "0", "-crf", "10")
+    damaged = _damage(source, tmp_path / "damaged.mp4")
+    outcome = restore_unchanged(damaged, tmp_path / "out.mp4")
+    assert outcome.source.damaged == 2
+    assert outcome.figures.frames == 18
+    assert set(probe(tmp_path / "out.mp4").times) < set(probe(source).times)
+    assert any("2 damaged frames" in line for line in outcome.warnings)
+    assert not outcome.source.truncated
+
+
+@pytest.mark.parametrize("name", ["cut.mp4", "cut.mkv"])
+def test_cut_off_file_is_restored_as_far_as_it_goes(clip: MakeClip, tmp_path: Path, name: str) -> None:
+    source = clip(name, "-movflags", "+faststart", "-bf", "0", "-g", "5", seconds=2.0)
+    cut = tmp_path / name
+    data = source.read_bytes()
+    cut.write_bytes(data[: len(data) // 2])
+    outcome = restore_unchanged(cut, tmp_path / f"out.{name}")
+    assert outcome.source.truncated
+    assert 5 < outcome.figures.frames < 45
+    assert any("cut off" in line for line in outcome.warnings)
+
+
+def test_sources_that_cannot_be_restored_say_why(clip: MakeClip, tmp_path: Path) -> None:
+    whole = clip("plain.mp4").read_bytes()
+    bad = {
+        "empty.mp4": (b"", "empty"),
+        "headless.mp4": (whole[: len(whole) // 2], "moov"),
+        "text.mp4": (b"this is no video at all\n" * 99, "not a video"),
+    }
+    for name, (data, reason) in bad.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(InputError, match=reason) as caught:
+            VideoFile(tmp_path / name)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="does not exist"):
+        VideoFile(tmp_path / "missing.mp4")
+
+
+def test_sound_without_picture_is_refused(clip: MakeClip, tmp_path: Path) -> None:
+    sound = tmp_path / "sound.mp4"
+    ffmpeg("-i", clip("plain.mp4"), "-vn", "-c", "copy", sound)
+    with pytest.raises(InputError, match="holds audio but no video"):
+        VideoFile(sound)
+    covered, cover = tmp_path / "covered.mp3", tmp_path / "cover.png"
+    ffmpeg("-i", clip("plain.mp4"), "-frames:v", "1", cover)
+    ffmpeg("-i", sound, "-i", cover, "-map", "0", "-map", "1", "-c:v", "copy", covered)
+    with pytest.raises(InputError, match="cover picture"):
+        VideoFile(covered)
+
+
+def test_video_without_frames_is_refused(clip: MakeClip, tmp_path: Path) -> None:
+    nothing = tmp_path / "nothing.avi"
+    ffmpeg("-i", clip("plain.mp4"), "-an", "-c:v", "mpeg4", "-frames:v", "0", nothing)
+    with pytest.raises(InputError, match=r"no frames|not a video|no video"):
+        VideoFile(nothing)
+
+
+def test_absurd_sizes_are_refused() -> None:
+    check_size("fine", 16_384, 16_384)
+    for width, height in ((16_385, 16), (16, 100_000), (0, 5)):
+        with pytest.raises(InputError, match=f"{width}×{height}"):
+            check_size("huge", width, height)
+
+
+def test_declared_absurd_size_is_refused_before_decoding(clip: MakeClip, tmp_path: Path) -> None:
+    huge = tmp_path / "huge.avi"
+    data = clip("raw.avi", "-c:v", "rawvideo", audio=False, seconds=0.1).read_bytes()
+    at = data.index(b"strf") + 12
+    assert data[at : at + 4] == (96).to_bytes(4, "little")
+    huge.write_bytes(data[:at] + (30_000).to_bytes(4, "little") + data[at + 4 :])
+    with pytest.raises(InputError, match="30000×64"):
+        VideoFile(huge)
+
+
+def test_failure_leaves_nothing_behind(clip: MakeClip, tmp_path: Path) -> None:
+    def fail(pixels: object) -> object:
+        raise RuntimeError("engine gave up")
+
+    with pytest.raises(RuntimeError, match="gave up"):
+        restore_unchanged(clip("plain.mp4"), tmp_path / "out.mp4", fail)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_result_appears_under_its_name_only_when_whole(clip: MakeClip, tmp_path: Path) -> None:
+    target = tmp_path / "out.mp4"
+    seen: list[bool] = []
+
+    def look(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> object:
+        seen.append(target.exists())
+        return pixels
+
+    restore_unchanged(clip("plain.mp4"), target, look)  # type: ignore[arg-type]
+    assert target.exists() and not any(seen)
+
+
+def test_full_disk_is_one_line_and_leaves_nothing(clip: MakeClip, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    try:
+        mounted = subprocess.run(mount, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("no mount command here")
+    if mounted.returncode:
+        pytest.skip(f"a small disk to fill cannot be mounted: {mounted.stderr.strip()}")
+    try:
+        source = clip("noisy.mp4", "-vf", "noise=alls=90:allf=t", size="320x240", seconds=1.0)
+        with pytest.raises(OutputError, match="no space left"):
+            restore_unchanged(source, disk / "out.mp4", crf=1)
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_aborted_sink_leaves_nothing(clip: MakeClip, tmp_path: Path) -> None:
+    source = VideoFile(clip("plain.mp4"))
+    sink = VideoSink(tmp_path / "out.mp4", source.info)
+    for item in source.read():
+        sink.write(item)
+    sink.abort()
+    sink.abort()
+    source.close()
+    assert list(tmp_path.iterdir()) == []
