@@ -70,9 +70,7 @@ def partial_name(target: Path) -> Path:
 def write_error(target: Path, error: OSError) -> OutputError:
     """The one line for a failed write."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OutputError(
-            f"no space left while writing {target}; free some or choose another disk"
-        )
+        return OutputError(f"no space left while writing {target}; free some or choose another disk")
     reason = error.strerror or str(error)
     return OutputError(f"writing {target} failed: {reason}; nothing was kept")
 

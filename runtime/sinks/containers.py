@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from measnet.errors import UsageError
+from measnet.runtime.colour import Siting
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,19 +14,21 @@ class Container:
     """``muxer`` is FFmpeg's name for the format.
 
     ``display_matrix``: it can say that players are to turn the picture. ``even_pace``: it
-    stores a frame number instead of a time, so frames must be evenly spaced.
+    stores a frame number instead of a time, so frames must be evenly spaced. ``edit_list``: it
+    can hold sound from before time zero (an encoder's run-up) without moving zero.
     """
 
     muxer: str
     codec: str = "h264"
     display_matrix: bool = False
     even_pace: bool = False
+    edit_list: bool = False
 
 
 CONTAINERS = {
-    ".mp4": Container("mp4", display_matrix=True),
-    ".m4v": Container("mp4", display_matrix=True),
-    ".mov": Container("mov", display_matrix=True),
+    ".mp4": Container("mp4", display_matrix=True, edit_list=True),
+    ".m4v": Container("mp4", display_matrix=True, edit_list=True),
+    ".mov": Container("mov", display_matrix=True, edit_list=True),
     ".mkv": Container("matroska", display_matrix=True),
     ".webm": Container("webm", codec="vp9", display_matrix=True),
     ".avi": Container("avi", even_pace=True),
@@ -40,13 +43,17 @@ FALLBACK_ENDING = ".mkv"
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """``encoder`` is FFmpeg's name. ``options`` come beside the quality and the preset."""
+    """``encoder`` is FFmpeg's name. ``options`` come beside the quality and the preset.
+
+    ``chroma`` is where decoders place the chroma samples of a stream that does not say.
+    """
 
     encoder: str
     crf: int
     options: dict[str, str]
     preset_option: str = "preset"
     odd_sizes: bool = False
+    chroma: Siting = "left"
 
 
 CODECS = {
@@ -58,8 +65,9 @@ CODECS = {
         {"deadline": "good", "cpu-used": "4", "row-mt": "1"},
         preset_option="cpu-used",
         odd_sizes=True,
+        chroma="centre",
     ),
-    "av1": Codec("libsvtav1", 24, {}),
+    "av1": Codec("libsvtav1", 24, {}, chroma="centre"),
 }
 
 
@@ -70,8 +78,7 @@ def container_for(target: Path) -> Container:
     except KeyError:
         known = " ".join(CONTAINERS)
         raise UsageError(
-            f"{target}: cannot tell what to write from the ending '{target.suffix}'; use one of "
-            f"{known}"
+            f"{target}: cannot tell what to write from the ending '{target.suffix}'; use one of {known}"
         ) from None
 
 

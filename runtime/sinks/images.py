@@ -46,8 +46,7 @@ class ImageSink:
     def __init__(self, target: Path, *, folder: bool) -> None:
         if not folder and target.suffix.lower() not in IMAGE_ENDINGS:
             raise UsageError(
-                f"{target}: an image is written as one of {' '.join(IMAGE_ENDINGS)}, "
-                f"not '{target.suffix}'"
+                f"{target}: an image is written as one of {' '.join(IMAGE_ENDINGS)}, not '{target.suffix}'"
             )
         self.skipped = 0
         self.warnings: list[str] = []

@@ -14,7 +14,7 @@ from av.error import ArgumentError, FFmpegError
 from av.video.stream import VideoStream
 
 from measnet.errors import OutputError, UsageError
-from measnet.runtime.colour import ColourConverter, written_colour
+from measnet.runtime.colour import PixelFormat, YuvWriter, written_colour
 from measnet.runtime.frame import Frame, Pixels, StreamInfo
 from measnet.runtime.sinks.aside import Aside, write_error
 from measnet.runtime.sinks.containers import Codec, Container, codec_for, container_for
@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from measnet.runtime.sources import Item
 
 # Written by the muxer about the file it makes; the source's own would be untrue of it.
-_MUXER_METADATA = frozenset(
-    {"encoder", "major_brand", "minor_version", "compatible_brands", "duration"}
-)
+_MUXER_METADATA = frozenset({"encoder", "major_brand", "minor_version", "compatible_brands", "duration"})
+
+# Codecs whose run-up every container knows of.
+_OWN_RUN_UP = ("opus", "libopus")
 
 
 class VideoSink:
@@ -65,11 +66,11 @@ class VideoSink:
         self._aside = Aside(target)
         self._turn = self._turn_to_apply()
         self._colour = written_colour(info.colour)
-        self._converter = ColourConverter(self._colour, info.width, info.height)
         self._time_base = _time_base(self._kind, info)
         self._last_pts: int | None = None
         self._rounded = 0
         self._packets_left_out = 0
+        self._run_up = Fraction(0)
         self._done = False
         chosen = codec_for(self._kind, codec)
         self._container = self._open()
@@ -127,15 +128,10 @@ class VideoSink:
             return
         self._last_pts = pts
         self._rounded += exact.denominator != 1
-        encoded = self._converter.from_rgb(self._laid_out(frame.pixels), self._pixel_format)
+        encoded = self._writer.write(self._laid_out(frame.pixels))
         encoded.pts = pts
         encoded.time_base = self._time_base
         encoded.duration = round(frame.duration * frame.time_base / self._time_base)
-        # Libav warns of frames whose tags differ from the stream's.
-        encoded.colorspace = self._colour.matrix
-        encoded.color_range = self._colour.range
-        encoded.color_primaries = self._colour.primaries
-        encoded.color_trc = self._colour.transfer
         self._container.mux(self._stream.encode(encoded))
         if not self._rounded and self._stream.time_base is not None:
             self._rounded += (pts * self._time_base / self._stream.time_base).denominator != 1
@@ -144,6 +140,8 @@ class VideoSink:
         copy = self._copies.get(packet.stream.index)
         if copy is None:
             return
+        if packet.pts is not None and packet.pts < 0 and copy.name not in _OWN_RUN_UP:
+            self._run_up = min(self._run_up, packet.pts * packet.time_base)
         packet.stream = copy
         try:
             self._container.mux_one(packet)
@@ -160,9 +158,7 @@ class VideoSink:
         if self._kind.muxer == "mpegts":
             options["mpegts_copyts"] = "1"
         try:
-            return av.open(
-                str(self._aside.path), "w", format=self._kind.muxer, container_options=options
-            )
+            return av.open(str(self._aside.path), "w", format=self._kind.muxer, container_options=options)
         except (FFmpegError, OSError) as error:
             raise OutputError(f"{self._target} cannot be created: {error.strerror}") from None
 
@@ -180,11 +176,10 @@ class VideoSink:
             ) from None
         context = stream.codec_context
         swapped = self._turn is not None and self._turn[0]
-        context.width, context.height = (
-            (info.height, info.width) if swapped else (info.width, info.height)
-        )
-        self._pixel_format = self._chroma(codec)
-        context.pix_fmt = self._pixel_format
+        context.width, context.height = (info.height, info.width) if swapped else (info.width, info.height)
+        pixel_format = self._chroma(codec)
+        context.pix_fmt = pixel_format
+        self._writer = YuvWriter(self._colour, context.width, context.height, pixel_format, codec.chroma)
         context.colorspace = self._colour.matrix
         context.color_range = self._colour.range
         context.color_primaries = self._colour.primaries
@@ -206,14 +201,14 @@ class VideoSink:
         except (FFmpegError, ValueError) as error:
             raise OutputError(
                 f"the encoder {codec.encoder} refuses {context.width}×{context.height} "
-                f"{self._pixel_format} with these options ({error}); try --codec h264"
+                f"{context.pix_fmt} with these options ({error}); try --codec h264"
             ) from None
         return stream
 
-    def _chroma(self, codec: Codec) -> str:
+    def _chroma(self, codec: Codec) -> PixelFormat:
         """The 8-bit format with the source's own chroma resolution, where the encoder has it."""
         info = self._info
-        wanted = "yuv420p"
+        wanted: PixelFormat = "yuv420p"
         if "444" in info.pixel_format or info.pixel_format.startswith(("gbr", "rgb", "bgr")):
             wanted = "yuv444p"
         elif "422" in info.pixel_format or info.pixel_format.startswith(("yuyv", "uyvy")):
@@ -278,10 +273,14 @@ class VideoSink:
                 f"{self._target.suffix} files count time in steps of {self._stream.time_base} s; "
                 "the source's finer times were rounded to that"
             )
+        if self._run_up and not self._kind.edit_list:
+            self.warnings.append(
+                f"{self._target.suffix} files cannot begin before time zero as the source's sound "
+                f"does: every time lies {float(-self._run_up):.3f} s later"
+            )
         if self._packets_left_out:
             self.warnings.append(
-                f"{self._packets_left_out} audio or subtitle packets were left out: "
-                "their times run backwards"
+                f"{self._packets_left_out} audio or subtitle packets were left out: their times run backwards"
             )
 
     def _failed(self, error: FFmpegError) -> OutputError:

@@ -152,9 +152,7 @@ def _picture_stream(container: InputContainer, name: str) -> VideoStream:
         raise InputError(f"{name}: holds {only} but no video; give a file with a picture in it")
     stream = max(pictures, key=lambda s: bool(s.disposition & Disposition.default))
     if stream.codec_context is None:
-        raise InputError(
-            f"{name}: its video codec is unknown to this build of FFmpeg; convert it first"
-        )
+        raise InputError(f"{name}: its video codec is unknown to this build of FFmpeg; convert it first")
     return stream
 
 

@@ -121,9 +121,7 @@ def _load(path: Path) -> _Loaded:
     if values is None:
         raise InputError(f"{path} is damaged and cannot be decoded; copy it again")
     if values.dtype not in (np.uint8, np.uint16):
-        raise InputError(
-            f"{path} has {values.dtype} samples; convert it to 8 or 16 bits per channel first"
-        )
+        raise InputError(f"{path} has {values.dtype} samples; convert it to 8 or 16 bits per channel first")
     metadata = tuple(
         (int(kind), np.asarray(block).tobytes())
         for kind, block in zip(kinds, blocks, strict=True)
@@ -142,9 +140,7 @@ def _eight_bit(values: Values) -> npt.NDArray[np.uint8]:
 def _images_in(folder: Path) -> list[Path]:
     try:
         paths = sorted(
-            path
-            for path in folder.iterdir()
-            if path.suffix.lower() in IMAGE_ENDINGS and path.is_file()
+            path for path in folder.iterdir() if path.suffix.lower() in IMAGE_ENDINGS and path.is_file()
         )
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error.strerror}") from None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import av
 
 from measnet.errors import InputError
-from measnet.runtime.colour import ColourConverter
+from measnet.runtime.colour import RgbReader
 from measnet.runtime.frame import Frame
 from measnet.runtime.sources.decoder import PictureDecoder
 
@@ -62,14 +62,14 @@ class LiveStream:
     def read(self) -> Iterator[Frame | Packet[Stream]]:
         """See Source.read. Ends when the stream ends or falls silent."""
         info = self.info
-        converter = ColourConverter(info.colour, info.width, info.height)
+        reader = RgbReader(info.colour, info.width, info.height)
         origin = (self._first.pts or 0) * info.time_base
-        yield self._frame(self._first, converter, origin)
+        yield self._frame(self._first, reader, origin)
         try:
             for item in self._items:
                 if isinstance(item, av.VideoFrame):
                     if item.pts is not None:
-                        yield self._frame(item, converter, origin)
+                        yield self._frame(item, reader, origin)
                 elif _rebased(item, origin):
                     yield item
         except av.error.FFmpegError as error:
@@ -92,10 +92,10 @@ class LiveStream:
             pass
         raise InputError(f"{self._url} sends no picture that can be decoded; is it the right one?")
 
-    def _frame(self, frame: av.VideoFrame, converter: ColourConverter, origin: Fraction) -> Frame:
+    def _frame(self, frame: av.VideoFrame, reader: RgbReader, origin: Fraction) -> Frame:
         time_base = self.info.time_base
         return Frame(
-            pixels=converter.to_rgb(frame),
+            pixels=reader.read(frame),
             pts=(frame.pts or 0) - round(origin / time_base),
             time_base=time_base,
             duration=frame.duration,
@@ -113,7 +113,9 @@ def _rebased(packet: Packet[Stream], origin: Fraction) -> bool:
 
 
 def _open(url: str) -> InputContainer:
-    options = {"fflags": "nobuffer", "rtsp_transport": "tcp"}
+    # Over UDP a busy network loses parts of frames; what was read while probing is kept, or the
+    # first picture would have to wait for the next key frame.
+    options = {"rtsp_transport": "tcp"}
     try:
         return av.open(
             url,

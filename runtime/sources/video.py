@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import av
 
 from measnet.errors import InputError
-from measnet.runtime.colour import ColourConverter
+from measnet.runtime.colour import RgbReader
 from measnet.runtime.frame import Frame
 from measnet.runtime.sources.decoder import PictureDecoder
 
@@ -57,7 +57,7 @@ class VideoFile:
     def read(self) -> Iterator[Frame | Packet[Stream]]:
         """See Source.read."""
         info = self.info
-        converter = ColourConverter(info.colour, info.width, info.height)
+        reader = RgbReader(info.colour, info.width, info.height)
         step = round(1 / (info.rate * info.time_base)) if info.rate else 1
         expected_pts = 0
         items = itertools.chain(self._head, self._items)
@@ -70,7 +70,7 @@ class VideoFile:
             pts = item.pts if item.pts is not None else expected_pts
             expected_pts = pts + (item.duration or step)
             yield Frame(
-                pixels=converter.to_rgb(item),
+                pixels=reader.read(item),
                 pts=pts,
                 time_base=info.time_base,
                 duration=item.duration,
@@ -91,9 +91,7 @@ class VideoFile:
             )
         self.truncated = decoder.gave_up or self._tail_is_missing()
         if self.truncated:
-            self.warnings.append(
-                f"{self._path} is cut off: it was restored up to {float(decoder.end):.2f} s"
-            )
+            self.warnings.append(f"{self._path} is cut off: it was restored up to {float(decoder.end):.2f} s")
 
     def _tail_is_missing(self) -> bool:
         name = self._container.format.name

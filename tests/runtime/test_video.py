@@ -85,11 +85,12 @@ def test_pixels_are_turned_where_the_container_cannot_say_so(
     clip: MakeClip, tmp_path: Path, degrees: int
 ) -> None:
     turned = tmp_path / "turned.mp4"
-    ffmpeg("-i", clip("plain.mp4"), "-c", "copy", "-metadata:s:v", f"rotate={degrees}", turned)
+    soft = clip("soft.mp4", "-vf", "gblur=sigma=4")
+    ffmpeg("-i", soft, "-c", "copy", "-metadata:s:v", f"rotate={degrees}", turned)
     outcome = restore_unchanged(turned, tmp_path / "out.ts", crf=1)
     shown = tmp_path / "shown.mkv"
     ffmpeg("-i", turned, "-c:v", "ffv1", "-an", shown)
-    assert psnr(decode(shown), decode(tmp_path / "out.ts")) > 30
+    assert psnr(decode(shown), decode(tmp_path / "out.ts")) > 30  # a wrong turn: below 15
     assert any("were turned" in line for line in outcome.warnings)
 
 
