@@ -23,6 +23,7 @@ from measnet.train.degradations import (
     add_gaussian_noise,
     add_rain,
     add_sensor_noise,
+    add_video_noise,
 )
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -47,14 +48,18 @@ def list_pictures(folder: Path) -> list[Path]:
 
 
 def degrade_by_noise(rng: np.random.Generator, clean: Picture) -> Picture:
-    """Noise of every kind a camera or a codec leaves: the benchmark's, a sensor's, a compressed one."""
+    """Noise as benchmarks add it (half of the time), as sensors make it, and as video carries it."""
     kind = rng.random()
-    if kind < 0.6:
+    if kind < 0.5:
         return add_gaussian_noise(rng, clean, sigma=rng.uniform(2, 58))
-    shot = float(np.exp(rng.uniform(np.log(1e-4), np.log(2e-2))))
-    read = float(np.exp(rng.uniform(np.log(2e-3), np.log(0.12))))
-    noisy = add_sensor_noise(rng, clean, shot=shot, read=read, grain=rng.uniform(0, 1.0))
-    return add_compression(noisy, int(rng.integers(60, 98))) if kind < 0.85 else noisy
+    if kind < 0.75:
+        shot = float(np.exp(rng.uniform(np.log(1e-4), np.log(2e-2))))
+        read = float(np.exp(rng.uniform(np.log(2e-3), np.log(0.14))))
+        noisy = add_sensor_noise(rng, clean, shot=shot, read=read, grain=rng.uniform(0, 1.0))
+    else:
+        luma = rng.uniform(2, 45)
+        noisy = add_video_noise(rng, clean, luma=luma, chroma=luma * rng.uniform(0.2, 1.0))
+    return add_compression(noisy, int(rng.integers(55, 98))) if rng.random() < 0.75 else noisy
 
 
 DEGRADATIONS: dict[str, Callable[[np.random.Generator, Picture], Picture]] = {

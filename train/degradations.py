@@ -36,6 +36,23 @@ def add_sensor_noise(
     return _clip(clean + noise * np.sqrt(shot * clean + read**2))
 
 
+def add_video_noise(rng: np.random.Generator, clean: Picture, *, luma: float, chroma: float) -> Picture:
+    """Noise as 4:2:0 video carries it: brightness at full resolution, colour at half, both ways.
+
+    ``luma`` and ``chroma`` are standard deviations in 8-bit steps of Y'CbCr (BT.601, full range); the colour
+    planes are halved by area and doubled again bilinearly, with their noise in between.
+    """
+    height, width = clean.shape[:2]
+    planes = np.asarray(cv2.cvtColor(clean, cv2.COLOR_RGB2YCrCb), np.float32)
+    brightness = planes[:, :, 0] + rng.standard_normal((height, width), np.float32) * (luma / 255)
+    half = ((width + 1) // 2, (height + 1) // 2)
+    colour = np.asarray(cv2.resize(planes[:, :, 1:], half, interpolation=cv2.INTER_AREA), np.float32)
+    colour = colour + rng.standard_normal(colour.shape, np.float32) * (chroma / 255)
+    colour = np.asarray(cv2.resize(colour, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+    noisy = np.dstack([brightness, colour]).astype(np.float32)
+    return _clip(np.asarray(cv2.cvtColor(noisy, cv2.COLOR_YCrCb2RGB), np.float32))
+
+
 def add_compression(clean: Picture, quality: int) -> Picture:
     """What JPEG at ``quality`` (1-100) leaves of the picture."""
     stored = cv2.cvtColor((clean * 255 + 0.5).astype(np.uint8), cv2.COLOR_RGB2BGR)
