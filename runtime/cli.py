@@ -171,9 +171,7 @@ class _Session:
     def _check_out(self, spec: str) -> None:
         out = self._options["out"]
         if self._several and out is not None and not Path(out).is_dir():
-            raise UsageError(
-                f"--out {out} is one place for several inputs; give an existing folder instead"
-            )
+            raise UsageError(f"--out {out} is one place for several inputs; give an existing folder instead")
 
     def _shared_restorer(self) -> Restorer:
         if self._restorer is None:

@@ -43,7 +43,7 @@ class Aside:
 
     def keep(self, *, partial: bool = False) -> Path:
         """Give the result its name, or with ``partial`` one that says it is not whole."""
-        target = partial_name(self._target) if partial else self._target
+        target = self._partial_name() if partial else self._target
         try:
             if self.path.is_dir():
                 _move_folder(self.path, target)
@@ -54,17 +54,19 @@ class Aside:
             raise write_error(target, error) from None
         return target
 
+    def _partial_name(self) -> Path:
+        """``clip.mp4`` -> ``clip.partial.mp4``; a folder's dots are no endings."""
+        target = self._target
+        if self.path.is_dir():
+            return target.with_name(target.name + ".partial")
+        return target.with_name(f"{target.stem}.partial{target.suffix}")
+
     def discard(self) -> None:
         """Leave nothing behind."""
         if self.path.is_dir():
             shutil.rmtree(self.path, ignore_errors=True)
         else:
             self.path.unlink(missing_ok=True)
-
-
-def partial_name(target: Path) -> Path:
-    """``clip.mp4`` -> ``clip.partial.mp4``."""
-    return target.with_name(f"{target.stem}.partial{target.suffix}")
 
 
 def write_error(target: Path, error: OSError) -> OutputError:

@@ -115,7 +115,7 @@ def _rebased(packet: Packet[Stream], origin: Fraction) -> bool:
 def _open(url: str) -> InputContainer:
     # Over UDP a busy network loses parts of frames; what was read while probing is kept, or the
     # first picture would have to wait for the next key frame.
-    options = {"rtsp_transport": "tcp"}
+    options = {"rtsp_flags": "prefer_tcp"}
     try:
         return av.open(
             url,

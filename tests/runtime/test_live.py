@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import itertools
 import socket
 import subprocess
 import time
@@ -19,6 +19,7 @@ from measnet.runtime.sources.camera import Camera
 from measnet.runtime.sources.live import LiveStream
 
 from .conftest import MakeClip, probe
+from .rtsp_server import rtsp_server
 
 
 def free_port() -> int:
@@ -73,16 +74,16 @@ def record(source: LiveStream, target: Path, pause: float = 0) -> int:
     return figures.dropped
 
 
-def test_stream_is_recorded_with_its_own_times_from_zero(clip: MakeClip, tmp_path: Path) -> None:
+def test_stream_is_recorded_with_its_own_times(clip: MakeClip, tmp_path: Path) -> None:
     source = clip("live.mp4", "-g", "5", "-bf", "0", seconds=1.6)
     with mpegts_over_tcp(source) as url:
         record(open_when_up(url), tmp_path / "out.mp4")
     recorded = probe(tmp_path / "out.mp4")
-    assert recorded.times[0] == 0
+    # What had piled up before the first look is overtaken by the newest of it.
+    assert 0 <= recorded.times[0] < 1
     sent = probe(source).times
-    assert len(recorded.times) > len(sent) / 2
-    # In steps of the stream's clock: every time is one that was sent, as seen from the first.
-    assert {t - t % (1 / 25) for t in recorded.times} <= {t - t % (1 / 25) for t in sent}
+    assert len(recorded.times) > 10
+    assert set(recorded.times) <= set(sent)
     assert "audio" in recorded.kinds
 
 
@@ -96,22 +97,14 @@ def test_slow_engine_drops_frames_instead_of_falling_behind(clip: MakeClip, tmp_
 
 
 def test_rtsp(clip: MakeClip, tmp_path: Path) -> None:
-    server = shutil.which("live555MediaServer")
-    if server is None:
-        pytest.skip("live555MediaServer (Debian: livemedia-utils) is not on PATH")
-    stream = tmp_path / "cam.mkv"
-    shutil.copy(clip("cam.mkv", "-g", "5", "-bf", "0", "-r", "25", seconds=1.6), stream)
-    with process("sh", "-c", f"cd '{tmp_path}' && exec '{server}'"):
-        source = None
-        for port in ("554", "8554") * 20:
-            try:
-                source = LiveStream(f"rtsp://127.0.0.1:{port}/cam.mkv")
-                break
-            except InputError:
-                time.sleep(0.1)
-        assert source is not None, "the server never came up"
-        record(source, tmp_path / "out.mp4")
-    assert len(probe(tmp_path / "out.mp4").times) > 10
+    source = clip("cam.mp4", "-g", "5", "-bf", "0", seconds=3.0)
+    with rtsp_server(source, tmp_path) as url:
+        record(LiveStream(url), tmp_path / "out.mp4")
+    recorded = probe(tmp_path / "out.mp4").times
+    assert len(recorded) > 10
+    # The clock of RTP counts in 1/90000 s.
+    steps = {round((b - a) * 25, 2) for a, b in itertools.pairwise(recorded)}
+    assert min(steps) == 1 and recorded[-1] <= 3
 
 
 def test_nothing_there_is_one_line() -> None:

@@ -1,0 +1,277 @@
+"""What ``measnet-run`` does as seen from outside: files, lines, exit statuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from .conftest import IDENTITY_COMMAND, Answer, IdentityRestorer, MakeClip, probe
+
+Run = Callable[..., Answer]
+
+
+@pytest.fixture
+def video(clip: MakeClip, tmp_path: Path) -> Path:
+    path = tmp_path / "clip.mp4"
+    shutil.copy(clip("plain.mp4"), path)
+    return path
+
+
+def test_help_answers_without_the_heavy_packages() -> None:
+    code = (
+        "import sys\n"
+        "from measnet.runtime.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "heavy = {'av', 'cv2', 'numpy', 'onnxruntime', 'torch', 'rich'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "measnet-run clip.mp4" in done.stdout
+
+
+def test_result_lies_beside_the_video(measnet_run: Run, video: Path) -> None:
+    answer = measnet_run(video, "--preset", "ultrafast")
+    assert answer.status == 0, answer.err
+    result = video.with_name("clip.restored.mp4")
+    assert probe(result).times == probe(video).times
+    assert str(result) in answer.out.replace("\n", "") and "20 frames" in answer.out
+    assert sorted(p.name for p in video.parent.iterdir()) == ["clip.mp4", "clip.restored.mp4"]
+
+
+def test_existing_result_is_kept_unless_asked(measnet_run: Run, video: Path) -> None:
+    result = video.with_name("clip.restored.mp4")
+    result.write_text("precious")
+    answer = measnet_run(video)
+    assert answer.status == 2 and "--overwrite" in answer.err
+    assert result.read_text() == "precious"
+    assert measnet_run(video, "-y").status == 0
+    assert probe(result).times
+
+
+def test_result_is_never_the_input(measnet_run: Run, video: Path) -> None:
+    before = video.read_bytes()
+    answer = measnet_run(video, "-o", video, "-y")
+    assert answer.status == 2 and "the input itself" in answer.err
+    assert video.read_bytes() == before
+
+
+def test_several_inputs_one_of_them_bad(measnet_run: Run, video: Path) -> None:
+    folder = video.parent
+    cv2.imwrite(str(folder / "photo.png"), np.zeros((8, 9, 3), np.uint8))
+    (folder / "empty.mp4").touch()
+    answer = measnet_run(folder / "empty.mp4", video, folder / "photo.png")
+    assert answer.status == 2
+    assert answer.err.count("error:") == 1 and "empty" in answer.err
+    assert (folder / "clip.restored.mp4").exists() and (folder / "photo.restored.png").exists()
+
+
+def test_folder_named_with_a_slash(measnet_run: Run, tmp_path: Path) -> None:
+    shots = tmp_path / "shots"
+    shots.mkdir()
+    cv2.imwrite(str(shots / "a.png"), np.zeros((8, 9, 3), np.uint8))
+    assert measnet_run(f"{shots}/").status == 0
+    assert (tmp_path / "shots.restored" / "a.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["missing.mp4"], "does not exist"),
+        (["{video}", "-o", "nowhere/out.mp4"], "folder nowhere does not exist"),
+        (["{video}", "-o", "out.xyz"], "ending '.xyz'"),
+        (["{video}", "{video}", "-o", "out.mp4"], "several inputs"),
+        (["{video}", "-o", "out.webm", "--codec", "h264"], "cannot hold libx264"),
+        (["{video}", "--tile", "big"], "auto, off or a number"),
+        (["camera:0x"], "by its number"),
+        (["tcp://127.0.0.1:1"], "cannot be opened"),
+    ],
+)
+def test_users_mistakes_are_one_line_and_status_2(
+    measnet_run: Run, video: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], reason: str
+) -> None:
+    monkeypatch.chdir(video.parent)
+    answer = measnet_run(*[argument.format(video=video) for argument in arguments])
+    assert answer.status == 2
+    assert reason in answer.err and "Traceback" not in answer.err
+    assert sorted(p.name for p in video.parent.iterdir()) == ["clip.mp4"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_closed_folder_is_one_line(measnet_run: Run, video: Path, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    answer = measnet_run(video, "-o", closed / "out.mp4")
+    assert answer.status == 2 and "cannot be written" in answer.err
+
+
+def test_failure_on_the_way_is_status_1(
+    measnet_run: Run, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from measnet.errors import BackendError
+
+    def fail(self: object, pixels: object) -> object:
+        raise BackendError("the engine ran out of memory; use --tile")
+
+    monkeypatch.setattr(IdentityRestorer, "restore", fail)
+    report = video.with_name("report.json")
+    answer = measnet_run(video, "--report", report)
+    assert answer.status == 1 and answer.err.strip().endswith("use --tile")
+    assert sorted(p.name for p in video.parent.iterdir()) == ["clip.mp4", "report.json"]
+    (run,) = json.loads(report.read_text())["runs"]
+    assert run["status"] == "failed" and "out of memory" in run["error"]
+
+
+def test_debug_shows_where(measnet_run: Run, tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from measnet.errors import InputError
+    from measnet.runtime import cli
+
+    result = CliRunner().invoke(cli.main, [str(tmp_path / "missing.mp4"), "--debug"])
+    assert isinstance(result.exception, InputError)
+
+
+def test_report_has_all_figures(measnet_run: Run, video: Path) -> None:
+    report = video.with_name("report.json")
+    assert measnet_run(video, "--report", report, "--quiet").status == 0
+    (run,) = json.loads(report.read_text())["runs"]
+    assert run["status"] == "complete" and run["error"] is None
+    assert (run["frames"], run["expected_frames"]) == (20, 20)
+    assert (run["width"], run["height"], run["kind"]) == (96, 64, "video")
+    assert set(run["seconds"]) == {"decode", "restore", "encode", "verify", "total"}
+    assert run["engine"] == {"model": "identity"}
+    assert run["output_bytes"] == Path(run["output"]).stat().st_size
+    assert run["input_bytes"] == video.stat().st_size
+    assert (run["damaged"], run["dropped"], run["skipped"]) == (0, 0, 0)
+
+
+def test_quiet_says_nothing(measnet_run: Run, video: Path) -> None:
+    answer = measnet_run(video, "--quiet")
+    assert (answer.out, answer.err) == ("", "")
+
+
+def test_frames_ends_early_with_a_whole_file(measnet_run: Run, video: Path) -> None:
+    assert measnet_run(video, "--frames", "5").status == 0
+    assert len(probe(video.with_name("clip.restored.mp4")).times) == 5
+
+
+def test_verify_checks_every_nth_frame(
+    measnet_run: Run, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from measnet.runtime import parity
+
+    class Checker:
+        passed = True
+
+        def __init__(self, restorer: object, checkpoint: str | None) -> None:
+            self.checked = 0
+
+        def check(self, pixels: object, restored: object) -> None:
+            self.checked += 1
+
+        @property
+        def figures(self) -> dict[str, Any]:
+            breaches = [] if self.passed else ["41.0 dB where 60 dB are due"]
+            return {
+                "frames": self.checked,
+                "psnr_db": 41.0,
+                "passed": self.passed,
+                "breaches": breaches,
+            }
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(parity, "Verifier", Checker)
+    answer = measnet_run(video, "--verify", "6")
+    assert answer.status == 0 and "parity passed on 4 frames" in answer.out.replace("\n", " ")
+    monkeypatch.setattr(Checker, "passed", False)
+    answer = measnet_run(video, "--verify", "6", "-y")
+    assert answer.status == 1
+    assert "41.0 dB where 60 dB are due" in answer.err and "FAILED" in answer.out
+    assert video.with_name("clip.restored.mp4").exists()
+
+
+def interrupt(arguments: list[str | Path], number: int, part: Path) -> subprocess.Popen[str]:
+    """Start a slow run and send a signal once it has begun to write."""
+    running = subprocess.Popen(
+        [*IDENTITY_COMMAND, "0.1", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for _ in range(200):
+        if part.exists() or running.poll() is not None:
+            break
+        time.sleep(0.05)
+    running.send_signal(number)
+    return running
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_video_is_playable_and_called_partial(video: Path, number: int) -> None:
+    part = video.with_name("clip.restored.mp4.part")
+    # Without look-ahead the first packet, and with it the file, comes with the first frame.
+    running = interrupt([video, "--preset", "ultrafast"], number, part)
+    out, err = running.communicate(timeout=20)
+    assert running.returncode == 130, err
+    partial = video.with_name("clip.restored.partial.mp4")
+    assert sorted(p.name for p in video.parent.iterdir()) == ["clip.mp4", partial.name]
+    times = probe(partial).times
+    assert 1 <= len(times) < 20 and times == probe(video).times[: len(times)]
+    assert "partial" in out
+
+
+def test_interrupted_folder_is_called_partial(tmp_path: Path) -> None:
+    shots = tmp_path / "shots"
+    shots.mkdir()
+    for number in range(40):
+        cv2.imwrite(str(shots / f"{number:02}.png"), np.zeros((8, 8, 3), np.uint8))
+    running = interrupt([shots], signal.SIGINT, tmp_path / "shots.restored.part")
+    running.communicate(timeout=20)
+    assert running.returncode == 130
+    assert not (tmp_path / "shots.restored").exists()
+    assert 1 <= len(list((tmp_path / "shots.restored.partial").iterdir())) < 40
+
+
+def test_interrupting_a_live_recording_is_its_normal_end(clip: MakeClip, tmp_path: Path) -> None:
+    from .test_live import mpegts_over_tcp
+
+    long = clip("long.mp4", "-g", "5", "-bf", "0", seconds=8.0)
+    with mpegts_over_tcp(long) as url:
+        time.sleep(0.5)
+        part = tmp_path / "out.mp4.part"
+        running = interrupt([url, "-o", tmp_path / "out.mp4", "--preset", "ultrafast"], 2, part)
+        _, err = running.communicate(timeout=20)
+    assert running.returncode == 0, err
+    assert [p.name for p in tmp_path.iterdir()] == ["out.mp4"]
+    assert probe(tmp_path / "out.mp4").times
+
+
+def test_file_size_limit_is_one_line_and_leaves_nothing(clip: MakeClip, tmp_path: Path) -> None:
+    source = clip("noisy.mp4", "-vf", "noise=alls=90:allf=t", size="320x240", seconds=1.0)
+    done = subprocess.run(
+        [*IDENTITY_COMMAND, "0", str(source), "-o", str(tmp_path / "out.mp4"), "--crf", "1"],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: writing") and done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
