@@ -135,7 +135,8 @@ class _Session:
         try:
             restorer = self._shared_restorer()
             verifier = self._verifier(restorer)
-        except BaseException:
+        except BaseException as error:
+            job.report.error = str(error)
             job.close()
             raise
         try:

@@ -136,6 +136,22 @@ def test_failure_on_the_way_is_status_1(
     assert run["status"] == "failed" and "out of memory" in run["error"]
 
 
+def test_engine_that_cannot_be_loaded_is_status_2_and_in_the_report(
+    measnet_run: Run, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from measnet.errors import GraphError
+
+    def fail(self: object, *arguments: object, **options: object) -> None:
+        raise GraphError("model.onnx is not one of ours")
+
+    monkeypatch.setattr(IdentityRestorer, "__init__", fail)
+    report = video.with_name("report.json")
+    assert measnet_run(video, "--report", report).status == 2
+    (run,) = json.loads(report.read_text())["runs"]
+    assert "not one of ours" in run["error"] and run["status"] == "failed"
+    assert sorted(p.name for p in video.parent.iterdir()) == ["clip.mp4", "report.json"]
+
+
 def test_debug_shows_where(measnet_run: Run, tmp_path: Path) -> None:
     from click.testing import CliRunner
 
