@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console as RichConsole
 from rich.markup import escape
@@ -71,6 +72,8 @@ class Console:
             self._out.print(f"{escape(report.input)}: stopped before the first frame was written")
             return
         self._out.print(f"{escape(report.output)}  {escape(_figures(report))}")
+        if report.verify is not None:
+            self._out.print(f"  {_parity(report.verify)}")
 
 
 def _figures(report: RunReport) -> str:
@@ -86,9 +89,16 @@ def _figures(report: RunReport) -> str:
             parts.append(f"{count} {what}")
     if report.status == "partial":
         parts.insert(0, "partial")
-    if report.verify is not None:
-        verify = report.verify
-        verdict = "passed" if verify["passed"] else "FAILED"
-        level = "identical" if verify["psnr_db"] is None else f"{verify['psnr_db']:.1f} dB"
-        parts.append(f"parity {verdict} on {verify['frames']} frames ({level} to PyTorch)")
+    if report.largest_tile_count > 1:
+        parts.append(f"in {report.largest_tile_count} tiles")
     return ", ".join(parts)
+
+
+def _parity(verify: dict[str, Any]) -> str:
+    """What ``--verify`` found, all three figures."""
+    verdict = "passed" if verify["passed"] else "FAILED"
+    level = "identical" if verify["psnr_db"] is None else f"PSNR {verify['psnr_db']:.1f} dB"
+    return (
+        f"parity with PyTorch {verdict} on {verify['frames']} frames: {level}, largest difference "
+        f"{verify['largest_difference']:.1g} of 1, experts agree on {verify['experts_agree']:.3%} of pixels"
+    )

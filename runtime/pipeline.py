@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from measnet.runtime.frame import Frame, Pixels
-from measnet.runtime.queue import Aborted, FrameQueue
+from measnet.runtime.queue import AbortedError, FrameQueue
 from measnet.runtime.sinks import Sink
 from measnet.runtime.sources import Source
 
@@ -165,7 +165,7 @@ class _Stages:
     def _guarded(self, stage: Callable[[], None]) -> None:
         try:
             stage()
-        except Aborted:
+        except AbortedError:
             pass
         except BaseException as failure:
             with self._failing:

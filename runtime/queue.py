@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from measnet.runtime.sources import Item
 
 
-class Aborted(Exception):
+class AbortedError(Exception):
     """The run was called off while a stage waited on a queue."""
 
 
@@ -39,7 +39,7 @@ class FrameQueue:
         self.dropped = 0
 
     def put(self, item: Item) -> None:
-        """Wait for room, then append. Raises Aborted."""
+        """Wait for room, then append. Raises AbortedError."""
         with self._changed:
             if isinstance(item, Frame):
                 if self._newest_only:
@@ -47,16 +47,16 @@ class FrameQueue:
                 self._changed.wait_for(lambda: self._aborted or self._frames < self._capacity)
                 self._frames += 1
             if self._aborted:
-                raise Aborted
+                raise AbortedError
             self._items.append(item)
             self._changed.notify_all()
 
     def get(self) -> Item | None:
-        """Wait for the next item; None once the queue is closed and empty. Raises Aborted."""
+        """Wait for the next item; None once the queue is closed and empty. Raises AbortedError."""
         with self._changed:
             self._changed.wait_for(lambda: self._aborted or self._closed or self._items)
             if self._aborted:
-                raise Aborted
+                raise AbortedError
             if not self._items:
                 return None
             item = self._items.popleft()
@@ -71,7 +71,7 @@ class FrameQueue:
             self._changed.notify_all()
 
     def abort(self) -> None:
-        """Wake everyone who waits, with Aborted."""
+        """Wake everyone who waits, with AbortedError."""
         with self._changed:
             self._aborted = True
             self._changed.notify_all()

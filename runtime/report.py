@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from measnet.errors import OutputError
+from measnet.whole_file import write_whole
 
 Status = Literal["complete", "partial", "failed"]
 
@@ -53,16 +52,5 @@ def write_reports(path: Path, reports: list[RunReport]) -> None:
 
     Raises OutputError.
     """
-    aside = path.with_name(path.name + ".part")
-    try:
-        aside.write_text(
-            json.dumps({"runs": [asdict(report) for report in reports]}, indent=2) + "\n",
-            encoding="utf-8",
-        )
-        aside.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
-        raise OutputError(
-            f"the report {path} could not be written: {error.strerror}; choose another --report"
-        ) from None
+    content = json.dumps({"runs": [asdict(report) for report in reports]}, indent=2) + "\n"
+    write_whole(path, content.encode())

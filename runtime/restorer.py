@@ -97,7 +97,9 @@ class Restorer:
 
         restored = restore_tiles(image, self.plan(height, width), restore_piece)
         if not np.isfinite(restored).all():
-            raise BackendError("the restored picture holds NaN or infinity; run with --verify 1 to find out why")
+            raise BackendError(
+                "the restored picture holds NaN or infinity; run with --verify 1 to find out why"
+            )
         return RestoredFrame(to_pixels(restored, self.channel_order), restored, choices, prompts)
 
     def plan(self, height: int, width: int) -> list[Tile]:
@@ -144,8 +146,9 @@ class Restorer:
             rows, columns = graph.static_size
             if height > rows or width > columns:
                 raise UsageError(
-                    f"this graph takes {rows}x{columns} pixels (height x width), the frame has {height}x{width}; "
-                    f"export one with --shape {height}x{width} or --dynamic, or add --tile {min(rows, columns)}"
+                    f"this graph takes {rows}x{columns} pixels (height x width), "
+                    f"the frame has {height}x{width}; export one with --shape {height}x{width} or "
+                    f"--dynamic, or add --tile {min(rows, columns)}"
                 )
         if self.tile == "off" or graph.static_size is not None:
             return [Tile(0, 0, height, width)]

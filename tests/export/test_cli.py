@@ -84,6 +84,7 @@ def test_help_shows_examples_and_loads_nothing_heavy() -> None:
     code = (
         "import sys; from click.testing import CliRunner; from measnet.export.cli import main;"
         "out = CliRunner().invoke(main, ['--help']).output; assert 'measnet-export --dynamic' in out;"
-        "heavy = {'torch', 'onnx', 'onnxruntime', 'cv2', 'av', 'numpy'} & set(sys.modules); assert not heavy, heavy"
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'cv2', 'av', 'numpy'} & set(sys.modules);"
+        "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)

@@ -104,7 +104,7 @@ def test_a_pickle_runs_no_code(tmp_path: Path) -> None:
     (tmp_path / "x.ckpt").write_bytes(pickle.dumps({"state_dict": Harmful(victim)}))
     torch.save({"state_dict": Harmful(victim)}, tmp_path / "y.ckpt")
     for name in ("x.ckpt", "y.ckpt"):
-        with pytest.raises(CheckpointError, match="cannot be|can be read safely"):
+        with pytest.raises(CheckpointError, match="can be read safely"):
             load_checkpoint(tmp_path / name)
     assert not victim.exists()
 
