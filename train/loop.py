@@ -79,7 +79,7 @@ def train(
         figures["seconds"] = time.perf_counter() - began
         figures["data_wait"] = (fed - began) / figures["seconds"]
         on_step(step, figures)
-        if step % LOG_EVERY == 0:
+        if step % LOG_EVERY == 0 or step == recipe.steps:
             _log(out / "log.jsonl", {"step": step, **figures})
         if step % recipe.save_every == 0 or step == recipe.steps:
             _save(out, recipe, step, network, average, optimizer)
@@ -123,7 +123,9 @@ def _batches(
     crops: DegradedCrops, batch: int, *, start: int, workers: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     left = Subset(crops, range(start * batch, len(crops)))
-    return iter(DataLoader(left, batch_size=batch, num_workers=workers, persistent_workers=False))
+    # A generator of its own: the loader must not draw from the one that makes the routing noise.
+    own = torch.Generator().manual_seed(0)
+    return iter(DataLoader(left, batch_size=batch, num_workers=workers, generator=own))
 
 
 def _save(
