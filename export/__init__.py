@@ -1,0 +1,1 @@
+"""Export: checkpoint -> exact graph. `measnet-export` is its command line."""

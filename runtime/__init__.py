@@ -1,0 +1,1 @@
+"""Runtime: source -> frames -> backend -> frames -> sink. `measnet-run` is its command line."""

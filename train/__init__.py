@@ -1,0 +1,1 @@
+"""Training: clean pictures -> checkpoint. `measnet-train` is its command line."""
