@@ -1,1 +1,1 @@
-"""Calibration: frames + graph -> ranges -> a quantised graph. Nothing here yet; INT8 comes with its own issue."""
+"""Calibration: frames + graph -> ranges -> a quantised graph. Empty: INT8 comes with its own issue."""

@@ -1,6 +1,6 @@
 """Restores pictures from your own program.
 
-    python examples/restore_frames.py noisy.png restored.png
+python examples/restore_frames.py noisy.png restored.png
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import os
 import numpy as np
 import torch
 
-from measnet.errors import GraphError, MissingPackageError
+from measnet.errors import GraphError, MissingPackageError, first_line
 from measnet.image import Image
 from measnet.metrics import Choices, Parity, compare
 from measnet.network import MEASNet
@@ -29,7 +29,7 @@ def graph_parity(graph: str | os.PathLike[str], network: MEASNet, images: Image)
         names = [output.name for output in session.get_outputs()]
         outputs = dict(zip(names, session.run(None, {"image": images}), strict=True))
     except Exception as error:  # ONNX Runtime has an exception type per failure, none public
-        raise GraphError(f"ONNX Runtime does not run {graph}: {str(error).splitlines()[0]}") from None
+        raise GraphError(f"ONNX Runtime does not run {graph}: {first_line(error)}") from None
     with torch.inference_mode():
         expected = network.eval().restore(torch.from_numpy(images))
     return compare(

@@ -15,14 +15,13 @@ import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from measnet.config import MEASNetConfig, variant_name
 from measnet.config_from_tensors import config_from_shapes
-from measnet.errors import CheckpointError, MissingPackageError, UsageError
+from measnet.errors import CheckpointError, MissingPackageError, UsageError, first_line
 from measnet.network import MEASNet
 from measnet.reference_names import is_reference_name, is_stored_but_unused, to_our_name
 from measnet.whole_file import write_whole
@@ -107,7 +106,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
             return tensors, (file.metadata() or {}).get(_CONFIG_KEY)
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a sound safetensors file: {_one_line(error)}") from None
+        raise CheckpointError(f"{path} is not a sound safetensors file: {first_line(error)}") from None
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
@@ -118,7 +117,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     except Exception as error:
         raise CheckpointError(
             f"{path} is not a checkpoint that can be read safely (tensors and plain values only): "
-            f"{_one_line(error)}"
+            f"{first_line(error)}"
         ) from None
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
@@ -138,7 +137,7 @@ def _refuse_compressed(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is a damaged archive: {_one_line(error)}") from None
+        raise CheckpointError(f"{path} is a damaged archive: {first_line(error)}") from None
     if size > path.stat().st_size:
         raise CheckpointError(f"{path} is a compressed archive, which PyTorch never writes; not read")
 
@@ -188,8 +187,3 @@ def _check_values(path: Path, tensors: Mapping[str, Tensor]) -> None:
 def _some(names: list[str]) -> str:
     shown = ", ".join(names[:_LISTED])
     return shown if len(names) <= _LISTED else f"{shown} and {len(names) - _LISTED} more"
-
-
-def _one_line(error: Any) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]

@@ -65,3 +65,10 @@ class BackendError(MEASNetError):
 
 class ParityError(MEASNetError):
     """The engine does not compute what the network computes."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of somebody else's error, with its type where the text alone says little."""
+    lines = str(error).strip().splitlines() or [""]
+    line = lines[0][:200]
+    return line if len(line) > 20 else f"{type(error).__name__} {line}".strip()

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from measnet.checkpoint import save_checkpoint
-from measnet.errors import CheckpointError, MEASNetError, OutputError, UsageError
+from measnet.errors import CheckpointError, MEASNetError, OutputError, UsageError, first_line
 from measnet.network import MEASNet
 from measnet.train.data import DegradedCrops
 from measnet.train.recipe import Recipe
@@ -164,7 +164,9 @@ def _resume(
         state: dict[str, Any] = torch.load(path, weights_only=True)
         stored = state["recipe"]
     except Exception as error:
-        raise CheckpointError(f"cannot resume from {path}: {error}; remove it to start over") from None
+        raise CheckpointError(
+            f"cannot resume from {path}: {first_line(error)}; remove it to start over"
+        ) from None
     ours = dataclasses.asdict(recipe)
     changed = sorted(name for name in ours if ours[name] != stored.get(name))
     if changed:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from measnet.description import GraphDescription
-from measnet.errors import BackendError, GraphError, MissingPackageError
+from measnet.errors import BackendError, GraphError, MissingPackageError, first_line
 from measnet.image import Image
 from measnet.metrics import Choices
 from measnet.runtime.backends import Inference
@@ -64,7 +64,7 @@ class OnnxRuntimeBackend:
             )
         # ONNX Runtime has an exception type per failure, none public; all say the file is not usable.
         except Exception as error:
-            raise GraphError(f"{self.graph} is not a sound ONNX file: {_one_line(error)}") from None
+            raise GraphError(f"{self.graph} is not a sound ONNX file: {first_line(error)}") from None
         metadata = dict(session.get_modelmeta().custom_metadata_map)
         self._description = GraphDescription.from_metadata(metadata, str(self.graph))
         self._version = ort.__version__
@@ -77,7 +77,7 @@ class OnnxRuntimeBackend:
             values = session.run(None, {"image": images})
         except Exception as error:  # as above
             raise BackendError(
-                f"ONNX Runtime failed on {images.shape[2]}x{images.shape[3]} pixels: {_one_line(error)}"
+                f"ONNX Runtime failed on {images.shape[2]}x{images.shape[3]} pixels: {first_line(error)}"
             ) from None
         outputs: dict[str, Any] = {
             output.name: value for output, value in zip(session.get_outputs(), values, strict=True)
@@ -117,8 +117,3 @@ class OnnxRuntimeBackend:
                 f"{self.graph} does not restore a plain grey picture (its weights may hold NaN); "
                 "export it again from a sound checkpoint"
             )
-
-
-def _one_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from measnet.description import GraphDescription
-from measnet.errors import BackendError, MissingPackageError
+from measnet.errors import BackendError, MissingPackageError, first_line
 from measnet.image import Image
 from measnet.runtime.backends import Inference
 
@@ -64,9 +64,8 @@ class TorchBackend:
             with torch.inference_mode():
                 done = self._network.restore(torch.from_numpy(images).to(self._device))
         except RuntimeError as error:
-            first = (str(error).splitlines() or ["RuntimeError"])[0][:200]
             raise BackendError(
-                f"PyTorch failed on {images.shape[2]}x{images.shape[3]} pixels: {first}"
+                f"PyTorch failed on {images.shape[2]}x{images.shape[3]} pixels: {first_line(error)}"
             ) from None
         return Inference(
             restored=done.restored.float().cpu().numpy(),

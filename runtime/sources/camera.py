@@ -35,7 +35,7 @@ class Camera:
         if not number.isdecimal():
             raise InputError(f"{spec}: a camera is named by its number, for example camera:0")
         self._spec = spec
-        self._device = cv2.VideoCapture(int(number))
+        self._device = _open_quietly(int(number))
         first = self._grab() if self._device.isOpened() else None
         if first is None:
             self.close()
@@ -82,3 +82,13 @@ class Camera:
         if not sound or values is None:
             return None
         return np.ascontiguousarray(values[:, :, ::-1], dtype=np.uint8)
+
+
+def _open_quietly(number: int) -> cv2.VideoCapture:
+    """OpenCV writes a line of its own for every way of opening that it tries; ours says enough."""
+    level = cv2.getLogLevel()
+    cv2.setLogLevel(0)
+    try:
+        return cv2.VideoCapture(number)
+    finally:
+        cv2.setLogLevel(level)
