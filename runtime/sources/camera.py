@@ -86,9 +86,9 @@ class Camera:
 
 def _open_quietly(number: int) -> cv2.VideoCapture:
     """OpenCV writes a line of its own for every way of opening that it tries; ours says enough."""
-    level = cv2.getLogLevel()
-    cv2.setLogLevel(0)
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
         return cv2.VideoCapture(number)
     finally:
-        cv2.setLogLevel(level)
+        cv2.utils.logging.setLogLevel(level)
