@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
+
+from measnet.command_line import run_command
 
 
 @click.command(
@@ -46,18 +47,11 @@ def main(
     debug: bool,
 ) -> None:
     """Write the exact float32 ONNX graph of a MEASNet, for one size or for any."""
-    from measnet.errors import MEASNetError
-
-    try:
-        _export_all(checkpoint, model, shapes, dynamic, output, check)
-    except MEASNetError as error:
-        if debug:
-            raise
-        click.echo(f"measnet-export: {error}", err=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        click.echo("measnet-export: stopped; nothing was left half-written", err=True)
-        sys.exit(130)
+    run_command(
+        lambda: _export_all(checkpoint, model, shapes, dynamic, output, check),
+        debug=debug,
+        interrupted="stopped; no graph was left half-written",
+    )
 
 
 def _export_all(

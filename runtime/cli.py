@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from measnet.command_line import INTERRUPTED
 from measnet.errors import MEASNetError, UsageError
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from measnet.runtime.parity import Verifier
     from measnet.runtime.report import RunReport
     from measnet.runtime.restorer import Restorer
-
-INTERRUPTED = 130
 
 _EXAMPLES = """\b
 Examples:

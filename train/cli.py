@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
+
+from measnet.command_line import run_command
 
 
 @click.command(
@@ -29,25 +30,21 @@ def main(recipe: str, data: Path, out: Path, workers: int, debug: bool) -> None:
     The degradations are made on the fly. The run folder receives weights.safetensors, which
     measnet-run --checkpoint and measnet-export --checkpoint take, checkpoint.pt and log.jsonl.
     """
-    from measnet.errors import MEASNetError, MissingPackageError
-
-    try:
-        try:
-            import torch  # noqa: F401 - found out here, before anything is read
-        except ModuleNotFoundError:
-            raise MissingPackageError("training", "torch", "train") from None
-        _run(recipe, data, out, workers)
-    except MEASNetError as error:
-        if debug:
-            raise
-        click.echo(f"measnet-train: {error}", err=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        click.echo("measnet-train: stopped; the same command goes on from the last checkpoint", err=True)
-        sys.exit(130)
+    run_command(
+        lambda: _run(recipe, data, out, workers),
+        debug=debug,
+        interrupted="stopped; the same command goes on from the last checkpoint",
+    )
 
 
 def _run(name: str, data: Path, out: Path, workers: int) -> None:
+    from measnet.errors import MissingPackageError
+
+    try:
+        import torch  # noqa: F401 - found out here, before anything is read
+    except ModuleNotFoundError:
+        raise MissingPackageError("training", "torch", "train") from None
+
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,

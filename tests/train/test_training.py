@@ -177,5 +177,5 @@ def test_the_command_trains_logs_and_resumes(pictures: Path, tmp_path: Path) -> 
 def test_a_users_mistake_ends_in_one_line_and_exit_code_2(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["nope", "--data", str(tmp_path), "--out", str(tmp_path)])
     assert result.exit_code == 2
-    assert result.stderr.startswith("measnet-train: no recipe 'nope'; there are nano, smoke")
+    assert result.stderr.startswith("error: no recipe 'nope'; there are nano, smoke")
     assert result.stderr.count("\n") == 1
