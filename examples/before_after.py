@@ -1,0 +1,41 @@
+"""Makes the picture at the top of the README from the sample clip and the bundled weights.
+
+    python examples/before_after.py
+
+writes docs/before-after.jpg: one frame, noisy at the left, restored at the right, and a detail of both.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from measnet import Restorer
+
+ROOT = Path(__file__).parents[1]
+FRAME = 12
+DETAIL = (slice(150, 270), slice(255, 415))  # rows and columns, shown three times as large
+
+
+def main() -> None:
+    with av.open(str(ROOT / "examples" / "car-park.mp4")) as clip:
+        frames = [frame.to_ndarray(format="bgr24") for frame in clip.decode(video=0)]
+    noisy = frames[FRAME]
+    restored = Restorer("nano", channel_order="bgr")(noisy)
+
+    middle = noisy.shape[1] // 2
+    split = np.hstack([noisy[:, :middle], restored[:, middle:]])
+    split[:, middle - 1 : middle + 1] = 255
+    details = np.vstack([noisy[DETAIL], restored[DETAIL]])
+    scale = split.shape[0] / details.shape[0]
+    details = cv2.resize(details, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    gap = np.full((split.shape[0], 8, 3), 255, np.uint8)
+    picture = np.hstack([split, gap, details[: split.shape[0]]])
+    cv2.imwrite(str(ROOT / "docs" / "before-after.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, 92])
+
+
+if __name__ == "__main__":
+    main()
