@@ -14,15 +14,6 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 PACKAGES = ["measnet", "train", "export", "calibration", "runtime"]
 INGREDIENTS = [*PACKAGES, "pyproject.toml", "README.md", "LICENSE"]
-    "measnet",
-    "train",
-    "export",
-    "calibration",
-    "runtime",
-    "pyproject.toml",
-    "README.md",
-    "LICENSE",
-]
 
 
 def test_an_installed_wheel_restores_a_picture_away_from_the_repository(tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ class VideoSink:
     def _add_picture(self, codec: Codec, crf: int | None, preset: str | None) -> VideoStream:
         info = self._info
         try:
-            stream: VideoStream = self._container.add_stream(  # type: ignore[assignment]
+            stream: VideoStream = self._container.add_stream(  # type: ignore[assignment]  # PyAV says: any stream
                 codec.encoder, rate=info.rate or 25, time_base=self._time_base
             )
         except ValueError as error:

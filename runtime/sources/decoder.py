@@ -162,6 +162,6 @@ def _is_cover(stream: Stream) -> bool:
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
     for side_data in frame.side_data:
-        if side_data.type.name == "DISPLAYMATRIX":  # type: ignore[attr-defined]
-            return tuple(int(v) for v in np.frombuffer(side_data, dtype=np.int32))  # type: ignore[call-overload]
+        if side_data.type.name == "DISPLAYMATRIX":  # type: ignore[attr-defined]  # PyAV types it loosely
+            return tuple(int(v) for v in np.frombuffer(side_data, dtype=np.int32))  # type: ignore[call-overload]  # a buffer
     return None
