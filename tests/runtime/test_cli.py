@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import shutil
 import signal
@@ -111,12 +110,25 @@ def test_users_mistakes_are_one_line_and_status_2(
     assert sorted(p.name for p in video.parent.iterdir()) == ["clip.mp4"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_closed_folder_is_one_line(measnet_run: Run, video: Path, tmp_path: Path) -> None:
-    closed = tmp_path / "closed"
-    closed.mkdir(mode=0o500)
-    answer = measnet_run(video, "-o", closed / "out.mp4")
-    assert answer.status == 2 and "cannot be written" in answer.err
+def test_closed_folder_is_refused_before_any_work() -> None:
+    # In a process that has given up being root, who may write everywhere.
+    code = """
+import os, pathlib, tempfile
+from measnet.errors import UsageError
+from measnet.runtime.sinks.aside import check_target
+folder = pathlib.Path(tempfile.mkdtemp())
+folder.chmod(0o555)
+if os.getuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+try:
+    check_target(folder / "out.mp4", [], overwrite=False)
+except UsageError as error:
+    assert error.exit_code == 2 and "cannot be written" in str(error), error
+else:
+    raise AssertionError("accepted")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_failure_on_the_way_is_status_1(
