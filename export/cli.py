@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from measnet.command_line import run_command
+
+if TYPE_CHECKING:
+    from measnet.network import MEASNet
 
 
 @click.command(
@@ -71,9 +75,10 @@ def _export_all(
     if output.suffix == ".onnx" and len(wanted) > 1:
         raise UsageError(f"{len(wanted)} graphs cannot share the name {output}; give -o a folder")
     try:
-        import onnx  # noqa: F401
-        import onnxscript  # noqa: F401
-        import torch  # noqa: F401 - all found out here, before any work
+        # Imported to find out whether they are there, before any work.
+        import onnx  # noqa: F401 - only that
+        import onnxscript  # noqa: F401 - only that
+        import torch  # noqa: F401 - only that
     except ModuleNotFoundError as error:
         raise MissingPackageError("exporting", error.name or "torch", "export") from None
 
@@ -90,16 +95,14 @@ def _export_all(
         _export_one(network, path, size, check)
 
 
-def _export_one(network: object, path: Path, size: tuple[int, int] | None, check: bool) -> None:
+def _export_one(network: MEASNet, path: Path, size: tuple[int, int] | None, check: bool) -> None:
     from rich.console import Console
 
     from measnet.errors import ParityError
     from measnet.export.graph import export_graph
     from measnet.export.parity import graph_parity, sample_pictures
     from measnet.metrics import FP32_TOLERANCE
-    from measnet.network import MEASNet
 
-    assert isinstance(network, MEASNet)
     with Console(stderr=True).status(f"writing {path}"):
         description = export_graph(network, path, size=size)
     taken = description.static_size

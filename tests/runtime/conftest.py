@@ -166,7 +166,7 @@ class IdentityRestored:
 class IdentityRestorer:
     """Has the face of Restorer and changes nothing."""
 
-    description: dict[str, Any] = {"model": "identity"}  # noqa: RUF012
+    description: dict[str, Any] = {"model": "identity"}  # noqa: RUF012 - nothing writes to it
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         pass

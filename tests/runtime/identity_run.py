@@ -19,7 +19,7 @@ class _Restored:
 
 
 class _SlowIdentity:
-    description: dict[str, Any] = {"model": "identity"}  # noqa: RUF012
+    description: dict[str, Any] = {"model": "identity"}  # noqa: RUF012 - nothing writes to it
     seconds = float(sys.argv.pop(1))
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -33,5 +33,5 @@ class _SlowIdentity:
         pass
 
 
-restorer.Restorer = _SlowIdentity  # type: ignore[assignment, misc]
+restorer.Restorer = _SlowIdentity  # type: ignore[assignment, misc]  # a stand-in
 cli.main()
