@@ -74,9 +74,10 @@ class Tolerance:
     experts_agree: float
 
 
-FP32_TOLERANCE = Tolerance(psnr_db=80.0, largest_difference=0.05, experts_agree=0.999)
-"""A float32 engine differs in rounding alone (120 dB and more), except where two experts tie to within
-that rounding: there a pixel may go to the other one, which is what the looser two figures leave room for."""
+FP32_TOLERANCE = Tolerance(psnr_db=60.0, largest_difference=0.05, experts_agree=0.999)
+"""A float32 engine differs in rounding alone (98 dB and more were seen), except where two experts tie to
+within that rounding: there a pixel may go to the other one, and an untrained network, whose experts tie
+often, was seen at 69 dB. 60 dB is still less harm than rounding to 8 bits does (58.9 dB)."""
 
 
 def compare(engine: Array, network: Array, engine_choices: Choices, network_choices: Choices) -> Parity:

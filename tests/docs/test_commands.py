@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from measnet.checkpoint import save_checkpoint
 from measnet.config import VARIANTS
@@ -54,6 +55,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory, golden_checkpoint: Callable[[
         cv2.imwrite(str(folder / name), rng.integers(0, 256, (90, 120, 3), np.uint8))
     source = ["-f", "lavfi", "-i", "testsrc2=s=96x64:r=10:d=1", "-f", "lavfi", "-i", "sine=d=1"]
     subprocess.run(["ffmpeg", "-v", "error", *source, "-shortest", str(folder / "clip.mp4")], check=True)
+    torch.manual_seed(0)
     save_checkpoint(MEASNet(VARIANTS["nano"]), folder / "mine.safetensors")
     shutil.copy(golden_checkpoint("tiny"), folder / "epoch=149.ckpt")
     shutil.copytree(ROOT / "examples", folder / "examples", ignore=shutil.ignore_patterns("*.restored.*"))
