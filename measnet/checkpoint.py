@@ -11,6 +11,7 @@ value is checked before a network is handed out.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import zipfile
 from collections.abc import Mapping
@@ -70,7 +71,17 @@ def save_checkpoint(
         _CONFIG_KEY: network.config.to_json(),
         "measnet.variant": variant_name(network.config),
     }
-    write_whole(Path(path), save(tensors, metadata=metadata))
+    write_whole(Path(path), _with_sorted_metadata(save(tensors, metadata=metadata)))
+
+
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """The same safetensors file with its metadata in order: the library's order is random, file for file."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
 def weights_sha256(network: MEASNet) -> str:
@@ -115,9 +126,10 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     # A hostile pickle can fail in any way while it is read; none of them is our failure.
     except Exception as error:
+        # PyTorch's own advice is to read it unsafely; that is not ours.
+        why = "it is something else" if "weights_only" in str(error) else first_line(error)
         raise CheckpointError(
-            f"{path} is not a checkpoint that can be read safely (tensors and plain values only): "
-            f"{first_line(error)}"
+            f"{path} is not a checkpoint that can be read safely (tensors and plain values only): {why}"
         ) from None
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]

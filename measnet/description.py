@@ -24,6 +24,8 @@ class GraphDescription:
     """The only (height, width) it takes, or None for every size that ``size_rule`` allows."""
 
     precision: str = "fp32"
+    """``fp32``, or ``fp16`` or ``bf16``: what its tensors are outside its float32 islands."""
+
     versions: tuple[tuple[str, str], ...] = ()
     """Packages that made it, by name."""
 

@@ -5,8 +5,10 @@
     │   ├── InputError           a source is missing, empty, damaged or not what it claims to be
     │   ├── CheckpointError      a checkpoint is not a MEASNet, or not a sound one
     │   ├── GraphError           an ONNX file is not one of ours, or not a sound one
+    │   ├── EngineError          an engine file is not one of ours, damaged, or for something else
     │   └── MissingPackageError  a part of the project was asked for whose packages are absent
     ├── OutputError              a result could not be written (disk full, folder gone)
+    ├── BuildError               TensorRT did not build an engine
     ├── BackendError             the engine failed while it ran
     └── ParityError              the engine does not compute what the network computes
 
@@ -40,6 +42,10 @@ class GraphError(UsageError):
     """An ONNX file is not one of ours, or not a sound one."""
 
 
+class EngineError(UsageError):
+    """An engine file is not one of ours, damaged, or for something else."""
+
+
 class MissingPackageError(UsageError):
     """A part of the project was asked for whose packages are absent.
 
@@ -57,6 +63,10 @@ class MissingPackageError(UsageError):
 
 class OutputError(MEASNetError):
     """A result could not be written."""
+
+
+class BuildError(MEASNetError):
+    """TensorRT did not build an engine."""
 
 
 class BackendError(MEASNetError):

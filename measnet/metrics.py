@@ -73,11 +73,29 @@ class Tolerance:
     largest_difference: float
     experts_agree: float
 
+    def scaled(self, span: float) -> Tolerance:
+        """The same relative to results that span more than 0 to 1, as an untrained network's do."""
+        wide = max(1.0, span)
+        return Tolerance(
+            self.psnr_db - 20 * math.log10(wide), self.largest_difference * wide, self.experts_agree
+        )
+
 
 FP32_TOLERANCE = Tolerance(psnr_db=60.0, largest_difference=0.05, experts_agree=0.999)
 """A float32 engine differs in rounding alone (98 dB and more were seen), except where two experts tie to
 within that rounding: there a pixel may go to the other one, and an untrained network, whose experts tie
 often, was seen at 69 dB. 60 dB is still less harm than rounding to 8 bits does (58.9 dB)."""
+
+FP16_TOLERANCE = Tolerance(psnr_db=55.0, largest_difference=0.05, experts_agree=0.99)
+"""An FP16 graph keeps its routers in float32, so experts change only where they tie: none did for the
+bundled weights, at 78 dB (docs/precision.md). 55 dB, little more than what rounding to 8 bits does, is the
+least that a graph may reach."""
+
+BF16_TOLERANCE = Tolerance(psnr_db=45.0, largest_difference=0.1, experts_agree=0.99)
+"""BF16 has 8 bits of precision, three fewer than FP16: 18 dB less, and 60 dB for the bundled weights."""
+
+TOLERANCES = {"fp32": FP32_TOLERANCE, "fp16": FP16_TOLERANCE, "bf16": BF16_TOLERANCE}
+"""By the precision that a graph says it has."""
 
 
 def compare(engine: Array, network: Array, engine_choices: Choices, network_choices: Choices) -> Parity:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 from measnet.errors import OutputError
@@ -15,7 +16,10 @@ def write_whole(path: Path, content: bytes) -> None:
     """
     aside = path.with_name(path.name + ".part")
     try:
-        aside.write_bytes(content)
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # a power cut must not leave the name with nothing behind it
         aside.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):

@@ -1,74 +1,236 @@
-"""``measnet-train``: clean pictures in, a MEASNet checkpoint out."""
+"""``measnet-train``: clean pictures, footage or data sets in, a MEASNet checkpoint out."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from measnet.command_line import run_command
 
+if TYPE_CHECKING:
+    from measnet.train.data.sets import ImageSet
+    from measnet.train.loop import Start
+    from measnet.train.recipe import Recipe
+
+NEEDS_NO_DATA = "smoke"
+
 
 @click.command(
     epilog="""\b
 Examples:
-  measnet-train nano --data photos/ --out runs/nano
-  measnet-train smoke --data photos/ --out runs/smoke
-  measnet-train my-recipe.toml --data photos/ --out runs/mine
+  measnet-train smoke --out runs/smoke                      does it work here? needs no data
+  measnet-train nano --data photos/ --out runs/nano         clean pictures, degraded on the fly
+  measnet-train nano --data walk.mp4 --init nano --out runs/mine   go on from the bundled weights
+  measnet-train nano --data photos/ --pairs lowlight=night/ --out runs/night
+  measnet-train three-task --data /data/restoration --out runs/three
+  measnet-train small --data photos/ --teacher base.ckpt --set distill_output=0.5 --out runs/small
+  measnet-train nano --data photos/ --out runs/x --set batch=4 --dry-run
+  torchrun --nproc-per-node 4 -m measnet.train five-task --data /data/restoration --out runs/five
 
 The same command goes on where a stopped run was last saved."""
 )
 @click.argument("recipe")
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of clean pictures.")
+@click.option(
+    "--data",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Folder of clean pictures or of data sets, or a clean video; may be repeated.",
+)
+@click.option(
+    "--pairs",
+    multiple=True,
+    metavar="TASK=FOLDER",
+    help="Real pairs of a task (denoise, derain, dehaze, deblur, lowlight): input/ and target/ in a folder.",
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder.")
+@click.option("--init", metavar="WEIGHTS", help="Weights to go on from: a file, or the name of bundled ones.")
+@click.option("--teacher", metavar="WEIGHTS", help="A network to learn from, likewise.")
+@click.option(
+    "--set", "changes", multiple=True, metavar="ENTRY=VALUE", help="Changes one entry of the recipe."
+)
 @click.option("--workers", default=1, show_default=True, help="Processes that prepare the data.")
+@click.option("--dry-run", is_flag=True, help="Say what would be trained on what, and stop.")
 @click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
 @click.version_option(package_name="measnet")
-def main(recipe: str, data: Path, out: Path, workers: int, debug: bool) -> None:
-    """Train a MEASNet by RECIPE (a name or a .toml file) on a folder of clean pictures.
+def main(
+    recipe: str,
+    data: tuple[Path, ...],
+    pairs: tuple[str, ...],
+    out: Path,
+    init: str | None,
+    teacher: str | None,
+    changes: tuple[str, ...],
+    workers: int,
+    dry_run: bool,
+    debug: bool,
+) -> None:
+    """Train a MEASNet by RECIPE, a name or a .toml file.
 
-    The degradations are made on the fly. The run folder receives weights.safetensors, which
-    measnet-run --checkpoint and measnet-export --checkpoint take, checkpoint.pt and log.jsonl.
+    Degradations are made on the fly where the data holds clean pictures alone. The run folder receives
+    weights.safetensors, which measnet-run --model and measnet-export --checkpoint take, checkpoint.pt,
+    log.jsonl and what TensorBoard shows.
     """
     run_command(
-        lambda: _run(recipe, data, out, workers),
+        lambda: _run(recipe, data, pairs, out, init, teacher, changes, workers, dry_run),
         debug=debug,
         interrupted="stopped; the same command goes on from the last checkpoint",
     )
 
 
-def _run(name: str, data: Path, out: Path, workers: int) -> None:
+def _run(
+    name: str,
+    data: tuple[Path, ...],
+    pairs: tuple[str, ...],
+    out: Path,
+    init: str | None,
+    teacher: str | None,
+    changes: tuple[str, ...],
+    workers: int,
+    dry_run: bool,
+) -> None:
     from measnet.errors import MissingPackageError
 
-    try:
-        import torch  # noqa: F401 - found out here, before anything is read
-    except ModuleNotFoundError:
-        raise MissingPackageError("training", "torch", "train") from None
+    for package in ("torch", "safetensors"):  # found out here, before anything is read
+        try:
+            __import__(package)
+        except ModuleNotFoundError:
+            raise MissingPackageError("training", package, "train") from None
 
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    from measnet.train.loop import train
     from measnet.train.recipe import read_recipe
 
-    recipe = read_recipe(name)
-    columns = (
+    recipe = read_recipe(name, changes)
+    sets = _sets(name, data, pairs, out)
+    if dry_run:
+        _describe(recipe, sets)
+        return
+    _train(recipe, sets, out, _start(init, teacher), workers)
+
+
+def _sets(name: str, data: tuple[Path, ...], pairs: tuple[str, ...], out: Path) -> list[ImageSet]:
+    from measnet.errors import UsageError
+    from measnet.train.data.footage import VIDEO_SUFFIXES, take_frames
+    from measnet.train.data.layouts import find_sets, read_pairs
+    from measnet.train.data.made_up import make_pictures
+    from measnet.train.processes import Processes
+    from measnet.train.run_folder import RunFolder
+
+    found: list[ImageSet] = []
+    for place in data:
+        if place.suffix.lower() in VIDEO_SUFFIXES:
+            frames = RunFolder(out).path / "footage" / place.name
+            found.append(take_frames(place, frames, leads=Processes().leads))
+        else:
+            found += _listing_problems(partial(find_sets, place, split="train"), out)
+    for entry in pairs:
+        task, equals, folder = entry.partition("=")
+        if not equals:
+            raise UsageError(f"--pairs {entry}: write the task first, as in --pairs dehaze={entry}")
+        found += _listing_problems(lambda: [read_pairs(Path(folder), task)], out)  # noqa: B023 - called at once
+    if not found and name == NEEDS_NO_DATA:
+        found.append(make_pictures(RunFolder(out).path / "made-up", leads=Processes().leads))
+    if not found:
+        raise UsageError("say what to train on: --data FOLDER_OR_VIDEO, --pairs TASK=FOLDER, or both")
+    return found
+
+
+def _listing_problems(read: Callable[[], list[ImageSet]], out: Path) -> list[ImageSet]:
+    """What ``read`` returns. When it finds more problems than a line holds, all of them go to a file."""
+    from measnet.errors import InputError
+    from measnet.train.data.layouts import DataSetError
+    from measnet.train.run_folder import RunFolder
+    from measnet.whole_file import write_whole
+
+    try:
+        return read()
+    except DataSetError as error:
+        if len(error.problems) <= 10:
+            raise
+        listed = RunFolder(out).path / "problems.txt"
+        write_whole(listed, "\n".join([*error.problems, ""]).encode())
+        raise InputError(f"{error} (all of them: {listed})") from None
+
+
+def _start(init: str | None, teacher: str | None) -> Start:
+    from measnet.checkpoint import load_checkpoint, weights_sha256
+    from measnet.config import VARIANTS
+    from measnet.network import MEASNet
+    from measnet.train.loop import Start
+    from measnet.weights import bundled
+
+    def load(model: str | None) -> MEASNet | None:
+        if model is None:
+            return None
+        return load_checkpoint(bundled(model, ".safetensors") if model in VARIANTS else Path(model))
+
+    weights, larger = load(init), load(teacher)
+    origin = [
+        (f"measnet.{role}", f"{model} {weights_sha256(network)[:16]}")
+        for role, model, network in (("init", init, weights), ("teacher", teacher, larger))
+        if network is not None
+    ]
+    return Start(weights, larger, tuple(origin))
+
+
+def _describe(recipe: Recipe, sets: list[ImageSet]) -> None:
+    from measnet.train.data.mixture import mix
+
+    draws = mix(sets, recipe.tasks, pairs_share=recipe.pairs_share, epochs=recipe.epochs > 0)
+    unit = "times an epoch" if recipe.epochs else "of the samples"
+    whole = sum(draw.weight for draw in draws)
+    length = f"{recipe.epochs} epochs" if recipe.epochs else f"{recipe.steps} steps"
+    click.echo(f"{recipe.variant}, {length} of {recipe.batch} crops of {recipe.crop} pixels")
+    for draw in draws:
+        share = f"{draw.weight:g}" if recipe.epochs else f"{draw.weight / whole:.1%}"
+        made = "made from clean pictures" if draw.images.synthetic else "stored pairs"
+        click.echo(
+            f"  {draw.task:10} {share:>6} {unit}: "
+            f"{draw.images.name}, {len(draw.images.pairs)} pictures, {made}"
+        )
+
+
+def _train(recipe: Recipe, sets: list[ImageSet], out: Path, start: Start, workers: int) -> None:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from measnet.train.loop import train
+    from measnet.train.processes import Processes
+
+    columns: list[Any] = [
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("L1 {task.fields[l1]:.4f}"),
-    )
-    with Progress(*columns) as bar:
-        task = bar.add_task(recipe.variant, total=recipe.steps, l1=float("nan"))
+        TextColumn(
+            "L1 {task.fields[l1]:.4f}  {task.fields[rate]:.1f} pictures/s  data {task.fields[wait]:.0%}"
+        ),
+    ]
+    leads = Processes().leads
+    last: dict[str, float] = {}
+    with Progress(*columns, disable=not leads) as bar:
+        # Shown from the first step on: until then there may be nothing but an error to show.
+        task = bar.add_task(recipe.variant, total=None, visible=False, l1=0.0, rate=0.0, wait=0.0)
 
-        def show(step: int, figures: dict[str, float]) -> None:
-            bar.update(task, completed=step, l1=figures["l1"])
+        def show(step: int, steps: int, figures: dict[str, float]) -> None:
+            rate = recipe.batch / figures["seconds"]
+            bar.update(
+                task,
+                visible=True,
+                completed=step,
+                total=steps,
+                l1=figures["l1"],
+                rate=rate,
+                wait=figures["data_wait"],
+            )
+            last.update(figures)
 
-        train(recipe, data, out, workers=workers, on_step=show)
-    click.echo(f"weights: {out / 'weights.safetensors'}")
+        train(recipe, sets, out, start=start, workers=workers, on_step=show)
+    if leads:
+        ended = f", last loss {last['loss']:.6f}" if last else " (it was trained already)"
+        click.echo(f"weights: {out / 'weights.safetensors'}{ended}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,115 +1,233 @@
-"""The training loop: plain, resumable, one process.
-
-A run folder holds ``checkpoint.pt`` (everything needed to go on), ``weights.safetensors`` (the moving
-average of the weights, for use) and ``log.jsonl`` (a line per 50 steps).
-"""
+"""The training loop: plain, resumable, on one process or on several."""
 
 from __future__ import annotations
 
 import copy
-import dataclasses
-import io
-import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from measnet.checkpoint import save_checkpoint
-from measnet.errors import CheckpointError, MEASNetError, OutputError, UsageError, first_line
+from measnet.errors import MEASNetError, UsageError
 from measnet.network import MEASNet
-from measnet.train.data import DegradedCrops
+from measnet.network.pixel_experts import NoisyRouting
+from measnet.train.data.crops import Augmentation, TrainingCrops
+from measnet.train.data.mixture import mix
+from measnet.train.data.sets import ImageSet
+from measnet.train.journal import Journal
+from measnet.train.losses import TrainingStep
+from measnet.train.processes import Processes, per_sample_noise
 from measnet.train.recipe import Recipe
-from measnet.whole_file import write_whole
+from measnet.train.run_folder import RunFolder
 
 LOG_EVERY = 50  # steps
 
+Batch = tuple[Tensor, Tensor, Tensor]
+
 
 class TrainingError(MEASNetError):
-    """The loss left the numbers."""
+    """Training could not go on: the loss left the numbers, or memory ran out."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run starts from, beside its recipe. The run remembers it, and resumes with no other."""
+
+    weights: MEASNet | None = None
+    """Weights to go on from; ``None`` starts from random ones."""
+
+    teacher: MEASNet | None = None
+    """A larger network to learn from."""
+
+    origin: tuple[tuple[str, str], ...] = ()
+    """Where the two came from, in words."""
 
 
 def train(
     recipe: Recipe,
-    data: Path,
+    sets: Sequence[ImageSet],
     out: Path,
     *,
+    start: Start = Start(),
     workers: int = 1,
-    on_step: Callable[[int, dict[str, float]], None] = lambda step, figures: None,
+    on_step: Callable[[int, int, dict[str, float]], None] = lambda step, steps, figures: None,
 ) -> MEASNet:
-    """Runs ``recipe`` on the clean pictures in ``data``; goes on where a run in ``out`` stopped.
+    """Runs ``recipe`` on ``sets``; goes on where a run in ``out`` stopped.
 
-    Returns the moving average of the weights. ``on_step`` hears of every step: its number from 1 and its
-    figures (loss, l1, balance, seconds, share of the time spent waiting for data).
+    Returns the moving average of the weights. ``on_step`` hears of every step: its number from 1, how many
+    there are, and its figures (loss, l1, balance, seconds, share of the time spent waiting for data).
+
+    Under torchrun, every process runs this with the same arguments. Raises ``UsageError``, ``OutputError``
+    and ``TrainingError``.
     """
+    with Processes() as processes:
+        return _train(recipe, sets, out, start, workers, on_step, processes)
+
+
+def _train(
+    recipe: Recipe,
+    sets: Sequence[ImageSet],
+    out: Path,
+    start: Start,
+    workers: int,
+    on_step: Callable[[int, int, dict[str, float]], None],
+    processes: Processes,
+) -> MEASNet:
+    _check_start(recipe, start)
+    share = processes.part_of(recipe.batch)
+    device = processes.device
+    crops = _crops(recipe, sets)
+    steps, steps_of_epoch = _lengths(recipe, crops)
+    crops.samples = steps * recipe.batch
+
     torch.manual_seed(recipe.seed)
-    network = MEASNet(recipe.config).train()
+    network = MEASNet(recipe.config)
+    if start.weights is not None:
+        network.load_state_dict(start.weights.state_dict())
+    network.train()
+    network.recompute_blocks(recipe.recompute)
     average = copy.deepcopy(network).requires_grad_(False)
+    network, average = network.to(device), average.to(device)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )
-    crops = DegradedCrops(
-        data, recipe.tasks, crop=recipe.crop, samples=recipe.steps * recipe.batch, seed=recipe.seed
-    )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the run folder {out}: {error.strerror}") from None
-    done = _resume(out / "checkpoint.pt", recipe, network, average, optimizer)
-    batches = _batches(crops, recipe.batch, start=done, workers=workers)
-    for step in range(done + 1, recipe.steps + 1):
-        began = time.perf_counter()
-        degraded, clean = next(batches)
-        fed = time.perf_counter()
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(recipe, step)
-        figures = _update(recipe, network, optimizer, degraded, clean)
-        if not math.isfinite(figures["loss"]):
-            torch.save({"step": step, "degraded": degraded, "clean": clean}, out / "bad_batch.pt")
-            raise TrainingError(
-                f"the loss is {figures['loss']} at step {step}; the batch is saved in {out}/bad_batch.pt, "
-                "lower learning_rate or clip_norm and start again"
+    folder = RunFolder(out)
+    done = folder.resume(recipe, dict(start.origin), network, average, optimizer)
+    processes.join_norms(network)
+    teacher = None if start.teacher is None else start.teacher.to(device)
+    step_losses = processes.wrap(TrainingStep(network, recipe, teacher))
+    bf16 = _uses_bf16(recipe, device)
+    batches = _batches(crops, recipe.batch, processes, done=done, steps=steps, workers=workers)
+
+    with (
+        Journal(out, [draw.task for draw in crops.draws], done)
+        if processes.leads
+        else Journal.silent() as journal
+    ):
+        for step in range(done + 1, steps + 1):
+            began = time.perf_counter()
+            degraded, clean, draws = next(batches)
+            fed = time.perf_counter()
+            degraded, clean = degraded.to(device), clean.to(device)
+            rate = learning_rate(recipe, step, steps, steps_of_epoch)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            first = (step - 1) * recipe.batch + processes.rank * share
+            noisy = NoisyRouting(
+                draw=per_sample_noise(recipe.seed, first, share, device),
+                total=processes.total,
+                balance=recipe.balance,
             )
-        _move_average(average, network, recipe.ema_decay, step)
-        figures["seconds"] = time.perf_counter() - began
-        figures["data_wait"] = (fed - began) / figures["seconds"]
-        on_step(step, figures)
-        if step % LOG_EVERY == 0 or step == recipe.steps:
-            _log(out / "log.jsonl", {"step": step, **figures})
-        if step % recipe.save_every == 0 or step == recipe.steps:
-            _save(out, recipe, step, network, average, optimizer)
+            losses = _losses_and_gradients(step_losses, optimizer, degraded, clean, noisy, bf16)
+            figures = {
+                name: processes.mean(value).item() for name, value in losses.items() if value.ndim == 0
+            }
+            if not math.isfinite(figures["loss"]):
+                kept = folder.keep_batch(step, degraded, clean)
+                raise TrainingError(
+                    f"the loss is {figures['loss']} at step {step}; the batch is saved in {kept}, "
+                    "lower learning_rate or clip_norm and start again"
+                )
+            if recipe.clip_norm:
+                torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
+            optimizer.step()
+            _move_average(average, network, recipe.ema_decay, step)
+            journal.watch(degraded, losses, clean, draws)
+            figures["learning_rate"] = rate
+            figures["seconds"] = time.perf_counter() - began
+            figures["data_wait"] = (fed - began) / figures["seconds"]
+            on_step(step, steps, figures)
+            if processes.leads and (step % LOG_EVERY == 0 or step == steps):
+                folder.log(step, figures | journal.write(step, figures))
+            if processes.leads and (step % recipe.save_every == 0 or step == steps):
+                folder.save(recipe, dict(start.origin), step, network, average, optimizer)
     return average.eval()
 
 
-def learning_rate(recipe: Recipe, step: int) -> float:
-    """Linear warm-up, then a cosine down to a hundredth of the peak at the last step."""
+def learning_rate(recipe: Recipe, step: int, steps: int, steps_of_epoch: int) -> float:
+    """The rate of ``step`` (from 1), by the recipe's schedule."""
+    if recipe.schedule == "released":
+        # Lightning Bolts' LinearWarmupCosineAnnealingLR(warmup_epochs=15, max_epochs=180), per epoch.
+        epoch = (step - 1) // steps_of_epoch
+        if epoch < 15:
+            return recipe.learning_rate * epoch / 14
+        return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1, (epoch - 15) / 165)))
     if step <= recipe.warmup_steps:
         return recipe.learning_rate * step / recipe.warmup_steps
-    progress = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
+    progress = (step - recipe.warmup_steps) / max(1, steps - recipe.warmup_steps)
     cosine = 0.5 * (1 + math.cos(math.pi * progress))
     return recipe.learning_rate * (0.01 + 0.99 * cosine)
 
 
-def _update(
-    recipe: Recipe,
-    network: MEASNet,
+def _check_start(recipe: Recipe, start: Start) -> None:
+    if start.weights is not None and start.weights.config != recipe.config:
+        raise UsageError(
+            "the weights to start from are of another configuration than the recipe's network; "
+            "give weights of the same variant"
+        )
+    distills = bool(recipe.distill_output or recipe.distill_routing)
+    if distills and start.teacher is None:
+        raise UsageError("this recipe learns from a teacher: add --teacher WEIGHTS, or set distill_* to 0")
+    if start.teacher is not None and not distills:
+        raise UsageError("a teacher is given, but the recipe's distill_output and distill_routing are both 0")
+    if start.teacher is not None:
+        rule = start.teacher.config.size_rule
+        if rule.fit(recipe.crop, recipe.crop) != (recipe.crop, recipe.crop):
+            raise UsageError(
+                f"the teacher takes crops of at least {rule.minimum}, multiples of {rule.multiple}"
+            )
+
+
+def _crops(recipe: Recipe, sets: Sequence[ImageSet]) -> TrainingCrops:
+    epochs = recipe.epochs > 0
+    return TrainingCrops(
+        mix(sets, recipe.tasks, pairs_share=recipe.pairs_share, epochs=epochs),
+        crop=recipe.crop,
+        samples=0,
+        seed=recipe.seed,
+        epochs=epochs,
+        augmentation=Augmentation(recipe.turns, recipe.zoom, recipe.zoom_pairs, recipe.dim),
+    )
+
+
+def _lengths(recipe: Recipe, crops: TrainingCrops) -> tuple[int, int]:
+    """Steps of the run, and of an epoch (the last batch of an epoch may reach into the next)."""
+    if crops.order is None:
+        return recipe.steps, recipe.steps
+    return len(crops.order) * recipe.epochs // recipe.batch, -(-len(crops.order) // recipe.batch)
+
+
+def _uses_bf16(recipe: Recipe, device: torch.device) -> bool:
+    if recipe.precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return recipe.precision == "bf16"
+
+
+def _losses_and_gradients(
+    step: nn.Module,
     optimizer: torch.optim.Optimizer,
     degraded: Tensor,
     clean: Tensor,
-) -> dict[str, float]:
-    restored, balance = network.forward_training(degraded)
-    l1 = (restored - clean).abs().mean()  # eq. 11
-    loss = l1 + recipe.balance_weight * balance  # eq. 12
+    noisy: NoisyRouting,
+    bf16: bool,
+) -> dict[str, Tensor]:
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
-    optimizer.step()
-    return {"loss": loss.item(), "l1": l1.item(), "balance": balance.item()}
+    try:
+        losses: dict[str, Tensor] = step(degraded, clean, noisy, bf16)
+        losses["loss"].backward()
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+            raise TrainingError(
+                f"memory ran out on a batch of {len(degraded)} crops of {degraded.shape[-1]} pixels: "
+                "lower batch or crop in the recipe, or set recompute = true"
+            ) from error
+        raise
+    return losses
 
 
 def _move_average(average: MEASNet, network: MEASNet, decay: float, step: int) -> None:
@@ -120,67 +238,13 @@ def _move_average(average: MEASNet, network: MEASNet, decay: float, step: int) -
 
 
 def _batches(
-    crops: DegradedCrops, batch: int, *, start: int, workers: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    left = Subset(crops, range(start * batch, len(crops)))
-    # A generator of its own: the loader must not draw from the one that makes the routing noise.
+    crops: TrainingCrops, batch: int, processes: Processes, *, done: int, steps: int, workers: int
+) -> Iterator[Batch]:
+    """This process's part of every batch that is left."""
+    share = processes.part_of(batch)
+    starts = (step * batch + processes.rank * share for step in range(done, steps))
+    parts = (list(range(start, start + share)) for start in starts)
+    # A generator of its own: the loader must not draw from anybody else's.
     own = torch.Generator().manual_seed(0)
-    return iter(DataLoader(left, batch_size=batch, num_workers=workers, generator=own))
-
-
-def _save(
-    out: Path,
-    recipe: Recipe,
-    step: int,
-    network: MEASNet,
-    average: MEASNet,
-    optimizer: torch.optim.Optimizer,
-) -> None:
-    state = {
-        "recipe": dataclasses.asdict(recipe),
-        "step": step,
-        "network": network.state_dict(),
-        "average": average.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "random": torch.get_rng_state(),
-    }
-    content = io.BytesIO()
-    torch.save(state, content)
-    write_whole(out / "checkpoint.pt", content.getvalue())
-    save_checkpoint(average, out / "weights.safetensors", {"measnet.steps": str(step)})
-
-
-def _resume(
-    path: Path,
-    recipe: Recipe,
-    network: MEASNet,
-    average: MEASNet,
-    optimizer: torch.optim.Optimizer,
-) -> int:
-    """Takes up the run saved at ``path``; returns how many steps it had done, 0 if there is none."""
-    if not path.is_file():
-        return 0
-    try:
-        state: dict[str, Any] = torch.load(path, weights_only=True)
-        stored = state["recipe"]
-    except Exception as error:
-        raise CheckpointError(
-            f"cannot resume from {path}: {first_line(error)}; remove it to start over"
-        ) from None
-    ours = dataclasses.asdict(recipe)
-    changed = sorted(name for name in ours if ours[name] != stored.get(name))
-    if changed:
-        raise UsageError(
-            f"{path.parent} holds a run with other settings ({', '.join(changed)}); "
-            "give another --out folder, or the recipe it was started with"
-        )
-    network.load_state_dict(state["network"])
-    average.load_state_dict(state["average"])
-    optimizer.load_state_dict(state["optimizer"])
-    torch.set_rng_state(state["random"])
-    return int(state["step"])
-
-
-def _log(path: Path, line: dict[str, float]) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps({name: round(value, 6) for name, value in line.items()}) + "\n")
+    pinned = processes.device.type == "cuda"
+    return iter(DataLoader(crops, batch_sampler=parts, num_workers=workers, generator=own, pin_memory=pinned))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from measnet.config import VARIANTS, MEASNetConfig
 from measnet.errors import UsageError
+from measnet.network.pixel_experts import Balance
+from measnet.train.degradations import DEGRADATIONS
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -21,60 +24,138 @@ class Recipe:
     variant: str
     """A named variant of the network."""
 
-    steps: int
-    """Updates of the weights."""
+    network: dict[str, Any] = field(default_factory=dict)
+    """Entries of ``MEASNetConfig`` that differ from the variant (the rows of Table VI, say)."""
+
+    steps: int = 0
+    """Updates of the weights; or, in its place, ``epochs``."""
+
+    epochs: int = 0
+    """Passes over the data. One epoch holds each set as often as ``tasks`` says."""
 
     tasks: dict[str, float] = field(default_factory=lambda: {"denoise": 0.55, "derain": 0.45})
-    """Degradations and how often each is drawn."""
+    """With ``steps``: degradations and how often each is drawn. With ``epochs``: how often an epoch repeats
+    the pictures of each task. ``denoise15``, ``denoise25`` and ``denoise50`` are the published noise."""
+
+    pairs_share: float = 0.5
+    """With ``steps``: share of a task's samples that come from real pairs, where there are both."""
 
     batch: int = 8
-    """Crops per update."""
+    """Crops per update, over all processes."""
 
     crop: int = 128
     """Side of a crop, in pixels."""
 
+    turns: Literal[7, 8] = 8
+    """Flips and quarter turns of a crop; the released code's 7 leave out the untouched one."""
+
+    zoom: float = 0.0
+    """Share of synthetic samples whose picture is first made smaller, down to half."""
+
+    zoom_pairs: float = 0.0
+    """Share of samples from real pairs of haze and low light that are first made smaller, down to the whole
+    picture in a crop."""
+
+    dim: float = 0.0
+    """Real low-light pictures are darkened by a random share up to this one."""
+
     learning_rate: float = 8e-4
-    """Peak of the schedule: linear warm-up, then a cosine down to a hundredth."""
+    """Peak of the schedule."""
+
+    schedule: Literal["cosine", "released"] = "cosine"
+    """``cosine``: per step, a linear warm-up, then a cosine down to a hundredth at the end. ``released``: per
+    epoch, as the authors' code: warm-up over 15 epochs from 0, then a cosine to 0 at epoch 180 (training
+    stops at 150)."""
 
     warmup_steps: int = 300
     weight_decay: float = 1e-4
+    balance: Balance = "released"
+    """Form of the balance loss: the released code's, or eq. 6 as the ``paper`` prints it."""
+
     balance_weight: float = 1e-3
     """Weight of the balance loss (eq. 12; 1e-3 in the released code, 1e-4 in the paper)."""
 
+    distill_output: float = 0.0
+    """Weight of the L1 distance to the teacher's picture. Needs a teacher, as does the next."""
+
+    distill_routing: float = 0.0
+    """Weight of the distance between both networks' routing."""
+
     clip_norm: float = 1.0
-    """Largest norm of the gradient; longer ones are shortened to it."""
+    """Largest norm of the gradient; longer ones are shortened to it. 0 leaves them."""
 
     ema_decay: float = 0.999
-    """Of the moving average of the weights, which is what gets saved for use."""
+    """Of the moving average of the weights, which is what gets saved for use. 0 saves the weights
+    themselves."""
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """``auto`` is bf16 on GPUs that have it, fp32 elsewhere. Weights and losses stay fp32."""
+
+    recompute: bool = False
+    """Gradient checkpointing of transformer blocks: less memory, more time, the same gradients."""
 
     seed: int = 0
     save_every: int = 500
     """Steps between checkpoints."""
 
     def __post_init__(self) -> None:
-        problems = []
-        if self.variant not in VARIANTS:
-            problems.append(f"variant is {self.variant!r}, must be one of {sorted(VARIANTS)}")
-        else:
-            rule = self.config.size_rule
-            if rule.fit(self.crop, self.crop) != (self.crop, self.crop):
-                problems.append(
-                    f"crop is {self.crop}, must be at least {rule.minimum} and a multiple of {rule.multiple}"
-                )
-        if self.steps < 1 or self.save_every < 1:
-            problems.append("steps and save_every must be at least 1")
-        if self.batch < 2:
-            problems.append(f"batch is {self.batch}, must be at least 2 (FD normalises over the batch)")
+        problems = list(self._problems())
         if problems:
             raise UsageError("this recipe cannot run: " + "; ".join(problems))
 
+    def _problems(self) -> list[str]:
+        found = []
+        if self.variant not in VARIANTS:
+            return [f"variant is {self.variant!r}, must be one of {sorted(VARIANTS)}"]
+        try:
+            rule = self.config.size_rule
+        except UsageError as error:
+            return [str(error)]
+        if rule.fit(self.crop, self.crop) != (self.crop, self.crop):
+            found.append(
+                f"crop is {self.crop}, must be at least {rule.minimum} and a multiple of {rule.multiple}"
+            )
+        if (self.steps > 0) == (self.epochs > 0):
+            found.append("give steps or epochs, one of the two, at least 1")
+        if self.schedule == "released" and not self.epochs:
+            found.append("the released schedule counts epochs: give epochs in place of steps")
+        if self.save_every < 1:
+            found.append("save_every must be at least 1")
+        if self.batch < 2:
+            found.append(f"batch is {self.batch}, must be at least 2 (FD normalises over the batch)")
+        unknown = sorted(set(self.tasks) - set(DEGRADATIONS))
+        if unknown or not self.tasks:
+            found.append(f"unknown tasks {unknown}; there are {sorted(DEGRADATIONS)}")
+        elif min(self.tasks.values()) <= 0:
+            found.append("every task needs a weight above 0; leave out what is not wanted")
+        for name, allowed in (
+            ("turns", (7, 8)),
+            ("schedule", ("cosine", "released")),
+            ("balance", ("released", "paper")),
+            ("precision", ("auto", "fp32", "bf16")),
+        ):
+            if getattr(self, name) not in allowed:
+                found.append(f"{name} is {getattr(self, name)!r}, must be one of {list(allowed)}")
+        for name in ("pairs_share", "zoom", "zoom_pairs", "dim", "ema_decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                found.append(f"{name} is {getattr(self, name)}, must be within 0 and 1")
+        for name in ("learning_rate", "weight_decay", "balance_weight", "clip_norm"):
+            if getattr(self, name) < 0:
+                found.append(f"{name} is {getattr(self, name)}, must not be negative")
+        return found
+
     @property
     def config(self) -> MEASNetConfig:
-        return VARIANTS[self.variant]
+        variant = VARIANTS[self.variant]
+        return MEASNetConfig.from_dict({**dataclasses.asdict(variant), **self.network})
 
 
-def read_recipe(name: str) -> Recipe:
-    """A recipe of ours by name, or any TOML file. Raises ``UsageError`` with every unknown entry."""
+def read_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
+    """A recipe of ours by name, or any TOML file; ``changes`` are lines of TOML (``batch=4``) that go over
+    it.
+
+    Raises ``UsageError`` with every unknown entry.
+    """
     path = Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
     if not path.is_file():
         ours = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
@@ -83,9 +164,34 @@ def read_recipe(name: str) -> Recipe:
         stored: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not a recipe: {error}") from None
-    known = {entry.name for entry in dataclasses.fields(Recipe)}
-    unknown = sorted(set(stored) - known)
-    absent = sorted({"variant", "steps"} - set(stored))
-    if unknown or absent:
-        raise UsageError(f"{path}: unknown entries {unknown}, missing entries {absent}")
+    for change in changes:
+        stored |= _change(change)
+    known = {entry.name: entry for entry in dataclasses.fields(Recipe)}
+    unknown = sorted(set(stored) - set(known))
+    if unknown or "variant" not in stored:
+        missing = "" if "variant" in stored else "; variant is missing"
+        raise UsageError(f"{path}: unknown entries {unknown}{missing}")
+    wrong = [name for name, value in stored.items() if not _same_kind(known[name], value)]
+    if wrong:
+        raise UsageError(f"{path}: these entries are not of the right kind: {', '.join(wrong)}")
     return Recipe(**stored)
+
+
+def _change(text: str) -> dict[str, Any]:
+    name, equals, value = text.partition("=")
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        if not equals or not name.strip().isidentifier():
+            raise UsageError(f"--set {text}: write ENTRY=VALUE, as in --set batch=4") from None
+        return {name.strip(): value.strip()}  # a word without its quotation marks
+
+
+def _same_kind(entry: dataclasses.Field[Any], value: Any) -> bool:
+    if entry.default is dataclasses.MISSING:
+        return isinstance(value, dict if entry.name in ("network", "tasks") else str)
+    if isinstance(entry.default, bool) or isinstance(value, bool):
+        return isinstance(entry.default, bool) and isinstance(value, bool)
+    if isinstance(entry.default, float):
+        return isinstance(value, int | float)
+    return isinstance(value, type(entry.default))

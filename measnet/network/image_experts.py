@@ -23,6 +23,9 @@ class ImageRouting(NamedTuple):
     gates: Tensor
     """B K: their weights, taken from a softmax over all N experts and not renormalised."""
 
+    demand: Tensor
+    """B N: that softmax."""
+
 
 class ImageExpert(nn.Module):
     """One expert: features and context, each narrowed to R channels, multiplied and widened again."""
@@ -61,9 +64,9 @@ class ImageExpertLayer(nn.Module):
 
 def choose_experts(features: Tensor, scores: nn.Module, top_k: int) -> ImageRouting:
     """The K best experts of each image, from the mean of its features (B C H W)."""
-    weights = scores(features.mean(dim=(2, 3))).softmax(dim=1)  # B N
-    gates, experts = weights.topk(top_k, dim=1)  # B K
-    return ImageRouting(experts, gates)
+    demand = scores(features.mean(dim=(2, 3))).softmax(dim=1)  # B N
+    gates, experts = demand.topk(top_k, dim=1)  # B K
+    return ImageRouting(experts, gates, demand)
 
 
 class ImageExpertBlock(nn.Module):

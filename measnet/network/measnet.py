@@ -16,9 +16,9 @@ from measnet.metrics import Choices
 from measnet.network.fd_mee import FDMEE
 from measnet.network.frequency_block import FrequencyBlock
 from measnet.network.image_experts import ImageRouting
-from measnet.network.pixel_experts import PixelExperts, PixelRouting
+from measnet.network.pixel_experts import NoisyRouting, PixelExperts, PixelRouting
 from measnet.network.prompt import PromptFusion, PromptGenerator
-from measnet.network.transformer import TransformerBlock
+from measnet.network.transformer import TransformerBlock, TransformerBlocks
 
 NO_EXPERT = 255
 
@@ -63,6 +63,22 @@ class Restoration(NamedTuple):
             None if pixel is None else pixel.cpu().numpy(),
             None if image is None else image.cpu().numpy(),
         )
+
+
+class TrainingPass(NamedTuple):
+    """What a training step needs of one pass."""
+
+    restored: Tensor
+    """B 3 H W, about 0 to 1, not clipped."""
+
+    balance: Tensor
+    """The balance loss, summed over MESE modules (a scalar)."""
+
+    pixel_demand: Tensor | None
+    """B N h w: how much each pixel calls for each expert at level 1; sums to 1. None without MESE."""
+
+    image_demands: list[Tensor]
+    """B N each: how much each image calls for each expert, per FD-MEE branch; sums to 1."""
 
 
 class MEASNet(nn.Module):
@@ -130,29 +146,39 @@ class MEASNet(nn.Module):
         restored, image_routings = self._decode(image, e1, e2, e3)
         return Restoration(restored, q, routing, image_routings)
 
-    def forward_training(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """As ``forward`` with noisy routing; also the balance loss summed over MESE modules (a scalar).
+    def forward_training(self, image: Tensor, noisy: NoisyRouting = NoisyRouting()) -> TrainingPass:  # noqa: B008
+        """As ``forward`` with noisy routing, and what the losses need.
 
         The MESE modules of levels 2 and 3 act here only: nothing but the balance loss uses them.
         """
         _, prompt = self._prompt(image)
         x = self._embed(image)  # B C h w
-        balance = x.new_zeros(())
+        balance, demand = x.new_zeros(()), None
         if self.pixel_experts1 is not None:
-            x, balance = self.pixel_experts1.forward_training(x, prompt)
+            x, balance, demand = self.pixel_experts1.forward_training(x, prompt, noisy)
         elif self.prompt_fusion is not None:
             x = self.prompt_fusion(x, prompt)
         e1 = self.encoder1(x)
         x2 = self.down1(e1)
         if self.pixel_experts2 is not None:
-            balance = balance + self.pixel_experts2.forward_training(x2, prompt)[1]
+            balance = balance + self.pixel_experts2.forward_training(x2, prompt, noisy)[1]
         e2 = self.encoder2(x2)
         x3 = self.down2(e2)
         if self.pixel_experts3 is not None:
-            balance = balance + self.pixel_experts3.forward_training(x3, prompt)[1]
+            balance = balance + self.pixel_experts3.forward_training(x3, prompt, noisy)[1]
         e3 = self.encoder3(x3)
-        restored, _ = self._decode(image, e1, e2, e3)
-        return restored, balance
+        restored, routings = self._decode(image, e1, e2, e3)
+        return TrainingPass(restored, balance, demand, [routing.demand for routing in routings])
+
+    def recompute_blocks(self, recompute: bool = True) -> None:
+        """Whether training keeps what happens inside transformer blocks, or computes it again when going
+        back.
+
+        Recomputing takes less memory and more time; the gradients are the same.
+        """
+        for blocks in self.modules():
+            if isinstance(blocks, TransformerBlocks):
+                blocks.recompute = recompute
 
     def _prompt(self, image: Tensor) -> tuple[Tensor | None, Tensor | None]:
         if self.prompt is None:
@@ -217,11 +243,13 @@ class Upsample(nn.Module):
         return F.pixel_shuffle(self.widen(x), 2)
 
 
-def _blocks(config: MEASNetConfig, *, level: int, count: int, channels: int | None = None) -> nn.Sequential:
+def _blocks(
+    config: MEASNetConfig, *, level: int, count: int, channels: int | None = None
+) -> TransformerBlocks:
     channels = channels or config.channels(level)
     heads = config.heads[level - 1]
     hidden = config.hidden(channels)
-    return nn.Sequential(*(TransformerBlock(channels, heads, hidden) for _ in range(count)))
+    return TransformerBlocks(*(TransformerBlock(channels, heads, hidden) for _ in range(count)))
 
 
 def _pixel_experts(config: MEASNetConfig, level: int) -> PixelExperts | None:

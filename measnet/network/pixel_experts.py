@@ -6,7 +6,8 @@ Shapes: B batch, C channels, H W size, P = B*H*W pixels, N experts, K chosen, M 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,22 @@ class PixelRouting(NamedTuple):
 
     log_gates: Tensor
     """B K H W: logarithm of the weight of each chosen expert; weights of a pixel sum to 1."""
+
+
+Balance = Literal["released", "paper"]
+
+
+class NoisyRouting(NamedTuple):
+    """How routing behaves while the network learns."""
+
+    draw: Callable[[Tensor], Tensor] = torch.randn_like
+    """Standard normal noise in the shape of the scores, B N H W."""
+
+    total: Callable[[Tensor], Tensor] = lambda amounts: amounts
+    """Sums amounts over all processes that share a batch; one process has them all."""
+
+    balance: Balance = "released"
+    """The released code's balance loss, or eq. 6 as the paper prints it."""
 
 
 class PixelExpert(nn.Module):
@@ -98,14 +115,23 @@ class PixelExperts(nn.Module):
         routing = self.router.choose(self.router(x, prompt))
         return x + self.join(x, routing), routing
 
-    def forward_training(self, x: Tensor, prompt: Tensor | None) -> tuple[Tensor, Tensor]:
-        """As ``forward`` with noisy routing; returns the features and the balance loss (a scalar)."""
+    def forward_training(
+        self, x: Tensor, prompt: Tensor | None, noisy: NoisyRouting
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As ``forward`` with noisy routing.
+
+        Returns the features, the balance loss (a scalar) and what the router thinks of every expert
+        (B N H W, a softmax without the noise).
+        """
         scores = self.router(x, prompt)  # B N H W
         scale = self.router.noise_scale(x, prompt)  # B N H W
-        noisy = scores + torch.randn_like(scores) * scale
-        routing = self.router.choose(noisy)
+        noisy_scores = scores + noisy.draw(scores) * scale
+        routing = self.router.choose(noisy_scores)
         out = x + self.join(x, routing)
-        return out, balance_loss(scores, noisy, scale, routing)
+        demand = scores.softmax(dim=1)  # W_i of eq. 2
+        if noisy.balance == "paper":
+            return out, balance_loss_of_the_paper(demand, routing), demand
+        return out, balance_loss(scores, noisy_scores, scale, routing, noisy.total), demand
 
     def join(self, x: Tensor, routing: PixelRouting) -> Tensor:
         """The chosen experts' joint answer, B C H W.
@@ -134,7 +160,13 @@ class PixelExperts(nn.Module):
         return joint.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
-def balance_loss(scores: Tensor, noisy: Tensor, scale: Tensor, routing: PixelRouting) -> Tensor:
+def balance_loss(
+    scores: Tensor,
+    noisy: Tensor,
+    scale: Tensor,
+    routing: PixelRouting,
+    total: Callable[[Tensor], Tensor] = lambda amounts: amounts,
+) -> Tensor:
     """How unevenly the experts are used (eqs. 4-6, in the released code's form; a scalar).
 
     The importance of an expert is the sum of its weights (eq. 4). Its load is the number of pixels
@@ -149,7 +181,20 @@ def balance_loss(scores: Tensor, noisy: Tensor, scale: Tensor, routing: PixelRou
     bar_if_chosen, bar_if_not = best[:, top_k:], best[:, top_k - 1 : top_k]  # B 1 H W
     bar = torch.where(noisy > bar_if_chosen, bar_if_chosen, bar_if_not)  # B N H W
     load = torch.special.ndtr((scores - bar) / scale).sum(dim=(0, 2, 3))  # N
-    return squared_variation(importance) + squared_variation(load)
+    return squared_variation(total(importance)) + squared_variation(total(load))
+
+
+def balance_loss_of_the_paper(demand: Tensor, routing: PixelRouting) -> Tensor:
+    """Eqs. 4-6 as printed, a mean over the images of the batch (a scalar).
+
+    S sums the whole softmax (``demand``, B N H W), not only the chosen experts' part. The counts of eq. 5
+    pass no gradient: they can only report. Each term is a standard deviation over a squared mean.
+    """
+    chosen = torch.zeros_like(demand).scatter(1, routing.experts, 1.0)  # B N H W
+    loss = demand.new_zeros(())
+    for amounts in (demand.sum(dim=(2, 3)), chosen.sum(dim=(2, 3))):  # eq. 4, eq. 5: B N
+        loss = loss + (amounts.std(dim=1) / (amounts.mean(dim=1) ** 2 + 1e-10)).mean()
+    return loss
 
 
 def squared_variation(amounts: Tensor) -> Tensor:

@@ -34,6 +34,16 @@ def test_all_three_formats_give_the_same_network(
         assert again.config == lightning.config, name
 
 
+def test_the_same_network_is_always_the_same_file(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = MEASNet(VARIANTS["nano"])
+    facts = {f"measnet.fact{index}": str(index) for index in range(8)}
+    for name in ("a", "b"):
+        save_checkpoint(network, tmp_path / f"{name}.safetensors", facts)
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    assert weights_sha256(load_checkpoint(tmp_path / "a.safetensors")) == weights_sha256(network)
+
+
 @pytest.mark.parametrize("kind", ["tiny", "base"])
 def test_names_map_one_to_one_onto_the_network(kind: str) -> None:
     used = [name for name in golden_shapes(kind) if not is_stored_but_unused(name)]

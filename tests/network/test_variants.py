@@ -58,9 +58,9 @@ def test_a_switch_trains_and_exports_to_the_same_result(switches: dict[str, obje
     height, width = config.size_rule.fit(64, 100)
     images = torch.rand(2, 3, height, width)
 
-    restored, balance = network.forward_training(images)
-    ((restored - images).abs().mean() + 1e-3 * balance).backward()
-    assert (balance > 0) == config.mese
+    done = network.forward_training(images)
+    ((done.restored - images).abs().mean() + 1e-3 * done.balance).backward()
+    assert (done.balance > 0) == config.mese
 
     network.eval()
     with torch.inference_mode():

@@ -1,0 +1,94 @@
+"""Two processes that share a batch train as one process does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from measnet.checkpoint import load_checkpoint
+from measnet.train.processes import SampleNoise, per_sample_noise
+
+RECIPE = """
+variant = "nano"
+network = { width = 8, blocks = [1, 1, 1, 1], image_experts = [0, 0, 3] }
+steps = 4
+batch = 4
+warmup_steps = 1
+save_every = 2
+tasks = { denoise = 1, lowlight = 1 }
+"""
+
+
+def test_two_processes_have_the_losses_and_the_weights_of_one(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    # Every step's figures, not every fiftieth's.
+    script = (
+        "import sys\n"
+        "import measnet.train.loop as loop\n"
+        "loop.LOG_EVERY = 1\n"
+        "from measnet.train.cli import main\n"
+        "main(sys.argv[1:])\n"
+    )
+    (tmp_path / "run.py").write_text(script)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for name, starter in (("one", [sys.executable]), ("two", torchrun)):
+        arguments = [str(tmp_path / "recipe.toml"), "--data", str(pictures), "--out", str(tmp_path / name)]
+        command = [*starter, str(tmp_path / "run.py"), *arguments, "--workers", "0"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    logs = {
+        name: [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    }
+    assert [line["step"] for line in logs["two"]] == [1, 2, 3, 4]
+    for one, two in zip(logs["one"], logs["two"], strict=True):
+        for figure in ("loss", "l1", "balance"):
+            assert two[figure] == pytest.approx(one[figure], abs=2e-6, rel=1e-4), (one["step"], figure)
+    weights = [load_checkpoint(tmp_path / name / "weights.safetensors").state_dict() for name in logs]
+    for name, tensor in weights[0].items():
+        # Adam's first steps have one size whatever the gradient's, so its sign decides where that is near 0.
+        assert (tensor - weights[1][name]).abs().float().mean() < 2e-5, name
+
+
+def test_processes_that_share_a_run_wait_for_the_one_that_prepares_its_pictures(tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    arguments = ["smoke", "--out", str(tmp_path / "run"), "--workers", "0", "--set", "steps=1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    narrow = ["--set", "network={width=8, blocks=[1, 1, 1, 1], image_experts=[0, 0, 3]}"]
+    command = [*torchrun, "-m", "measnet.train", *arguments, *narrow]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    assert len(list((tmp_path / "run" / "made-up").glob("*.png"))) == 12
+    assert not list((tmp_path / "run").rglob("*.part")) and not list((tmp_path / "run").glob(".writable*"))
+
+
+def test_a_batch_that_cannot_be_split_is_refused(pictures: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "WORLD_SIZE": "3", "RANK": "0"}
+    script = (
+        "from measnet.train.processes import Processes\n"
+        "from measnet.errors import UsageError\n"
+        "try:\n    Processes().part_of(8)\n"
+        "except UsageError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert "a batch of 8 cannot be split over 3 processes" in done.stdout, done.stderr
+
+
+def test_noise_depends_on_the_sample_and_not_on_its_batch() -> None:
+    cpu = torch.device("cpu")
+    like = torch.zeros(4, 3, 5, 5)
+    whole = per_sample_noise(7, 100, 4, cpu)
+    first, second = whole(like), whole(like)
+    part = per_sample_noise(7, 102, 2, cpu)
+    assert torch.equal(part(like[:2]), first[2:]) and torch.equal(part(like[:2]), second[2:])
+    assert not torch.equal(first[0], first[1]) and not torch.equal(first, second)
+    many = SampleNoise(list(range(64)), cpu)(torch.zeros(64, 1, 32, 32))
+    assert abs(many.mean()) < 0.01 and abs(many.std() - 1) < 0.01

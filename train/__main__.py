@@ -1,0 +1,5 @@
+"""``python -m measnet.train``: what torchrun starts."""
+
+from measnet.train.cli import main
+
+main()

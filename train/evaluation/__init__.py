@@ -1,0 +1,1 @@
+"""What a model is worth: restored pictures held against the true ones, the published way and the user's."""

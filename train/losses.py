@@ -1,0 +1,79 @@
+"""What training minimises: eqs. 11 and 12, and what a larger network teaches a smaller one."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from measnet.network import MEASNet
+from measnet.network.measnet import TrainingPass
+from measnet.network.pixel_experts import NoisyRouting
+from measnet.train.recipe import Recipe
+
+RELATED_SIDE = 16  # pixel routing is compared on a grid of this many pixels a side
+
+
+class TrainingStep(nn.Module):
+    """A batch in, its losses out. One module, so that PyTorch's distributed engine sees one forward pass."""
+
+    def __init__(self, network: MEASNet, recipe: Recipe, teacher: MEASNet | None) -> None:
+        super().__init__()
+        self.network = network
+        self.recipe = recipe
+        # In a list, so that the teacher is no part of what is trained or saved.
+        self._teacher = [] if teacher is None else [teacher.eval().requires_grad_(False)]
+
+    def forward(self, degraded: Tensor, clean: Tensor, noisy: NoisyRouting, bf16: bool) -> dict[str, Tensor]:
+        """Two batches, each B 3 H W, 0 to 1.
+
+        Returns scalars: ``loss``, ``l1`` and ``balance``, with a teacher ``output`` and ``routing``; also
+        ``restored`` (B 3 H W, without gradient) and ``demand`` (N: each expert's share of the pixels at level
+        1).
+        """
+        with torch.autocast(degraded.device.type, torch.bfloat16, enabled=bf16):
+            done = self.network.forward_training(degraded, noisy)
+        restored = done.restored.float()
+        l1 = (restored - clean).abs().mean()  # eq. 11
+        losses = {"l1": l1, "balance": done.balance.float()}
+        loss = l1 + self.recipe.balance_weight * losses["balance"]  # eq. 12
+        for teacher in self._teacher:
+            with torch.no_grad(), torch.autocast(degraded.device.type, torch.bfloat16, enabled=bf16):
+                taught = teacher.forward_training(degraded, NoisyRouting(draw=torch.zeros_like))
+            losses["output"] = (restored - taught.restored.float()).abs().mean()
+            losses["routing"] = routing_distance(done, taught)
+            loss = loss + self.recipe.distill_output * losses["output"]
+            loss = loss + self.recipe.distill_routing * losses["routing"]
+        losses["loss"] = loss
+        losses["restored"] = restored.detach()
+        if done.pixel_demand is not None:
+            losses["demand"] = done.pixel_demand.detach().float().mean(dim=(0, 2, 3))
+        return losses
+
+
+def routing_distance(student: TrainingPass, teacher: TrainingPass) -> Tensor:
+    """How differently two networks route the same batch (a scalar; 0 where either has no router).
+
+    The experts of two networks have no order in common, and need not be as many. So it is their relations
+    that are compared (after Park et al., "Relational Knowledge Distillation", 2019): how alike the demand of
+    any two pixels is on either side, and of any two images.
+    """
+    distance = student.restored.new_zeros((), dtype=torch.float32)
+    if student.pixel_demand is not None and teacher.pixel_demand is not None:
+        ours, theirs = (_pixel_relations(d.float()) for d in (student.pixel_demand, teacher.pixel_demand))
+        distance = distance + (ours - theirs).abs().mean()
+    if student.image_demands and teacher.image_demands:
+        ours, theirs = (_image_relations(side.image_demands) for side in (student, teacher))
+        distance = distance + (ours - theirs).abs().mean()
+    return distance
+
+
+def _pixel_relations(demand: Tensor) -> Tensor:
+    """B N h w -> B P P: how alike the demands of the P pixels of a grid are."""
+    rows = F.adaptive_avg_pool2d(demand, RELATED_SIDE).flatten(2)  # B N P
+    return rows.transpose(1, 2) @ rows
+
+
+def _image_relations(demands: list[Tensor]) -> Tensor:
+    """B N per branch -> B B: how alike the demands of two images are, a mean over the branches."""
+    return torch.stack([demand.float() @ demand.float().t() for demand in demands]).mean(dim=0)
