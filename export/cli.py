@@ -1,31 +1,48 @@
-"""``measnet-export``: checkpoint in, exact ONNX graph out."""
+"""``measnet-export``: checkpoint in, ONNX graph out; or an ONNX graph in, what is wrong with it out."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from measnet.command_line import run_command
+from measnet.export.engine_options import EngineWish, engine_options, hint, manage_cache
 
 if TYPE_CHECKING:
+    from measnet.export.precision import Precision
     from measnet.network import MEASNet
 
 
 @click.command(
     epilog="""\b
 Examples:
-  measnet-export --dynamic                               the bundled nano, for any size
+  measnet-export --dynamic                               the bundled nano, float32, for any size
+  measnet-export --fp16                                  the same with FP16 tensors, and a report
   measnet-export --checkpoint best.ckpt --shape 1080x1920
   measnet-export --checkpoint best.ckpt --shape 520x640 --shape 360x640 -o graphs/
+  measnet-export --check any.onnx                        will TensorRT take it?
+  measnet-export --fp16 --engine tensorrt-rtx --gpu sm89 an engine for RTX 40 cards, no GPU needed
+  measnet-export --graph nano.onnx --engine tensorrt     an engine for this machine's GPU
 
-Sizes are HEIGHTxWIDTH of the frames. A graph takes any batch, and says in its metadata what it is."""
+Sizes are HEIGHTxWIDTH of the frames. A graph takes any batch, and says in its metadata what it is.
+
+\b
+Exit status: 0 done, 1 failed on the way or --check found an error, 2 an option or a file is wrong."""
 )
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="A .ckpt, state dict or .safetensors.")
 @click.option("--model", default="nano", show_default=True, help="Bundled weights, without --checkpoint.")
 @click.option("--shape", "shapes", multiple=True, metavar="HxW", help="Frame size; may be repeated.")
-@click.option("--dynamic", is_flag=True, help="One graph for every size.")
+@click.option(
+    "--dynamic",
+    is_flag=False,
+    flag_value="any",
+    metavar="[MIN:OPT:MAX]",
+    help="One graph for every size, engines for these; what is done without --shape.",
+)
+@click.option("--fp16", is_flag=True, help="FP16 tensors, float32 where it matters; writes a report.")
+@click.option("--bf16", is_flag=True, help="The same with BF16, for GPUs from compute capability 8.0 on.")
 @click.option(
     "-o",
     "--output",
@@ -34,46 +51,61 @@ Sizes are HEIGHTxWIDTH of the frames. A graph takes any batch, and says in its m
     help="Folder for the graphs, or the name of a single .onnx file.  [default: this folder]",
 )
 @click.option(
-    "--check/--no-check",
+    "--verify/--no-verify",
     default=True,
     show_default=True,
-    help="Hold the graph against the network in ONNX Runtime.",
+    help="Run the graph and hold it against the network.",
 )
+@click.option(
+    "--frames",
+    metavar="PATH",
+    help="Video, picture or folder to verify on.  [default: the sample clip, or made-up pictures]",
+)
+@click.option(
+    "--check", "checked", metavar="FILE", type=click.Path(path_type=Path), help="Look for faults in any ONNX."
+)
+@click.option(
+    "--json", "json_file", metavar="FILE", type=click.Path(path_type=Path), help="With --check: as JSON."
+)
+@engine_options
 @click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
 @click.version_option(package_name="measnet")
-def main(
-    checkpoint: Path | None,
-    model: str,
-    shapes: tuple[str, ...],
-    dynamic: bool,
-    output: Path,
-    check: bool,
-    debug: bool,
-) -> None:
-    """Write the exact float32 ONNX graph of a MEASNet, for one size or for any."""
+def main(debug: bool, **options: Any) -> None:
+    """Write the ONNX graph of a MEASNet, for one size or for any, or check an ONNX graph."""
     run_command(
-        lambda: _export_all(checkpoint, model, shapes, dynamic, output, check),
+        lambda: _run(options),
         debug=debug,
-        interrupted="stopped; no graph was left half-written",
+        interrupted="stopped; no graph and no engine was left half-written",
     )
 
 
-def _export_all(
-    checkpoint: Path | None,
-    model: str,
-    shapes: tuple[str, ...],
-    dynamic: bool,
-    output: Path,
-    check: bool,
-) -> None:
+def _run(options: dict[str, Any]) -> None:
+    if options["checked"]:
+        _check(options)
+    elif options["cache_list"] or options["cache_clear"]:
+        manage_cache(options)
+    elif options["graphs"]:
+        EngineWish(options).build(list(options["graphs"]), _folder(options["output"]))
+    else:
+        _export_all(options)
+
+
+def _export_all(options: dict[str, Any]) -> None:
     from measnet.errors import MissingPackageError, UsageError
 
-    sizes = [_parse_size(shape) for shape in shapes]
-    wanted: list[tuple[int, int] | None] = [*sizes, *([None] if dynamic else [])]
-    if not wanted:
-        raise UsageError("say which size to export: --shape HEIGHTxWIDTH, or --dynamic for any")
-    if output.suffix == ".onnx" and len(wanted) > 1:
-        raise UsageError(f"{len(wanted)} graphs cannot share the name {output}; give -o a folder")
+    sizes = [_parse_size(shape) for shape in options["shapes"]]
+    any_size = options["dynamic"] is not None or not sizes
+    if options["dynamic"] not in (None, "any"):
+        options["profiles"] = (options["dynamic"], *options["profiles"])
+    wanted: list[tuple[int, int] | None] = [*sizes, *([None] if any_size else [])]
+    precisions: list[Precision | None] = [name for name in ("fp16", "bf16") if options[name]] or [None]
+    output: Path = options["output"]
+    if options["json_file"]:
+        raise UsageError("--json goes with --check; a report is written beside every 16-bit graph")
+    if output.suffix == ".onnx" and len(wanted) * len(precisions) > 1:
+        raise UsageError(
+            f"{len(wanted) * len(precisions)} graphs cannot share the name {output}; give -o a folder"
+        )
     try:
         # Imported to find out whether they are there, before any work.
         import onnx  # noqa: F401 - only that
@@ -86,38 +118,56 @@ def _export_all(
     from measnet.config import variant_name
     from measnet.weights import bundled
 
-    source = checkpoint or bundled(model, ".safetensors")
+    engines = EngineWish(options)
+    graphs = []
+    checkpoint: Path | None = options["checkpoint"]
+    source = checkpoint or bundled(options["model"], ".safetensors")
     network = load_checkpoint(source)
     name = variant_name(network.config) if checkpoint is None else source.stem
     for size in wanted:
         suffix = "dynamic" if size is None else f"{size[0]}x{size[1]}"
-        path = output if output.suffix == ".onnx" else output / f"{name}-{suffix}.onnx"
-        _export_one(network, path, size, check)
+        for precision in precisions:
+            ending = f".{precision}.onnx" if precision else ".onnx"
+            path = output if output.suffix == ".onnx" else output / f"{name}-{suffix}{ending}"
+            if precision is None:
+                _export_exact(network, path, size, options)
+            else:
+                _export_typed(network, path, size, precision, options)
+            graphs.append(path)
+    engines.build(graphs, _folder(output))
+    if not engines.targets:
+        click.echo(hint(graphs[-1]))
 
 
-def _export_one(network: MEASNet, path: Path, size: tuple[int, int] | None, check: bool) -> None:
+def _folder(output: Path) -> Path:
+    """Where engines go: beside a graph that was given a name."""
+    return output.parent if output.suffix == ".onnx" else output
+
+
+def _export_exact(
+    network: MEASNet, path: Path, size: tuple[int, int] | None, options: dict[str, Any]
+) -> None:
     from rich.console import Console
 
     from measnet.errors import ParityError
     from measnet.export.graph import export_graph
-    from measnet.export.parity import graph_parity, sample_pictures
+    from measnet.export.parity import graph_parity
+    from measnet.export.pictures import real_pictures
     from measnet.metrics import FP32_TOLERANCE
 
     with Console(stderr=True).status(f"writing {path}"):
         description = export_graph(network, path, size=size)
     taken = description.static_size
-    takes = "any size" if taken is None else f"{taken[0]}x{taken[1]} pixels"
-    if taken is not None and taken != size:
-        takes += f" (frames of {size[0]}x{size[1]} are padded by reflection)" if size else ""
-    click.echo(f"{path}: {description.variant}, {takes}, {path.stat().st_size / 1e6:.1f} MB")
-    if not check:
+    click.echo(f"{path}: {description.variant}, {_takes(taken, size)}, {path.stat().st_size / 1e6:.1f} MB")
+    if not options["verify"]:
         return
     height, width = taken or description.fit(256, 320)
     with Console(stderr=True).status("holding it against the network"):
-        parity = graph_parity(path, network, sample_pictures(2, height, width))
+        pictures, which = real_pictures(options["frames"], 2, height, width)
+        parity = graph_parity(path, network, pictures)
     click.echo(
-        f"  parity with PyTorch on {height}x{width}: PSNR {parity.psnr_db:.1f} dB, largest difference "
-        f"{parity.largest_difference:.2g}, experts agree on {parity.experts_agree:.4%} of pixels"
+        f"  parity with PyTorch on {height}x{width} ({which}): PSNR {parity.psnr_db:.1f} dB, largest "
+        f"difference {parity.largest_difference:.2g}, experts agree on {parity.experts_agree:.4%} of pixels"
     )
     breaches = parity.breaches(FP32_TOLERANCE)
     if breaches:
@@ -125,6 +175,74 @@ def _export_one(network: MEASNet, path: Path, size: tuple[int, int] | None, chec
         raise ParityError(
             f"{path} was removed, it does not compute what the network does: {'; '.join(breaches)}"
         )
+
+
+def _export_typed(
+    network: MEASNet,
+    path: Path,
+    size: tuple[int, int] | None,
+    precision: Precision,
+    options: dict[str, Any],
+) -> None:
+    from rich.console import Console
+
+    from measnet.errors import ParityError
+    from measnet.export import report
+    from measnet.export.graph import write_graph
+    from measnet.export.pictures import real_pictures
+    from measnet.export.typed import measure, typed_network
+
+    rule = network.config.size_rule
+    measured = None
+    with Console(stderr=True).status(f"writing {path}"):
+        pictures, which = None, ""
+        if options["verify"]:
+            height, width = rule.fit(*(size or (256, 320)))
+            pictures, which = real_pictures(options["frames"], 2, height, width)
+        typed, description, bytes_before = typed_network(network, size, precision, pictures=pictures)
+        if pictures is not None:
+            measured = measure(typed, network, pictures, which)
+    if measured is not None and measured.breaches:
+        raise ParityError(
+            f"{path} was not written, {precision.upper()} loses too much of this network: "
+            f"{'; '.join(measured.breaches)}; --no-verify writes it all the same"
+        )
+    write_graph(path, typed.model)
+    sizes = {"graph": path.stat().st_size, "float32": bytes_before}
+    json_file = path.with_suffix(".json")
+    report.write_report(json_file, typed, description, sizes, measured)
+    takes = _takes(description.static_size, size)
+    click.echo(f"{path}: {description.variant}, {takes}, {precision.upper()}")
+    for line in report.lines(typed, bytes_before, sizes["graph"], measured):
+        click.echo(line)
+    click.echo(f"  report: {json_file}")
+
+
+def _takes(taken: tuple[int, int] | None, size: tuple[int, int] | None) -> str:
+    if taken is None or size is None:
+        return "any size"
+    padded = f" (frames of {size[0]}x{size[1]} are padded by reflection)" if taken != size else ""
+    return f"{taken[0]}x{taken[1]} pixels{padded}"
+
+
+def _check(options: dict[str, Any]) -> None:
+    import sys
+
+    from measnet.errors import MissingPackageError
+
+    try:
+        import onnx  # noqa: F401 - only to find out whether it is there
+    except ModuleNotFoundError:
+        raise MissingPackageError("checking a graph", "onnx", "export") from None
+    from measnet.export.check import check_file, lines, write_findings
+
+    findings = check_file(options["checked"])
+    for line in lines(options["checked"], findings):
+        click.echo(line)
+    if options["json_file"]:
+        write_findings(options["json_file"], options["checked"], findings)
+    if any(finding.level == "error" for finding in findings):
+        sys.exit(1)
 
 
 def _parse_size(text: str) -> tuple[int, int]:

@@ -39,7 +39,16 @@ def export_graph(
 
     Raises ``UsageError`` for a size out of range, ``OutputError`` when the file cannot be written.
     """
-    path = Path(path)
+    model, description = exact_graph(network, size)
+    write_graph(path, model)
+    return description
+
+
+def exact_graph(network: MEASNet, size: tuple[int, int] | None) -> tuple[onnx.ModelProto, GraphDescription]:
+    """The float32 graph of ``network``, checked, and what it says of itself; as ``export_graph`` writes it.
+
+    Raises ``UsageError`` for a size out of range.
+    """
     if size is not None:
         if not all(1 <= side <= LARGEST_SIDE for side in size):
             raise UsageError(f"a size of {size[0]}x{size[1]} pixels is not within 1 to {LARGEST_SIDE}")
@@ -56,12 +65,17 @@ def export_graph(
     _strip(model)
     onnx.helper.set_model_props(model, description.to_metadata())
     onnx.checker.check_model(model, full_check=True)
+    return model, description
+
+
+def write_graph(path: str | os.PathLike[str], model: onnx.ModelProto) -> None:
+    """Writes ``model`` to ``path``, making its folder. Raises ``OutputError`` and leaves nothing then."""
+    path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {path.parent}: {error.strerror}") from None
     write_whole(path, model.SerializeToString())
-    return description
 
 
 def _traced(exact: ExactMEASNet, config: MEASNetConfig, size: tuple[int, int] | None) -> onnx.ModelProto:

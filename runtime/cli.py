@@ -53,16 +53,18 @@ def _tile(context: click.Context, option: click.Parameter, value: str) -> int | 
 @click.command(epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option("-o", "--out", metavar="PATH", help="Result; its ending says which kind of file.")
-@click.option("--model", default="nano", show_default=True, help="nano, small, base, .onnx, .ckpt")
+@click.option("--model", default="nano", show_default=True, help="nano, small, base, .onnx, .engine, .ckpt")
 @click.option(
     "--backend",
-    type=click.Choice(["auto", "onnxruntime", "torch"]),
+    type=click.Choice(
+        ["auto", "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt", "torch"]
+    ),
     default="auto",
     show_default=True,
     help="What computes.",
 )
 @click.option("--verify", type=click.IntRange(min=1), metavar="N", help="Check every N-th frame.")
-@click.option("--checkpoint", metavar="FILE", help="With --verify: what an .onnx was made from.")
+@click.option("--checkpoint", metavar="FILE", help="With --verify: what .onnx or .engine came from.")
 @click.option(
     "--tile", default="auto", show_default=True, callback=_tile, help="auto, off or side in pixels."
 )

@@ -9,7 +9,15 @@ import numpy as np
 
 from measnet.errors import UsageError
 from measnet.image import Pixels
-from measnet.metrics import FP32_TOLERANCE, Parity, Tolerance, experts_agree, largest_difference, psnr
+from measnet.metrics import (
+    FP32_TOLERANCE,
+    TOLERANCES,
+    Parity,
+    Tolerance,
+    experts_agree,
+    largest_difference,
+    psnr,
+)
 from measnet.runtime.backends.choice import checkpoint_of
 from measnet.runtime.restorer import RestoredFrame, Restorer
 
@@ -44,6 +52,7 @@ class Verifier:
     """Holds a restorer's frames against PyTorch's, on the same input and the same tiles.
 
     ``checkpoint`` is the checkpoint the restorer's model was made from; bundled models know theirs.
+    ``tolerance`` is by default that of the model's precision.
     Raises ``MissingPackageError`` without torch, ``UsageError`` when the checkpoint has other weights.
     """
 
@@ -51,7 +60,7 @@ class Verifier:
         self,
         restorer: Restorer,
         checkpoint: str | None = None,
-        tolerance: Tolerance = FP32_TOLERANCE,
+        tolerance: Tolerance | None = None,
     ) -> None:
         path = checkpoint_of(restorer.model, checkpoint)
         self._restorer = restorer
@@ -63,7 +72,8 @@ class Verifier:
                 f"{restorer.model} was not made from {path}: its weights are {ours[:12]}…, "
                 f"the checkpoint's {theirs[:12]}…"
             )
-        self._figures = ParityFigures(tolerance)
+        precision = restorer.description["precision"]
+        self._figures = ParityFigures(tolerance or TOLERANCES.get(precision, FP32_TOLERANCE))
 
     def check(self, pixels: Pixels, restored: RestoredFrame) -> Parity:
         """Restores ``pixels`` with PyTorch and adds how far ``restored`` is from it."""

@@ -1,4 +1,4 @@
-"""Which backend runs which model: names, .onnx files and checkpoints."""
+"""Which backend runs which model: names, .onnx files, .engine files and checkpoints."""
 
 from __future__ import annotations
 
@@ -7,25 +7,41 @@ from pathlib import Path
 from measnet.config import VARIANTS
 from measnet.errors import UsageError
 from measnet.runtime.backends import Backend
-from measnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from measnet.runtime.backends.onnxruntime import OnnxRuntimeBackend, Provider
+from measnet.runtime.backends.tensorrt import TensorRTBackend
 from measnet.runtime.backends.torch import TorchBackend
 from measnet.weights import bundled
 
-BACKENDS = ("auto", "onnxruntime", "torch")
+BACKENDS = ("auto", "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt", "torch")
+
+ENGINE_SUFFIXES = (".engine", ".plan")
+
+_PROVIDERS: dict[str, Provider | None] = {
+    "onnxruntime": None,
+    "onnxruntime-cuda": "CUDAExecutionProvider",
+    "onnxruntime-tensorrt": "TensorrtExecutionProvider",
+}
 
 
 def choose_backend(model: str, backend: str = "auto", threads: int | None = None) -> Backend:
-    """The backend for ``model``: a variant's name, an .onnx file, or a checkpoint.
+    """The backend for ``model``: a variant's name, an .onnx or .engine file, or a checkpoint.
 
-    ``auto`` takes ONNX Runtime for names and graphs, PyTorch for checkpoints.
+    ``auto`` takes ONNX Runtime for names and graphs, TensorRT for engines, PyTorch for checkpoints.
     Raises ``UsageError`` for a pair that cannot work.
     """
     if backend not in BACKENDS:
         raise UsageError(f"there is no backend {backend!r}; choose one of {', '.join(BACKENDS)}")
     graph = model.lower().endswith(".onnx")
+    engine = model.lower().endswith(ENGINE_SUFFIXES)
     named = model in VARIANTS
     if backend == "auto":
-        backend = "onnxruntime" if named or graph else "torch"
+        backend = "tensorrt" if engine else "onnxruntime" if named or graph else "torch"
+    if backend == "tensorrt":
+        if not engine:
+            raise UsageError(f"the tensorrt backend runs engines; build one with: {_export(model, named)}")
+        return TensorRTBackend(_file(model), threads)
+    if engine:
+        raise UsageError(f"{model} is an engine, which the tensorrt backend runs, not {backend}")
     if backend == "torch":
         if graph:
             raise UsageError(f"the torch backend runs checkpoints, not graphs like {model}")
@@ -35,7 +51,14 @@ def choose_backend(model: str, backend: str = "auto", threads: int | None = None
             "the onnxruntime backend runs graphs; "
             f"export one with: measnet-export --checkpoint {model} --dynamic"
         )
-    return OnnxRuntimeBackend(bundled(model, ".onnx") if named else _file(model), threads)
+    path = bundled(model, ".onnx") if named else _file(model)
+    return OnnxRuntimeBackend(path, threads, _PROVIDERS[backend])
+
+
+def _export(model: str, named: bool) -> str:
+    option = "--model" if named else "--checkpoint"
+    made_from = "FILE" if model.lower().endswith(".onnx") else model
+    return f"measnet-export {option} {made_from} --engine tensorrt"
 
 
 def _file(model: str) -> Path:
@@ -50,13 +73,13 @@ def _file(model: str) -> Path:
 def checkpoint_of(model: str, checkpoint: str | None = None) -> Path:
     """The checkpoint that ``model`` was made from, to verify against.
 
-    Raises ``UsageError`` for an .onnx file when none is given: a graph does not hold its checkpoint.
+    Raises ``UsageError`` for a graph or an engine when none is given: these do not hold their checkpoint.
     """
     if checkpoint is not None:
         return _file(checkpoint)
     if model in VARIANTS:
         return bundled(model, ".safetensors")
-    if model.lower().endswith(".onnx"):
+    if model.lower().endswith((".onnx", *ENGINE_SUFFIXES)):
         raise UsageError(
             f"verifying {model} needs the checkpoint it was exported from: add --checkpoint FILE"
         )

@@ -1,33 +1,60 @@
-"""ONNX Runtime: the default on machines without a GPU."""
+"""ONNX Runtime: the default on machines without a GPU, and its CUDA and TensorRT providers on others."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from measnet.description import GraphDescription
-from measnet.errors import BackendError, GraphError, MissingPackageError, first_line
+from measnet.errors import BackendError, GraphError, MissingPackageError, UsageError, first_line
 from measnet.image import Image
 from measnet.metrics import Choices
 from measnet.runtime.backends import Inference
+from measnet.runtime.backends.onnxruntime_binding import BoundSession
 
 if TYPE_CHECKING:
     import onnxruntime
 
-_PREFERRED = ("CUDAExecutionProvider", "CPUExecutionProvider")
+Provider = Literal["CUDAExecutionProvider", "TensorrtExecutionProvider"]
+
+_CPU = "CPUExecutionProvider"
+_CUDA = "CUDAExecutionProvider"
+_TENSORRT = "TensorrtExecutionProvider"
+
+_ORDER: dict[Provider | None, tuple[str, ...]] = {
+    None: (_CUDA, _CPU),
+    "CUDAExecutionProvider": (_CUDA, _CPU),
+    "TensorrtExecutionProvider": (_TENSORRT, _CUDA, _CPU),
+}
+"""What is asked for -> what ONNX Runtime is told to try, in this order."""
+
+_OPTIONS = {_CUDA: {"use_tf32": "0"}}
+"""TF32 has 10 bits of mantissa: in front of a router that is too few."""
+
+_REMEDY = {
+    _CUDA: "pip install 'onnxruntime-gpu[cuda,cudnn]'",
+    _TENSORRT: "pip install 'onnxruntime-gpu[cuda,cudnn]' 'tensorrt>=10.12,<11' (it links TensorRT 10)",
+}
 
 
 class OnnxRuntimeBackend:
-    """Runs a graph that ``measnet-export`` wrote. ``threads`` is per operator, None for one per core."""
+    """Runs a graph that ``measnet-export`` wrote. ``threads`` is per operator, None for one per core.
 
-    def __init__(self, graph: Path, threads: int | None = None) -> None:
+    ``provider`` must be the active one, or ``activate`` fails; with None it is CUDA where that works, else
+    the CPU. On a GPU, tensors stay in memory bound to it (IO binding).
+    """
+
+    def __init__(self, graph: Path, threads: int | None = None, provider: Provider | None = None) -> None:
         self.graph = graph
         self.threads = threads
+        self.provider = provider
         self._session: onnxruntime.InferenceSession | None = None
+        self._bound: BoundSession | None = None
         self._description: GraphDescription | None = None
         self._version = ""
+        self._fallback = ""
 
     @property
     def description(self) -> GraphDescription:
@@ -37,14 +64,18 @@ class OnnxRuntimeBackend:
 
     @property
     def facts(self) -> dict[str, str]:
-        """``provider`` is the one that is really active: ONNX Runtime falls back without failing."""
+        """``provider`` is the one that is really active: ONNX Runtime falls back without failing.
+
+        ``fallback`` is there when it did, and says from what.
+        """
         session = self._active()
-        return {
+        facts = {
             "backend": "onnxruntime",
             "version": self._version,
             "provider": session.get_providers()[0],
             "graph": str(self.graph),
         }
+        return facts | ({"fallback": self._fallback} if self._fallback else {})
 
     def activate(self) -> None:
         try:
@@ -53,35 +84,38 @@ class OnnxRuntimeBackend:
             raise MissingPackageError("the onnxruntime backend", "onnxruntime", "cpu") from None
         if not self.graph.is_file():
             raise GraphError(f"the graph {self.graph} does not exist")
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        if self.threads:
-            options.intra_op_num_threads = self.threads
         available = ort.get_available_providers()
-        try:
-            session = ort.InferenceSession(
-                str(self.graph), options, providers=[p for p in _PREFERRED if p in available]
+        if self.provider is not None and self.provider not in available:
+            raise UsageError(
+                f"this ONNX Runtime has no {self.provider}, only {', '.join(available)}; install one that "
+                f"has: pip uninstall -y onnxruntime && {_REMEDY[self.provider]}"
             )
-        # ONNX Runtime has an exception type per failure, none public; all say the file is not usable.
-        except Exception as error:
-            raise GraphError(f"{self.graph} is not a sound ONNX file: {first_line(error)}") from None
+        wanted = [provider for provider in _ORDER[self.provider] if provider in available]
+        if wanted[0] != _CPU and hasattr(ort, "preload_dlls"):
+            ort.preload_dlls()  # finds CUDA where pip installed it
+        session = self._open(ort, wanted)
+        active = session.get_providers()[0]
+        if self.provider is not None and active != self.provider:
+            raise BackendError(
+                f"{self.provider} is not active: ONNX Runtime could not load it and took {active}; a library "
+                f"of it is missing, or the GPU's driver: {_REMEDY[self.provider]}"
+            )
+        self._fallback = "" if active == wanted[0] else f"{wanted[0]} could not be loaded"
         metadata = dict(session.get_modelmeta().custom_metadata_map)
         self._description = GraphDescription.from_metadata(metadata, str(self.graph))
         self._version = ort.__version__
         self._session = session
+        self._bound = BoundSession(session, "cuda") if active in (_CUDA, _TENSORRT) else None
         self._probe()
 
     def infer(self, images: Image) -> Inference:
         session = self._active()
         try:
-            values = session.run(None, {"image": images})
-        except Exception as error:  # as above
+            outputs = self._run(session, images)
+        except Exception as error:  # as in _open
             raise BackendError(
                 f"ONNX Runtime failed on {images.shape[2]}x{images.shape[3]} pixels: {first_line(error)}"
             ) from None
-        outputs: dict[str, Any] = {
-            output.name: value for output, value in zip(session.get_outputs(), values, strict=True)
-        }
         return Inference(
             restored=outputs["restored"],
             choices=Choices(outputs.get("pixel_experts"), outputs.get("image_experts")),
@@ -90,6 +124,37 @@ class OnnxRuntimeBackend:
 
     def deactivate(self) -> None:
         self._session = None
+        self._bound = None
+
+    def _run(self, session: onnxruntime.InferenceSession, images: Image) -> dict[str, Any]:
+        if self._bound is not None:
+            return self._bound.run(images)
+        values = session.run(None, {"image": images})
+        return {output.name: value for output, value in zip(session.get_outputs(), values, strict=True)}
+
+    def _open(self, ort: Any, wanted: list[str]) -> onnxruntime.InferenceSession:
+        """A session with the first of ``wanted`` that works. Raises ``GraphError``, ``BackendError``."""
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        if self.threads:
+            options.intra_op_num_threads = self.threads
+        providers = [(provider, _OPTIONS.get(provider, {})) for provider in wanted]
+        # ONNX Runtime has an exception type per failure, none public.
+        try:
+            return ort.InferenceSession(str(self.graph), options, providers=providers, enable_fallback=0)
+        except Exception as error:
+            if self.provider is None and len(wanted) > 1:
+                return self._open(ort, wanted[1:])
+            if self.provider is not None:
+                raise BackendError(
+                    f"ONNX Runtime cannot run {self.graph} with {self.provider}: {first_line(error)}"
+                ) from None
+            if "NOT_IMPLEMENTED" in str(error):
+                raise GraphError(
+                    f"ONNX Runtime cannot run {self.graph} on this machine: {first_line(error)}; BF16 needs "
+                    "a GPU, on a CPU take --fp16 or float32"
+                ) from None
+            raise GraphError(f"{self.graph} is not a sound ONNX file: {first_line(error)}") from None
 
     def _active(self) -> onnxruntime.InferenceSession:
         if self._session is None:

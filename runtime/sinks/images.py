@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 
 from measnet.errors import OutputError, UsageError
+from measnet.image_header import IMAGE_ENDINGS
 from measnet.runtime.frame import Frame, Picture, Pixels
 from measnet.runtime.sinks.aside import Aside, write_error
-from measnet.runtime.sources.image_header import IMAGE_ENDINGS
 
 if TYPE_CHECKING:
     from measnet.runtime.sources import Item

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from measnet.errors import InputError
+from measnet.image_header import IMAGE_ENDINGS
 from measnet.runtime.sources import Source
 from measnet.runtime.sources.camera import CAMERA_PREFIX, Camera
-from measnet.runtime.sources.image_header import IMAGE_ENDINGS
 from measnet.runtime.sources.images import Images
 from measnet.runtime.sources.live import URL_SCHEMES, LiveStream
 from measnet.runtime.sources.video import VideoFile

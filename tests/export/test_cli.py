@@ -33,12 +33,13 @@ def test_a_checkpoint_becomes_a_checked_graph(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "say which size to export"),
+        (["--shape", "64x64", "--json", "x.json"], "--json goes with --check"),
         (["--shape", "wide"], "a size is HEIGHTxWIDTH"),
         (["--shape", "0x64"], "a size is HEIGHTxWIDTH"),
         (["--shape", "64x64", "--checkpoint", "nope.ckpt"], "does not exist"),
         (["--shape", "64x64", "--model", "giant"], "no bundled weights called 'giant'"),
         (["--shape", "64x64", "--dynamic", "-o", "x.onnx"], "2 graphs cannot share the name"),
+        (["--fp16", "--bf16", "-o", "x.onnx"], "2 graphs cannot share the name"),
     ],
 )
 def test_a_users_mistake_ends_in_one_line_and_exit_code_2(arguments: list[str], message: str) -> None:

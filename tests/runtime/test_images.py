@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from measnet.errors import InputError, UsageError
+from measnet.image_header import read_header
 from measnet.runtime.frame import Pixels
 from measnet.runtime.pipeline import run
 from measnet.runtime.sinks.images import ImageSink
-from measnet.runtime.sources.image_header import read_header
 from measnet.runtime.sources.images import Images
 
 from .conftest import psnr
@@ -160,7 +160,7 @@ def test_absurd_size_is_refused_before_decoding(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [(1, 1), (359, 641)])
 def test_header_tells_the_size(tmp_path: Path, ending: str, size: tuple[int, int]) -> None:
     path = save(tmp_path / f"a.{ending}", np.zeros((*size, 3), np.uint8))
-    header = read_header(str(path), path.read_bytes())
+    header = read_header(path, path.read_bytes())
     assert (header.height, header.width) == size and not header.several
 
 

@@ -1,0 +1,225 @@
+"""``measnet-export --check``: reads any ONNX file, hostile ones included; says what TensorRT would refuse.
+
+The rules are in ``export/rules.py``. Nothing outside the file's own folder is opened, nothing is run, and no
+operator is trusted to be what its name says before ONNX's own checker has seen it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import TensorProto
+
+from measnet.errors import GraphError, first_line
+from measnet.whole_file import write_whole
+
+LARGEST_FILE = 1 << 30  # bytes; what is larger keeps its constants in another file
+MOST_NODES = 200_000
+PLACES_SHOWN = 3
+
+Level = Literal["error", "warning", "note"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong or worth knowing."""
+
+    level: Level
+    """``error``: TensorRT refuses the graph, or it computes something else. ``warning``: it may build and
+    still disappoint. ``note``: good to know."""
+
+    rule: str
+    """A short name that does not change, for programs."""
+
+    message: str
+    """What is the matter, as a sentence."""
+
+    remedy: str
+    """What to do about it; may be empty."""
+
+    places: tuple[str, ...] = ()
+    """The nodes or tensors: ``encoder1.0.attention/TopK``; none when it is the whole file."""
+
+    operator: str = ""
+    source: str = ""
+    """How it is known."""
+
+
+def check_file(path: str | Path) -> list[Finding]:
+    """Everything found in the ONNX file at ``path``, errors first; empty when nothing is wrong.
+
+    Raises ``GraphError`` when there is no such file, it is larger than 1 GiB, or it is no ONNX file.
+    """
+    from measnet.export.rules import RULES, Graph
+
+    path = Path(path)
+    model = _read(path)
+    findings = list(_external_data(model, path.parent))
+    inside = _without_external_data(model)
+    count = sum(1 for _ in all_nodes(model.graph))
+    if not count or count > MOST_NODES:
+        return [Finding("error", "nodes", f"the graph has {count} operators", "export it again")]
+    try:
+        # First inferred loosely: the checker wants a shape at every output, and many files have none.
+        inside = onnx.shape_inference.infer_shapes(inside)
+        onnx.checker.check_model(inside)
+        inferred = onnx.shape_inference.infer_shapes(inside, check_type=True, strict_mode=True)
+    # The checker is C++ and has no common exception; whatever it says, the file is not sound ONNX.
+    except Exception as error:
+        findings.append(_unsound(error))
+        inferred = inside
+    graph = Graph(model, inferred)
+    for rule in RULES:
+        try:
+            findings.extend(rule(graph))
+        # A rule may trip over a file that the checker refused: that is already said.
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
+            if not any(finding.rule == "unsound" for finding in findings):
+                findings.append(_unsound(error))
+    order = {"error": 0, "warning": 1, "note": 2}
+    return sorted(_merged(findings), key=lambda finding: order[finding.level])
+
+
+def lines(path: str | Path, findings: list[Finding]) -> list[str]:
+    """The findings as lines of text, the last one a summary."""
+    found = [_line(finding) for finding in findings]
+    counts = {level: sum(f.level == level for f in findings) for level in ("error", "warning", "note")}
+    summary = ", ".join(
+        f"{count} {level}{'s' if count > 1 else ''}" for level, count in counts.items() if count
+    )
+    return [*found, f"{path}: {summary or 'nothing found'}"]
+
+
+def write_findings(target: Path, path: str | Path, findings: list[Finding]) -> None:
+    """Writes the findings as JSON, whole or not at all. Raises ``OutputError``."""
+    content = {"file": str(path), "findings": [asdict(finding) for finding in findings]}
+    write_whole(target, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Every operator of a graph, those inside branches and loops included."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                yield from all_nodes(inner)
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise GraphError(f"{path} is not a file")
+        if size > LARGEST_FILE:
+            raise GraphError(
+                f"{path} has {size / 1e9:.1f} GB, at most {LARGEST_FILE / 1e9:.1f} GB are read; "
+                "keep its constants in an external data file"
+            )
+        content = path.read_bytes()
+    except OSError as error:
+        raise GraphError(f"cannot read {path}: {error.strerror or error}") from None
+    try:
+        model = onnx.load_model_from_string(content)
+    except (DecodeError, ValueError, RecursionError):
+        raise GraphError(f"{path} is not an ONNX file, or a damaged one") from None
+    if not model.HasField("graph"):
+        raise GraphError(f"{path} holds no ONNX graph")
+    return model
+
+
+def _external_data(model: onnx.ModelProto, folder: Path) -> Iterator[Finding]:
+    """Constants in other files: they must lie beside the graph, and be as long as they say."""
+    folder = folder.resolve()
+    files: set[str] = set()
+    for tensor in model.graph.initializer:
+        if tensor.data_location != TensorProto.EXTERNAL:
+            continue
+        facts = {entry.key: entry.value for entry in tensor.external_data}
+        location = facts.get("location", "")
+        try:
+            target = (folder / location).resolve()
+            outside = not location or not target.is_relative_to(folder)
+            start, length = int(facts.get("offset", 0)), int(facts.get("length", 0))
+            there = -1 if outside or not target.is_file() else target.stat().st_size
+        except (ValueError, OSError):
+            outside, there, start, length = True, -1, 0, 0
+        if outside:
+            yield Finding(
+                "error",
+                "external-data",
+                f"constants lie in {location[:80]!r}, outside the graph's own folder; it is not opened",
+                "put the file beside the graph and save the graph again",
+                (tensor.name,),
+            )
+        elif there < 0 or start < 0 or length < 0 or start + length > there:
+            yield Finding(
+                "error",
+                "external-data",
+                f"constants should lie in {location[:80]!r}, which is missing or too short",
+                "copy the file that belongs to the graph beside it",
+                (tensor.name,),
+            )
+        files.add(location[:80])
+    if files:
+        yield Finding(
+            "note",
+            "external-data",
+            f"constants lie in {len(files)} other file(s), which must travel along; they are not looked into",
+            "",
+        )
+
+
+def _without_external_data(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with every constant of another file as an input of its type and shape."""
+    if not any(t.data_location == TensorProto.EXTERNAL for t in model.graph.initializer):
+        return model
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    del result.graph.initializer[:]
+    given = {value.name for value in model.graph.input}
+    for tensor in model.graph.initializer:
+        if tensor.data_location != TensorProto.EXTERNAL:
+            result.graph.initializer.append(tensor)
+        elif tensor.name not in given:
+            result.graph.input.append(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+            )
+    return result
+
+
+def _unsound(error: Exception) -> Finding:
+    return Finding(
+        "error",
+        "unsound",
+        f"it is not sound ONNX: {' '.join(str(error).split())[:300] or first_line(error)}",
+        "export it again with the tool that made it",
+        source="onnx.checker",
+    )
+
+
+def _merged(findings: list[Finding]) -> list[Finding]:
+    """Findings that say the same of several places become one."""
+    merged: dict[Finding, list[str]] = {}
+    for finding in findings:
+        # A name that is not UTF-8 comes as bytes.
+        alone = replace(finding, places=(), operator=str(finding.operator))
+        merged.setdefault(alone, []).extend(str(place) for place in finding.places)
+    return [replace(finding, places=tuple(places)) for finding, places in merged.items()]
+
+
+def _line(finding: Finding) -> str:
+    shown = ", ".join(finding.places[:PLACES_SHOWN])
+    if len(finding.places) > PLACES_SHOWN:
+        shown += f" and {len(finding.places) - PLACES_SHOWN} more"
+    operator = f"{finding.operator} at " if finding.operator and shown else ""
+    where = f"{operator}{shown}: " if shown else ""
+    remedy = f"; {finding.remedy}" if finding.remedy else ""
+    source = f" [{finding.source}]" if finding.source else ""
+    text = f"{finding.level}: {where}{finding.message}{remedy}{source}"
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,0 +1,232 @@
+"""The options of ``measnet-export`` about engines, and what is done for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from measnet.export.build_settings import BuildSettings
+    from measnet.export.cache import EngineCache
+    from measnet.export.engine import Built
+    from measnet.export.target import Target
+
+OPTIONS = (
+    click.option(
+        "--graph",
+        "graphs",
+        multiple=True,
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="Build engines from this ONNX of ours instead of writing one; may be repeated.",
+    ),
+    click.option(
+        "--engine",
+        "flavours",
+        multiple=True,
+        type=click.Choice(["tensorrt", "tensorrt-rtx"]),
+        help="Build engines of the graphs; may be repeated.",
+    ),
+    click.option(
+        "--gpu",
+        "cards",
+        multiple=True,
+        metavar="sm89",
+        help="RTX cards to build for ahead of time, no GPU needed; may be repeated.  [default: this GPU]",
+    ),
+    click.option(
+        "--profile",
+        "profiles",
+        multiple=True,
+        metavar="MIN:OPT:MAX",
+        help="Range of [BATCHx]HxW for an engine; may be repeated.  [default: 64x64:720x1280:1080x1920]",
+    ),
+    click.option("--workspace", type=int, metavar="MIB", help="Most scratch memory of an operator."),
+    click.option("--optimization-level", type=int, metavar="0-5", help="0 builds fastest.  [default: 3]"),
+    click.option("--tf32", is_flag=True, help="Let float32 products lose precision."),
+    click.option("--version-compatible", is_flag=True, help="Later versions of TensorRT load it too."),
+    click.option(
+        "--hardware-compatible",
+        type=click.Choice(["ampere-plus", "same-compute-capability"]),
+        help="Other GPUs load it too; slower.",
+    ),
+    click.option("--refit", is_flag=True, help="Weights can be replaced later."),
+    click.option("--strip-weights", is_flag=True, help="A small plan that is refitted where it is loaded."),
+    click.option("--aux-streams", type=int, metavar="N", help="Streams that a plan may use beside its own."),
+    click.option(
+        "--timing-cache", metavar="FILE", type=click.Path(path_type=Path), help="TensorRT's timings, kept."
+    ),
+    click.option(
+        "--cache",
+        "cache_folder",
+        metavar="DIR",
+        type=click.Path(path_type=Path),
+        help="Where engines are kept.  [default: the platform's folder for caches]",
+    ),
+    click.option("--no-cache", is_flag=True, help="Keep no engines and use none that were kept."),
+    click.option("--cache-list", is_flag=True, help="Show the engines that are kept."),
+    click.option("--cache-clear", is_flag=True, help="Remove the engines that are kept."),
+)
+
+NEED_AN_ENGINE = (
+    ("graphs", "--graph"),
+    ("cards", "--gpu"),
+    ("profiles", "--profile"),
+    ("workspace", "--workspace"),
+    ("optimization_level", "--optimization-level"),
+    ("tf32", "--tf32"),
+    ("version_compatible", "--version-compatible"),
+    ("hardware_compatible", "--hardware-compatible"),
+    ("refit", "--refit"),
+    ("strip_weights", "--strip-weights"),
+    ("aux_streams", "--aux-streams"),
+    ("timing_cache", "--timing-cache"),
+    ("no_cache", "--no-cache"),
+)
+
+
+def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options about engines to a click command."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
+
+
+class EngineWish:
+    """What the options ask for, checked before any work is done.
+
+    Raises ``UsageError`` for what cannot be, ``MissingPackageError`` for what is not installed.
+    """
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        from measnet.errors import UsageError
+
+        self.timing_cache: Path | None = options["timing_cache"]
+        self.targets: list[Target] = []
+        if not options["flavours"]:
+            idle = [name for key, name in NEED_AN_ENGINE if _was_given(options[key])]
+            if idle:
+                raise UsageError(f"{', '.join(idle)} goes with --engine tensorrt or --engine tensorrt-rtx")
+            return
+        _packages()
+        from measnet.export.target import find_targets
+
+        self.settings = settings_of(options)
+        self.targets = find_targets(options["flavours"], options["cards"])
+        problems = [
+            problem
+            for flavour in dict.fromkeys(target.flavour for target in self.targets)
+            for problem in self.settings.problems_with(flavour)
+        ]
+        if problems:
+            raise UsageError("; ".join(problems))
+        self.cache = None if options["no_cache"] else cache_of(options)
+
+    def build(self, graphs: list[Path], folder: Path) -> None:
+        """Builds the engines of ``graphs`` into ``folder``, if any are wished for, and says so."""
+        if not self.targets:
+            return
+        from rich.console import Console
+
+        from measnet.export.engine import build_engines
+
+        with Console(stderr=True).status("building") as status:
+            build_engines(
+                graphs,
+                self.targets,
+                folder,
+                self.settings,
+                cache=self.cache,
+                timing_cache=self.timing_cache,
+                progress=lambda path, words: status.update(f"building {path}: {words}"),
+                done=_tell,
+            )
+
+
+def settings_of(options: dict[str, Any]) -> BuildSettings:
+    """The builder's settings. Raises ``UsageError`` with every contradiction at once."""
+    from measnet.export.build_settings import BuildSettings, Profile
+
+    level = options["optimization_level"]
+    return BuildSettings(
+        profiles=tuple(Profile.parse(text) for text in options["profiles"]),
+        workspace_mib=options["workspace"],
+        optimization_level=BuildSettings.optimization_level if level is None else level,
+        tf32=options["tf32"],
+        version_compatible=options["version_compatible"],
+        hardware_compatible=options["hardware_compatible"] or "none",
+        refit=options["refit"],
+        strip_weights=options["strip_weights"],
+        aux_streams=options["aux_streams"],
+    )
+
+
+def cache_of(options: dict[str, Any]) -> EngineCache:
+    _packages()
+    from measnet.export.cache import EngineCache, default_folder
+
+    return EngineCache(options["cache_folder"] or default_folder())
+
+
+def manage_cache(options: dict[str, Any]) -> None:
+    """``--cache-list`` and ``--cache-clear``. Raises ``OutputError``."""
+    cache = cache_of(options)
+    if options["cache_list"]:
+        entries = cache.entries()
+        for entry in entries:
+            what = "timings, or nothing that is used any more"
+            if entry.facts is not None:
+                description = entry.facts.description
+                size = description.static_size
+                takes = "any size" if size is None else f"{size[0]}x{size[1]}"
+                what = f"{description.variant}, {takes}, {description.precision}, {entry.facts.built_for()}"
+            click.echo(f"{entry.path.name[:12]}  {entry.bytes / 1e6:8.1f} MB  {what}")
+        total = sum(entry.bytes for entry in entries)
+        click.echo(f"{cache.folder}: {len(entries)} files, {total / 1e6:.1f} MB")
+    if options["cache_clear"]:
+        click.echo(f"{cache.folder}: {cache.clear() / 1e6:.1f} MB removed")
+
+
+def hint(graph: Path) -> str:
+    """How ``graph`` becomes engines: what can be built here, and the command for the target machine."""
+    from importlib.util import find_spec
+
+    lines = []
+    if find_spec("tensorrt_rtx") and find_spec("polygraphy"):
+        lines.append(
+            f"  engines that can be built here, for RTX cards elsewhere: "
+            f"measnet-export --graph {graph} --engine tensorrt-rtx --gpu sm89"
+        )
+    else:
+        lines.append("  engines for RTX cards can be built here after: pip install 'measnet[rtx]'")
+    lines.append(
+        f"  TensorRT engines are built where they run: pip install 'measnet[export,tensorrt]' there, then "
+        f"measnet-export --graph {graph.name} --engine tensorrt"
+    )
+    return "\n".join(lines)
+
+
+def _was_given(value: Any) -> bool:
+    return value is not None and value is not False and value != ()
+
+
+def _tell(built: Built) -> None:
+    how = "from the cache" if built.seconds is None else f"built in {built.seconds:.1f} s"
+    click.echo(f"{built.path}: {built.facts.built_for()}, {built.plan_bytes / 1e6:.1f} MB, {how}")
+    for note in built.notes:
+        click.echo(f"  note: {' '.join(note.split())[:300]}")
+
+
+def _packages() -> None:
+    """Raises ``MissingPackageError`` for what building and keeping engines stand on."""
+    from measnet.errors import MissingPackageError
+
+    try:
+        import filelock  # noqa: F401 - only to find out whether it is there
+        import onnx  # noqa: F401 - only that
+    except ModuleNotFoundError as error:
+        extra = "export" if error.name == "onnx" else "rtx"
+        raise MissingPackageError("building engines", error.name or "onnx", extra) from None

@@ -1,0 +1,84 @@
+"""A graph for GPUs of compute capability 7.5 (Turing), where TensorRT-RTX multiplies no float32 matrices.
+
+FP16 products it has, and float32 convolutions. What a 16-bit graph of ours leaves in float32 are a router's
+products of one row per image with a small constant; they are written here as multiply and sum, which computes
+the same but for the order of additions. Others stay as they are, and the builder says which it does not take.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+MOST_PRODUCTS = 1 << 20  # numbers per image between multiply and sum, if the builder did not fuse them
+
+
+def turing_graph(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of ``model`` with its float32 ``Gemm`` and ``MatMul`` of B K by a constant K N rewritten."""
+    rewritten = onnx.ModelProto()
+    rewritten.CopyFrom(model)
+    graph = rewritten.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    rank = {
+        value.name: len(value.type.tensor_type.shape.dim)
+        for value in (*inferred.value_info, *inferred.input, *inferred.output)
+        if value.type.tensor_type.HasField("shape")
+    }
+    nodes = list(graph.node)
+    del graph.node[:]
+    for node in nodes:
+        weights = _weights(node, constants, rank)
+        if weights is None:
+            graph.node.append(node)
+            continue
+        graph.node.extend(_multiply_and_sum(node, graph, weights))
+    used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    onnx.checker.check_model(rewritten, full_check=True)
+    return rewritten
+
+
+def _weights(
+    node: NodeProto, constants: dict[str, TensorProto], rank: dict[str, int]
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None:
+    """The constant factor of a product that can be rewritten, as N K; None of any other node."""
+    if node.op_type not in ("Gemm", "MatMul") or node.input[1] not in constants:
+        return None
+    tensor = constants[node.input[1]]
+    if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) != 2 or rank.get(node.input[0]) != 2:
+        return None
+    values = numpy_helper.to_array(tensor)
+    given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    if given.get("transA", 0) or given.get("alpha", 1.0) != 1.0 or given.get("beta", 1.0) != 1.0:
+        return None
+    if values.size > MOST_PRODUCTS:
+        return None
+    return np.ascontiguousarray(values if given.get("transB", 0) else values.T)
+
+
+def _multiply_and_sum(
+    node: NodeProto,
+    graph: onnx.GraphProto,
+    weights: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
+) -> list[NodeProto]:
+    """B K -> B 1 K -> times N K -> B N K -> summed over K -> B N."""
+    rows, middle, last = f"{node.name}/rows", f"{node.name}/middle", f"{node.name}/last"
+    graph.initializer.append(numpy_helper.from_array(weights, rows))
+    graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), middle))
+    graph.initializer.append(numpy_helper.from_array(np.array([2], np.int64), last))
+    biased = len(node.input) > 2 and node.input[2]
+    total = f"{node.name}/sum" if biased else node.output[0]
+    named = {operator: f"{node.name}/{operator}" for operator in ("Unsqueeze", "Mul", "ReduceSum", "Add")}
+    row, products = f"{node.name}/row", f"{node.name}/products"
+    steps = [
+        helper.make_node("Unsqueeze", [node.input[0], middle], [row], name=named["Unsqueeze"]),
+        helper.make_node("Mul", [row, rows], [products], name=named["Mul"]),
+        helper.make_node("ReduceSum", [products, last], [total], name=named["ReduceSum"], keepdims=0),
+    ]
+    if biased:
+        steps.append(helper.make_node("Add", [total, node.input[2]], [node.output[0]], name=named["Add"]))
+    return steps

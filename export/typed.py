@@ -1,0 +1,58 @@
+"""Network -> 16-bit graph: exact, typed where the pictures say it is safe, and held against PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import onnx
+
+from measnet.description import GraphDescription
+from measnet.export.emulation import emulated
+from measnet.export.graph import exact_graph
+from measnet.export.parity import network_answer, parity_with
+from measnet.export.precision import Precision, TypedGraph, typed_graph
+from measnet.export.ranges import largest_magnitudes
+from measnet.export.report import Measured
+from measnet.image import Image
+from measnet.metrics import TOLERANCES, Parity
+from measnet.network import MEASNet
+
+
+def typed_network(
+    network: MEASNet, size: tuple[int, int] | None, precision: Precision, *, pictures: Image | None
+) -> tuple[TypedGraph, GraphDescription, int]:
+    """The 16-bit graph of ``network``, what it says of itself, and the bytes it would have in float32.
+
+    ``size`` is as in ``export_graph``. ``pictures`` (B 3 H W, of a size that the graph takes) show how
+    large each tensor gets; with None nothing is run, and no operator stays float32 for its range.
+    Raises as ``export_graph`` and ``largest_magnitudes`` do.
+    """
+    model, description = exact_graph(network, size)
+    ranges = largest_magnitudes(model, pictures[:1]) if pictures is not None else None
+    typed = typed_graph(model, precision, ranges=ranges)
+    description = replace(description, precision=precision)
+    onnx.helper.set_model_props(typed.model, description.to_metadata())
+    return typed, description, model.ByteSize()
+
+
+def measure(typed: TypedGraph, network: MEASNet, pictures: Image, which: str) -> Measured:
+    """Runs a typed graph on ``pictures`` (B 3 H W, called ``which``) and holds it against ``network``.
+
+    FP16 is run twice, rounded everywhere and as ONNX Runtime does it; BF16 once, because ONNX Runtime
+    has no BF16 convolution on the CPU. Raises as ``graph_parity``.
+    """
+    expected = network_answer(network, pictures)
+    parity: dict[str, Parity] = {
+        "rounded": parity_with(emulated(typed.model).SerializeToString(), expected, pictures)
+    }
+    if typed.precision == "fp16":
+        parity["onnxruntime"] = parity_with(typed.model.SerializeToString(), expected, pictures)
+    span = float(expected.restored.max() - expected.restored.min())
+    tolerance = TOLERANCES[typed.precision]
+    # What restores pictures spans about 0 to 1; only beyond that the tolerance is relative.
+    return Measured(
+        pictures=which,
+        size=(pictures.shape[2], pictures.shape[3]),
+        parity=parity,
+        tolerance=tolerance.scaled(span) if span > 2 else tolerance,
+    )

@@ -1,0 +1,267 @@
+"""The backend: an engine file checked against this machine, loaded, and run by any number of threads."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from measnet.description import GraphDescription
+from measnet.engine_file import EngineFacts, read_engine
+from measnet.errors import BackendError, EngineError, MissingPackageError, UsageError, first_line
+from measnet.gpu import GPU, first_gpu
+from measnet.image import Image, pad
+from measnet.metrics import Choices
+from measnet.runtime.backends import Inference
+from measnet.runtime.backends.tensorrt.cuda import Cuda
+from measnet.runtime.backends.tensorrt.device_array import DeviceArray, read_device_array, stream_handle
+from measnet.runtime.backends.tensorrt.fit import exact_profile, fit
+from measnet.runtime.backends.tensorrt.lane import Lane, Ticket
+from measnet.runtime.backends.tensorrt.origin import BRAND, misfit
+from measnet.runtime.backends.tensorrt.plan import IMAGE, RESTORED, LoadedPlan
+from measnet.sealed_file import MAGIC
+
+_MODULES = {"tensorrt": ("tensorrt", "tensorrt"), "tensorrt-rtx": ("tensorrt_rtx", "rtx")}
+"""Flavour -> the module to import, and the extra that installs it."""
+
+
+class TensorRTBackend:
+    """Runs an engine file of ``measnet-export --engine``, on the first GPU that CUDA shows.
+
+    Every thread gets a context, streams and buffers of its own when it comes first. ``infer`` waits for its
+    frame; ``submit`` and ``collect`` let the next one start meanwhile, two at a time in each thread:
+
+    >>> ticket = backend.submit(first)
+    >>> following = backend.submit(second)       # copied while the first is computed
+    >>> inference = backend.collect(ticket)
+    """
+
+    def __init__(self, engine: Path, threads: int | None = None) -> None:
+        del threads  # of the CPU, which has next to nothing to do here
+        self.engine = engine
+        self._facts: EngineFacts | None = None
+        self._gpu: GPU | None = None
+        self._version = ""
+        self._cuda: Cuda | None = None
+        self._plan: LoadedPlan | None = None
+        self._lanes: dict[int, tuple[threading.Thread, Lane]] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def description(self) -> GraphDescription:
+        if self._facts is None:
+            raise BackendError("the TensorRT backend is not active")
+        return self._facts.description
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """``cuda_graphs`` says whether the network is launched as one, and if not, why."""
+        plan, gpu, engine = self._active(), self._gpu, self._facts
+        assert gpu is not None and engine is not None and plan is not None
+        return {
+            "backend": "tensorrt",
+            "version": f"{BRAND[engine.flavour]} {self._version}",
+            "provider": gpu.name,
+            "driver": gpu.driver,
+            "engine": str(self.engine),
+            "built_for": engine.built_for(),
+            "cuda_graphs": self._graphs(),
+        }
+
+    def activate(self) -> None:
+        """Raises ``EngineError`` for a file that is not ours, not whole, or for something else than this
+        machine; ``MissingPackageError`` without TensorRT or cuda-python; ``BackendError`` when they fail."""
+        facts, plan = self._read()
+        trt = _tensorrt(facts.flavour)
+        gpu = first_gpu()
+        fault = misfit(facts, gpu, trt.__version__)
+        if fault is not None:
+            raise EngineError(f"{self.engine} does not run here: {fault}")
+        self.deactivate()
+        try:
+            self._cuda = Cuda()
+            self._cuda.use_primary_context()
+            self._facts, self._gpu, self._version = facts, gpu, trt.__version__
+            host_code = bool(facts.settings.get("version_compatible"))
+            self._plan = LoadedPlan(trt, plan, host_code=host_code)
+            self._probe()
+        except BaseException:
+            self.deactivate()
+            raise
+
+    def infer(self, images: Image) -> Inference:
+        """As ``Backend.infer``. Raises ``UsageError`` for a size that the engine does not take."""
+        return self.collect(self.submit(images))
+
+    def submit(self, images: Image) -> Ticket:
+        """Sends a batch on its way, B 3 H W as for ``infer``, and returns while it is computed.
+
+        Frames smaller than the engine takes are padded, by reflection. Raises ``UsageError`` for one that
+        is larger, ``BackendError`` when two of this thread are under way.
+        """
+        plan = self._active()
+        if plan.dtypes[IMAGE].kind != "f" or plan.profiles[0][2][1] != 3:
+            raise UsageError(
+                f"{self.engine} takes camera bytes (--io uint8-nhwc), for programs that hand them over "
+                "themselves (docs/embedding.md); build one with --io nchw to run it here"
+            )
+        found = fit(images.shape, plan.profiles)
+        padded = pad(images, (found.shape[2], found.shape[3]))
+        return self._lane().submit(padded, found.profile, (images.shape[2], images.shape[3]))
+
+    def collect(self, ticket: Ticket) -> Inference:
+        """Waits for a batch that this thread submitted. Raises ``BackendError``, also for a second time."""
+        self._active()
+        if ticket.lane is not self._lane():
+            raise BackendError("a frame is collected by the thread that submitted it, before deactivating")
+        outputs = ticket.lane.collect(ticket)
+        padded = outputs[RESTORED].shape[2:]
+        height, width = ticket.size
+        return Inference(
+            restored=_cropped(outputs[RESTORED], padded, height, width).astype(np.float32, copy=False),
+            choices=Choices(
+                None
+                if "pixel_experts" not in outputs
+                else _cropped(outputs["pixel_experts"], padded, height, width),
+                outputs.get("image_experts"),
+            ),
+            prompt_weights=None
+            if "prompt_weights" not in outputs
+            else outputs["prompt_weights"].astype(np.float32, copy=False),
+        )
+
+    def infer_device(self, image: Any, out: Any, stream: Any) -> None:
+        """Restores a batch that is on the GPU already, into memory on the GPU, without a copy.
+
+        ``image`` and ``out`` are anything with ``__cuda_array_interface__`` or ``__dlpack__``, contiguous,
+        256-byte aligned, of exactly the shapes and types that the engine takes and returns (B 3 H W float32
+        in RGB, 0 to 1; bytes for ``--io uint8-nhwc``). ``stream`` is a CUDA stream of the caller, as an
+        integer or with ``__cuda_stream__``: the work comes after what is in it now, and what is put into it
+        later comes after the work. Returns before it is done. The calling thread must have the GPU's
+        primary context current, or none (docs/embedding.md).
+
+        Raises ``UsageError`` for arrays that do not fit, ``BackendError`` when it fails.
+        """
+        plan, cuda = self._active(), self._cuda
+        assert cuda is not None
+        cuda.use_primary_context()
+        handle = stream_handle(stream)
+        frame, result = (
+            self._device_array(cuda, array, name, handle)
+            for array, name in ((image, "the image"), (out, "the array for the result"))
+        )
+        if frame.dtype != plan.dtypes[IMAGE]:
+            raise UsageError(f"the image is {frame.dtype}, this engine takes {plan.dtypes[IMAGE]}")
+        profile = exact_profile(frame.shape, plan.profiles)
+        self._lane().infer_device(frame, result, profile, handle)
+
+    def deactivate(self) -> None:
+        """Waits for what is under way in every thread and frees everything; never fails."""
+        cuda, self._cuda = self._cuda, None
+        if cuda is None:
+            return
+        with cuda.primary_context(), self._lock:
+            for _, lane in self._lanes.values():
+                lane.close()
+            self._lanes.clear()
+            if self._plan is not None:
+                self._plan.close()
+                self._plan = None
+        cuda.release_primary_context()
+
+    def _read(self) -> tuple[EngineFacts, bytes]:
+        build = "build one with: measnet-export --engine tensorrt"
+        try:
+            with self.engine.open("rb") as file:
+                ours = file.read(len(MAGIC)) == MAGIC
+        except OSError as error:
+            raise EngineError(f"cannot read {self.engine}: {error.strerror or error}") from None
+        if not ours:
+            raise EngineError(
+                f"{self.engine} is no engine file of ours; a plan from trtexec or TensorRT does not say what "
+                f"it was built from and for, so {build}"
+            )
+        facts, plan = read_engine(self.engine)
+        if facts.settings.get("strip_weights"):
+            raise EngineError(f"{self.engine} holds no weights, so it does not run as it is; {build}")
+        return facts, plan
+
+    def _active(self) -> LoadedPlan:
+        if self._plan is None:
+            raise BackendError("the TensorRT backend is not active")
+        return self._plan
+
+    def _lane(self) -> Lane:
+        """This thread's."""
+        thread = threading.current_thread()
+        number = threading.get_ident()
+        with self._lock:
+            owner, lane = self._lanes.get(number, (None, None))
+            if owner is thread and lane is not None:
+                return lane
+            plan, cuda = self._active(), self._cuda
+            assert cuda is not None
+            cuda.use_primary_context()
+            if lane is None:
+                lane = Lane(plan, cuda)
+            else:
+                lane.abandon()  # a thread that has ended had this number
+            self._lanes[number] = (thread, lane)
+            return lane
+
+    def _device_array(self, cuda: Cuda, array: Any, name: str, stream: int) -> DeviceArray:
+        found = read_device_array(array, name, stream)
+        if cuda.is_foreign(found.pointer):
+            raise BackendError(
+                f"{name} belongs to another CUDA context than the GPU's primary one, as after "
+                "'import pycuda.autoinit'; docs/embedding.md says how to share the primary one"
+            )
+        return found
+
+    def _graphs(self) -> str:
+        lanes = [lane for _, lane in self._lanes.values()]
+        refusals = [lane.graph_refusal for lane in lanes if lane.graph_refusal]
+        if refusals:
+            return f"not used: {refusals[0]}"
+        captured = sum(lane.graphs for lane in lanes)
+        return f"{captured} captured" if captured else "none captured yet"
+
+    def _probe(self) -> None:
+        """One small grey batch: what the engine returns is checked before any frame is."""
+        plan = self._active()
+        shape, dtype = plan.profiles[0][0], plan.dtypes[IMAGE]
+        grey: NDArray[Any] = np.full(shape, 0.5 if dtype.kind == "f" else 128, dtype)
+        lane = self._lane()
+        restored = lane.collect(lane.submit(grey, 0, (shape[-2], shape[-1])))[RESTORED]
+        if restored.shape != shape or not np.isfinite(restored).all():
+            raise EngineError(
+                f"{self.engine} does not restore a plain grey picture (its weights may hold NaN, or it was "
+                "built for something else); build it again"
+            )
+
+
+def _tensorrt(flavour: str) -> Any:
+    """The module of a flavour of TensorRT."""
+    if flavour not in _MODULES:
+        raise EngineError(f"the engine is for {flavour!r}, which this version does not know")
+    module, extra = _MODULES[flavour]
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name == module:
+            raise MissingPackageError(f"running {BRAND[flavour]} engines", flavour, extra) from None
+        raise BackendError(f"{BRAND[flavour]} is installed and cannot be loaded: {error}") from None
+    except (ImportError, OSError) as error:  # OSError: a shared library of it is missing
+        raise BackendError(
+            f"{BRAND[flavour]} is installed and cannot be loaded: {first_line(error)}"
+        ) from None
+
+
+def _cropped(maps: NDArray[Any], padded: tuple[int, ...], height: int, width: int) -> NDArray[Any]:
+    """Maps of a padded frame, at whatever scale, without its padding."""
+    rows, columns = maps.shape[2:]
+    return np.ascontiguousarray(maps[:, :, : height * rows // padded[0], : width * columns // padded[1]])

@@ -1,0 +1,273 @@
+"""What one thread runs an engine with: a context, three streams, and two slots of buffers in turn.
+
+A frame's way through a slot, each arrow an event, so that three frames can be in three places at once:
+
+    pinned memory -> upload stream -> compute stream -> download stream -> pinned memory
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from measnet.errors import BackendError, UsageError
+from measnet.runtime.backends.tensorrt.buffers import Memory, TensorBuffers, TensorSpec
+from measnet.runtime.backends.tensorrt.cuda import Cuda, CudaError
+from measnet.runtime.backends.tensorrt.device_array import DeviceArray
+from measnet.runtime.backends.tensorrt.graphs import STEADY, LaunchGraph
+from measnet.runtime.backends.tensorrt.plan import IMAGE, RESTORED, LoadedPlan
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+SLOTS = 2
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A frame that is under way."""
+
+    lane: Lane
+    number: int
+    size: tuple[int, int]
+    """Height and width of what was handed over, before padding."""
+
+
+class Slot:
+    """The buffers, events and graph of one frame at a time. ``frame`` is its number, None when free."""
+
+    def __init__(self, cuda: Cuda, outputs: tuple[str, ...], resources: contextlib.ExitStack) -> None:
+        self.frame: int | None = None
+        self.image = TensorBuffers(cuda)
+        self.outputs = {name: TensorBuffers(cuda) for name in outputs}
+        self.graph = LaunchGraph(cuda)
+        for buffers in (self.image, *self.outputs.values()):
+            resources.callback(quietly, buffers.close)
+        resources.callback(quietly, self.graph.close)
+        self.uploaded, self.computed, self.downloaded = (new_event(cuda, resources) for _ in range(3))
+
+    def addresses(self) -> dict[str, int]:
+        return {IMAGE: self.image.device} | {name: made.device for name, made in self.outputs.items()}
+
+
+class Lane:
+    """Raises ``BackendError`` when its context, streams or memory cannot be had."""
+
+    def __init__(self, plan: LoadedPlan, cuda: Cuda) -> None:
+        self._plan = plan
+        self._cuda = cuda
+        self.graph_refusal: str | None = None
+        """Why CUDA graphs are not used, if they are not."""
+
+        self.graphs = 0
+        """Graphs captured so far."""
+
+        self._context: trt.IExecutionContext | None = None
+        self._profile: int | None = None
+        self._shape: tuple[int, ...] | None = None
+        self._steady = 0
+        self._frames = 0
+        with contextlib.ExitStack() as resources:
+            self._upload, self._compute, self._download = (new_stream(cuda, resources) for _ in range(3))
+            self._handed, self._returned = (new_event(cuda, resources) for _ in range(2))
+            self._activations = Memory(cuda.allocate, cuda.free)
+            self._device_outputs = {name: Memory(cuda.allocate, cuda.free) for name in plan.outputs}
+            for memory in (self._activations, *self._device_outputs.values()):
+                resources.callback(quietly, memory.close)
+            self._slots = [Slot(cuda, plan.outputs, resources) for _ in range(SLOTS)]
+            self._context = plan.new_context()
+            self._resources = resources.pop_all()
+
+    def submit(self, image: NDArray[Any], profile: int, size: tuple[int, int]) -> Ticket:
+        """Sends a batch of an allowed shape on its way and returns at once.
+
+        ``image`` may be overwritten afterwards. Raises ``BackendError``; the lane is usable then, unless
+        the GPU is lost.
+        """
+        slot = next((slot for slot in self._slots if slot.frame is None), None)
+        if slot is None:
+            raise BackendError(f"{SLOTS} frames are under way already; collect one before the next")
+        try:
+            outputs = self._prepare(profile, image.shape)
+            self._run(slot, image, outputs)
+        except BaseException:
+            self._settle()
+            raise
+        slot.frame = self._frames
+        self._frames += 1
+        return Ticket(self, slot.frame, size)
+
+    def collect(self, ticket: Ticket) -> dict[str, NDArray[Any]]:
+        """Waits for a frame: its outputs by name. Raises ``BackendError``."""
+        slot = next((slot for slot in self._slots if slot.frame == ticket.number), None)
+        if slot is None:
+            raise BackendError("this frame was collected before")
+        slot.frame = None
+        try:
+            self._cuda.synchronize_event(slot.downloaded)
+        except BaseException:
+            self._settle()
+            raise
+        return {name: buffers.host.copy() for name, buffers in slot.outputs.items()}
+
+    def infer_device(self, image: DeviceArray, out: DeviceArray, profile: int, stream: int) -> None:
+        """Restores ``image`` into ``out`` between what is in ``stream`` now and what comes later.
+
+        Raises ``UsageError`` when ``out`` has another shape or type than the engine's output.
+        """
+        try:
+            outputs = self._prepare(profile, image.shape)
+            self._check_out(out, outputs)
+            addresses = {IMAGE: image.pointer, RESTORED: out.pointer}
+            for spec in outputs:
+                if spec.name != RESTORED:
+                    memory = self._device_outputs[spec.name]
+                    if memory.nbytes < spec.nbytes:
+                        self._cuda.synchronize(self._compute)  # the frame before may still write to it
+                        memory.reserve(spec.nbytes)
+                    addresses[spec.name] = memory.pointer
+            for before in dict.fromkeys((stream, image.stream, out.stream)):
+                if before is not None:
+                    self._cuda.record(self._handed, before)
+                    self._cuda.wait(self._compute, self._handed)
+            self._bind(addresses)
+            self._enqueue()
+            self._cuda.record(self._returned, self._compute)
+            self._cuda.wait(stream, self._returned)
+        except BaseException:
+            self._settle()
+            raise
+
+    def abandon(self) -> None:
+        """Forgets frames that nobody will collect."""
+        self._settle()
+        for slot in self._slots:
+            slot.frame = None
+
+    def close(self) -> None:
+        """Waits for what is under way, then frees everything; never fails."""
+        self._settle()
+        self._context = None
+        self._resources.close()
+
+    def _prepare(self, profile: int, shape: tuple[int, ...]) -> list[TensorSpec]:
+        """Sets the context to a profile and a shape; a graph of another shape is forgotten."""
+        plan, cuda = self._plan, self._cuda
+        context: trt.IExecutionContext = self._context
+        if (profile, shape) != (self._profile, self._shape):
+            cuda.synchronize(self._compute)
+            for slot in self._slots:
+                slot.graph.close()
+            self._shape = None
+            self._steady = 0
+            if profile != self._profile:
+                self._profile = None
+                self._set_profile(profile)
+                self._profile = profile
+            if not context.set_input_shape(IMAGE, shape):
+                raise BackendError(f"TensorRT refuses frames of {shape}{plan.complaint()}")
+            self._shape = shape
+        return plan.output_specs(context)
+
+    def _set_profile(self, profile: int) -> None:
+        plan = self._plan
+        engine: trt.ICudaEngine = plan.engine
+        context: trt.IExecutionContext = self._context
+        if context.active_optimization_profile != profile:
+            if not context.set_optimization_profile_async(profile, int(self._compute)):
+                raise BackendError(f"TensorRT refuses its profile {profile}{plan.complaint()}")
+            self._cuda.synchronize(self._compute)
+        self._activations.reserve(engine.get_device_memory_size_for_profile_v2(profile))
+        context.set_device_memory(self._activations.pointer, self._activations.nbytes)
+
+    def _run(self, slot: Slot, image: NDArray[Any], outputs: list[TensorSpec]) -> None:
+        cuda = self._cuda
+        slot.image.fit(TensorSpec(IMAGE, image.shape, self._plan.dtypes[IMAGE]))
+        for spec in outputs:
+            slot.outputs[spec.name].fit(spec)
+        np.copyto(slot.image.host, image, casting="same_kind")
+        slot.image.upload(self._upload)
+        cuda.record(slot.uploaded, self._upload)
+        cuda.wait(self._compute, slot.uploaded)
+        self._launch(slot)
+        cuda.record(slot.computed, self._compute)
+        cuda.wait(self._download, slot.computed)
+        for buffers in slot.outputs.values():
+            buffers.download(self._download)
+        cuda.record(slot.downloaded, self._download)
+
+    def _launch(self, slot: Slot) -> None:
+        """The network into the compute stream: as a graph where there is one or it is time for one."""
+        addresses = slot.addresses()
+        key = (self._profile, self._shape, self._activations.pointer, *addresses.values())
+        if slot.graph.holds(key):
+            slot.graph.launch(self._compute)
+            return
+        self._bind(addresses)
+        if self._steady >= STEADY and self.graph_refusal is None and self._captured(slot, key):
+            slot.graph.launch(self._compute)
+            return
+        self._enqueue()
+        self._steady += 1
+
+    def _captured(self, slot: Slot, key: tuple[Any, ...]) -> bool:
+        self._cuda.synchronize(self._compute)
+        try:
+            slot.graph.capture(key, self._compute, self._enqueue)
+        except BackendError as error:
+            if isinstance(error, CudaError) and error.lost:
+                raise
+            self.graph_refusal = str(error)
+            return False
+        self.graphs += 1
+        return True
+
+    def _bind(self, addresses: dict[str, int]) -> None:
+        context: trt.IExecutionContext = self._context
+        for name, address in addresses.items():
+            if not context.set_tensor_address(name, address):
+                raise BackendError(f"TensorRT refuses the memory for {name}{self._plan.complaint()}")
+
+    def _enqueue(self) -> None:
+        context: trt.IExecutionContext = self._context
+        if not context.execute_async_v3(int(self._compute)):
+            raise BackendError(f"TensorRT failed on frames of {self._shape}{self._plan.complaint()}")
+
+    def _check_out(self, out: DeviceArray, outputs: list[TensorSpec]) -> None:
+        spec = next(spec for spec in outputs if spec.name == RESTORED)
+        if out.read_only or (out.shape, out.dtype) != (spec.shape, spec.dtype):
+            raise UsageError(
+                f"the result is {spec.dtype} {spec.shape}; the array for it is {out.dtype} {out.shape}"
+                f"{' and read-only' if out.read_only else ''}"
+            )
+
+    def _settle(self) -> None:
+        """After a failure: waits for what is under way and starts from nothing with the next frame."""
+        for stream in (self._upload, self._compute, self._download):
+            quietly(self._cuda.synchronize, stream)
+        for slot in self._slots:
+            quietly(slot.graph.close)
+        self._profile = self._shape = None
+
+
+def quietly(step: Callable[..., None], *arguments: Any) -> None:
+    """Tidying up goes on when a step of it fails: on a GPU that is lost, every step does."""
+    with contextlib.suppress(CudaError):
+        step(*arguments)
+
+
+def new_stream(cuda: Cuda, resources: contextlib.ExitStack) -> Any:
+    stream = cuda.stream()
+    resources.callback(quietly, cuda.destroy_stream, stream)
+    return stream
+
+
+def new_event(cuda: Cuda, resources: contextlib.ExitStack) -> Any:
+    event = cuda.event()
+    resources.callback(quietly, cuda.destroy_event, event)
+    return event

@@ -1,0 +1,1 @@
+"""What this machine can do with MEASNet, what is missing, and proof of it."""

@@ -1,0 +1,107 @@
+"""``measnet-doctor``: what works here, what is missing, and the command that installs it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from measnet.command_line import run_command
+
+if TYPE_CHECKING:
+    from measnet.runtime.doctor.abilities import Ability
+    from measnet.runtime.doctor.machine import Machine
+
+
+@click.command(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""\b
+Examples:
+  measnet-doctor                                   what works here
+  measnet-doctor --self-test                       run it, compare, time it: measnet-doctor.json
+  measnet-doctor --self-test -o h200.json --model small
+
+\b
+Exit status: 0 all well, 1 a self-test failed, 2 an option is wrong, 130 interrupted.
+""",
+)
+@click.option("--self-test", "test", is_flag=True, help="Run, compare and time whatever is there.")
+@click.option("--model", default="nano", show_default=True, help="What the self-test runs.")
+@click.option(
+    "-o",
+    "--json",
+    "json_file",
+    type=click.Path(path_type=Path),
+    help="Where the figures go.  [default: measnet-doctor.json with --self-test]",
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
+@click.version_option(package_name="measnet", prog_name="measnet-doctor")
+def main(test: bool, model: str, json_file: Path | None, debug: bool) -> None:
+    """Say what this machine can do with MEASNet, what is missing, and what installs it.
+
+    The self-test restores made-up pictures with every backend there is, holds the results against each
+    other, times them, and writes one JSON: versions, hardware, parity and times, no names and no paths. Send
+    it to us with a bug report, or as figures of a machine we do not have. Nothing is sent by itself.
+    """
+    run_command(lambda: _run(test, model, json_file), debug=debug, interrupted="stopped; nothing was written")
+
+
+def _run(test: bool, model: str, json_file: Path | None) -> None:
+    from measnet.errors import ParityError
+    from measnet.runtime.doctor.abilities import abilities
+    from measnet.runtime.doctor.machine import examine
+    from measnet.runtime.doctor.self_test import self_test
+    from measnet.whole_file import write_whole
+
+    machine = examine()
+    found = abilities(machine)
+    _show(machine, found)
+    report: dict[str, Any] = {"machine": machine.facts()}
+    if test:
+        click.echo("\nSelf-test:")
+        report = self_test(machine, model, lambda line: click.echo(f"  {line}"))
+        for run in report["runs"]:
+            _show_parity(run)
+        json_file = json_file or Path("measnet-doctor.json")
+    if json_file:
+        report["abilities"] = {ability.name: ability.ready for ability in found}
+        write_whole(json_file, (json.dumps(report, indent=2) + "\n").encode())
+        click.echo(f"figures: {json_file}")
+    if test and not report["passed"]:
+        raise ParityError("the self-test failed; the lines above and the JSON say where")
+
+
+def _show(machine: Machine, found: list[Ability]) -> None:
+    click.echo(f"{machine.system}, Python {machine.python}")
+    click.echo(f"{machine.processor}, {machine.cores} cores, {machine.memory_gib:g} GiB")
+    for gpu in machine.gpus:
+        click.echo(
+            f"{gpu.name}, {gpu.memory_mib} MiB, compute capability {gpu.compute_capability}, "
+            f"driver {gpu.driver}"
+        )
+    if machine.gpu_note:
+        click.echo(f"GPU: {machine.gpu_note}")
+    click.echo("")
+    width = max(len(ability.name) for ability in found)
+    for ability in found:
+        click.echo(f"  {'yes' if ability.ready else 'no ':3}  {ability.name:{width}}  {ability.detail}")
+        if not ability.ready and ability.remedy:
+            click.echo(f"       {'':{width}}  {ability.remedy}")
+
+
+def _show_parity(run: dict[str, Any]) -> None:
+    parity = run.get("parity")
+    if not parity:
+        return
+    psnr = "∞" if parity["psnr_db"] is None else f"{parity['psnr_db']:.1f}"
+    verdict = "agrees with" if parity["passed"] else "DIFFERS from"
+    click.echo(
+        f"  {run['backend']} {verdict} the first backend: PSNR {psnr} dB, largest difference "
+        f"{parity['largest_difference']:.2g}, experts agree on {parity['experts_agree']:.3%}"
+    )
+
+
+if __name__ == "__main__":
+    main()

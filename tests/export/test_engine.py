@@ -1,0 +1,443 @@
+"""Engines are built by NVIDIA's own builder, TensorRT-RTX, ahead of time: no GPU is needed, none is used.
+
+These are TensorRT-RTX builds, not TensorRT builds. Loading and running a plan needs a GPU; it is not tested.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from measnet.config import SizeRule
+from measnet.description import GraphDescription
+from measnet.engine_file import read_engine
+from measnet.errors import BuildError, GraphError, MissingPackageError, OutputError, UsageError
+from measnet.export.build_settings import BuildSettings, Profile
+from measnet.weights import bundled
+
+ABSENT = [
+    name for name in ("tensorrt_rtx", "polygraphy", "filelock") if importlib.util.find_spec(name) is None
+]
+needs_rtx = pytest.mark.skipif(
+    bool(ABSENT), reason=f"not installed: {', '.join(ABSENT)}; pip install 'measnet[rtx]'"
+)
+if "filelock" not in ABSENT:
+    from measnet.export.builder_process import build_plan, flavour_version
+    from measnet.export.cache import EngineCache
+    from measnet.export.engine import Built, build_engines, graph_profiles, read_graph
+    from measnet.export.target import Target, find_targets
+
+SMALL = BuildSettings(profiles=(Profile.parse("128x128:128x192:256x256"),))
+
+
+@pytest.fixture(scope="module")
+def sm89() -> list[Target]:
+    return find_targets(("tensorrt-rtx",), ("sm89",))
+
+
+NANO = bundled("nano", ".onnx")
+
+
+@pytest.fixture(scope="module")
+def one_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled graph, its size settled: 368x640."""
+    model = onnx.load(NANO)
+    sides = model.graph.input[0].type.tensor_type.shape.dim
+    sides[2].dim_value, sides[3].dim_value = 368, 640
+    metadata = {entry.key: entry.value for entry in model.metadata_props} | {"measnet.size": "368x640"}
+    helper.set_model_props(model, metadata)
+    path = tmp_path_factory.mktemp("graphs") / "nano-368x640.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def check_engine(built: Built, capability: str) -> None:
+    facts, plan = read_engine(built.path)
+    assert facts == built.facts and len(plan) == built.plan_bytes > 100_000
+    assert facts.flavour == "tensorrt-rtx" and facts.compute_capability == capability
+    assert facts.gpu == "" and facts.description.variant == "nano"
+    assert built.notes == ()
+    assert not list(built.path.parent.glob("*.part"))
+
+
+@needs_rtx
+def test_the_bundled_graph_for_any_size_builds_ahead_of_time(sm89: list[Target], tmp_path: Path) -> None:
+    (built,) = build_engines([NANO], sm89, tmp_path / "new" / "folder", BuildSettings(), cache=None)
+    assert built.path.name == "nano.rtx-sm89.engine"
+    check_engine(built, "8.9")
+    smallest, usual, largest = built.facts.profiles[0]["image"]
+    assert (smallest, usual, largest) == ((1, 3, 128, 128), (1, 3, 720, 1280), (1, 3, 1088, 1920))
+
+
+@needs_rtx
+def test_a_graph_of_one_size_builds_for_the_newest_cards(one_size: Path, tmp_path: Path) -> None:
+    targets = find_targets(("tensorrt-rtx",), ("sm120",))
+    (built,) = build_engines([one_size], targets, tmp_path, BuildSettings(), cache=None)
+    assert built.path.name == "nano-368x640.rtx-sm120.engine"
+    check_engine(built, "12.0")
+    assert built.facts.profiles[0]["image"] == ((1, 3, 368, 640),) * 3
+
+
+@needs_rtx
+def test_several_profiles_batches_and_a_timing_cache_go_into_one_engine(
+    sm89: list[Target], tmp_path: Path
+) -> None:
+    settings = BuildSettings(
+        profiles=(Profile.parse("1x128x128:2x128x192:4x256x256"), Profile.parse("360x640")),
+        workspace_mib=2048,
+        optimization_level=1,
+        aux_streams=0,
+        tf32=True,
+    )
+    timing, words = tmp_path / "t.timing", list[str]()
+    (built,) = build_engines(
+        [NANO],
+        sm89,
+        tmp_path,
+        settings,
+        cache=None,
+        timing_cache=timing,
+        progress=lambda _, said: words.append(said),
+    )
+    facts, _ = read_engine(built.path)
+    assert facts.profiles[0]["image"] == ((1, 3, 128, 128), (2, 3, 128, 192), (4, 3, 256, 256))
+    assert facts.profiles[1]["image"] == ((1, 3, 368, 640),) * 3
+    assert facts.settings["workspace_mib"] == 2048 and facts.settings["tf32"] is True
+    assert timing.stat().st_size > 0
+    assert any("cloning network graph" in said for said in words)
+
+
+@pytest.fixture(scope="module")
+def typed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled graph in FP16."""
+    from measnet.export.precision import typed_graph
+
+    model = typed_graph(onnx.load(NANO), "fp16").model
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    description = replace(GraphDescription.from_metadata(metadata, "nano"), precision="fp16")
+    helper.set_model_props(model, description.to_metadata())
+    path = tmp_path_factory.mktemp("graphs") / "nano.fp16.onnx"
+    onnx.save(model, path)
+    return path
+
+
+@needs_rtx
+@pytest.mark.parametrize(("card", "capability"), [("SM75", "7.5"), ("sm86", "8.6")])
+def test_a_typed_graph_builds_for_older_cards(
+    typed: Path, tmp_path: Path, card: str, capability: str
+) -> None:
+    targets = find_targets(("tensorrt-rtx",), (card,))
+    (built,) = build_engines([typed], targets, tmp_path, SMALL, cache=None)
+    assert built.path.name == f"nano.fp16.rtx-{card.lower()}.engine"
+    check_engine(built, capability)
+    assert built.facts.description.precision == "fp16"
+
+
+@needs_rtx
+def test_turing_cards_are_told_to_take_fp16(one_size: Path, tmp_path: Path) -> None:
+    targets = find_targets(("tensorrt-rtx",), ("sm75",))
+    with pytest.raises(BuildError, match=r"operator MatMul.*export the graph with --fp16"):
+        build_engines([one_size], targets, tmp_path, BuildSettings(), cache=None)
+
+
+def test_the_form_for_turing_computes_the_same() -> None:
+    from measnet.export.session import run_graph
+    from measnet.export.turing import turing_graph
+
+    model = onnx.load(NANO)
+    rewritten = turing_graph(model)
+    products = [node.name for node in model.graph.node if node.op_type == "Gemm"]
+    assert products and not any(node.op_type == "Gemm" for node in rewritten.graph.node)
+    images = np.random.default_rng(0).random((2, 3, 128, 144), np.float32)
+    expected = run_graph(model.SerializeToString(), images)
+    found = run_graph(rewritten.SerializeToString(), images)
+    assert np.abs(found["restored"] - expected["restored"]).max() < 1e-5
+    for name in ("pixel_experts", "image_experts"):
+        assert (found[name] == expected[name]).mean() > 0.9999
+
+
+@needs_rtx
+def test_the_cache_spares_the_second_build(sm89: list[Target], tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path / "cache")
+    first, second = (
+        build_engines([NANO], sm89, tmp_path / name, SMALL, cache=cache)[0] for name in ("a", "b")
+    )
+    assert first.seconds is not None and second.seconds is None
+    assert first.path.read_bytes() == second.path.read_bytes()
+    assert {entry.path.suffix for entry in cache.entries()} == {".engine", ".timing"}
+
+
+@needs_rtx
+def test_an_operator_without_a_kernel_ends_in_a_sentence_and_no_file(
+    one_size: Path, sm89: list[Target], tmp_path: Path
+) -> None:
+    model = onnx.load(one_size)
+    model.graph.node.append(
+        helper.make_node("NonZero", ["restored"], ["where"], name="encoder1.0.attention/NonZero")
+    )
+    model.graph.output.append(helper.make_tensor_value_info("where", TensorProto.INT64, [4, None]))
+    onnx.save(model, tmp_path / "x.onnx")
+    with pytest.raises(GraphError) as caught:
+        build_engines([tmp_path / "x.onnx"], sm89, tmp_path / "out", BuildSettings(), cache=None)
+    message = str(caught.value)
+    assert message.startswith("TensorRT-RTX for compute capability 8.9 does not take this graph: module ")
+    assert "module encoder1.0.attention, operator NonZero" in message and "plugin" in message
+    assert "\n" not in message
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@needs_rtx
+def test_a_build_that_fails_leaves_no_file_and_says_what_to_change(
+    one_size: Path, sm89: list[Target], tmp_path: Path
+) -> None:
+    cache = EngineCache(tmp_path / "cache")
+    with pytest.raises(BuildError, match=r"built nothing.*--refit and --strip-weights"):
+        build_engines([one_size], sm89, tmp_path / "out", BuildSettings(refit=True), cache=cache)
+    assert list((tmp_path / "out").iterdir()) == []
+    assert cache.entries() == []
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes a module called ``tensorrt`` for builders to import."""
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    inherited = os.environ.get("PYTHONPATH", "")
+    monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{inherited}" if inherited else str(folder))
+
+    def make(code: str) -> None:
+        (folder / "tensorrt.py").write_text(code)
+
+    return make
+
+
+AS_TENSORRT = "from tensorrt_rtx_bindings import *\n__version__ = '11.4.0'\n"
+
+
+def build_as_tensorrt(graph: Path, settings: BuildSettings) -> tuple[bytes, tuple[str, ...]]:
+    content, model, description = read_graph(graph)
+    profiles, problems = graph_profiles(model, description, settings)
+    assert problems == []
+    plan = build_plan(
+        content,
+        "tensorrt",
+        "8.9",
+        ahead_of_time=False,
+        profiles=profiles,
+        settings=settings,
+        timing_cache=b"",
+        progress=lambda _words: None,
+    )
+    return plan.plan, plan.warnings
+
+
+@needs_rtx
+def test_the_way_to_tensorrt_itself_runs_against_the_bindings_of_rtx(
+    stand_in: Callable[[str], None], one_size: Path
+) -> None:
+    stand_in(AS_TENSORRT)
+    settings = BuildSettings(hardware_compatible="ampere-plus", workspace_mib=1024)
+    plan, warnings = build_as_tensorrt(one_size, settings)
+    assert len(plan) > 100_000
+    assert any("setHardwareCompatibilityLevel" in warning for warning in warnings)  # it did arrive
+
+
+@needs_rtx
+def test_a_version_compatible_plan_without_the_lean_runtime_says_so(
+    stand_in: Callable[[str], None], one_size: Path
+) -> None:
+    stand_in(AS_TENSORRT)
+    with pytest.raises(BuildError, match=r"libnvinfer_lean.*leave --version-compatible away"):
+        build_as_tensorrt(one_size, BuildSettings(version_compatible=True))
+
+
+@needs_rtx
+def test_a_builder_that_aborts_does_not_take_us_with_it(
+    stand_in: Callable[[str], None], one_size: Path
+) -> None:
+    stand_in("import os\nos.abort()\n")
+    with pytest.raises(BuildError, match=r"TensorRT's builder was ended by signal 6 \(SIGABRT\)"):
+        build_as_tensorrt(one_size, BuildSettings())
+
+
+@needs_rtx
+def test_a_package_that_cannot_load_its_libraries_says_so(stand_in: Callable[[str], None]) -> None:
+    stand_in("raise ImportError('libnvinfer.so.11: cannot open shared object file')\n")
+    with pytest.raises(BuildError, match=r"TensorRT is installed and cannot be loaded: libnvinfer\.so\.11"):
+        flavour_version("tensorrt")
+
+
+@needs_rtx
+def test_without_the_package_its_extra_is_named(stand_in: Callable[[str], None]) -> None:
+    if importlib.util.find_spec("tensorrt"):
+        pytest.skip("TensorRT is installed here")
+    with pytest.raises(MissingPackageError, match=r"measnet\[tensorrt\]"):
+        flavour_version("tensorrt")
+
+
+@pytest.fixture
+def building(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process in the middle of a build."""
+    code = (
+        "from pathlib import Path\n"
+        "from measnet.export.engine import *\n"
+        "from measnet.export.target import find_targets\n"
+        "from measnet.weights import bundled\n"
+        f"out = Path({str(tmp_path / 'out')!r})\n"
+        "build_engines([bundled('nano', '.onnx')], find_targets(('tensorrt-rtx',), ('sm89',)), out,\n"
+        "    BuildSettings(), cache=EngineCache(out / 'cache'), progress=lambda _, w: print(w, flush=True))\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline()
+        yield process
+        process.kill()
+
+
+def builders_of(tmp_path: Path) -> list[str]:
+    """The builders that run now for a process with this temporary folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_text().split("\0")
+            if "measnet.export.builder" in words and any(word.startswith(str(tmp_path)) for word in words):
+                found.append(str(path.parent))
+    return found
+
+
+@needs_rtx
+def test_ctrl_c_ends_a_build_at_once_and_leaves_nothing(
+    building: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    os.killpg(building.pid, signal.SIGINT)  # as a terminal does: the builder hears it too
+    started = time.monotonic()
+    errors = building.communicate(timeout=30)[1]
+    assert time.monotonic() - started < 5
+    assert building.returncode != 0 and "KeyboardInterrupt" in errors
+    assert not list((tmp_path / "out").rglob("*.engine*"))
+    assert not list(tmp_path.glob("measnet-*"))
+    assert builders_of(tmp_path) == []
+
+
+@needs_rtx
+def test_a_builder_whose_caller_was_killed_ends_too(building: subprocess.Popen[str], tmp_path: Path) -> None:
+    assert builders_of(tmp_path)
+    building.kill()
+    building.communicate(timeout=30)
+    until = time.monotonic() + 30
+    while builders_of(tmp_path) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert builders_of(tmp_path) == []
+    assert not list((tmp_path / "out").rglob("*.engine*"))
+
+
+@needs_rtx
+def test_two_engines_of_one_name_are_refused(sm89: list[Target], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"2 engines would be called .*nano\.rtx-sm89\.engine"):
+        build_engines([NANO, NANO], sm89, tmp_path, SMALL, cache=None)
+
+
+@needs_rtx
+def test_a_full_disk_under_the_output_leaves_no_half_engine(
+    one_size: Path, sm89: list[Target], tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], check=False)
+    if mounted.returncode:
+        pytest.skip("this machine lets nobody mount a tmpfs")
+    try:
+        with pytest.raises(OutputError, match="No space left"):
+            build_engines([one_size], sm89, disk, BuildSettings(), cache=None)
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@needs_rtx
+def test_everything_wrong_is_said_before_the_first_build(
+    one_size: Path, sm89: list[Target], tmp_path: Path
+) -> None:
+    settings = BuildSettings(
+        profiles=(Profile.parse("64x64:256x256:512x512"),),
+        version_compatible=True,
+        hardware_compatible="ampere-plus",
+    )
+    with pytest.raises(UsageError) as caught:
+        build_engines([one_size, NANO], sm89, tmp_path / "out", settings, cache=None)
+    message = str(caught.value)
+    assert "no version-compatible plans" in message and "no hardware compatibility" in message
+    assert "other sizes than the graph's 368x640" in message
+    assert not (tmp_path / "out").exists()
+
+
+@needs_rtx
+@pytest.mark.parametrize(
+    ("flavours", "cards", "message"),
+    [
+        (("tensorrt-rtx",), ("sm90", "sm89", "4090"), "no GPU called 'sm90'.*no GPU called '4090'"),
+        (("tensorrt",), ("sm89",), "--gpu goes with --engine tensorrt-rtx"),
+    ],
+)
+def test_an_unknown_card_is_told_which_are_known(
+    flavours: tuple[str, ...], cards: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        find_targets(flavours, cards)
+
+
+@needs_rtx
+def test_a_file_that_is_no_graph_of_ours_is_refused(sm89: list[Target], tmp_path: Path) -> None:
+    (tmp_path / "x.onnx").write_bytes(b"\xff" * 100)
+    with pytest.raises(GraphError, match="no ONNX file"):
+        build_engines([tmp_path / "x.onnx"], sm89, tmp_path, BuildSettings(), cache=None)
+    with pytest.raises(GraphError, match="cannot read"):
+        build_engines([tmp_path / "absent.onnx"], sm89, tmp_path, BuildSettings(), cache=None)
+    onnx.save(helper.make_model(helper.make_graph([], "g", [], [])), tmp_path / "other.onnx")
+    with pytest.raises(GraphError, match="has no MEASNet description"):
+        build_engines([tmp_path / "other.onnx"], sm89, tmp_path, BuildSettings(), cache=None)
+
+
+def test_all_contradictions_of_settings_are_said_at_once() -> None:
+    with pytest.raises(UsageError) as caught:
+        BuildSettings(
+            profiles=(Profile.parse("256x256:128x128:512x512"), Profile.parse("0x64")),
+            workspace_mib=0,
+            optimization_level=7,
+            hardware_compatible="all",  # type: ignore[arg-type]
+            aux_streams=-1,
+        )
+    for part in ("height of profile", "1x0x64", "workspace", "0 to 5, not 7", "'all'", "-1 auxiliary"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "64", "64x64:128x128", "axb", "1x2x3x4", "64x64:", "-1x64", "1x²x3"])
+def test_what_is_no_profile_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="a profile is MIN:OPT:MAX"):
+        Profile.parse(text)
+
+
+def test_a_profile_is_fitted_to_the_sizes_that_the_network_takes() -> None:
+    rule = SizeRule(multiple=8, minimum=64)
+    assert str(Profile.parse("2x100x101:1080x1920:4x1081x1921").fitted(rule)) == (
+        "2x104x104:1x1080x1920:4x1088x1928"
+    )

@@ -1,0 +1,68 @@
+"""``measnet-export`` and engines, as people type it."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from measnet.engine_file import read_engine
+from measnet.export.cli import main
+from measnet.weights import bundled
+
+NANO = str(bundled("nano", ".onnx"))
+needs_rtx = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("tensorrt_rtx", "polygraphy", "filelock")),
+    reason="not installed: tensorrt_rtx, polygraphy, filelock; pip install 'measnet[rtx]'",
+)
+
+
+@needs_rtx
+def test_a_graph_becomes_an_engine_is_kept_listed_and_cleared(tmp_path: Path) -> None:
+    cache = ["--cache", str(tmp_path / "cache")]
+    build = ["--graph", NANO, "--engine", "tensorrt-rtx", "--gpu", "sm89", "--profile", "128x128", *cache]
+    first = CliRunner().invoke(main, [*build, "-o", str(tmp_path / "a")])
+    assert first.exit_code == 0, first.output
+    assert "on any GPU of compute capability 8.9" in first.output and "built in" in first.output
+    facts, _ = read_engine(tmp_path / "a" / "nano.rtx-sm89.engine")
+    assert facts.profiles[0]["image"] == ((1, 3, 128, 128),) * 3
+    second = CliRunner().invoke(main, [*build, "-o", str(tmp_path / "b")])
+    assert "from the cache" in second.output
+    listed = CliRunner().invoke(main, ["--cache-list", *cache])
+    assert "nano, any size, fp32, TensorRT-RTX" in listed.output
+    assert "removed" in CliRunner().invoke(main, ["--cache-clear", *cache]).output
+    assert ": 0 files" in CliRunner().invoke(main, ["--cache-list", *cache]).output
+
+
+@needs_rtx
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--gpu", "sm89"], "--gpu goes with --engine"),
+        (["--optimization-level", "0"], "--optimization-level goes with --engine"),
+        (["--dynamic", "64x64:128x128:256x256"], "--profile goes with --engine"),
+        (["--engine", "tensorrt-rtx", "--gpu", "rtx4090"], "no GPU called 'rtx4090'"),
+        (["--engine", "tensorrt-rtx", "--gpu", "sm89", "--profile", "big"], "a profile is MIN:OPT:MAX"),
+        (["--engine", "tensorrt-rtx", "--gpu", "sm89", "--workspace", "0"], "0 MiB is nothing"),
+        (["--engine", "tensorrt-rtx", "--gpu", "sm89", "--version-compatible"], "no lean runtime"),
+        (["--graph", "absent.onnx", "--engine", "tensorrt-rtx", "--gpu", "sm89"], "cannot read absent.onnx"),
+    ],
+)
+def test_a_mistake_about_engines_ends_in_one_line_before_any_work(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr and result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dynamic_graph_still_needs_no_range() -> None:
+    context = main.make_context("measnet-export", ["--dynamic", "-o", "graphs"])
+    assert context.params["dynamic"] == "any"
+    assert main.make_context("measnet-export", []).params["dynamic"] is None
+    ranged = main.make_context("measnet-export", ["--dynamic", "64x64:128x128:256x256"])
+    assert ranged.params["dynamic"] == "64x64:128x128:256x256"
