@@ -5,23 +5,29 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal, cast
 
 from measnet.config import MEASNetConfig, SizeRule, variant_name
 from measnet.errors import GraphError, UsageError
+from measnet.image import ChannelOrder
 
 FORMAT = "measnet-graph 1"
+
+IO = Literal["nchw", "uint8-nhwc"]
+FORMS = (("nchw", "rgb"), ("uint8-nhwc", "rgb"), ("uint8-nhwc", "bgr"))
+ANY_SIZE = SizeRule(multiple=1, minimum=1)
 
 
 @dataclass(frozen=True)
 class GraphDescription:
-    """A graph takes ``image``, B 3 H W, RGB in [0, 1], and returns ``restored``, the same."""
+    """A graph takes ``image`` and returns ``restored``, both B 3 H W, RGB in [0, 1], or as ``io`` says."""
 
     config: MEASNetConfig
     weights_sha256: str
     """``measnet.checkpoint.weights_sha256`` of the network that the graph computes."""
 
     static_size: tuple[int, int] | None
-    """The only (height, width) it takes, or None for every size that ``size_rule`` allows."""
+    """The only (height, width) it takes, or None for every size that ``frame_rule`` allows."""
 
     precision: str = "fp32"
     """``fp32``, or ``fp16`` or ``bf16``: what its tensors are outside its float32 islands."""
@@ -29,18 +35,34 @@ class GraphDescription:
     versions: tuple[tuple[str, str], ...] = ()
     """Packages that made it, by name."""
 
+    io: IO = "nchw"
+    """``uint8-nhwc``: ``image`` and ``restored`` are camera bytes, uint8, B H W 3; padding is inside."""
+
+    channel_order: ChannelOrder = "rgb"
+    """Of ``image`` and ``restored``; ``bgr`` is for camera bytes alone."""
+
     @property
     def variant(self) -> str:
         return variant_name(self.config)
 
     @property
     def size_rule(self) -> SizeRule:
+        """Which sizes the network inside takes."""
         return self.config.size_rule
+
+    @property
+    def takes_bytes(self) -> bool:
+        return self.io == "uint8-nhwc"
+
+    @property
+    def frame_rule(self) -> SizeRule:
+        """Which sizes of frames the graph takes: the network's, or every one when padding is inside."""
+        return ANY_SIZE if self.takes_bytes else self.size_rule
 
     def fit(self, height: int, width: int) -> tuple[int, int]:
         """The (height, width) to pad an image of this size to. Raises ``UsageError`` if it cannot fit."""
         if self.static_size is None:
-            return self.size_rule.fit(height, width)
+            return self.frame_rule.fit(height, width)
         if height > self.static_size[0] or width > self.static_size[1]:
             raise UsageError(
                 f"this graph takes {self.static_size[0]}x{self.static_size[1]} pixels (height x width), "
@@ -50,16 +72,23 @@ class GraphDescription:
 
     def to_metadata(self) -> dict[str, str]:
         size = "dynamic" if self.static_size is None else "{}x{}".format(*self.static_size)
-        rule = self.size_rule
+        rule = self.frame_rule
+        order = self.channel_order.upper()
+        takes = f"B H W 3, {order}, uint8" if self.takes_bytes else "B 3 H W, RGB, 0 to 1"
+        gives = takes if self.takes_bytes else "B 3 H W, RGB, about 0 to 1, not clipped"
         return {
             "measnet.format": FORMAT,
             "measnet.variant": self.variant,
             "measnet.config": self.config.to_json(),
             "measnet.weights_sha256": self.weights_sha256,
             "measnet.size": size,
-            "measnet.size_rule": f"multiple of {rule.multiple}, at least {rule.minimum}",
-            "measnet.input": "image: B 3 H W, RGB, 0 to 1",
-            "measnet.output": "restored: B 3 H W, RGB, about 0 to 1, not clipped",
+            "measnet.size_rule": "any"
+            if rule == ANY_SIZE
+            else f"multiple of {rule.multiple}, at least {rule.minimum}",
+            "measnet.io": self.io,
+            "measnet.channel_order": self.channel_order,
+            "measnet.input": f"image: {takes}",
+            "measnet.output": f"restored: {gives}",
             "measnet.precision": self.precision,
             "measnet.versions": json.dumps(dict(self.versions)),
         }
@@ -75,12 +104,19 @@ class GraphDescription:
             size = metadata["measnet.size"]
             static = None if size == "dynamic" else _parse_size(size)
             versions = json.loads(metadata["measnet.versions"])
+            # Graphs from before there was a choice say nothing of it.
+            io = metadata.get("measnet.io", "nchw")
+            order = metadata.get("measnet.channel_order", "rgb")
+            if (io, order) not in FORMS:
+                raise ValueError(f"{io}, {order}")
             return cls(
                 config=MEASNetConfig.from_json(metadata["measnet.config"]),
                 weights_sha256=metadata["measnet.weights_sha256"],
                 static_size=static,
                 precision=metadata["measnet.precision"],
                 versions=tuple((str(name), str(version)) for name, version in versions.items()),
+                io=cast(IO, io),
+                channel_order=cast(ChannelOrder, order),
             )
         except (KeyError, ValueError, AttributeError, UsageError) as error:
             raise GraphError(
