@@ -130,7 +130,7 @@ def graph_profiles(
     wanted = settings.profiles or ((DYNAMIC_PROFILE if one is None else Profile(one, one, one)),)
     profiles, problems = [], []
     for given in wanted:
-        profile = given.fitted(description.size_rule)
+        profile = given.fitted(description.frame_rule)
         if static is not None and any((f.height, f.width) != static for f in profile.all()):
             problems.append(
                 f"profile {given} asks for other sizes than the graph's {static[0]}x{static[1]}; "
