@@ -1,6 +1,7 @@
 """Between pictures as people have them and tensors as the network takes them.
 
-Pixels are uint8, H W 3; images are float32, B 3 H W, RGB, 0 to 1.
+Pixels are uint8, H W 3, or B H W 3 for a batch; images are float32, B 3 H W, RGB, 0 to 1. The graphs of
+``export/camera_bytes.py`` do the same inside.
 """
 
 from __future__ import annotations
@@ -24,16 +25,26 @@ def to_image(pixels: Pixels, channel_order: ChannelOrder = "rgb") -> Image:
         raise UsageError(f"a frame must be a uint8 array (0 to 255), got {found}")
     if pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise UsageError(f"a frame must have shape (height, width, 3), got {pixels.shape}")
-    ordered = pixels[:, :, ::-1] if channel_order == "bgr" else pixels
-    planes = np.ascontiguousarray(ordered.transpose(2, 0, 1))
-    return np.multiply(planes, np.float32(1 / 255), dtype=np.float32)[None]
+    return batch_to_images(pixels[None], channel_order)
 
 
 def to_pixels(image: Image, channel_order: ChannelOrder = "rgb") -> Pixels:
     """1 3 H W -> H W 3: clipped to 0-1 and rounded to the nearest of 256 steps."""
-    planes = np.clip(image[0], 0, 1) * np.float32(255) + np.float32(0.5)
-    pixels = planes.astype(np.uint8).transpose(1, 2, 0)
-    return np.ascontiguousarray(pixels[:, :, ::-1] if channel_order == "bgr" else pixels)
+    return images_to_batch(image, channel_order)[0]
+
+
+def batch_to_images(batch: Pixels, channel_order: ChannelOrder = "rgb") -> Image:
+    """B H W 3, uint8 -> B 3 H W."""
+    ordered = batch[..., ::-1] if channel_order == "bgr" else batch
+    planes = np.ascontiguousarray(ordered.transpose(0, 3, 1, 2))
+    return np.multiply(planes, np.float32(1 / 255), dtype=np.float32)
+
+
+def images_to_batch(images: Image, channel_order: ChannelOrder = "rgb") -> Pixels:
+    """B 3 H W -> B H W 3, uint8, as ``to_pixels``; undoes ``batch_to_images`` exactly."""
+    planes = np.clip(images, 0, 1) * np.float32(255) + np.float32(0.5)
+    batch = planes.astype(np.uint8).transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(batch[..., ::-1] if channel_order == "bgr" else batch)
 
 
 def pad(image: Image, size: tuple[int, int]) -> Image:

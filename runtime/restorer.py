@@ -28,7 +28,8 @@ class RestoredFrame:
     """H W 3, in the restorer's channel order."""
 
     image: Image
-    """The same before rounding: 1 3 H W, RGB, about 0 to 1, not clipped."""
+    """The same before rounding: 1 3 H W, RGB, about 0 to 1, not clipped. A graph that returns bytes has
+    rounded its tiles already."""
 
     choices: list[Choices]
     """Who restored it, per tile."""
@@ -75,6 +76,7 @@ class Restorer:
         self._backend: Backend = choose_backend(model, backend, threads)
         self._backend.activate()
         self._plans: dict[tuple[int, int], list[Tile]] = {}
+        self._rounds = False
 
     def __call__(self, pixels: Pixels) -> Pixels:
         """Restores one picture: uint8, H W 3 -> the same."""
@@ -93,7 +95,8 @@ class Restorer:
             choices.append(done.choices)
             if done.prompt_weights is not None:
                 prompts.append(done.prompt_weights)
-            return done.restored[:, :, : piece.shape[2], : piece.shape[3]]
+            restored = done.restored[:, :, : piece.shape[2], : piece.shape[3]]
+            return to_image(to_pixels(restored)) if self._rounds else restored
 
         restored = restore_tiles(image, self.plan(height, width), restore_piece)
         if not np.isfinite(restored).all():
@@ -109,7 +112,9 @@ class Restorer:
         return self._plans[height, width]
 
     def follow(self, other: Restorer, height: int, width: int) -> None:
-        """Takes over the tiles that ``other`` uses for pictures of this size."""
+        """Takes over the tiles that ``other`` uses for pictures of this size, and that it gets each of them
+        back in bytes if it does."""
+        self._rounds = other._backend.description.takes_bytes
         self._plans[height, width] = other.plan(height, width)
 
     @property

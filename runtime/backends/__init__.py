@@ -21,7 +21,7 @@ class Inference:
     """What a backend returns for a batch."""
 
     restored: Image
-    """B 3 H W, about 0 to 1, not clipped."""
+    """B 3 H W, about 0 to 1, not clipped; of a graph that returns bytes, those over 255."""
 
     choices: Choices
 

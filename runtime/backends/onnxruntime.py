@@ -9,7 +9,7 @@ import numpy as np
 
 from measnet.description import GraphDescription
 from measnet.errors import BackendError, GraphError, MissingPackageError, UsageError, first_line
-from measnet.image import Image
+from measnet.image import Image, Pixels, batch_to_images, images_to_batch
 from measnet.metrics import Choices
 from measnet.runtime.backends import Inference
 from measnet.runtime.backends.onnxruntime_binding import BoundSession
@@ -109,15 +109,18 @@ class OnnxRuntimeBackend:
         self._probe()
 
     def infer(self, images: Image) -> Inference:
-        session = self._active()
+        session, description = self._active(), self.description
+        order = description.channel_order
+        given = images_to_batch(images, order) if description.takes_bytes else images
         try:
-            outputs = self._run(session, images)
+            outputs = self._run(session, given)
         except Exception as error:  # as in _open
             raise BackendError(
                 f"ONNX Runtime failed on {images.shape[2]}x{images.shape[3]} pixels: {first_line(error)}"
             ) from None
+        restored = outputs["restored"]
         return Inference(
-            restored=outputs["restored"],
+            restored=batch_to_images(restored, order) if description.takes_bytes else restored,
             choices=Choices(outputs.get("pixel_experts"), outputs.get("image_experts")),
             prompt_weights=outputs.get("prompt_weights"),
         )
@@ -126,10 +129,10 @@ class OnnxRuntimeBackend:
         self._session = None
         self._bound = None
 
-    def _run(self, session: onnxruntime.InferenceSession, images: Image) -> dict[str, Any]:
+    def _run(self, session: onnxruntime.InferenceSession, given: Image | Pixels) -> dict[str, Any]:
         if self._bound is not None:
-            return self._bound.run(images)
-        values = session.run(None, {"image": images})
+            return self._bound.run(given)
+        values = session.run(None, {"image": given})
         return {output.name: value for output, value in zip(session.get_outputs(), values, strict=True)}
 
     def _open(self, ort: Any, wanted: list[str]) -> onnxruntime.InferenceSession:

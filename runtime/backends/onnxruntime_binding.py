@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from measnet.image import Image
+from measnet.image import Image, Pixels
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -30,8 +30,11 @@ class BoundSession:
         self._binding: Any = None
         self._lock = threading.Lock()
 
-    def run(self, images: Image) -> dict[str, NDArray[Any]]:
-        """B 3 H W -> the outputs by name, the caller's to keep. Raises what ONNX Runtime raises."""
+    def run(self, images: Image | Pixels) -> dict[str, NDArray[Any]]:
+        """``image`` as the graph takes it -> the outputs by name, the caller's to keep.
+
+        Raises what ONNX Runtime raises.
+        """
         with self._lock:
             if images.shape == self._shape:
                 self._image.update_inplace(np.ascontiguousarray(images))
@@ -42,7 +45,7 @@ class BoundSession:
             # On the CPU these are the bound memory itself, which the next frame overwrites.
             return {name: np.array(value) for name, value in zip(self._names, values, strict=True)}
 
-    def _begin(self, images: Image) -> None:
+    def _begin(self, images: Image | Pixels) -> None:
         """The first frame of a shape: ONNX Runtime says how large the outputs are, and they stay."""
         from onnxruntime import OrtValue
 

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from measnet.description import GraphDescription
-from measnet.engine_file import EngineFacts, read_engine
+from measnet.engine_file import EngineFacts, Range, read_engine
 from measnet.errors import BackendError, EngineError, MissingPackageError, UsageError, first_line
 from measnet.gpu import GPU, first_gpu
-from measnet.image import Image, pad
+from measnet.image import Image, batch_to_images, images_to_batch, pad
 from measnet.metrics import Choices
 from measnet.runtime.backends import Inference
 from measnet.runtime.backends.tensorrt.cuda import Cuda
@@ -103,32 +103,32 @@ class TensorRTBackend:
         Frames smaller than the engine takes are padded, by reflection. Raises ``UsageError`` for one that
         is larger, ``BackendError`` when two of this thread are under way.
         """
-        plan = self._active()
-        if plan.dtypes[IMAGE].kind != "f" or plan.profiles[0][2][1] != 3:
-            raise UsageError(
-                f"{self.engine} takes camera bytes (--io uint8-nhwc), for programs that hand them over "
-                "themselves (docs/embedding.md); build one with --io nchw to run it here"
-            )
-        found = fit(images.shape, plan.profiles)
+        plan, description = self._active(), self.description
+        profiles = (
+            [_in_planes(profile) for profile in plan.profiles] if description.takes_bytes else plan.profiles
+        )
+        found = fit(images.shape, profiles)
         padded = pad(images, (found.shape[2], found.shape[3]))
-        return self._lane().submit(padded, found.profile, (images.shape[2], images.shape[3]))
+        given = images_to_batch(padded, description.channel_order) if description.takes_bytes else padded
+        return self._lane().submit(given, found.profile, (images.shape[2], images.shape[3]))
 
     def collect(self, ticket: Ticket) -> Inference:
         """Waits for a batch that this thread submitted. Raises ``BackendError``, also for a second time."""
         self._active()
         if ticket.lane is not self._lane():
             raise BackendError("a frame is collected by the thread that submitted it, before deactivating")
-        outputs = ticket.lane.collect(ticket)
-        padded = outputs[RESTORED].shape[2:]
-        height, width = ticket.size
+        outputs, description = ticket.lane.collect(ticket), self.description
+        restored = outputs[RESTORED]
+        if description.takes_bytes:
+            restored = batch_to_images(restored, description.channel_order)
+        padded = restored.shape[2:]
+        experts = outputs.get("pixel_experts")
+        if experts is not None:  # they are of what the network was given, padded inside or before
+            rule = description.size_rule
+            experts = _cropped(experts, rule.fit(*padded), *rule.fit(*ticket.size))
         return Inference(
-            restored=_cropped(outputs[RESTORED], padded, height, width).astype(np.float32, copy=False),
-            choices=Choices(
-                None
-                if "pixel_experts" not in outputs
-                else _cropped(outputs["pixel_experts"], padded, height, width),
-                outputs.get("image_experts"),
-            ),
+            restored=_cropped(restored, padded, *ticket.size).astype(np.float32, copy=False),
+            choices=Choices(experts, outputs.get("image_experts")),
             prompt_weights=None
             if "prompt_weights" not in outputs
             else outputs["prompt_weights"].astype(np.float32, copy=False),
@@ -234,6 +234,11 @@ class TensorRTBackend:
         """One small grey batch: what the engine returns is checked before any frame is."""
         plan = self._active()
         shape, dtype = plan.profiles[0][0], plan.dtypes[IMAGE]
+        if self.description.takes_bytes != (dtype == np.uint8 and shape[-1] == 3):
+            raise EngineError(
+                f"{self.engine} says that it takes {self.description.io}, and takes {dtype} {shape}; "
+                "build it again"
+            )
         grey: NDArray[Any] = np.full(shape, 0.5 if dtype.kind == "f" else 128, dtype)
         lane = self._lane()
         restored = lane.collect(lane.submit(grey, 0, (shape[-2], shape[-1])))[RESTORED]
@@ -259,6 +264,12 @@ def _tensorrt(flavour: str) -> Any:
         raise BackendError(
             f"{BRAND[flavour]} is installed and cannot be loaded: {first_line(error)}"
         ) from None
+
+
+def _in_planes(profile: Range) -> Range:
+    """The shapes of B H W 3 as those of B 3 H W."""
+    smallest, usual, largest = ((b, c, h, w) for b, h, w, c in profile)
+    return smallest, usual, largest
 
 
 def _cropped(maps: NDArray[Any], padded: tuple[int, ...], height: int, width: int) -> NDArray[Any]:
