@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,7 +13,16 @@ from measnet.errors import InputError
 from measnet.export.parity import sample_pictures
 from measnet.image import Image, Pixels, to_image
 
+if TYPE_CHECKING:
+    from measnet.runtime.frame import Frame
+
 FARTHEST = 25  # frames between two that are taken, so that a long video is not read to its end
+
+
+def sample_clip() -> Path | None:
+    """The sample clip of a checkout; None where there is none."""
+    clip = Path(measnet.__file__).parents[1] / "examples" / "car-park.mp4"
+    return clip if clip.is_file() else None
 
 
 def real_pictures(source: str | None, count: int, height: int, width: int) -> tuple[Image, str]:
@@ -21,45 +32,48 @@ def real_pictures(source: str | None, count: int, height: int, width: int) -> tu
     made-up pictures where there is none. Pictures are cropped in the middle, and what is too small is
     grown by reflection. Raises ``InputError`` for a source that cannot be read.
     """
-    clip = Path(measnet.__file__).parents[1] / "examples" / "car-park.mp4"
-    if source is None and not clip.is_file():
+    path = source or sample_clip()
+    if path is None:
         return sample_pictures(count, height, width), "made-up pictures"
-    path = source or str(clip)
-    taken = _spread(path, count)
-    pictures = [to_image(_fitted(pixels, height, width)) for pixels in taken]
+    pictures = [to_image(fitted(frame.pixels, height, width)) for frame in spread_frames(str(path), count)]
     return np.concatenate(pictures), f"{len(pictures)} of {Path(path).name}"
 
 
-def _spread(path: str, count: int) -> list[Pixels]:
-    """Up to ``count`` frames of a source, evenly apart."""
+def spread_frames(path: str, count: int) -> Iterator[Frame]:
+    """Up to ``count`` frames of a source, evenly apart; one at least.
+
+    Raises ``InputError`` for a source that is live, cannot be read, or has no picture.
+    """
     from measnet.runtime.frame import Frame
     from measnet.runtime.sources.choose import is_live, open_source
 
     if is_live(path):
         raise InputError(f"{path} is live; give a video, a picture or a folder of pictures")
     source = open_source(path)
+    number = taken = 0
     try:
         step = min(max(1, (source.info.frames or count) // count), FARTHEST)
-        frames: list[Pixels] = []
-        number = 0
         for item in source.read():
             if not isinstance(item, Frame):
                 continue
             if number % step == 0:
-                frames.append(item.pixels)
+                yield item
+                taken += 1
+                if taken == count:
+                    break
             number += 1
-            if len(frames) == count:
-                break
     finally:
         source.close()
-    if not frames:
+    if not taken:
         raise InputError(f"{path} has no picture that can be read")
-    return frames
 
 
-def _fitted(pixels: Pixels, height: int, width: int) -> Pixels:
-    """The middle of a picture, H W 3, of this size; grown by reflection where too small."""
-    top, left = (max(0, have - want) // 2 for have, want in zip(pixels.shape, (height, width), strict=False))
-    middle = pixels[top : top + height, left : left + width]
-    rows, columns = height - middle.shape[0], width - middle.shape[1]
-    return np.pad(middle, ((0, rows), (0, columns), (0, 0)), mode="reflect")
+def fitted(pixels: Pixels, height: int, width: int, place: tuple[float, float] = (0.5, 0.5)) -> Pixels:
+    """A part of a picture, H W 3, of this size; grown by reflection where too small.
+
+    ``place`` says which: (0, 0) is the upper left corner, (1, 1) the lower right one.
+    """
+    rows, columns = (max(0, have - want) for have, want in zip(pixels.shape, (height, width), strict=False))
+    top, left = int(rows * place[0]), int(columns * place[1])
+    part = pixels[top : top + height, left : left + width]
+    return np.pad(part, ((0, height - part.shape[0]), (0, width - part.shape[1]), (0, 0)), mode="reflect")

@@ -7,31 +7,47 @@ from onnx import TensorProto
 
 from measnet.errors import GraphError
 from measnet.export.precision import float_tensors
-from measnet.export.session import run_graph
+from measnet.export.session import GraphSession
 from measnet.image import Image
 
 
-def largest_magnitudes(model: onnx.ModelProto, images: Image) -> dict[str, float]:
-    """Of every float32 tensor that ``model`` computes, by name, on ``images`` (B 3 H W).
+class Magnitudes:
+    """The largest magnitude so far of every float32 tensor that ``model`` computes, by name.
 
-    The maxima are taken inside the graph, so no tensor is kept. Raises ``GraphError`` when a tensor
-    is not finite: such a network needs float32, or is broken.
+    The maxima are taken inside the graph and no picture is kept, so that any number of them may be seen.
     """
-    floats = float_tensors(model)
-    names = [name for node in model.graph.node for name in node.output if name in floats]
-    probe = onnx.ModelProto()
-    probe.CopyFrom(model)
-    del probe.graph.output[:]
-    for name in names:
-        magnitude, peak = f"{name}/magnitude", f"{name}/peak"
-        probe.graph.node.append(onnx.helper.make_node("Abs", [name], [magnitude], name=magnitude))
-        probe.graph.node.append(
-            onnx.helper.make_node("ReduceMax", [magnitude], [peak], name=peak, keepdims=0)
-        )
-        probe.graph.output.append(onnx.helper.make_tensor_value_info(peak, TensorProto.FLOAT, []))
-    peaks = run_graph(probe.SerializeToString(), images)
-    found = {name: float(peaks[f"{name}/peak"]) for name in names}
-    broken = [name for name, peak in found.items() if not peak < float("inf")]
-    if broken:
-        raise GraphError(f"tensor {broken[0]} of the graph is not finite on the pictures it was tried on")
-    return found
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        floats = float_tensors(model)
+        names = [name for node in model.graph.node for name in node.output if name in floats]
+        self.found = dict.fromkeys(names, 0.0)
+        probe = onnx.ModelProto()
+        probe.CopyFrom(model)
+        del probe.graph.output[:]
+        for name in names:
+            magnitude, peak = f"{name}/magnitude", f"{name}/peak"
+            probe.graph.node.append(onnx.helper.make_node("Abs", [name], [magnitude], name=magnitude))
+            probe.graph.node.append(
+                onnx.helper.make_node("ReduceMax", [magnitude], [peak], name=peak, keepdims=0)
+            )
+            probe.graph.output.append(onnx.helper.make_tensor_value_info(peak, TensorProto.FLOAT, []))
+        self._session = GraphSession(probe.SerializeToString())
+
+    def see(self, images: Image) -> None:
+        """Runs the graph on ``images`` (B 3 H W).
+
+        Raises ``GraphError`` when a tensor is not finite: such a network needs float32, or is broken.
+        """
+        peaks = self._session.run(images)
+        for name, before in self.found.items():
+            peak = float(peaks[f"{name}/peak"])
+            if not peak < float("inf"):
+                raise GraphError(f"tensor {name} of the graph is not finite on the pictures it was tried on")
+            self.found[name] = max(before, peak)
+
+
+def largest_magnitudes(model: onnx.ModelProto, images: Image) -> dict[str, float]:
+    """What ``Magnitudes`` finds on ``images`` (B 3 H W) alone. Raises as it does."""
+    magnitudes = Magnitudes(model)
+    magnitudes.see(images)
+    return magnitudes.found

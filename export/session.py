@@ -1,4 +1,4 @@
-"""One run of a graph in ONNX Runtime on the CPU."""
+"""A graph in ONNX Runtime on the CPU."""
 
 from __future__ import annotations
 
@@ -11,22 +11,38 @@ from measnet.errors import GraphError, MissingPackageError, first_line
 from measnet.image import Image
 
 
-def run_graph(graph: bytes | str | os.PathLike[str], images: Image) -> dict[str, NDArray[np.generic]]:
-    """All outputs by name of a graph (a file or its bytes) for ``images``, B 3 H W.
+class GraphSession:
+    """A graph (a file or its bytes) that is loaded once and run often.
 
-    Raises ``MissingPackageError`` without ONNX Runtime, ``GraphError`` when it does not run the graph.
+    Raises ``MissingPackageError`` without ONNX Runtime, ``GraphError`` when it does not take the graph.
     """
-    try:
-        import onnxruntime as ort
-    except ModuleNotFoundError:
-        raise MissingPackageError("checking a graph", "onnxruntime", "cpu") from None
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    given = graph if isinstance(graph, bytes) else str(graph)
-    try:
-        session = ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
-        names = [output.name for output in session.get_outputs()]
-        return dict(zip(names, session.run(None, {"image": images}), strict=True))
-    except Exception as error:  # ONNX Runtime has an exception type per failure, none public
-        what = "the graph" if isinstance(graph, bytes) else graph
-        raise GraphError(f"ONNX Runtime does not run {what}: {first_line(error)}") from None
+
+    def __init__(self, graph: bytes | str | os.PathLike[str]) -> None:
+        try:
+            import onnxruntime as ort
+        except ModuleNotFoundError:
+            raise MissingPackageError("checking a graph", "onnxruntime", "cpu") from None
+        self._what = "the graph" if isinstance(graph, bytes) else str(graph)
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        given = graph if isinstance(graph, bytes) else str(graph)
+        try:
+            self._session = ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime has an exception type per failure, none public
+            raise self._refused(error) from None
+        self._names = [output.name for output in self._session.get_outputs()]
+
+    def run(self, images: Image) -> dict[str, NDArray[np.generic]]:
+        """All outputs by name for ``images``, B 3 H W. Raises ``GraphError`` when it does not run."""
+        try:
+            return dict(zip(self._names, self._session.run(None, {"image": images}), strict=True))
+        except Exception as error:  # as above
+            raise self._refused(error) from None
+
+    def _refused(self, error: Exception) -> GraphError:
+        return GraphError(f"ONNX Runtime does not run {self._what}: {first_line(error)}")
+
+
+def run_graph(graph: bytes | str | os.PathLike[str], images: Image) -> dict[str, NDArray[np.generic]]:
+    """One run of a graph: all its outputs by name for ``images``. Raises as ``GraphSession``."""
+    return GraphSession(graph).run(images)
