@@ -30,7 +30,8 @@ class GraphDescription:
     """The only (height, width) it takes, or None for every size that ``frame_rule`` allows."""
 
     precision: str = "fp32"
-    """``fp32``, or ``fp16`` or ``bf16``: what its tensors are outside its float32 islands."""
+    """``fp32``, or ``fp16`` or ``bf16``: what its tensors are outside its float32 islands. ``int8``: most
+    convolutions are INT8, and all else is as in ``fp16``."""
 
     versions: tuple[tuple[str, str], ...] = ()
     """Packages that made it, by name."""

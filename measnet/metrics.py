@@ -94,7 +94,18 @@ least that a graph may reach."""
 BF16_TOLERANCE = Tolerance(psnr_db=45.0, largest_difference=0.1, experts_agree=0.99)
 """BF16 has 8 bits of precision, three fewer than FP16: 18 dB less, and 60 dB for the bundled weights."""
 
-TOLERANCES = {"fp32": FP32_TOLERANCE, "fp16": FP16_TOLERANCE, "bf16": BF16_TOLERANCE}
+INT8_TOLERANCE = Tolerance(psnr_db=35.0, largest_difference=0.25, experts_agree=0.5)
+"""INT8 differs visibly from float32 at worst, and an image's experts may change where two of them are close:
+the bundled weights were seen at 45 dB and more, one picture in four with other experts
+(docs/calibrating.md). Below 35 dB something is wrong: frames of another kind than were calibrated on, or a
+network that INT8 does not suit."""
+
+TOLERANCES = {
+    "fp32": FP32_TOLERANCE,
+    "fp16": FP16_TOLERANCE,
+    "bf16": BF16_TOLERANCE,
+    "int8": INT8_TOLERANCE,
+}
 """By the precision that a graph says it has."""
 
 
