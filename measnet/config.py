@@ -198,12 +198,13 @@ def _as_type_of(default: Any, value: Any, name: str) -> Any:
 VARIANTS: dict[str, MEASNetConfig] = {
     "base": MEASNetConfig(),
     "small": MEASNetConfig(
-        width=24,
-        blocks=(2, 3, 3, 3),
-        refinement_blocks=2,
+        width=32,
+        blocks=(2, 2, 1, 1),
+        refinement_blocks=0,
         heads=(1, 2, 4, 8),
-        ffn_expansion=2.0,
-        pixel_experts=(6, 0, 0),
+        ffn_expansion=1.5,
+        pixel_experts=(4, 0, 0),
+        image_experts=(0, 5, 5),
         frequency_blocks=False,
         stem_scale=2,
     ),

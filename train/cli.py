@@ -26,6 +26,7 @@ Examples:
   measnet-train nano --data photos/ --out runs/nano         clean pictures, degraded on the fly
   measnet-train nano --data walk.mp4 --init nano --out runs/mine   go on from the bundled weights
   measnet-train nano --data photos/ --pairs lowlight=night/ --out runs/night
+  measnet-train small --data photos/ --init nano --out runs/small   a wider network, grown from nano
   measnet-train three-task --data /data/restoration --out runs/three
   measnet-train small --data photos/ --teacher base.ckpt --set distill_output=0.5 --out runs/small
   measnet-train nano --data photos/ --out runs/x --set batch=4 --dry-run
@@ -47,7 +48,11 @@ The same command goes on where a stopped run was last saved."""
     help="Real pairs of a task (denoise, derain, dehaze, deblur, lowlight): input/ and target/ in a folder.",
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder.")
-@click.option("--init", metavar="WEIGHTS", help="Weights to go on from: a file, or the name of bundled ones.")
+@click.option(
+    "--init",
+    metavar="WEIGHTS",
+    help="Weights to go on from, or to grow: a file, or the name of bundled ones.",
+)
 @click.option("--teacher", metavar="WEIGHTS", help="A network to learn from, likewise.")
 @click.option(
     "--set", "changes", multiple=True, metavar="ENTRY=VALUE", help="Changes one entry of the recipe."
@@ -107,7 +112,7 @@ def _run(
     if dry_run:
         _describe(recipe, sets)
         return
-    _train(recipe, sets, out, _start(init, teacher), workers)
+    _train(recipe, sets, out, _start(recipe, init, teacher), workers)
 
 
 def _sets(name: str, data: tuple[Path, ...], pairs: tuple[str, ...], out: Path) -> list[ImageSet]:
@@ -154,7 +159,7 @@ def _listing_problems(read: Callable[[], list[ImageSet]], out: Path) -> list[Ima
         raise InputError(f"{error} (all of them: {listed})") from None
 
 
-def _start(init: str | None, teacher: str | None) -> Start:
+def _start(recipe: Recipe, init: str | None, teacher: str | None) -> Start:
     from measnet.checkpoint import load_checkpoint, weights_sha256
     from measnet.config import VARIANTS
     from measnet.network import MEASNet
@@ -172,6 +177,10 @@ def _start(init: str | None, teacher: str | None) -> Start:
         for role, model, network in (("init", init, weights), ("teacher", teacher, larger))
         if network is not None
     ]
+    if weights is not None and weights.config != recipe.config:
+        from measnet.train.growth import grow
+
+        weights = grow(weights, recipe.config, recipe.seed)
     return Start(weights, larger, tuple(origin))
 
 
