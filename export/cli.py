@@ -11,6 +11,8 @@ from measnet.command_line import run_command
 from measnet.export.engine_options import EngineWish, engine_options, hint, manage_cache
 
 if TYPE_CHECKING:
+    from measnet.description import GraphDescription
+    from measnet.export.form import Form
     from measnet.export.precision import Precision
     from measnet.network import MEASNet
 
@@ -23,6 +25,7 @@ Examples:
   measnet-export --checkpoint best.ckpt --shape 1080x1920
   measnet-export --checkpoint best.ckpt --shape 520x640 --shape 360x640 -o graphs/
   measnet-export --check any.onnx                        will TensorRT take it?
+  measnet-export --fp16 --io uint8-nhwc                  camera bytes in and out, for C++ programs
   measnet-export --fp16 --engine tensorrt-rtx --gpu sm89 an engine for RTX 40 cards, no GPU needed
   measnet-export --graph nano.onnx --engine tensorrt     an engine for this machine's GPU
 
@@ -43,6 +46,18 @@ Exit status: 0 done, 1 failed on the way or --check found an error, 2 an option 
 )
 @click.option("--fp16", is_flag=True, help="FP16 tensors, float32 where it matters; writes a report.")
 @click.option("--bf16", is_flag=True, help="The same with BF16, for GPUs from compute capability 8.0 on.")
+@click.option(
+    "--io",
+    default="nchw",
+    show_default=True,
+    type=click.Choice(["nchw", "uint8-nhwc"]),
+    help="uint8-nhwc takes and returns camera bytes: scaling, padding and rounding are in the graph.",
+)
+@click.option(
+    "--channel-order",
+    type=click.Choice(["rgb", "bgr"]),
+    help="Of camera bytes; OpenCV has bgr.  [default: rgb]",
+)
 @click.option(
     "-o",
     "--output",
@@ -116,8 +131,10 @@ def _export_all(options: dict[str, Any]) -> None:
 
     from measnet.checkpoint import load_checkpoint
     from measnet.config import variant_name
+    from measnet.export.form import Form
     from measnet.weights import bundled
 
+    form = Form(options["io"], options["channel_order"])
     engines = EngineWish(options)
     graphs = []
     checkpoint: Path | None = options["checkpoint"]
@@ -127,12 +144,12 @@ def _export_all(options: dict[str, Any]) -> None:
     for size in wanted:
         suffix = "dynamic" if size is None else f"{size[0]}x{size[1]}"
         for precision in precisions:
-            ending = f".{precision}.onnx" if precision else ".onnx"
+            ending = f"{f'.{precision}' if precision else ''}{form.ending}.onnx"
             path = output if output.suffix == ".onnx" else output / f"{name}-{suffix}{ending}"
             if precision is None:
-                _export_exact(network, path, size, options)
+                _export_exact(network, path, size, form, options)
             else:
-                _export_typed(network, path, size, precision, options)
+                _export_typed(network, path, size, form, precision, options)
             graphs.append(path)
     engines.build(graphs, _folder(output))
     if not engines.targets:
@@ -145,26 +162,31 @@ def _folder(output: Path) -> Path:
 
 
 def _export_exact(
-    network: MEASNet, path: Path, size: tuple[int, int] | None, options: dict[str, Any]
+    network: MEASNet, path: Path, size: tuple[int, int] | None, form: Form, options: dict[str, Any]
 ) -> None:
     from rich.console import Console
 
     from measnet.errors import ParityError
-    from measnet.export.graph import export_graph
-    from measnet.export.parity import graph_parity
+    from measnet.export.graph import exact_graph, write_graph
+    from measnet.export.parity import camera_parity, graph_parity
     from measnet.export.pictures import real_pictures
     from measnet.metrics import FP32_TOLERANCE
 
     with Console(stderr=True).status(f"writing {path}"):
-        description = export_graph(network, path, size=size)
-    taken = description.static_size
-    click.echo(f"{path}: {description.variant}, {_takes(taken, size)}, {path.stat().st_size / 1e6:.1f} MB")
+        model, description = form.given_to(*exact_graph(network, size), size)
+        write_graph(path, model)
+    click.echo(
+        f"{path}: {description.variant}, {_takes(description, size)}, {path.stat().st_size / 1e6:.1f} MB"
+    )
     if not options["verify"]:
         return
-    height, width = taken or description.fit(256, 320)
+    height, width = form.tried_size(description)
     with Console(stderr=True).status("holding it against the network"):
         pictures, which = real_pictures(options["frames"], 2, height, width)
-        parity = graph_parity(path, network, pictures)
+        if form.takes_bytes:
+            parity = camera_parity(path, network, description, pictures)
+        else:
+            parity = graph_parity(path, network, pictures)
     click.echo(
         f"  parity with PyTorch on {height}x{width} ({which}): PSNR {parity.psnr_db:.1f} dB, largest "
         f"difference {parity.largest_difference:.2g}, experts agree on {parity.experts_agree:.4%} of pixels"
@@ -181,6 +203,7 @@ def _export_typed(
     network: MEASNet,
     path: Path,
     size: tuple[int, int] | None,
+    form: Form,
     precision: Precision,
     options: dict[str, Any],
 ) -> None:
@@ -190,7 +213,7 @@ def _export_typed(
     from measnet.export import report
     from measnet.export.graph import write_graph
     from measnet.export.pictures import real_pictures
-    from measnet.export.typed import measure, typed_network
+    from measnet.export.typed import measure, measure_bytes, typed_network
 
     rule = network.config.size_rule
     measured = None
@@ -202,27 +225,34 @@ def _export_typed(
         typed, description, bytes_before = typed_network(network, size, precision, pictures=pictures)
         if pictures is not None:
             measured = measure(typed, network, pictures, which)
+        model, description = form.given_to(typed.model, description, size)
+        if measured is not None and form.takes_bytes:
+            odd, _ = real_pictures(options["frames"], 2, *form.tried_size(description))
+            measured.parity["bytes"] = measure_bytes(model, network, description, odd)
     if measured is not None and measured.breaches:
         raise ParityError(
             f"{path} was not written, {precision.upper()} loses too much of this network: "
             f"{'; '.join(measured.breaches)}; --no-verify writes it all the same"
         )
-    write_graph(path, typed.model)
+    write_graph(path, model)
     sizes = {"graph": path.stat().st_size, "float32": bytes_before}
     json_file = path.with_suffix(".json")
     report.write_report(json_file, typed, description, sizes, measured)
-    takes = _takes(description.static_size, size)
-    click.echo(f"{path}: {description.variant}, {takes}, {precision.upper()}")
+    click.echo(f"{path}: {description.variant}, {_takes(description, size)}, {precision.upper()}")
     for line in report.lines(typed, bytes_before, sizes["graph"], measured):
         click.echo(line)
     click.echo(f"  report: {json_file}")
 
 
-def _takes(taken: tuple[int, int] | None, size: tuple[int, int] | None) -> str:
+def _takes(description: GraphDescription, size: tuple[int, int] | None) -> str:
+    """``any size``, ``72x104 pixels (...)``; and of which bytes, where it takes bytes."""
+    order = description.channel_order.upper()
+    form = f", {order} bytes in and out" if description.takes_bytes else ""
+    taken = description.static_size
     if taken is None or size is None:
-        return "any size"
+        return f"any size{form}"
     padded = f" (frames of {size[0]}x{size[1]} are padded by reflection)" if taken != size else ""
-    return f"{taken[0]}x{taken[1]} pixels{padded}"
+    return f"{taken[0]}x{taken[1]} pixels{padded}{form}"
 
 
 def _check(options: dict[str, Any]) -> None:

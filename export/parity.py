@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from measnet.description import GraphDescription
 from measnet.export.session import run_graph
-from measnet.image import Image
+from measnet.image import Image, batch_to_images, images_to_batch, pad
 from measnet.metrics import Choices, Parity, compare
 from measnet.network import MEASNet, Restoration
 
@@ -34,6 +35,27 @@ def parity_with(graph: bytes | str | os.PathLike[str], expected: Restoration, im
     return compare(
         np.asarray(outputs["restored"]),
         expected.restored.numpy(),
+        Choices(outputs.get("pixel_experts"), outputs.get("image_experts")),
+        expected.choices(),
+    )
+
+
+def camera_parity(
+    graph: bytes | str | os.PathLike[str],
+    network: MEASNet,
+    description: GraphDescription,
+    images: Image,
+) -> Parity:
+    """Parity of a graph that takes camera bytes with ``network`` on ``images``, B 3 H W of any size.
+
+    Both results are rounded to bytes before they are compared. Raises as ``graph_parity``.
+    """
+    height, width = images.shape[2:]
+    expected = network_answer(network, pad(images, network.config.size_rule.fit(height, width)))
+    outputs: dict[str, Any] = run_graph(graph, images_to_batch(images, description.channel_order))
+    return compare(
+        batch_to_images(outputs["restored"], description.channel_order),
+        batch_to_images(images_to_batch(expected.restored.numpy()[:, :, :height, :width])),
         Choices(outputs.get("pixel_experts"), outputs.get("image_experts")),
         expected.choices(),
     )

@@ -25,7 +25,8 @@ class Measured:
     """Their (height, width)."""
 
     parity: dict[str, Parity]
-    """By how the graph was run: ``rounded``, every 16-bit tensor rounded, or ``onnxruntime``, as it is."""
+    """By how the graph was run: ``rounded``, every 16-bit tensor rounded, or ``onnxruntime``, as it is.
+    ``bytes``: with camera bytes in and out, both sides rounded to them, on frames of an odd size."""
 
     tolerance: Tolerance
 
@@ -39,6 +40,7 @@ class Measured:
 WAYS = {
     "rounded": "every 16-bit tensor rounded",
     "onnxruntime": "in ONNX Runtime on this CPU",
+    "bytes": "camera bytes in and out",
 }
 
 
