@@ -33,6 +33,8 @@ Examples:
   measnet-run clip.mp4                        writes clip.restored.mp4 beside it
   measnet-run photo.jpg shots/                photo.restored.jpg and shots.restored/
   measnet-run clip.mp4 -o out.mkv --crf 14    elsewhere, in better quality
+  measnet-run clip.mp4 --dry-run              what would happen, and how long it would take
+  measnet-run clip.mp4 --strength 0.7         leave some of the grain
   measnet-run clip.mp4 --verify 30            check every 30th frame against PyTorch
   measnet-run camera:0 -o door.mp4            a camera, until Ctrl-C
   measnet-run rtsp://cam/stream -o yard.mkv --frames 1000
@@ -72,7 +74,17 @@ def _tile(context: click.Context, option: click.Parameter, value: str) -> int | 
 @click.option("--crf", type=click.IntRange(0, 63), help="Video quality, lower is better.")
 @click.option("--codec", type=click.Choice(["h264", "hevc", "vp9", "av1"]), help="Video codec.")
 @click.option("--preset", metavar="NAME", help="Encoder effort, in the encoder's own words.")
+@click.option(
+    "--strength",
+    type=click.FloatRange(0, 1),
+    default=1.0,
+    show_default=True,
+    help="Share of the restored picture; the rest is the source.",
+)
 @click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Stop after N frames.")
+@click.option(
+    "--dry-run", is_flag=True, help="Try a few frames, say what would happen and how long it takes."
+)
 @click.option("--report", metavar="FILE", type=click.Path(path_type=Path), help="Figures as JSON.")
 @click.option("-y", "--overwrite", is_flag=True, help="Replace results that exist.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
@@ -133,13 +145,18 @@ class _Session:
             self._reports.append(RunReport(input=spec, error=str(error)))
             raise
         self._reports.append(job.report)
+        rehearsal = self._options["dry_run"]
         try:
             restorer = self._shared_restorer()
-            verifier = self._verifier(restorer)
+            verifier = None if rehearsal else self._verifier(restorer)
         except BaseException as error:
             job.report.error = str(error)
             job.close()
             raise
+        if rehearsal:
+            job.rehearse(restorer)
+            self._console.result(job.report)
+            return 0
         try:
             return self._run_job(job, restorer, verifier)
         finally:
@@ -168,6 +185,7 @@ class _Session:
             preset=options["preset"],
             frames=options["frames"],
             verify_every=options["verify"],
+            strength=options["strength"],
         )
 
     def _check_out(self, spec: str) -> None:

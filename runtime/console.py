@@ -68,12 +68,38 @@ class Console:
             self.warn(line)
         if self._quiet:
             return
+        if report.status == "planned":
+            self._out.print(escape(_plan(report)))
+            return
         if report.output is None:
             self._out.print(f"{escape(report.input)}: stopped before the first frame was written")
             return
         self._out.print(f"{escape(report.output)}  {escape(_figures(report))}")
         if report.verify is not None:
             self._out.print(f"  {_parity(report.verify)}")
+
+
+def _plan(report: RunReport) -> str:
+    """What a rehearsal found, in one line."""
+    frames = "frames" if report.expected_frames is None else f"{report.expected_frames} frames"
+    size = f"{frames} of {report.width}x{report.height}"
+    if report.largest_tile_count > 1:
+        size += f" in {report.largest_tile_count} tiles each"
+    pace = f"{report.fps:.2g} frames a second"
+    expected = report.seconds.get("expected")
+    if expected is not None:
+        pace = f"about {_duration(expected)} at {pace}"
+    return f"{report.input} -> {report.output}: {size}, {pace}; nothing was written"
+
+
+def _duration(seconds: float) -> str:
+    """4 s, 2 min 5 s, 3 h 20 min."""
+    whole = max(1, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _figures(report: RunReport) -> str:

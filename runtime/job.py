@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import statistics
 import threading
 import time
 from collections.abc import Callable
@@ -9,14 +11,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import cv2
+import numpy as np
+
 from measnet.errors import InputError, ParityError
-from measnet.runtime.frame import Pixels, StreamInfo
+from measnet.runtime.frame import Frame, Pixels, StreamInfo
 from measnet.runtime.pipeline import RunFigures, run
 from measnet.runtime.report import RunReport
 from measnet.runtime.sinks import Sink
 from measnet.runtime.sinks.aside import check_target
 from measnet.runtime.sources.choose import is_live, open_source
 from measnet.runtime.targets import target_for
+
+REHEARSED = 4
+"""Frames that a rehearsal restores."""
 
 
 class Restored(Protocol):
@@ -46,7 +54,8 @@ class Checker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class JobOptions:
-    """``verify_every`` N hands every N-th frame to the checker; ``frames`` ends a run early."""
+    """``verify_every`` N hands every N-th frame to the checker; ``frames`` ends a run early; ``strength`` is
+    the share of the restored picture in the result, 0 to 1."""
 
     out: str | None = None
     overwrite: bool = False
@@ -55,6 +64,7 @@ class JobOptions:
     preset: str | None = None
     frames: int | None = None
     verify_every: int | None = None
+    strength: float = 1.0
 
 
 class Job:
@@ -97,7 +107,8 @@ class Job:
             MEASNetError: something failed on the way; no output is left behind.
             ParityError: the output is there, but the engine strays from the reference.
         """
-        restore = _Restore(engine, checker, self._options.verify_every or 1)
+        options = self._options
+        restore = _Restore(engine, checker, options.verify_every or 1, options.strength)
         try:
             figures = run(
                 self._source,
@@ -118,6 +129,37 @@ class Job:
         if checker is not None:
             self._judge(checker)
         return self.report
+
+    def rehearse(self, engine: Engine, frames: int = REHEARSED) -> RunReport:
+        """Restore the first ``frames`` to see what the run would take; nothing is written.
+
+        Raises:
+            MEASNetError: the source or the engine fails on them.
+        """
+        report, seconds = self.report, []
+        try:
+            items = (item for item in self._source.read() if isinstance(item, Frame))
+            for frame in itertools.islice(items, frames):
+                started = time.perf_counter()
+                restored = engine.restore(frame.pixels)
+                seconds.append(time.perf_counter() - started)
+                report.largest_tile_count = max(report.largest_tile_count, restored.tiles)
+            self._gather(None, engine)
+        except BaseException as error:
+            report.error = str(error)
+            raise
+        finally:
+            self.close()
+        if not seconds:
+            raise InputError(f"{report.input}: no frame came through")
+        # The first frame of a size also pays for what is prepared once.
+        report.fps = round(1 / statistics.median(seconds[1:] or seconds), 3)
+        report.status = "planned"
+        report.output = str(self.target)
+        length = self._options.frames or self.info.frames
+        if length is not None:
+            report.seconds = {"expected": round(length / report.fps, 1)}
+        return report
 
     def close(self) -> None:
         """Give up a job that will not run."""
@@ -147,18 +189,20 @@ class Job:
             report.output = str(output)
             report.output_bytes = output.stat().st_size if output.is_file() else None
 
-    def _gather(self, restore: _Restore, engine: Engine) -> None:
+    def _gather(self, restore: _Restore | None, engine: Engine) -> None:
         report = self.report
         report.damaged = self._source.damaged
         report.truncated = self._source.truncated
         report.skipped = self._sink.skipped
         report.warnings = [*self._source.warnings, *self._sink.warnings]
+        report.engine = engine.description
+        if restore is None:
+            return
         report.largest_tile_count = restore.largest_tile_count
         if report.seconds:
             # The check runs inside the restore stage; it is no part of the engine's time.
             report.seconds["verify"] = round(restore.seconds_verify, 4)
             report.seconds["restore"] = round(report.seconds["restore"] - restore.seconds_verify, 4)
-        report.engine = engine.description
 
     def _judge(self, checker: Checker) -> None:
         figures = checker.figures
@@ -192,12 +236,13 @@ class Job:
 
 
 class _Restore:
-    """The engine as the pipeline calls it, with every N-th frame checked."""
+    """The engine as the pipeline calls it, with every N-th frame checked and the source mixed in."""
 
-    def __init__(self, engine: Engine, checker: Checker | None, every: int) -> None:
+    def __init__(self, engine: Engine, checker: Checker | None, every: int, strength: float) -> None:
         self._engine = engine
         self._checker = checker
         self._every = every
+        self._strength = strength
         self._frames = 0
         self.largest_tile_count = 0
         self.seconds_verify = 0.0
@@ -210,7 +255,10 @@ class _Restore:
             self._checker.check(pixels, restored)
             self.seconds_verify += time.perf_counter() - started
         self._frames += 1
-        return restored.pixels
+        if self._strength == 1:
+            return restored.pixels
+        mixed = cv2.addWeighted(restored.pixels, self._strength, pixels, 1 - self._strength, 0)
+        return np.asarray(mixed, np.uint8)
 
 
 def _open_sink(target: Path, info: StreamInfo, source: Path, options: JobOptions) -> Sink:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from measnet.whole_file import write_whole
 
-Status = Literal["complete", "partial", "failed"]
+Status = Literal["complete", "partial", "failed", "planned"]
 
 
 @dataclass(slots=True)
@@ -21,6 +21,8 @@ class RunReport:
     decoded, ``dropped`` were overtaken by newer ones (live sources), ``skipped`` could not be
     placed in the output. ``largest_tile_count`` is 1 when every frame went through whole.
     ``verify`` has the figures of ``--verify``. ``error`` is the line a failed run ended with.
+    A ``planned`` run wrote nothing: ``output`` is where it would write, ``fps`` was measured on the
+    first few frames, and ``seconds`` has what all of them would take as ``expected``.
     """
 
     input: str

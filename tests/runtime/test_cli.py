@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
-from .conftest import IDENTITY_COMMAND, Answer, IdentityRestorer, MakeClip, probe
+from .conftest import IDENTITY_COMMAND, Answer, IdentityRestored, IdentityRestorer, MakeClip, probe
 
 Run = Callable[..., Answer]
 
@@ -60,6 +60,38 @@ def test_existing_result_is_kept_unless_asked(measnet_run: Run, video: Path) -> 
     assert result.read_text() == "precious"
     assert measnet_run(video, "-y").status == 0
     assert probe(result).times
+
+
+def test_a_dry_run_tells_and_writes_nothing(measnet_run: Run, video: Path) -> None:
+    report = video.parent / "plan.json"
+    answer = measnet_run(video, "--dry-run", "--report", report)
+    assert answer.status == 0, answer.err
+    line = " ".join(answer.out.split())
+    assert "clip.restored.mp4: 20 frames of 96x64, about 1 s at " in line and "nothing was written" in line
+    assert sorted(path.name for path in video.parent.iterdir()) == ["clip.mp4", "plan.json"]
+    (planned,) = json.loads(report.read_text())["runs"]
+    assert planned["status"] == "planned" and planned["fps"] > 0 and planned["frames"] == 0
+    assert planned["seconds"]["expected"] == pytest.approx(20 / planned["fps"], abs=0.1)
+
+
+def test_a_dry_run_finds_what_a_run_would_stumble_over(measnet_run: Run, video: Path) -> None:
+    answer = measnet_run(video, "--dry-run", "-o", video.parent / "absent" / "out.mp4")
+    assert answer.status == 2 and "does not exist" in answer.err
+
+
+def test_strength_mixes_the_source_into_the_result(
+    measnet_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, result = tmp_path / "grey.png", tmp_path / "grey.restored.png"
+    cv2.imwrite(str(source), np.full((16, 20, 3), 100, np.uint8))
+    monkeypatch.setattr(
+        IdentityRestorer, "restore", lambda _self, pixels: IdentityRestored(np.full_like(pixels, 200))
+    )
+    for strength, expected in (("0", 100), ("0.25", 125), ("1", 200)):
+        answer = measnet_run(source, "-y", "--strength", strength)
+        assert answer.status == 0, answer.err
+        assert (cv2.imread(str(result)) == expected).all()
+    assert measnet_run(source, "-y", "--strength", "1.5").status == 2
 
 
 def test_result_is_never_the_input(measnet_run: Run, video: Path) -> None:
