@@ -107,7 +107,8 @@ class EngineWish:
         self.timing_cache: Path | None = options["timing_cache"]
         self.targets: list[Target] = []
         if not options["flavours"]:
-            idle = [name for key, name in NEED_AN_ENGINE if _was_given(options[key])]
+            served = {"graphs"} if options["triton"] else set()
+            idle = [n for key, n in NEED_AN_ENGINE if key not in served and _was_given(options[key])]
             if idle:
                 raise UsageError(f"{', '.join(idle)} goes with --engine tensorrt or --engine tensorrt-rtx")
             return
@@ -125,16 +126,16 @@ class EngineWish:
             raise UsageError("; ".join(problems))
         self.cache = None if options["no_cache"] else cache_of(options)
 
-    def build(self, graphs: list[Path], folder: Path) -> None:
+    def build(self, graphs: list[Path], folder: Path) -> list[Built]:
         """Builds the engines of ``graphs`` into ``folder``, if any are wished for, and says so."""
         if not self.targets:
-            return
+            return []
         from rich.console import Console
 
         from measnet.export.engine import build_engines
 
         with Console(stderr=True).status("building") as status:
-            build_engines(
+            return build_engines(
                 graphs,
                 self.targets,
                 folder,
