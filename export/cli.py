@@ -9,6 +9,7 @@ import click
 
 from measnet.command_line import run_command
 from measnet.export.engine_options import EngineWish, engine_options, hint, manage_cache
+from measnet.export.triton_options import TritonWish, triton_options
 
 if TYPE_CHECKING:
     from measnet.description import GraphDescription
@@ -28,6 +29,7 @@ Examples:
   measnet-export --fp16 --io uint8-nhwc                  camera bytes in and out, for C++ programs
   measnet-export --fp16 --engine tensorrt-rtx --gpu sm89 an engine for RTX 40 cards, no GPU needed
   measnet-export --graph nano.onnx --engine tensorrt     an engine for this machine's GPU
+  measnet-export --io uint8-nhwc --triton models/        a model for Triton Inference Server
 
 Sizes are HEIGHTxWIDTH of the frames. A graph takes any batch, and says in its metadata what it is.
 
@@ -83,6 +85,7 @@ Exit status: 0 done, 1 failed on the way or --check found an error, 2 an option 
     "--json", "json_file", metavar="FILE", type=click.Path(path_type=Path), help="With --check: as JSON."
 )
 @engine_options
+@triton_options
 @click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
 @click.version_option(package_name="measnet")
 def main(debug: bool, **options: Any) -> None:
@@ -100,7 +103,8 @@ def _run(options: dict[str, Any]) -> None:
     elif options["cache_list"] or options["cache_clear"]:
         manage_cache(options)
     elif options["graphs"]:
-        EngineWish(options).build(list(options["graphs"]), _folder(options["output"]))
+        triton, engines, graphs = TritonWish(options), EngineWish(options), list(options["graphs"])
+        triton.serve(graphs, engines.build(graphs, _folder(options["output"])))
     else:
         _export_all(options)
 
@@ -135,6 +139,7 @@ def _export_all(options: dict[str, Any]) -> None:
     from measnet.weights import bundled
 
     form = Form(options["io"], options["channel_order"])
+    triton = TritonWish(options)
     engines = EngineWish(options)
     graphs = []
     checkpoint: Path | None = options["checkpoint"]
@@ -151,7 +156,7 @@ def _export_all(options: dict[str, Any]) -> None:
             else:
                 _export_typed(network, path, size, form, precision, options)
             graphs.append(path)
-    engines.build(graphs, _folder(output))
+    triton.serve(graphs, engines.build(graphs, _folder(output)))
     if not engines.targets:
         click.echo(hint(graphs[-1]))
 
