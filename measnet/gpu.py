@@ -47,6 +47,17 @@ def first_gpu() -> GPU | None:
     return GPU(name, f"{properties.major}.{properties.minor}", _driver(), _readable(version))
 
 
+def free_memory() -> int | None:
+    """Bytes that are free on the first GPU, or None without one, its driver or cuda-python."""
+    try:
+        from cuda.bindings import runtime
+
+        error, free, _ = runtime.cudaMemGetInfo()
+        return int(free) if error == runtime.cudaError_t.cudaSuccess else None
+    except (ImportError, RuntimeError):
+        return None
+
+
 def _driver() -> str:
     try:
         found = re.search(r"\s(\d+\.\d+(?:\.\d+)?)\s", KERNEL_MODULE.read_text())

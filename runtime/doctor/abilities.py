@@ -42,17 +42,31 @@ def _all(machine: Machine) -> Iterator[Ability]:
         machine.gpu_note if not machine.gpus else ("" if cuda else "onnxruntime has no CUDA provider"),
         "pip uninstall -y onnxruntime && pip install 'measnet[gpu]'" if machine.gpus and not cuda else "",
     )
+    tensorrt = "TensorrtExecutionProvider" in machine.providers
+    yield Ability(
+        "run on ONNX Runtime, TensorRT",
+        tensorrt and bool(machine.gpus) and machine.loads.get("tensorrt") == "ok",
+        machine.gpu_note
+        or ("onnxruntime links TensorRT 10" if tensorrt else "onnxruntime has no TensorRT provider"),
+        "pip uninstall -y onnxruntime && pip install 'onnxruntime-gpu[cuda,cudnn]' 'tensorrt>=10.12,<11'"
+        if machine.gpus
+        else "",
+    )
     yield from _torch(machine)
     yield _packages(machine, "export graphs", ("torch", "safetensors", "onnx", "onnxscript"), "export")
     yield _packages(machine, "train", ("torch", "safetensors"), "train")
     yield _packages(machine, "evaluate", ("scikit-image",), "eval")
     yield _tensorrt(machine)
+    yield _engines(machine)
     rtx = machine.loads.get("tensorrt-rtx-cu13-libs")
+    missing = [package for package in ("onnx", "polygraphy", "filelock") if package not in packages]
     yield Ability(
         "build TensorRT-RTX engines",
-        rtx == "ok",
-        "needs no GPU" if rtx == "ok" else rtx or "tensorrt_rtx_cu13_libs is not installed",
-        "pip install tensorrt_rtx_cu13_libs tensorrt_rtx_cu13_bindings",
+        rtx == "ok" and not missing,
+        rtx or "tensorrt_rtx is not installed"
+        if rtx != "ok"
+        else (f"missing: {', '.join(missing)}" if missing else "needs no GPU"),
+        "pip install 'measnet[export,rtx]'",
     )
     yield Ability(
         "write H.264",
@@ -96,6 +110,17 @@ def _tensorrt(machine: Machine) -> Ability:
         return Ability("build TensorRT engines", False, loaded)
     detail = f"tensorrt {machine.packages['tensorrt']}" if machine.gpus else machine.gpu_note
     return Ability("build TensorRT engines", bool(machine.gpus), detail)
+
+
+def _engines(machine: Machine) -> Ability:
+    """Running engine files."""
+    flavours = [name for name in ("tensorrt", "tensorrt-rtx-cu13-libs") if machine.loads.get(name) == "ok"]
+    missing = [] if flavours else ["tensorrt or tensorrt_rtx"]
+    if machine.loads.get("cuda-python") != "ok":
+        missing.append("cuda-python")
+    ready = bool(machine.gpus) and not missing
+    detail = machine.gpu_note or (f"missing: {', '.join(missing)}" if missing else ", ".join(flavours))
+    return Ability("run engines", ready, detail, "pip install 'measnet[tensorrt]'" if machine.gpus else "")
 
 
 def _not_installed(package: str, version: str | None) -> str:

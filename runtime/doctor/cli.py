@@ -27,8 +27,8 @@ Examples:
 Exit status: 0 all well, 1 a self-test failed, 2 an option is wrong, 130 interrupted.
 """,
 )
-@click.option("--self-test", "test", is_flag=True, help="Run, compare and time whatever is there.")
-@click.option("--model", default="nano", show_default=True, help="What the self-test runs.")
+@click.option("--self-test", "test", is_flag=True, help="Build, run, compare and time whatever is there.")
+@click.option("--model", default="nano", show_default=True, help="What the self-test runs: a name or a file.")
 @click.option(
     "-o",
     "--json",
@@ -41,9 +41,10 @@ Exit status: 0 all well, 1 a self-test failed, 2 an option is wrong, 130 interru
 def main(test: bool, model: str, json_file: Path | None, debug: bool) -> None:
     """Say what this machine can do with MEASNet, what is missing, and what installs it.
 
-    The self-test restores made-up pictures with every backend there is, holds the results against each
-    other, times them, and writes one JSON: versions, hardware, parity and times, no names and no paths. Send
-    it to us with a bug report, or as figures of a machine we do not have. Nothing is sent by itself.
+    The self-test builds engines where TensorRT or TensorRT-RTX is installed, restores made-up pictures with
+    every backend there is, holds the results against each other, times them, and writes one JSON: versions,
+    hardware, parity, times and memory, no names and no paths. Send it to us with a bug report, or as figures
+    of a machine we do not have. Nothing is sent by itself.
     """
     run_command(lambda: _run(test, model, json_file), debug=debug, interrupted="stopped; nothing was written")
 
@@ -51,6 +52,7 @@ def main(test: bool, model: str, json_file: Path | None, debug: bool) -> None:
 def _run(test: bool, model: str, json_file: Path | None) -> None:
     from measnet.errors import ParityError
     from measnet.runtime.doctor.abilities import abilities
+    from measnet.runtime.doctor.discretion import discreet
     from measnet.runtime.doctor.machine import examine
     from measnet.runtime.doctor.self_test import self_test
     from measnet.whole_file import write_whole
@@ -58,7 +60,7 @@ def _run(test: bool, model: str, json_file: Path | None) -> None:
     machine = examine()
     found = abilities(machine)
     _show(machine, found)
-    report: dict[str, Any] = {"machine": machine.facts()}
+    report: dict[str, Any] = {"machine": discreet(machine.facts())}
     if test:
         click.echo("\nSelf-test:")
         report = self_test(machine, model, lambda line: click.echo(f"  {line}"))
@@ -98,7 +100,7 @@ def _show_parity(run: dict[str, Any]) -> None:
     psnr = "∞" if parity["psnr_db"] is None else f"{parity['psnr_db']:.1f}"
     verdict = "agrees with" if parity["passed"] else "DIFFERS from"
     click.echo(
-        f"  {run['backend']} {verdict} the first backend: PSNR {psnr} dB, largest difference "
+        f"  {run['name']} {verdict} the first run: PSNR {psnr} dB, largest difference "
         f"{parity['largest_difference']:.2g}, experts agree on {parity['experts_agree']:.3%}"
     )
 

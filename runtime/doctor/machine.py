@@ -27,6 +27,7 @@ PACKAGES = (
     "tensorrt",
     "tensorrt-rtx-cu13-libs",
     "polygraphy",
+    "filelock",
     "cuda-python",
     "tensorboard",
     "scikit-image",
@@ -107,7 +108,7 @@ def examine() -> Machine:
             name: _try_import(module)
             for name, module in (
                 ("tensorrt", "tensorrt"),
-                ("tensorrt-rtx-cu13-libs", "tensorrt_rtx_libs"),
+                ("tensorrt-rtx-cu13-libs", "tensorrt_rtx"),
                 ("cuda-python", "cuda.bindings.driver"),
             )
             if name in packages

@@ -1,96 +1,226 @@
-"""Runs whatever this machine has, holds it against the rest, and times it: one JSON that can be sent to us.
+"""Builds, runs, compares and times whatever this machine has: one JSON that can be sent to us.
 
-It says what was measured and with which versions; nothing of whose machine it is (no names, no paths).
+Every step is a process of its own (``runtime/doctor/step.py``); one that fails becomes an entry. The report
+says what was measured and with which versions, nothing of whose machine it is (no names, no paths).
 """
 
 from __future__ import annotations
 
-import statistics
-import sys
-import time
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from measnet.config import VARIANTS
 from measnet.errors import MEASNetError
-from measnet.image import Pixels
-from measnet.metrics import TOLERANCES, Parity, compare
+from measnet.metrics import TOLERANCES, Choices, Parity, compare
+from measnet.runtime.backends.choice import ENGINE_SUFFIXES
+from measnet.runtime.doctor.discretion import discreet
 from measnet.runtime.doctor.machine import Machine
-from measnet.runtime.restorer import RestoredFrame, Restorer
+from measnet.runtime.doctor.step import Result, perform_apart
+from measnet.weights import bundled
 
-FORMAT = 1
-BACKENDS = ("onnxruntime", "torch")
-SIZES = ((360, 640), (720, 1280))  # height, width
-ROUNDS = 5
-KEPT_FACTS = ("variant", "weights_sha256", "precision", "backend", "version", "provider", "device")
+FORMAT = 2
+SIZES = [(360, 640), (720, 1280)]
+"""Height, width of the pictures."""
+
+RUN_SECONDS = 900.0
+BUILD_SECONDS = 1800.0
+PACKAGES = {"tensorrt": ("tensorrt", "tensorrt"), "tensorrt-rtx": ("tensorrt-rtx-cu13-libs", "rtx")}
+"""Flavour of TensorRT -> what ``Machine.loads`` calls it, and the extra that installs it."""
+
+CARD_WITHOUT_GPU = "sm89"
+"""What is built, and not run, where there is no such card."""
+
+Perform = Callable[[str, dict[str, Any], float], Result]
+Say = Callable[[str], None]
 
 
-def self_test(machine: Machine, model: str, say: Callable[[str], None]) -> dict[str, Any]:
-    """Restores made-up pictures with every backend that starts, and compares each with the first.
-
-    ``say`` hears of every step. A backend that fails is reported, not raised. Ready for JSON.
-    """
-    runs: list[dict[str, Any]] = []
-    expected: list[RestoredFrame] | None = None
-    pictures = [made_up_picture(height, width) for height, width in SIZES]
-    for backend in BACKENDS:
-        say(f"{backend}: starting")
-        try:
-            with Restorer(model, backend, tile="off") as restorer:
-                run: dict[str, Any] = dict(restorer.description)
-                run = {name: fact for name, fact in run.items() if name in KEPT_FACTS}
-                frames = [restorer.restore(picture) for picture in pictures]
-                run["parity"] = None if expected is None else _parity(frames, expected, run["precision"])
-                run["milliseconds"] = _times(restorer, pictures, say, backend)
-        except MEASNetError as error:
-            say(f"{backend}: {error}")
-            runs.append({"backend": backend, "error": _without_home(error)})
-            continue
-        expected = expected or frames
-        runs.append(run)
-    compared = [run["parity"] for run in runs if run.get("parity")]
-    return {
+def self_test(machine: Machine, model: str, say: Say, perform: Perform = perform_apart) -> dict[str, Any]:
+    """The report, ready for JSON. ``say`` hears of every step. Raises nothing, but for Ctrl-C."""
+    with tempfile.TemporaryDirectory(prefix="measnet-doctor-") as folder:
+        test = _SelfTest(machine, model, say, perform, Path(folder))
+        for backend in _backends(machine, model):
+            test.run(model, backend)
+        graph = _graph(model)
+        if graph is not None:
+            test.engines(graph)
+    entries = [*test.builds, *test.runs]
+    compared = [run["parity"] for run in test.runs if run.get("parity")]
+    report = {
         "format": FORMAT,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine.facts(),
-        "model": Path(model).name,
-        "peak_memory_mib": _peak_memory(),
-        "runs": runs,
-        "passed": all(parity["passed"] for parity in compared) and any("error" not in run for run in runs),
+        "model": model if model in VARIANTS else "a file",
+        "builds": test.builds,
+        "runs": test.runs,
+        "passed": all(parity["passed"] for parity in compared)
+        and any("milliseconds" in run for run in test.runs)
+        and not any("error" in entry for entry in entries),
     }
+    return {name: discreet(value) for name, value in report.items()}
 
 
-def _without_home(error: Exception) -> str:
-    return str(error).replace(str(Path.home()), "~")
+class _SelfTest:
+    """What was built and run so far."""
+
+    def __init__(self, machine: Machine, model: str, say: Say, perform: Perform, folder: Path) -> None:
+        self.machine = machine
+        self.model = model
+        self.say = say
+        self.perform = perform
+        self.folder = folder
+        self.builds: list[dict[str, Any]] = []
+        self.runs: list[dict[str, Any]] = []
+        self._expected: list[_Frame] | None = None
+
+    def run(self, model: str, backend: str, label: str = "") -> None:
+        """Runs ``model`` and holds it against the first one that ran."""
+        label = label or backend
+        self.say(f"{label}: running")
+        file = self.folder / "frames.npz"
+        file.unlink(missing_ok=True)
+        job = {"model": model, "backend": backend, "sizes": SIZES, "frames": str(file)}
+        found = self._performed("run", job, RUN_SECONDS, label)
+        entry = {"name": label, "backend": backend, **found}
+        if "milliseconds" in found:
+            frames = _frames(file)
+            if self._expected is None:
+                self._expected = frames
+            else:
+                entry["parity"] = _parity(frames, self._expected, found["precision"])
+            for size, milliseconds in found["milliseconds"].items():
+                alone = found["infer_milliseconds"][size]
+                self.say(f"{label}: {size} in {milliseconds:.1f} ms, {alone:.1f} ms of it the network")
+        self.runs.append(entry)
+
+    def engines(self, graph: Path) -> None:
+        """Builds what can be built here of ``graph``, and runs what can be run."""
+        flavours = [flavour for flavour in PACKAGES if self._is_ready(flavour)]
+        if not flavours:
+            return
+        graphs = {"fp32": graph}
+        fp16 = self.folder / f"{graph.stem}.fp16.onnx"
+        self.say("FP16 graph: writing")
+        made = self._performed("fp16", {"graph": str(graph), "output": str(fp16)}, RUN_SECONDS, "FP16 graph")
+        if made:
+            self.builds.append({"name": "FP16 graph", "precision": "fp16", **made})
+        else:
+            graphs["fp16"] = fp16
+            self.run(str(fp16), "onnxruntime", "onnxruntime, FP16 graph")
+        for flavour in flavours:
+            for precision, path in graphs.items():
+                self._engine(flavour, precision, path)
+
+    def _is_ready(self, flavour: str) -> bool:
+        """Notes why not, where a flavour of TensorRT builds nothing here."""
+        package, extra = PACKAGES[flavour]
+        loads = self.machine.loads.get(package)
+        if loads is None:
+            why = {"skipped": f"it is not installed: pip install 'measnet[{extra}]'"}
+        elif loads != "ok":
+            why = {"error": f"it is installed and cannot be loaded: {loads}"}
+        elif flavour == "tensorrt" and not self.machine.gpus:
+            why = {"skipped": self.machine.gpu_note}
+        else:
+            return True
+        self.builds.append({"name": flavour, **why})
+        return False
+
+    def _engine(self, flavour: str, precision: str, graph: Path) -> None:
+        from measnet.export.target import RTX_CARDS
+
+        here = f"sm{self.machine.gpus[0].compute_capability.replace('.', '')}" if self.machine.gpus else ""
+        card = None
+        if flavour == "tensorrt-rtx":
+            card = here if here in RTX_CARDS else CARD_WITHOUT_GPU
+        label = f"{flavour}, {precision.upper()}{f', {card}' if card else ''}"
+        entry = {"name": label, "precision": precision}
+        self.builds.append(entry)
+        if card == "sm75" and precision == "fp32":
+            entry["skipped"] = "Turing cards multiply no float32 matrices with TensorRT-RTX"
+            return
+        self.say(f"{label}: building")
+        job = {"graph": str(graph), "flavour": flavour, "card": card, "folder": str(self.folder)}
+        found = self._performed("build", job, BUILD_SECONDS, label)
+        engine = found.pop("engine", None)
+        entry |= found
+        if engine is None:
+            return
+        self.say(f"{label}: built in {found['seconds']} s, {found['plan_mb']} MB")
+        if card in (None, here):
+            self.run(engine, "tensorrt", label)
+        else:
+            self.say(f"{label}: not run, there is no such GPU here")
+        Path(engine).unlink(missing_ok=True)
+
+    def _performed(self, step: str, job: dict[str, Any], seconds: float, label: str) -> Result:
+        found = {
+            name: value.replace(self.model, "the model") if self._is_told(name, value) else value
+            for name, value in self.perform(step, job, seconds).items()
+        }
+        for name in ("skipped", "error"):
+            if name in found:
+                self.say(f"{label}: {name}: {found[name]}")
+        return found
+
+    def _is_told(self, name: str, value: Any) -> bool:
+        return name in ("skipped", "error") and isinstance(value, str) and self.model not in VARIANTS
 
 
-def _peak_memory() -> int | None:
-    """The most that this process held at one moment, MiB; ``None`` where the system does not tell."""
-    try:
-        import resource
-    except ModuleNotFoundError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak // (1 << 20 if sys.platform == "darwin" else 1 << 10)
+def _backends(machine: Machine, model: str) -> Iterator[str]:
+    """The backends that take ``model``; the first one that runs is what the others are held against."""
+    if model.lower().endswith(ENGINE_SUFFIXES):
+        yield "tensorrt"
+        return
+    graph = model in VARIANTS or model.lower().endswith(".onnx")
+    if graph:
+        yield "onnxruntime"
+        if machine.gpus and "TensorrtExecutionProvider" in machine.providers:
+            yield "onnxruntime-tensorrt"
+    if not model.lower().endswith(".onnx"):
+        yield "torch"
 
 
-def made_up_picture(height: int, width: int) -> Pixels:
-    """H W 3, uint8: edges, slopes and noise, the same on every machine."""
-    rng = np.random.default_rng(0)
-    blocks = rng.random((6, 8, 3))
-    rows, columns = np.arange(height) * 6 // height, np.arange(width) * 8 // width
-    picture = blocks[rows][:, columns] * 0.7 + np.linspace(0, 0.3, width)[None, :, None]
-    noisy = picture * 255 + rng.standard_normal(picture.shape) * 20
-    return np.clip(noisy, 0, 255).astype(np.uint8)
+def _graph(model: str) -> Path | None:
+    """The float32 graph that engines are built from, if there is one."""
+    if model.lower().endswith(".onnx"):
+        return Path(model)
+    if model in VARIANTS:
+        try:
+            return bundled(model, ".onnx")
+        except MEASNetError:
+            return None
+    return None
 
 
-def _parity(frames: list[RestoredFrame], expected: list[RestoredFrame], precision: str) -> dict[str, Any]:
-    """The worst parity of all pictures with the first backend's, and the verdict."""
+class _Frame:
+    """What a run made of one picture."""
+
+    def __init__(self, restored: NDArray[np.float32], choices: Choices) -> None:
+        self.restored = restored
+        self.choices = choices
+
+
+def _frames(file: Path) -> list[_Frame]:
+    with np.load(file, allow_pickle=False) as arrays:
+        return [
+            _Frame(
+                arrays[f"restored{number}"],
+                Choices(arrays.get(f"pixel_experts{number}"), arrays.get(f"image_experts{number}")),
+            )
+            for number in range(len(SIZES))
+        ]
+
+
+def _parity(frames: list[_Frame], expected: list[_Frame], precision: str) -> dict[str, Any]:
+    """The worst parity of all pictures with the first run's, and the verdict."""
     pairs = zip(frames, expected, strict=True)
-    found = [compare(a.image, b.image, a.choices[0], b.choices[0]) for a, b in pairs]
+    found = [compare(a.restored, b.restored, a.choices, b.choices) for a, b in pairs]
     worst = Parity(
         min(parity.psnr_db for parity in found),
         max(parity.largest_difference for parity in found),
@@ -102,20 +232,3 @@ def _parity(frames: list[RestoredFrame], expected: list[RestoredFrame], precisio
         "experts_agree": worst.experts_agree,
         "passed": not worst.breaches(TOLERANCES.get(precision, TOLERANCES["fp32"])),
     }
-
-
-def _times(
-    restorer: Restorer, pictures: list[Pixels], say: Callable[[str], None], backend: str
-) -> dict[str, float]:
-    """Median time of a whole restoration, from uint8 to uint8, per size."""
-    found = {}
-    for picture in pictures:
-        seconds = []
-        for _ in range(ROUNDS):
-            began = time.perf_counter()
-            restorer(picture)
-            seconds.append(time.perf_counter() - began)
-        size = f"{picture.shape[1]}x{picture.shape[0]}"
-        found[size] = round(1000 * statistics.median(seconds), 2)
-        say(f"{backend}: {size} in {found[size]:.0f} ms")
-    return found

@@ -16,6 +16,7 @@ import json
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -104,6 +105,7 @@ class FakeTensorRT(ModuleType):
             setattr(self, thing.__name__, thing)
 
     def install(self, monkeypatch: Any) -> None:
+        self.__spec__ = ModuleSpec(self.__name__, None)  # others look for TensorRT too: PyTorch does
         monkeypatch.setitem(sys.modules, self.__name__, self)
 
 

@@ -1,20 +1,15 @@
-"""``measnet-doctor``: says what works, what is missing and what installs it; its self-test can fail."""
+"""``measnet-doctor``: says what works, what is missing and what installs it."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from measnet.metrics import Tolerance
 from measnet.runtime.doctor import machine as machine_module
-from measnet.runtime.doctor import self_test as self_test_module
 from measnet.runtime.doctor.abilities import abilities
-from measnet.runtime.doctor.cli import main
 from measnet.runtime.doctor.machine import Machine, examine
 
 BARE = Machine(
@@ -59,6 +54,20 @@ def test_a_package_that_is_there_but_does_not_load_is_not_called_ready() -> None
     assert found["run on ONNX Runtime, CPU"].detail == "onnxruntime 1.2 is installed but does not load"
 
 
+def test_engines_run_where_a_flavour_of_tensorrt_cuda_python_and_a_gpu_are() -> None:
+    gpu = machine_module.Gpu("NVIDIA L4", 23034, "570.86", "8.9")
+    there = {"tensorrt-rtx-cu13-libs": "ok", "cuda-python": "ok"}
+    whole = dataclasses.replace(BARE, gpus=[gpu], gpu_note="", loads=there)
+    partly = dataclasses.replace(whole, loads={"tensorrt-rtx-cu13-libs": "ok"})
+    said = {
+        name: next(ability for ability in abilities(machine) if ability.name == "run engines")
+        for name, machine in (("whole", whole), ("partly", partly), ("bare", BARE))
+    }
+    assert said["whole"].ready and not said["partly"].ready and not said["bare"].ready
+    assert said["partly"].detail == "missing: cuda-python" and "measnet[tensorrt]" in said["partly"].remedy
+    assert said["bare"].detail == "no NVIDIA driver" and said["bare"].remedy == ""
+
+
 def test_gpus_are_read_from_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_driver(tmp_path, monkeypatch, "echo 'NVIDIA L4, 23034, 570.86, 8.9'")
     (gpu,) = examine().gpus
@@ -84,35 +93,3 @@ def test_a_driver_that_fails_or_hangs_is_said(
     monkeypatch.setattr(machine_module, "PROBE_SECONDS", 0.5)
     gpus, said = machine_module._gpus()
     assert gpus == [] and note in said
-
-
-def test_the_self_test_writes_what_it_measured_and_nothing_of_the_owner(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(self_test_module, "SIZES", ((128, 160),))
-    result = CliRunner().invoke(main, ["--self-test", "-o", str(tmp_path / "d.json")])
-    assert result.exit_code == 0, result.output
-    text = (tmp_path / "d.json").read_text()
-    report = json.loads(text)
-    assert report["passed"] and [run["backend"] for run in report["runs"]] == ["onnxruntime", "torch"]
-    assert report["runs"][1]["parity"]["experts_agree"] == 1.0
-    assert all(run["milliseconds"]["160x128"] > 0 for run in report["runs"])
-    assert str(Path.home()) not in text and os.uname().nodename not in text
-    assert "run on ONNX Runtime, CPU" in report["abilities"]
-
-
-def test_a_self_test_that_finds_a_difference_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(self_test_module, "SIZES", ((128, 160),))
-    monkeypatch.setitem(self_test_module.TOLERANCES, "fp32", Tolerance(400.0, 0.0, 1.0))
-    result = CliRunner().invoke(main, ["--self-test", "-o", str(tmp_path / "d.json")])
-    assert result.exit_code == 1 and "DIFFERS" in result.output
-    assert not json.loads((tmp_path / "d.json").read_text())["passed"]
-
-
-def test_a_model_that_no_backend_can_run_fails_the_self_test(tmp_path: Path) -> None:
-    result = CliRunner().invoke(
-        main, ["--self-test", "--model", "/nowhere.onnx", "-o", str(tmp_path / "d.json")]
-    )
-    assert result.exit_code == 1
-    report = json.loads((tmp_path / "d.json").read_text())
-    assert all("error" in run for run in report["runs"]) and not report["passed"]
