@@ -23,3 +23,11 @@ def static_graph(golden_checkpoint: Callable[[str], Path], tmp_path_factory: pyt
     path = tmp_path_factory.mktemp("graphs") / "tiny-136x200.onnx"
     export_graph(load_checkpoint(golden_checkpoint("tiny")), path, size=(136, 200))
     return path
+
+
+@pytest.fixture(scope="session")
+def base_graph(golden_checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The published network with the golden weights, as a graph for 128x128; tracing it takes a while."""
+    path = tmp_path_factory.mktemp("graphs") / "base-128x128.onnx"
+    export_graph(load_checkpoint(golden_checkpoint("base")), path, size=(128, 128))
+    return path
