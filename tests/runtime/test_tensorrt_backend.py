@@ -28,10 +28,12 @@ import pytest
 
 from measnet import BackendError, Restorer, UsageError
 from measnet.config import VARIANTS
+from measnet.description import GraphDescription
 from measnet.engine_file import EngineFacts, write_engine
 from measnet.errors import EngineError, MissingPackageError
+from measnet.export.camera_bytes import camera_graph
 from measnet.gpu import GPU
-from measnet.image import to_image
+from measnet.image import ChannelOrder, to_image
 from measnet.runtime.backends import Inference
 from measnet.runtime.backends.choice import choose_backend
 from measnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
@@ -68,7 +70,8 @@ class Bench:
     def engine(
         self, profiles: Sequence[Any] = (SMALL,), *, graph: bytes | None = None, **changes: Any
     ) -> Path:
-        """An engine file of the bundled nano; ``changes`` are facts, or quirks of the plan."""
+        """An engine file of the bundled nano, or of ``graph``; ``changes`` are facts, quirks of the plan, or
+        what the graph says of itself (``graph_says``)."""
         model = graph or bundled("nano", ".onnx").read_bytes()
         metadata = {entry.key: entry.value for entry in onnx.load_model_from_string(model).metadata_props}
         inputs = tuple({"image": shapes} for shapes in profiles)
@@ -86,6 +89,8 @@ class Bench:
             driver="580.1",
             cuda="13.0",
         )
+        if "graph_says" in changes:
+            facts = replace(facts, graph=changes.pop("graph_says"))
         known = {name: changes.pop(name) for name in [*changes] if hasattr(facts, name)}
         path = self.folder / f"{len(list(self.folder.iterdir()))}.engine"
         write_engine(path, replace(facts, **known), fake_plan(model, inputs, **changes))
@@ -158,6 +163,34 @@ def test_restored_pictures_are_those_of_onnxruntime(bench: Bench, frames: list[n
     assert facts["backend"] == "tensorrt" and facts["provider"] == "NVIDIA Make-believe 9000"
     assert facts["version"] == "TensorRT 10.16.1.11" and facts["weights_sha256"]
     assert bench.cuda.alive() == {}
+
+
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+def test_an_engine_for_camera_bytes_is_fed_bytes(
+    order: ChannelOrder, bench: Bench, frames: list[np.ndarray]
+) -> None:
+    model = onnx.load(bundled("nano", ".onnx"))
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    description = GraphDescription.from_metadata(metadata, "nano")
+    graph = camera_graph(model, description, channel_order=order)[0].SerializeToString()
+    path = bench.engine([((1, 100, 90, 3), (1, 128, 160, 3), (1, 192, 256, 3))], graph=graph)
+    with Restorer(str(path)) as restorer, Restorer("nano") as other:
+        for pixels in (frames[0], frames[1][:150, :131], frames[2][:101, :201]):
+            a, b = restorer.restore(pixels), other.restore(pixels)
+            assert (a.pixels == b.pixels).all()
+            assert (a.choices[0].pixel_experts == b.choices[0].pixel_experts).all()
+        # Less than the engine takes is padded before, as far as it must be.
+        assert restorer(frames[3][:1, :5]).shape == (1, 5, 3)
+        with pytest.raises(UsageError, match="1x3x100x90 to 1x3x192x256"):
+            restorer(frames[0][:, :200].repeat(2, axis=1))
+
+
+def test_an_engine_that_takes_something_else_than_it_says_is_refused(bench: Bench) -> None:
+    model = onnx.load(bundled("nano", ".onnx"))
+    metadata = {entry.key: entry.value for entry in model.metadata_props} | {"measnet.io": "uint8-nhwc"}
+    path = bench.engine(graph=bundled("nano", ".onnx").read_bytes(), graph_says=metadata)
+    with pytest.raises(EngineError, match="says that it takes uint8-nhwc, and takes float32"):
+        Restorer(str(path))
 
 
 def test_tiles_of_several_sizes_come_out_right(bench: Bench, frames: list[np.ndarray]) -> None:

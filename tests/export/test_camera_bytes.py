@@ -1,0 +1,252 @@
+"""Graphs that take and return camera bytes: they are ``Restorer`` in one file, byte by byte."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from onnx import TensorProto
+
+from measnet import GraphError, Restorer
+from measnet.description import GraphDescription
+from measnet.export.build_settings import BuildSettings, Profile
+from measnet.export.camera_bytes import MODULE, camera_graph, reflected
+from measnet.export.check import check_file
+from measnet.export.cli import main
+from measnet.export.precision import typed_graph
+from measnet.export.session import run_graph
+from measnet.image import ChannelOrder
+from measnet.weights import bundled
+
+ROOT = Path(__file__).parents[2]
+NANO = bundled("nano", ".onnx")
+needs_rtx = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("tensorrt_rtx", "polygraphy", "filelock")),
+    reason="not installed: tensorrt_rtx, polygraphy, filelock; pip install 'measnet[rtx]'",
+)
+
+
+def described(path: Path) -> tuple[onnx.ModelProto, GraphDescription]:
+    model = onnx.load(path)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    return model, GraphDescription.from_metadata(metadata, path.name)
+
+
+def saved(model: onnx.ModelProto, path: Path) -> Path:
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def frames() -> np.ndarray:
+    """Two frames of the sample clip: 2 360 640 3, uint8, RGB."""
+    with av.open(str(ROOT / "examples" / "car-park.mp4")) as clip:
+        taken = itertools.islice(clip.decode(video=0), 0, 20, 10)
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in taken])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("bytes")
+
+
+@pytest.fixture(scope="module")
+def rgb(folder: Path) -> Path:
+    return saved(camera_graph(*described(NANO))[0], folder / "nano.bytes.onnx")
+
+
+@pytest.fixture(scope="module")
+def bgr(folder: Path) -> Path:
+    return saved(camera_graph(*described(NANO), channel_order="bgr")[0], folder / "nano.bytes-bgr.onnx")
+
+
+@pytest.fixture(scope="module")
+def half() -> tuple[onnx.ModelProto, GraphDescription]:
+    """nano in FP16."""
+    model, description = described(NANO)
+    return typed_graph(model, "fp16").model, replace(description, precision="fp16")
+
+
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+def test_the_bytes_are_those_of_the_restorer_at_every_size(
+    order: ChannelOrder, frames: np.ndarray, request: pytest.FixtureRequest
+) -> None:
+    graph = request.getfixturevalue(order)
+    restorer = Restorer("nano", channel_order=order)
+    # From a single pixel over sides smaller than the network takes to odd ones that it does not.
+    for height, width in ((1, 1), (2, 130), (5, 70), (97, 131), (128, 144), (201, 173)):
+        batch = np.ascontiguousarray(frames[:, 100 : 100 + height, 200 : 200 + width])
+        restored = run_graph(graph, batch)["restored"]
+        assert restored.dtype == np.uint8 and restored.shape == batch.shape
+        for given, found in zip(batch, restored, strict=True):
+            assert (found == restorer(given)).all()
+
+
+def test_a_graph_of_one_size_takes_frames_of_exactly_the_size_asked_for(
+    static_graph: Path, folder: Path, frames: np.ndarray
+) -> None:
+    model, description = camera_graph(*described(static_graph), frame_size=(130, 199))
+    graph = saved(model, folder / "static.onnx")
+    assert description.static_size == (130, 199)
+    for value in (model.graph.input[0], model.graph.output[0]):
+        dimensions = value.type.tensor_type.shape.dim
+        assert [d.dim_value for d in dimensions[1:]] == [130, 199, 3]
+        assert dimensions[0].dim_param == "batch"
+    frame = np.ascontiguousarray(frames[0, :130, :199])
+    assert (run_graph(graph, frame[None])["restored"][0] == Restorer(str(static_graph))(frame)).all()
+    whole, _ = camera_graph(*described(static_graph))
+    assert not {"Slice", "Shape", "Range"} & {
+        n.op_type for n in whole.graph.node if n.name.startswith(MODULE)
+    }
+
+
+def test_around_half_precision_the_conversion_stays_float32(
+    half: tuple[onnx.ModelProto, GraphDescription], folder: Path, frames: np.ndarray
+) -> None:
+    model, description = camera_graph(*half, channel_order="bgr")
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    kinds = {value.name: value.type.tensor_type.elem_type for value in inferred.value_info}
+    ours = {name for node in model.graph.node if node.name.startswith(f"{MODULE}/") for name in node.output}
+    assert {kinds[name] for name in ours & set(kinds)} == {TensorProto.FLOAT, TensorProto.INT64}
+    assert description.precision == "fp16" and description.takes_bytes
+    onnx.helper.set_model_props(half[0], half[1].to_metadata())
+    plain = saved(half[0], folder / "half.onnx")
+    graph = saved(model, folder / "half.bytes-bgr.onnx")
+    frame = frames[0, :97, :131]
+    assert (
+        run_graph(graph, frame[None])["restored"][0] == Restorer(str(plain), channel_order="bgr")(frame)
+    ).all()
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 7])
+def test_reflection_goes_to_and_fro_like_numpys(side: int) -> None:
+    for grown in range(side, 4 * side + 2):
+        assert (reflected(side, grown) == np.pad(np.arange(side), (0, grown - side), mode="reflect")).all()
+
+
+def test_what_else_the_graph_says_stays(rgb: Path, frames: np.ndarray) -> None:
+    outputs = run_graph(rgb, frames[:, :128, :144])
+    before = run_graph(NANO, np.float32(1 / 255) * frames[:, :128, :144].transpose(0, 3, 1, 2))
+    assert set(outputs) == set(before)
+    for name in ("pixel_experts", "image_experts"):
+        assert (outputs[name] == before[name]).all()
+
+
+def test_the_file_says_what_it_takes(rgb: Path, bgr: Path) -> None:
+    for path, order in ((rgb, "rgb"), (bgr, "bgr")):
+        model, description = described(path)
+        metadata = {entry.key: entry.value for entry in model.metadata_props}
+        assert (description.io, description.channel_order) == ("uint8-nhwc", order)
+        assert description.fit(1, 77) == (1, 77)
+        assert metadata["measnet.size_rule"] == "any"
+        assert metadata["measnet.input"] == f"image: B H W 3, {order.upper()}, uint8"
+        assert metadata["measnet.output"] == f"restored: B H W 3, {order.upper()}, uint8"
+    # What was written before there was a choice says nothing, and means the other form.
+    assert described(NANO)[1].io == "nchw"
+    metadata["measnet.io"] = "nchw"  # with BGR, which there is not
+    with pytest.raises(GraphError, match="damaged MEASNet description"):
+        GraphDescription.from_metadata(metadata, "x.onnx")
+
+
+def test_nothing_in_it_is_what_tensorrt_refuses(rgb: Path) -> None:
+    before = {(finding.level, finding.rule, finding.places) for finding in check_file(NANO)}
+    after = {(finding.level, finding.rule, finding.places) for finding in check_file(rgb)}
+    assert after == before
+    assert not any(level == "error" for level, _, _ in after)
+
+
+def test_the_restorer_runs_it_whole_and_in_tiles_and_verifies_it(bgr: Path, frames: np.ndarray) -> None:
+    from measnet.runtime.parity import Verifier
+
+    frame = frames[0, 40:241, 60:333]
+    assert (Restorer(str(bgr))(frame) == Restorer("nano")(frame)).all()
+    for tile in ("off", 128):
+        restorer = Restorer(str(bgr), tile=tile)  # type: ignore[arg-type]
+        verifier = Verifier(restorer, str(bundled("nano", ".safetensors")))
+        parity = verifier.check(frame, restorer.restore(frame))
+        assert parity.experts_agree > 0.999
+        assert parity.psnr_db > 60 and verifier.figures["passed"]
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bundled graph, in place of tracing it again, which takes a quarter of a minute."""
+    for module in ("graph", "typed"):
+        monkeypatch.setattr(f"measnet.export.{module}.exact_graph", lambda *_: described(NANO))
+
+
+@pytest.mark.usefixtures("traced")
+def test_the_command_line_writes_it_and_holds_it_against_the_network(tmp_path: Path) -> None:
+    arguments = ["--fp16", "--io", "uint8-nhwc", "--channel-order", "bgr", "-o", str(tmp_path)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert "nano, any size, BGR bytes in and out, FP16" in result.output
+    assert re.search(r"camera bytes in and out +\d+\.\d dB .*100.0000%", result.output)
+    stem = "nano-dynamic.fp16.bytes-bgr"
+    assert {path.name for path in tmp_path.iterdir()} == {f"{stem}.onnx", f"{stem}.json"}
+
+
+def test_a_graph_for_one_size_is_for_that_size_and_not_for_the_networks(tmp_path: Path) -> None:
+    arguments = ["--shape", "70x101", "--io", "uint8-nhwc", "-o", str(tmp_path)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert "nano, 70x101 pixels, RGB bytes in and out" in result.output
+    assert "parity with PyTorch on 70x101" in result.output
+    assert described(tmp_path / "nano-70x101.bytes.onnx")[1].static_size == (70, 101)
+
+
+@pytest.mark.usefixtures("traced")
+def test_a_conversion_that_is_wrong_leaves_no_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("measnet.export.camera_bytes.BACKWARDS", np.array([0, 1, 2]))
+    arguments = ["--io", "uint8-nhwc", "--channel-order", "bgr", "-o", str(tmp_path)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1 and "does not compute what the network does" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_order_of_channels_is_for_bytes_alone() -> None:
+    result = CliRunner().invoke(main, ["--channel-order", "bgr"])
+    assert result.exit_code == 2 and "--channel-order goes with --io uint8-nhwc" in result.stderr
+
+
+@needs_rtx
+@pytest.mark.parametrize(("card", "capability"), [("sm89", "8.9"), ("sm75", "7.5")])
+def test_tensorrt_rtx_builds_it_for_any_size(
+    card: str,
+    capability: str,
+    rgb: Path,
+    half: tuple[onnx.ModelProto, GraphDescription],
+    tmp_path: Path,
+) -> None:
+    from measnet.engine_file import read_engine
+    from measnet.export.engine import build_engines
+    from measnet.export.target import find_targets
+
+    # Turing takes no float32 products.
+    graph = rgb if card == "sm89" else saved(camera_graph(*half)[0], tmp_path / "nano.fp16.bytes.onnx")
+    profile = Profile.parse("1x17x33:1x128x190:2x250x256")
+    targets = find_targets(("tensorrt-rtx",), (card,))
+    (built,) = build_engines([graph], targets, tmp_path, BuildSettings(profiles=(profile,)), cache=None)
+    facts, _ = read_engine(built.path)
+    assert built.notes == () and facts.compute_capability == capability
+    assert facts.profiles[0]["image"] == ((1, 17, 33, 3), (1, 128, 190, 3), (2, 250, 256, 3))
+    assert facts.description.takes_bytes
+
+
+@needs_rtx
+def test_tensorrt_rtx_builds_it_for_one_size(static_graph: Path, tmp_path: Path) -> None:
+    from measnet.export.engine import build_engines
+    from measnet.export.target import find_targets
+
+    graph = saved(camera_graph(*described(static_graph), frame_size=(130, 199))[0], tmp_path / "x.onnx")
+    targets = find_targets(("tensorrt-rtx",), ("sm89",))
+    (built,) = build_engines([graph], targets, tmp_path, BuildSettings(), cache=None)
+    assert built.notes == () and built.facts.profiles[0]["image"] == ((1, 130, 199, 3),) * 3
