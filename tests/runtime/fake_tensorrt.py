@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from measnet.description import GraphDescription
+
 from .fake_cuda import DeviceFault, FakeCuda, Violation, Work, cudaError_t, read_memory, write_memory
 
 MAGIC = b"make-believe plan\n"
@@ -140,8 +142,8 @@ class ICudaEngine:
         self._inputs = {value.name: value for value in self._session.get_inputs()}
         self._outputs = {value.name: value for value in self._session.get_outputs()}
         self._names = [*self._inputs, *self._outputs]
-        config = json.loads(self._session.get_modelmeta().custom_metadata_map["measnet.config"])
-        self._scale = config["stem_scale"]
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self._description = GraphDescription.from_metadata(metadata, "the make-believe plan")
         self._profiles = [
             {name: [tuple(shape) for shape in shapes] for name, shapes in profile.items()}
             for profile in _head["profiles"]
@@ -267,10 +269,11 @@ class IExecutionContext:
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         if self._shape is None:
             return tuple(side if isinstance(side, int) else -1 for side in self._engine._value(name).shape)
-        batch, _, height, width = self._shape
-        scale = self._engine._scale
-        sides = {"batch": batch, "height": height, "width": width}
-        sides |= {"stem_height": height // scale, "stem_width": width // scale}
+        sides = dict(zip(self._engine._value("image").shape, self._shape, strict=True))
+        description = self._engine._description
+        rows, columns = description.size_rule.fit(sides["height"], sides["width"])  # padded, perhaps inside
+        scale = description.config.stem_scale
+        sides |= {"stem_height": rows // scale, "stem_width": columns // scale}
         return tuple(
             side if isinstance(side, int) else sides[side] for side in self._engine._value(name).shape
         )
