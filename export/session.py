@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from measnet.errors import GraphError, MissingPackageError, first_line
-from measnet.image import Image
+from measnet.image import Image, Pixels
 
 
 class GraphSession:
@@ -32,8 +32,8 @@ class GraphSession:
             raise self._refused(error) from None
         self._names = [output.name for output in self._session.get_outputs()]
 
-    def run(self, images: Image) -> dict[str, NDArray[np.generic]]:
-        """All outputs by name for ``images``, B 3 H W. Raises ``GraphError`` when it does not run."""
+    def run(self, images: Image | Pixels) -> dict[str, NDArray[np.generic]]:
+        """All outputs by name for ``images``, as the graph takes them. Raises ``GraphError`` when it does not run."""
         try:
             return dict(zip(self._names, self._session.run(None, {"image": images}), strict=True))
         except Exception as error:  # as above
@@ -43,6 +43,8 @@ class GraphSession:
         return GraphError(f"ONNX Runtime does not run {self._what}: {first_line(error)}")
 
 
-def run_graph(graph: bytes | str | os.PathLike[str], images: Image) -> dict[str, NDArray[np.generic]]:
+def run_graph(
+    graph: bytes | str | os.PathLike[str], images: Image | Pixels
+) -> dict[str, NDArray[np.generic]]:
     """One run of a graph: all its outputs by name for ``images``. Raises as ``GraphSession``."""
     return GraphSession(graph).run(images)
