@@ -155,3 +155,15 @@ def minimal_model() -> bytes:
     graph = onnx.helper.make_graph([node], "g", [value], [out])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])
     return bytes(model.SerializeToString())
+
+
+def test_the_optimisers_rules_are_left_as_they_were_but_for_the_slow_one_meanwhile() -> None:
+    from onnxscript import rewriter
+
+    from measnet.export.graph import SLOW_RULES, _without_slow_rules
+
+    before = rewriter._DEFAULT_REWRITE_RULES
+    with _without_slow_rules():
+        left_out = {rule.name for rule in before} - {rule.name for rule in rewriter._DEFAULT_REWRITE_RULES}
+    assert left_out == SLOW_RULES
+    assert rewriter._DEFAULT_REWRITE_RULES is before
