@@ -1,1 +1,1 @@
-"""Calibration: frames + graph -> ranges -> a quantised graph. Empty: INT8 comes with its own issue."""
+"""Calibration: frames + graph -> ranges -> a quantised graph. `measnet-export --int8` is its command line."""

@@ -52,3 +52,14 @@ class Form:
         """The (height, width) of frames to hold a graph of this form against the network on."""
         # Odd, so that padding and cropping are tried too.
         return description.static_size or description.frame_rule.fit(255, 319)
+
+
+def takes(description: GraphDescription, size: tuple[int, int] | None) -> str:
+    """``any size``, ``72x104 pixels (...)``; and of which bytes, where it takes bytes."""
+    order = description.channel_order.upper()
+    form = f", {order} bytes in and out" if description.takes_bytes else ""
+    taken = description.static_size
+    if taken is None or size is None:
+        return f"any size{form}"
+    padded = f" (frames of {size[0]}x{size[1]} are padded by reflection)" if taken != size else ""
+    return f"{taken[0]}x{taken[1]} pixels{padded}{form}"

@@ -89,7 +89,7 @@ def write_report(
             "pictures": measured.pictures,
             "height": measured.size[0],
             "width": measured.size[1],
-            "figures": {way: _finite(asdict(figures)) for way, figures in measured.parity.items()},
+            "figures": {way: finite(asdict(figures)) for way, figures in measured.parity.items()},
             "tolerance": asdict(measured.tolerance),
             "breaches": measured.breaches,
         }
@@ -103,6 +103,6 @@ def write_report(
     write_whole(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
-def _finite(figures: dict[str, float]) -> dict[str, float | None]:
+def finite(figures: dict[str, float]) -> dict[str, float | None]:
     """JSON has no infinity: the PSNR of equal pictures is null."""
     return {name: value if math.isfinite(value) else None for name, value in figures.items()}

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from measnet.description import GraphDescription
+from measnet.weights import bundled
+
+Traced = tuple[onnx.ModelProto, GraphDescription]
+GraphOf = Callable[..., onnx.ModelProto]
+
+
+@pytest.fixture(scope="session")
+def nano() -> Traced:
+    """The bundled graph and what it says of itself, in place of a new trace, which takes far longer."""
+    model = onnx.load(bundled("nano", ".onnx"))
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    return model, GraphDescription.from_metadata(metadata, "nano")
+
+
+@pytest.fixture
+def traced(nano: Traced, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports take the bundled graph."""
+    monkeypatch.setattr("measnet.calibration.int8.exact_graph", lambda *_: nano)
+
+
+@pytest.fixture(scope="session")
+def graph_of() -> GraphOf:
+    """Makes a graph from ``image``, B 16 8 8, to ``y``."""
+
+    def make(nodes: list[onnx.NodeProto], out: list[Any], **constants: np.ndarray) -> onnx.ModelProto:
+        graph = helper.make_graph(
+            nodes,
+            "g",
+            [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 16, 8, 8])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, out)],
+            [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+        )
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+    return make
