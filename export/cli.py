@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -12,10 +12,11 @@ from measnet.export.engine_options import EngineWish, engine_options, hint, mana
 from measnet.export.triton_options import TritonWish, triton_options
 
 if TYPE_CHECKING:
-    from measnet.description import GraphDescription
     from measnet.export.form import Form
     from measnet.export.precision import Precision
     from measnet.network import MEASNet
+
+PRECISIONS: tuple[Precision | Literal["int8"], ...] = ("fp16", "bf16", "int8")
 
 
 @click.command(
@@ -26,6 +27,7 @@ Examples:
   measnet-export --checkpoint best.ckpt --shape 1080x1920
   measnet-export --checkpoint best.ckpt --shape 520x640 --shape 360x640 -o graphs/
   measnet-export --check any.onnx                        will TensorRT take it?
+  measnet-export --int8 --frames clip.mp4                INT8 calibrated on a video, and what it loses
   measnet-export --fp16 --io uint8-nhwc                  camera bytes in and out, for C++ programs
   measnet-export --fp16 --engine tensorrt-rtx --gpu sm89 an engine for RTX 40 cards, no GPU needed
   measnet-export --graph nano.onnx --engine tensorrt     an engine for this machine's GPU
@@ -48,6 +50,9 @@ Exit status: 0 done, 1 failed on the way or --check found an error, 2 an option 
 )
 @click.option("--fp16", is_flag=True, help="FP16 tensors, float32 where it matters; writes a report.")
 @click.option("--bf16", is_flag=True, help="The same with BF16, for GPUs from compute capability 8.0 on.")
+@click.option(
+    "--int8", is_flag=True, help="INT8 convolutions, calibrated on --frames, the rest as in --fp16."
+)
 @click.option(
     "--io",
     default="nchw",
@@ -76,7 +81,11 @@ Exit status: 0 done, 1 failed on the way or --check found an error, 2 an option 
 @click.option(
     "--frames",
     metavar="PATH",
-    help="Video, picture or folder to verify on.  [default: the sample clip, or made-up pictures]",
+    help="Video, picture or folder to verify on, and to calibrate on.  [default: the sample clip; without "
+    "one, made-up pictures to verify on]",
+)
+@click.option(
+    "--calibration-frames", type=int, metavar="N", help="With --int8: how many, at most.  [default: 16]"
 )
 @click.option(
     "--check", "checked", metavar="FILE", type=click.Path(path_type=Path), help="Look for faults in any ONNX."
@@ -117,10 +126,12 @@ def _export_all(options: dict[str, Any]) -> None:
     if options["dynamic"] not in (None, "any"):
         options["profiles"] = (options["dynamic"], *options["profiles"])
     wanted: list[tuple[int, int] | None] = [*sizes, *([None] if any_size else [])]
-    precisions: list[Precision | None] = [name for name in ("fp16", "bf16") if options[name]] or [None]
+    precisions = [name for name in PRECISIONS if options[name]] or [None]
     output: Path = options["output"]
     if options["json_file"]:
-        raise UsageError("--json goes with --check; a report is written beside every 16-bit graph")
+        raise UsageError("--json goes with --check; a report is written beside every 16-bit and INT8 graph")
+    if options["calibration_frames"] is not None and not options["int8"]:
+        raise UsageError("--calibration-frames goes with --int8")
     if output.suffix == ".onnx" and len(wanted) * len(precisions) > 1:
         raise UsageError(
             f"{len(wanted) * len(precisions)} graphs cannot share the name {output}; give -o a folder"
@@ -153,6 +164,10 @@ def _export_all(options: dict[str, Any]) -> None:
             path = output if output.suffix == ".onnx" else output / f"{name}-{suffix}{ending}"
             if precision is None:
                 _export_exact(network, path, size, form, options)
+            elif precision == "int8":
+                from measnet.calibration.cli import export_int8
+
+                export_int8(network, path, size, form, options)
             else:
                 _export_typed(network, path, size, form, precision, options)
             graphs.append(path)
@@ -172,6 +187,7 @@ def _export_exact(
     from rich.console import Console
 
     from measnet.errors import ParityError
+    from measnet.export.form import takes
     from measnet.export.graph import exact_graph, write_graph
     from measnet.export.parity import camera_parity, graph_parity
     from measnet.export.pictures import real_pictures
@@ -181,7 +197,7 @@ def _export_exact(
         model, description = form.given_to(*exact_graph(network, size), size)
         write_graph(path, model)
     click.echo(
-        f"{path}: {description.variant}, {_takes(description, size)}, {path.stat().st_size / 1e6:.1f} MB"
+        f"{path}: {description.variant}, {takes(description, size)}, {path.stat().st_size / 1e6:.1f} MB"
     )
     if not options["verify"]:
         return
@@ -216,6 +232,7 @@ def _export_typed(
 
     from measnet.errors import ParityError
     from measnet.export import report
+    from measnet.export.form import takes
     from measnet.export.graph import write_graph
     from measnet.export.pictures import real_pictures
     from measnet.export.typed import measure, measure_bytes, typed_network
@@ -243,21 +260,10 @@ def _export_typed(
     sizes = {"graph": path.stat().st_size, "float32": bytes_before}
     json_file = path.with_suffix(".json")
     report.write_report(json_file, typed, description, sizes, measured)
-    click.echo(f"{path}: {description.variant}, {_takes(description, size)}, {precision.upper()}")
+    click.echo(f"{path}: {description.variant}, {takes(description, size)}, {precision.upper()}")
     for line in report.lines(typed, bytes_before, sizes["graph"], measured):
         click.echo(line)
     click.echo(f"  report: {json_file}")
-
-
-def _takes(description: GraphDescription, size: tuple[int, int] | None) -> str:
-    """``any size``, ``72x104 pixels (...)``; and of which bytes, where it takes bytes."""
-    order = description.channel_order.upper()
-    form = f", {order} bytes in and out" if description.takes_bytes else ""
-    taken = description.static_size
-    if taken is None or size is None:
-        return f"any size{form}"
-    padded = f" (frames of {size[0]}x{size[1]} are padded by reflection)" if taken != size else ""
-    return f"{taken[0]}x{taken[1]} pixels{padded}{form}"
 
 
 def _check(options: dict[str, Any]) -> None:
