@@ -17,8 +17,8 @@ from measnet.config import MEASNetConfig
 from measnet.errors import UsageError
 from measnet.network import MEASNet
 from measnet.network.fd_mee import FDMEE
-from measnet.network.image_experts import ImageExpertBlock
-from measnet.network.pixel_experts import PixelExperts
+from measnet.network.image_experts import ImageExpert, ImageExpertBlock
+from measnet.network.pixel_experts import PixelExpert, PixelExperts
 from measnet.network.transformer import TransformerBlock, TransformerBlocks
 
 LEAST_SHARE = 0.5  # of a copy's weight before the shares are made to sum to 1; the rest of it is drawn
@@ -163,6 +163,7 @@ class _Growth:
         theirs.scores.copy_(shared(ours.scores.t(), joined(x, x)).t())
         theirs.noise.copy_(shared(ours.noise.t(), joined(x, x)).t())
         for expert, wider in zip(small.experts, large.experts, strict=True):
+            assert isinstance(expert, PixelExpert) and isinstance(wider, PixelExpert)
             hidden = self.spread(expert.expand.out_features)
             self.dense(expert.expand, wider.expand, hidden, x)
             self.dense(expert.project, wider.project, x, hidden)
@@ -189,6 +190,7 @@ class _Growth:
         self.dense(small.context_project, large.context_project, inner, inner)
         self.dense(small.experts.scores, large.experts.scores, None, inner)
         for ours, theirs in zip(small.experts.experts, large.experts.experts, strict=True):
+            assert isinstance(ours, ImageExpert) and isinstance(theirs, ImageExpert)
             self.dense(ours.narrow_features, theirs.narrow_features, None, inner)
             self.dense(ours.narrow_context, theirs.narrow_context, None, inner)
             self.dense(ours.widen, theirs.widen, inner, None)

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,11 @@ def perform(step: str, arguments: dict[str, Any]) -> Result:
     """Does a step in this process. Never raises: what failed is said in the result."""
     from measnet.runtime.doctor import engine_steps, trial
 
-    steps = {"fp16": engine_steps.write_fp16, "build": engine_steps.build, "run": trial.try_backend}
+    steps: dict[str, Callable[..., Result]] = {
+        "fp16": engine_steps.write_fp16,
+        "build": engine_steps.build,
+        "run": trial.try_backend,
+    }
     try:
         return steps[step](**arguments)
     except MissingPackageError as error:
