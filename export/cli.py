@@ -126,7 +126,8 @@ def _export_all(options: dict[str, Any]) -> None:
     if options["dynamic"] not in (None, "any"):
         options["profiles"] = (options["dynamic"], *options["profiles"])
     wanted: list[tuple[int, int] | None] = [*sizes, *([None] if any_size else [])]
-    precisions = [name for name in PRECISIONS if options[name]] or [None]
+    asked = [name for name in PRECISIONS if options[name]]
+    precisions: list[Precision | Literal["int8"] | None] = [*asked] or [None]
     output: Path = options["output"]
     if options["json_file"]:
         raise UsageError("--json goes with --check; a report is written beside every 16-bit and INT8 graph")
