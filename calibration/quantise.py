@@ -89,11 +89,16 @@ class _Quantising:
             self._add("DequantizeLinear", [stored, scale_name], target, layer, axis=layer.axis)
         return target
 
-    def _add(self, operator: str, inputs: list[str], output: str, layer: Layer, **attributes: int) -> None:
+    def _add(
+        self, operator: str, inputs: list[str], output: str, layer: Layer, axis: int | None = None
+    ) -> None:
         stem = f"{layer.name.rpartition('/')[0]}/{operator}"
         self.names[stem] += 1
         name = stem if self.names[stem] == 1 else f"{stem}_{self.names[stem]}"
-        self.model.graph.node.append(helper.make_node(operator, inputs, [output], name=name, **attributes))
+        node = helper.make_node(operator, inputs, [output], name=name)
+        if axis is not None:
+            node.attribute.append(helper.make_attribute("axis", axis))
+        self.model.graph.node.append(node)
 
 
 def quantised_weights(

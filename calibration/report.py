@@ -26,12 +26,13 @@ def lines(graph: Int8Graph, frames: Frames, graph_bytes: int, loss: Loss | None)
         f"  {graph_bytes / 1e6:.1f} MB, {graph.float32_bytes / 1e6:.1f} MB in float32; "
         f"{len(reasons) - stayed.total()} of {len(reasons)} convolutions and products are INT8",
         f"  not INT8: {in_words}; all else as with --fp16",
-        f"  calibrated on {len(frames.calibrated)} frames of {frames.source.name}, "
-        f"{frames.size[0]}x{frames.size[1]} of each",
+        f"  calibrated on {len(frames.calibrated)} frame{'s' if len(frames.calibrated) > 1 else ''} of "
+        f"{frames.source.name}, {frames.size[0]}x{frames.size[1]} of each",
     ]
     if loss is None:
         return [*found, "  its loss was not measured"]
-    found.append(f"  loss against PyTorch in float32, on {len(loss.frames)} other frames of the same source:")
+    others = f"{len(loss.frames)} other frame{'s' if len(loss.frames) > 1 else ''}"
+    found.append(f"  loss against PyTorch in float32, on {others} of the same source:")
     found.append(f"  {'':30} {'PSNR':>9} {'largest':>9} {'experts agree':>14}")
     for way, parity in loss.parity.items():
         found.append(
