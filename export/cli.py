@@ -12,6 +12,8 @@ from measnet.export.engine_options import EngineWish, engine_options, hint, mana
 from measnet.export.triton_options import TritonWish, triton_options
 
 if TYPE_CHECKING:
+    import onnx
+
     from measnet.export.form import Form
     from measnet.export.precision import Precision
     from measnet.network import MEASNet
@@ -164,13 +166,13 @@ def _export_all(options: dict[str, Any]) -> None:
             ending = f"{f'.{precision}' if precision else ''}{form.ending}.onnx"
             path = output if output.suffix == ".onnx" else output / f"{name}-{suffix}{ending}"
             if precision is None:
-                _export_exact(network, path, size, form, options)
+                _export_exact(network, source, path, size, form, options)
             elif precision == "int8":
                 from measnet.calibration.cli import export_int8
 
                 export_int8(network, path, size, form, options)
             else:
-                _export_typed(network, path, size, form, precision, options)
+                _export_typed(network, source, path, size, form, precision, options)
             graphs.append(path)
     triton.serve(graphs, engines.build(graphs, _folder(output)))
     if not engines.targets:
@@ -183,8 +185,15 @@ def _folder(output: Path) -> Path:
 
 
 def _export_exact(
-    network: MEASNet, path: Path, size: tuple[int, int] | None, form: Form, options: dict[str, Any]
+    network: MEASNet,
+    source: Path,
+    path: Path,
+    size: tuple[int, int] | None,
+    form: Form,
+    options: dict[str, Any],
 ) -> None:
+    import contextlib
+
     from rich.console import Console
 
     from measnet.errors import ParityError
@@ -192,23 +201,31 @@ def _export_exact(
     from measnet.export.graph import exact_graph, write_graph
     from measnet.export.parity import camera_parity, graph_parity
     from measnet.export.pictures import real_pictures
+    from measnet.export.trial import Apart, is_too_large, try_exact
     from measnet.metrics import FP32_TOLERANCE
 
-    with Console(stderr=True).status(f"writing {path}"):
-        model, description = form.given_to(*exact_graph(network, size), size)
-        write_graph(path, model)
-    click.echo(
-        f"{path}: {description.variant}, {takes(description, size)}, {path.stat().st_size / 1e6:.1f} MB"
-    )
-    if not options["verify"]:
-        return
-    height, width = form.tried_size(description)
-    with Console(stderr=True).status("holding it against the network"):
-        pictures, which = real_pictures(options["frames"], 2, height, width)
-        if form.takes_bytes:
-            parity = camera_parity(path, network, description, pictures)
-        else:
-            parity = graph_parity(path, network, pictures)
+    with contextlib.ExitStack() as stack:
+        trial = None
+        if options["verify"] and size is not None and is_too_large(network, size):
+            trial = stack.enter_context(Apart(try_exact, source, form, options["frames"]))
+        with Console(stderr=True).status(f"writing {path}"):
+            model, description = form.given_to(*exact_graph(network, size), size)
+            write_graph(path, model)
+        click.echo(
+            f"{path}: {description.variant}, {takes(description, size)}, {path.stat().st_size / 1e6:.1f} MB"
+        )
+        if not options["verify"]:
+            return
+        with Console(stderr=True).status("holding it against the network"):
+            if trial is not None:
+                parity, (height, width), which = trial.result()
+            else:
+                height, width = form.tried_size(description)
+                pictures, which = real_pictures(options["frames"], 2, height, width)
+                if form.takes_bytes:
+                    parity = camera_parity(path, network, description, pictures)
+                else:
+                    parity = graph_parity(path, network, pictures)
     click.echo(
         f"  parity with PyTorch on {height}x{width} ({which}): PSNR {parity.psnr_db:.1f} dB, largest "
         f"difference {parity.largest_difference:.2g}, experts agree on {parity.experts_agree:.4%} of pixels"
@@ -223,12 +240,15 @@ def _export_exact(
 
 def _export_typed(
     network: MEASNet,
+    source: Path,
     path: Path,
     size: tuple[int, int] | None,
     form: Form,
     precision: Precision,
     options: dict[str, Any],
 ) -> None:
+    import contextlib
+
     from rich.console import Console
 
     from measnet.errors import ParityError
@@ -236,22 +256,34 @@ def _export_typed(
     from measnet.export.form import takes
     from measnet.export.graph import write_graph
     from measnet.export.pictures import real_pictures
+    from measnet.export.ranges import largest_magnitudes, magnitudes_from_operators
+    from measnet.export.trial import Apart, is_too_large, size_for_any, try_typed
     from measnet.export.typed import measure, measure_bytes, typed_network
 
-    rule = network.config.size_rule
-    measured = None
-    with Console(stderr=True).status(f"writing {path}"):
-        pictures, which = None, ""
-        if options["verify"]:
-            height, width = rule.fit(*(size or (256, 320)))
+    measured = trial = pictures = None
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(Console(stderr=True).status(f"writing {path}"))
+        if options["verify"] and size is not None and is_too_large(network, size):
+            trial = stack.enter_context(Apart(try_typed, source, precision, form, options["frames"]))
+        elif options["verify"]:
+            height, width = network.config.size_rule.fit(*(size or size_for_any(network)))
             pictures, which = real_pictures(options["frames"], 2, height, width)
-        typed, description, bytes_before = typed_network(network, size, precision, pictures=pictures)
-        if pictures is not None:
+
+        def ranges(model: onnx.ModelProto) -> dict[str, float]:
+            if trial is not None:
+                return magnitudes_from_operators(model, trial.result().magnitudes)
+            return {} if pictures is None else largest_magnitudes(model, pictures[:1])
+
+        typed, description, bytes_before = typed_network(network, size, precision, ranges=ranges)
+        model, described = form.given_to(typed.model, description, size)
+        if trial is not None:
+            measured = trial.result().measured
+        elif pictures is not None:
             measured = measure(typed, network, pictures, which)
-        model, description = form.given_to(typed.model, description, size)
-        if measured is not None and form.takes_bytes:
-            odd, _ = real_pictures(options["frames"], 2, *form.tried_size(description))
-            measured.parity["bytes"] = measure_bytes(model, network, description, odd)
+            if form.takes_bytes:
+                odd, _ = real_pictures(options["frames"], 2, *form.tried_size(described))
+                measured.parity["bytes"] = measure_bytes(model, network, described, odd)
+        description = described
     if measured is not None and measured.breaches:
         raise ParityError(
             f"{path} was not written, {precision.upper()} loses too much of this network: "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx
 from onnx import TensorProto
 
@@ -51,3 +53,20 @@ def largest_magnitudes(model: onnx.ModelProto, images: Image) -> dict[str, float
     magnitudes = Magnitudes(model)
     magnitudes.see(images)
     return magnitudes.found
+
+
+def magnitudes_by_operator(model: onnx.ModelProto, magnitudes: Mapping[str, float]) -> dict[str, float]:
+    """Magnitudes of ``model``'s tensors, by the operator that computes each: for another size's graph."""
+    return {key: magnitudes[name] for name, key in _operators(model).items() if name in magnitudes}
+
+
+def magnitudes_from_operators(model: onnx.ModelProto, by_operator: Mapping[str, float]) -> dict[str, float]:
+    """Undoes ``magnitudes_by_operator``, for the operators of ``model`` that are known."""
+    return {name: by_operator[key] for name, key in _operators(model).items() if key in by_operator}
+
+
+def _operators(model: onnx.ModelProto) -> dict[str, str]:
+    """Tensor -> the name of its operator, which says the module, and which output of it the tensor is."""
+    return {
+        name: f"{node.name}:{index}" for node in model.graph.node for index, name in enumerate(node.output)
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import onnx
@@ -11,7 +12,6 @@ from measnet.export.emulation import emulated
 from measnet.export.graph import exact_graph
 from measnet.export.parity import camera_parity, network_answer, parity_with
 from measnet.export.precision import Precision, TypedGraph, typed_graph
-from measnet.export.ranges import largest_magnitudes
 from measnet.export.report import Measured
 from measnet.image import Image
 from measnet.metrics import TOLERANCES, Parity
@@ -19,17 +19,19 @@ from measnet.network import MEASNet
 
 
 def typed_network(
-    network: MEASNet, size: tuple[int, int] | None, precision: Precision, *, pictures: Image | None
+    network: MEASNet,
+    size: tuple[int, int] | None,
+    precision: Precision,
+    *,
+    ranges: Callable[[onnx.ModelProto], Mapping[str, float]] | None,
 ) -> tuple[TypedGraph, GraphDescription, int]:
     """The 16-bit graph of ``network``, what it says of itself, and the bytes it would have in float32.
 
-    ``size`` is as in ``export_graph``. ``pictures`` (B 3 H W, of a size that the graph takes) show how
-    large each tensor gets; with None nothing is run, and no operator stays float32 for its range.
-    Raises as ``export_graph`` and ``largest_magnitudes`` do.
+    ``size`` is as in ``export_graph``. ``ranges`` says of the float32 graph how large each tensor gets; with
+    None no operator stays float32 for its range. Raises as ``export_graph`` and ``ranges`` do.
     """
     model, description = exact_graph(network, size)
-    ranges = largest_magnitudes(model, pictures[:1]) if pictures is not None else None
-    typed = typed_graph(model, precision, ranges=ranges)
+    typed = typed_graph(model, precision, ranges=ranges(model) if ranges else None)
     description = replace(description, precision=precision)
     onnx.helper.set_model_props(typed.model, description.to_metadata())
     return typed, description, model.ByteSize()
