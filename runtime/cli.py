@@ -55,7 +55,12 @@ def _tile(context: click.Context, option: click.Parameter, value: str) -> int | 
 @click.command(epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option("-o", "--out", metavar="PATH", help="Result; its ending says which kind of file.")
-@click.option("--model", default="nano", show_default=True, help="nano, small, base, .onnx, .engine, .ckpt")
+@click.option(
+    "--model",
+    default="nano",
+    show_default=True,
+    help="nano, nano-five-task, .onnx, .engine, .ckpt",
+)
 @click.option(
     "--backend",
     type=click.Choice(

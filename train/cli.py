@@ -161,15 +161,14 @@ def _listing_problems(read: Callable[[], list[ImageSet]], out: Path) -> list[Ima
 
 def _start(recipe: Recipe, init: str | None, teacher: str | None) -> Start:
     from measnet.checkpoint import load_checkpoint, weights_sha256
-    from measnet.config import VARIANTS
     from measnet.network import MEASNet
     from measnet.train.loop import Start
-    from measnet.weights import bundled
+    from measnet.weights import NAMES, bundled
 
     def load(model: str | None) -> MEASNet | None:
         if model is None:
             return None
-        return load_checkpoint(bundled(model, ".safetensors") if model in VARIANTS else Path(model))
+        return load_checkpoint(bundled(model, ".safetensors") if model in NAMES else Path(model))
 
     weights, larger = load(init), load(teacher)
     origin = [

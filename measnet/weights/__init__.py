@@ -12,14 +12,17 @@ from measnet.errors import UsageError
 
 FOLDER = Path(__file__).parent
 
+NAMES = (*VARIANTS, "nano-five-task")
+"""What weights may be called: a variant's own, and those of a variant that was trained for something else."""
+
 
 def bundled(name: str, suffix: str) -> Path:
-    """The bundled file of a variant; ``suffix`` is ``.onnx`` or ``.safetensors``.
+    """The bundled file of a name in ``NAMES``; ``suffix`` is ``.onnx`` or ``.safetensors``.
 
     Raises ``UsageError`` when this version has no such weights.
     """
     path = FOLDER / (name + suffix)
-    if name not in VARIANTS or not path.is_file():
+    if name not in NAMES or not path.is_file():
         have = ", ".join(sorted(p.stem for p in FOLDER.glob("*" + suffix))) or "none"
         raise UsageError(
             f"there are no bundled weights called {name!r} (there are: {have}); "

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from measnet.config import VARIANTS
 from measnet.errors import UsageError
 from measnet.runtime.backends import Backend
 from measnet.runtime.backends.onnxruntime import OnnxRuntimeBackend, Provider
 from measnet.runtime.backends.tensorrt import TensorRTBackend
 from measnet.runtime.backends.torch import TorchBackend
-from measnet.weights import bundled
+from measnet.weights import NAMES, bundled
 
 BACKENDS = ("auto", "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt", "torch")
 
@@ -24,7 +23,7 @@ _PROVIDERS: dict[str, Provider | None] = {
 
 
 def choose_backend(model: str, backend: str = "auto", threads: int | None = None) -> Backend:
-    """The backend for ``model``: a variant's name, an .onnx or .engine file, or a checkpoint.
+    """The backend for ``model``: a bundled name, an .onnx or .engine file, or a checkpoint.
 
     ``auto`` takes ONNX Runtime for names and graphs, TensorRT for engines, PyTorch for checkpoints.
     Raises ``UsageError`` for a pair that cannot work.
@@ -33,7 +32,7 @@ def choose_backend(model: str, backend: str = "auto", threads: int | None = None
         raise UsageError(f"there is no backend {backend!r}; choose one of {', '.join(BACKENDS)}")
     graph = model.lower().endswith(".onnx")
     engine = model.lower().endswith(ENGINE_SUFFIXES)
-    named = model in VARIANTS
+    named = model in NAMES
     if backend == "auto":
         backend = "tensorrt" if engine else "onnxruntime" if named or graph else "torch"
     if backend == "tensorrt":
@@ -64,9 +63,7 @@ def _export(model: str, named: bool) -> str:
 def _file(model: str) -> Path:
     path = Path(model)
     if not path.is_file():
-        raise UsageError(
-            f"the model {model!r} is neither one of {', '.join(VARIANTS)} nor a file that exists"
-        )
+        raise UsageError(f"the model {model!r} is neither one of {', '.join(NAMES)} nor a file that exists")
     return path
 
 
@@ -77,7 +74,7 @@ def checkpoint_of(model: str, checkpoint: str | None = None) -> Path:
     """
     if checkpoint is not None:
         return _file(checkpoint)
-    if model in VARIANTS:
+    if model in NAMES:
         return bundled(model, ".safetensors")
     if model.lower().endswith((".onnx", *ENGINE_SUFFIXES)):
         raise UsageError(
