@@ -33,7 +33,7 @@ class GraphSession:
         self._names = [output.name for output in self._session.get_outputs()]
 
     def run(self, images: Image | Pixels) -> dict[str, NDArray[np.generic]]:
-        """All outputs by name for ``images``, as the graph takes them. Raises ``GraphError`` when it does not run."""
+        """All outputs by name for ``images``, as the graph takes them. Raises ``GraphError`` otherwise."""
         try:
             return dict(zip(self._names, self._session.run(None, {"image": images}), strict=True))
         except Exception as error:  # as above

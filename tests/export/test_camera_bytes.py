@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -210,6 +212,14 @@ def test_a_conversion_that_is_wrong_leaves_no_graph(tmp_path: Path, monkeypatch:
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 1 and "does not compute what the network does" in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_example_pipes_raw_frames_through(rgb: Path, frames: np.ndarray) -> None:
+    part = np.ascontiguousarray(frames[:, :101, :131])
+    program = [sys.executable, str(ROOT / "examples" / "restore_bytes.py"), str(rgb), "101x131"]
+    done = subprocess.run(program, input=part.tobytes(), capture_output=True, check=True)
+    restored = np.frombuffer(done.stdout, np.uint8).reshape(part.shape)
+    assert (restored[1] == Restorer("nano")(part[1])).all()
 
 
 def test_an_order_of_channels_is_for_bytes_alone() -> None:
