@@ -176,7 +176,7 @@ def _export_all(options: dict[str, Any]) -> None:
             graphs.append(path)
     triton.serve(graphs, engines.build(graphs, _folder(output)))
     if not engines.targets:
-        click.echo(hint(graphs[-1]))
+        click.echo(hint(graphs))
 
 
 def _folder(output: Path) -> Path:

@@ -191,23 +191,43 @@ def manage_cache(options: dict[str, Any]) -> None:
         click.echo(f"{cache.folder}: {cache.clear() / 1e6:.1f} MB removed")
 
 
-def hint(graph: Path) -> str:
-    """How ``graph`` becomes engines: what can be built here, and the command for the target machine."""
+def hint(graphs: list[Path]) -> str:
+    """How ``graphs`` become engines: what can be built here, and the commands for the rest elsewhere."""
+    import shlex
     from importlib.util import find_spec
 
+    def command(flavour: str, names: list[str]) -> str:
+        given = " ".join(f"--graph {shlex.quote(name)}" for name in names)
+        return f"measnet-export {given} --engine {flavour}"
+
+    here, names = [str(graph) for graph in graphs], [graph.name for graph in graphs]
     lines = []
-    if find_spec("tensorrt_rtx") and find_spec("polygraphy"):
-        lines.append(
-            f"  engines that can be built here, for RTX cards elsewhere: "
-            f"measnet-export --graph {graph} --engine tensorrt-rtx --gpu sm89"
-        )
+    if all(find_spec(name) for name in ("tensorrt_rtx", "polygraphy", "filelock")):
+        lines.append("  engines that can be built here, for RTX cards elsewhere:")
+        lines.append(f"    {command('tensorrt-rtx', here)} --gpu sm89")
+        lines.append("    sm89 is GeForce RTX 40; also sm80, sm86, sm120, and sm75 for FP16 graphs")
     else:
-        lines.append("  engines for RTX cards can be built here after: pip install 'measnet[rtx]'")
-    lines.append(
-        f"  TensorRT engines are built where they run: pip install 'measnet[export,tensorrt]' there, then "
-        f"measnet-export --graph {graph.name} --engine tensorrt"
-    )
+        lines.append("  engines for RTX cards can be built here, without a GPU, after:")
+        lines.append("    pip install 'measnet[rtx]'")
+        lines.append(f"    {command('tensorrt-rtx', here)} --gpu sm89")
+    if find_spec("tensorrt") and find_spec("polygraphy") and _sees_gpu():
+        lines.append("  TensorRT engines for the GPU of this machine:")
+        lines.append(f"    {command('tensorrt', here)}")
+    else:
+        lines.append("  TensorRT engines are built on the machine that will run them, from the graph alone:")
+        lines.append("    pip install 'measnet[tensorrt]'")
+        lines.append(f"    {command('tensorrt', names)}")
     return "\n".join(lines)
+
+
+def _sees_gpu() -> bool:
+    from measnet.errors import MissingPackageError
+    from measnet.gpu import first_gpu
+
+    try:
+        return first_gpu() is not None
+    except MissingPackageError:
+        return False
 
 
 def _was_given(value: Any) -> bool:
@@ -229,5 +249,4 @@ def _packages() -> None:
         import filelock  # noqa: F401 - only to find out whether it is there
         import onnx  # noqa: F401 - only that
     except ModuleNotFoundError as error:
-        extra = "export" if error.name == "onnx" else "rtx"
-        raise MissingPackageError("building engines", error.name or "onnx", extra) from None
+        raise MissingPackageError("building engines", error.name or "onnx", "rtx") from None

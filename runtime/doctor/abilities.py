@@ -66,7 +66,7 @@ def _all(machine: Machine) -> Iterator[Ability]:
         rtx or "tensorrt_rtx is not installed"
         if rtx != "ok"
         else (f"missing: {', '.join(missing)}" if missing else "needs no GPU"),
-        "pip install 'measnet[export,rtx]'",
+        "pip install 'measnet[rtx]'",
     )
     yield Ability(
         "write H.264",

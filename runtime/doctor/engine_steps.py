@@ -65,5 +65,4 @@ def _needs_onnx() -> None:
         import filelock  # noqa: F401 - only to find out whether it is there
         import onnx  # noqa: F401 - only that
     except ModuleNotFoundError as error:
-        extra = "export" if error.name == "onnx" else "rtx"
-        raise MissingPackageError("building engines", error.name or "onnx", extra) from None
+        raise MissingPackageError("building engines", error.name or "onnx", "rtx") from None

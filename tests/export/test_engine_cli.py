@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from measnet.engine_file import read_engine
+from measnet.export import engine_options
 from measnet.export.cli import main
 from measnet.weights import bundled
 
@@ -66,3 +69,40 @@ def test_a_dynamic_graph_still_needs_no_range() -> None:
     assert main.make_context("measnet-export", []).params["dynamic"] is None
     ranged = main.make_context("measnet-export", ["--dynamic", "64x64:128x128:256x256"])
     assert ranged.params["dynamic"] == "64x64:128x128:256x256"
+
+
+def shown(graphs: list[str], monkeypatch: pytest.MonkeyPatch, *, installed: set[str], gpu: bool) -> str:
+    """The hint where just these packages are installed."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if name in installed else None)
+    monkeypatch.setattr(engine_options, "_sees_gpu", lambda: gpu)
+    return engine_options.hint([Path(graph) for graph in graphs])
+
+
+def test_the_hint_says_what_is_built_here_and_what_on_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    builders = {"tensorrt_rtx", "polygraphy", "filelock"}
+    text = shown(["out/a b.onnx", "out/c.onnx"], monkeypatch, installed=builders, gpu=False)
+    here, there = text.split("  TensorRT engines")
+    assert "can be built here" in here and "pip install" not in here
+    assert "measnet-export --graph 'out/a b.onnx' --graph out/c.onnx --engine tensorrt-rtx --gpu sm89" in here
+    assert "pip install 'measnet[tensorrt]'\n" in there  # no folder: the graphs were brought along
+    assert "measnet-export --graph 'a b.onnx' --graph c.onnx --engine tensorrt" in there
+
+
+def test_the_hint_names_the_extra_where_rtx_is_missing_and_the_gpu_where_tensorrt_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = shown(["c.onnx"], monkeypatch, installed={"tensorrt", "polygraphy"}, gpu=True)
+    assert "pip install 'measnet[rtx]'" in text and "measnet[tensorrt]" not in text
+    assert "for the GPU of this machine:\n    measnet-export --graph c.onnx --engine tensorrt" in text
+
+
+@needs_rtx
+def test_the_command_of_the_hint_works_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("graphs here").mkdir()
+    graph = Path(shutil.copy(NANO, "graphs here/nano.onnx"))
+    command = next(line for line in engine_options.hint([graph]).splitlines() if "--gpu" in line)
+    program, *words = shlex.split(command)
+    result = CliRunner().invoke(main, [*words, "--profile", "128x128", "--no-cache"])
+    assert program == "measnet-export" and result.exit_code == 0, result.output
+    assert Path("nano.rtx-sm89.engine").is_file()
