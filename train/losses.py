@@ -11,6 +11,7 @@ from measnet.network.measnet import TrainingPass
 from measnet.network.pixel_experts import NoisyRouting
 from measnet.train.recipe import Recipe
 
+NEAR = 5 / 255  # mean error under which a picture is not much worth improving: its logarithm flattens here
 RELATED_SIDE = 16  # pixel routing is compared on a grid of this many pixels a side
 
 
@@ -34,9 +35,11 @@ class TrainingStep(nn.Module):
         with torch.autocast(degraded.device.type, torch.bfloat16, enabled=bf16):
             done = self.network.forward_training(degraded, noisy)
         restored = done.restored.float()
-        l1 = (restored - clean).abs().mean()  # eq. 11
+        l1_of_picture = (restored - clean).abs().mean(dim=(1, 2, 3))  # B
+        l1 = l1_of_picture.mean()  # eq. 11
         losses = {"l1": l1, "balance": done.balance.float()}
-        loss = l1 + self.recipe.balance_weight * losses["balance"]  # eq. 12
+        distance = (l1_of_picture + NEAR).log().mean() if self.recipe.loss == "log_l1" else l1
+        loss = distance + self.recipe.balance_weight * losses["balance"]  # eq. 12
         for teacher in self._teacher:
             with torch.no_grad(), torch.autocast(degraded.device.type, torch.bfloat16, enabled=bf16):
                 taught = teacher.forward_training(degraded, NoisyRouting(draw=torch.zeros_like))

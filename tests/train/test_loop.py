@@ -110,6 +110,26 @@ def test_weights_to_start_from_are_where_the_run_starts(clean: ImageSet, tmp_pat
         train(still, [clean], tmp_path, start=Start(MEASNet(VARIANTS["nano"])), workers=0)
 
 
+def test_by_their_logarithms_pictures_count_by_their_share_of_error(clean: ImageSet) -> None:
+    torch.manual_seed(0)
+    images = torch.rand(2, 3, 128, 128)
+    aims = images + torch.tensor([0.01, 0.4]).reshape(2, 1, 1, 1)
+    seen = {}
+    for loss in ("l1", "log_l1"):
+        step = TrainingStep(MEASNet(SHORT.config), dataclasses.replace(SHORT, loss=loss), None)
+        network = step.network
+        torch.nn.init.zeros_(network.output.weight)  # it gives back what comes in
+        losses = step(images, aims, NoisyRouting(draw=torch.zeros_like), False)
+        (gradient,) = torch.autograd.grad(losses["loss"], network.output.weight)
+        seen[loss] = losses, gradient
+    for losses, _ in seen.values():
+        assert losses["l1"].item() == pytest.approx((0.01 + 0.4) / 2, abs=1e-5)
+    expected = (np.log(0.01 + 5 / 255) + np.log(0.4 + 5 / 255)) / 2
+    balance = SHORT.balance_weight * seen["log_l1"][0]["balance"].item()
+    assert seen["log_l1"][0]["loss"].item() == pytest.approx(expected + balance, abs=1e-4)
+    assert seen["log_l1"][1].norm() > seen["l1"][1].norm() > 0
+
+
 def test_a_student_is_pulled_towards_its_teacher(clean: ImageSet) -> None:
     torch.manual_seed(0)
     recipe = dataclasses.replace(SHORT, distill_output=1.0, distill_routing=1.0, balance_weight=0)
