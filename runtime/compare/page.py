@@ -76,7 +76,7 @@ _PAGE = Template("""<!doctype html>
   #stage { position: relative; width: fit-content; margin: auto; touch-action: none; cursor: ew-resize; }
   #stage > * { display: block; max-width: 100vw; max-height: calc(100vh - 6rem); }
   #restored { position: absolute; inset: 0; clip-path: inset(0 0 0 var(--at, 50%)); }
-  #line { position: absolute; inset: 0 auto 0 var(--at, 50%); width: 2px; margin-left: -1px; background: #fff; }
+  #line { position: absolute; inset: 0 auto 0 var(--at, 50%); width: 2px; background: #fff; }
   p { max-width: 60rem; margin: .6rem auto; padding: 0 1rem; }
   .controls { display: flex; gap: 1rem; align-items: center; }
   .controls input { flex: 1; }

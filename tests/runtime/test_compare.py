@@ -17,6 +17,7 @@ from measnet.runtime.compare.page import check_page, write_page
 from measnet.runtime.compare.pictures import compare_pictures
 from measnet.runtime.compare.video import compare_videos
 from measnet.runtime.sources.video import VideoFile
+
 from .conftest import MakeClip, decode, ffmpeg, probe, restore_unchanged
 
 CHROMIUM = next((found for name in ("chromium", "chromium-browser") if (found := shutil.which(name))), None)
