@@ -22,6 +22,7 @@ from measnet.command_line import INTERRUPTED
 from measnet.errors import MEASNetError, UsageError
 
 if TYPE_CHECKING:
+    from measnet.runtime.compare.comparison import Comparison
     from measnet.runtime.console import Console
     from measnet.runtime.job import Job, JobOptions
     from measnet.runtime.parity import Verifier
@@ -35,6 +36,7 @@ Examples:
   measnet-run clip.mp4 -o out.mkv --crf 14    elsewhere, in better quality
   measnet-run clip.mp4 --dry-run              what would happen, and how long it would take
   measnet-run clip.mp4 --strength 0.7         leave some of the grain
+  measnet-run clip.mp4 --compare slider       and a page that shows both, with a slider between
   measnet-run clip.mp4 --verify 30            check every 30th frame against PyTorch
   measnet-run camera:0 -o door.mp4            a camera, until Ctrl-C
   measnet-run rtsp://cam/stream -o yard.mkv --frames 1000
@@ -85,6 +87,11 @@ def _tile(context: click.Context, option: click.Parameter, value: str) -> int | 
     default=1.0,
     show_default=True,
     help="Share of the restored picture; the rest is the source.",
+)
+@click.option(
+    "--compare",
+    type=click.Choice(["side", "split", "slider"]),
+    help="Also make NAME.compare: source and result side by side, half and half, or as a page with a slider.",
 )
 @click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Stop after N frames.")
 @click.option(
@@ -152,6 +159,7 @@ class _Session:
         self._reports.append(job.report)
         rehearsal = self._options["dry_run"]
         try:
+            comparison = self._comparison(spec, job)
             restorer = self._shared_restorer()
             verifier = None if rehearsal else self._verifier(restorer)
         except BaseException as error:
@@ -163,7 +171,10 @@ class _Session:
             self._console.result(job.report)
             return 0
         try:
-            return self._run_job(job, restorer, verifier)
+            status = self._run_job(job, restorer, verifier)
+            if status == 0 and comparison is not None and job.report.output is not None:
+                status = self._compare(comparison, spec, Path(job.report.output))
+            return status
         finally:
             if verifier is not None:
                 verifier.close()
@@ -177,6 +188,30 @@ class _Session:
             if job.report.status != "failed":
                 self._console.result(job.report)
         return INTERRUPTED if job.report.status == "partial" else 0
+
+    def _comparison(self, spec: str, job: Job) -> Comparison | None:
+        how = self._options["compare"]
+        if how is None:
+            return None
+        from measnet.runtime.compare.comparison import Comparison
+
+        return Comparison(Path(spec), job.info, job.target, how, overwrite=self._options["overwrite"])
+
+    def _compare(self, comparison: Comparison, spec: str, result: Path) -> int:
+        from measnet.runtime.sources.choose import open_source
+
+        with self._console.counting(comparison.target.name) as on_progress:
+            whole = comparison.make(
+                result,
+                lambda: open_source(spec),
+                crf=self._options["crf"],
+                on_progress=on_progress,
+                stop=self._stop,
+            )
+        if not whole:
+            return INTERRUPTED
+        self._console.also(comparison.target)
+        return 0
 
     def _job_options(self) -> JobOptions:
         from measnet.runtime.job import JobOptions

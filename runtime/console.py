@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console as RichConsole
@@ -52,6 +53,20 @@ class Console:
                 bar.update(task, completed=figures.frames, fps=figures.fps)
 
             yield update
+
+    @contextmanager
+    def counting(self, name: str) -> Iterator[Callable[[int], None]]:
+        """A count of the frames of something made after the run; yields what is to be called with it."""
+        hidden = self._quiet or not self._err.is_terminal
+        columns = (TextColumn("{task.description}"), TextColumn("{task.completed:.0f} frames"))
+        with Progress(*columns, console=self._err, transient=True, disable=hidden) as bar:
+            task = bar.add_task(escape(name), total=None)
+            yield lambda frames: bar.update(task, completed=frames)
+
+    def also(self, path: Path) -> None:
+        """Something that was made beside the result."""
+        if not self._quiet:
+            self._out.print(f"  {escape(str(path))}")
 
     def warn(self, line: str) -> None:
         """One line about what is not as one might expect."""

@@ -337,3 +337,30 @@ def test_file_size_limit_is_one_line_and_leaves_nothing(clip: MakeClip, tmp_path
     assert done.returncode == 1
     assert done.stderr.startswith("error: writing") and done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("how", "name"), [("split", "compare.mp4"), ("slider", "compare.html")])
+def test_a_comparison_lies_beside_the_result(measnet_run: Run, video: Path, how: str, name: str) -> None:
+    answer = measnet_run(video, "--preset", "ultrafast", "--compare", how)
+    assert answer.status == 0, answer.err
+    target = video.with_name(f"clip.restored.{name}")
+    assert target.stat().st_size > 0 and str(target) in answer.out.replace("\n", "")
+    again = measnet_run(video, "-o", video.with_name("b.mp4"), "--compare", how)
+    assert again.status == 0 and video.with_name(f"b.{name}").exists()
+    video.with_name("clip.restored.mp4").unlink()
+    refused = measnet_run(video, "--compare", how)
+    assert refused.status == 2 and name in refused.err and "--overwrite" in refused.err
+    assert not video.with_name("clip.restored.mp4").exists()
+
+
+def test_a_folder_of_pictures_is_compared_picture_by_picture(measnet_run: Run, tmp_path: Path) -> None:
+    (tmp_path / "shots").mkdir()
+    for index in range(2):
+        cv2.imwrite(str(tmp_path / "shots" / f"{index}.png"), np.full((32, 48, 3), 90 * index, np.uint8))
+    answer = measnet_run(tmp_path / "shots", "--compare", "side")
+    assert answer.status == 0, answer.err
+    for index in range(2):
+        both = cv2.imread(str(tmp_path / "shots.restored.compare" / f"{index}.png"))
+        assert both is not None and both.shape == (32, 96, 3) and (both == 90 * index).all()
+    refused = measnet_run(tmp_path / "shots", "--compare", "slider", "-y")
+    assert refused.status == 2 and "side or split" in refused.err

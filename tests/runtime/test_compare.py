@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import threading
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -12,10 +13,12 @@ import numpy as np
 import pytest
 
 from measnet.errors import InputError, UsageError
+from measnet.runtime.compare.comparison import Comparison
 from measnet.runtime.compare.layout import laid_out
 from measnet.runtime.compare.page import check_page, write_page
 from measnet.runtime.compare.pictures import compare_pictures
 from measnet.runtime.compare.video import compare_videos
+from measnet.runtime.frame import StreamInfo
 from measnet.runtime.sources.video import VideoFile
 
 from .conftest import MakeClip, decode, ffmpeg, probe, restore_unchanged
@@ -93,6 +96,12 @@ def test_pictures_are_compared_as_a_viewer_shows_them(tmp_path: Path) -> None:
     both = cv2.imread(str(target))
     assert both is not None and both.shape == (8, 24, 3)
     assert (both[:, :12] == 50).all() and (both[:, 12:] == 200).all()
+
+
+def test_a_live_source_is_not_compared(tmp_path: Path) -> None:
+    live = StreamInfo("camera:0", "live", 64, 48, Fraction(1, 25))
+    with pytest.raises(UsageError, match="a live source is gone"):
+        Comparison(Path("camera:0"), live, tmp_path / "out.mp4", "side")
 
 
 def test_a_page_is_refused_for_what_browsers_do_not_show() -> None:
