@@ -75,6 +75,13 @@ def _tile(context: click.Context, option: click.Parameter, value: str) -> int | 
 @click.option("--verify", type=click.IntRange(min=1), metavar="N", help="Check every N-th frame.")
 @click.option("--checkpoint", metavar="FILE", help="With --verify: what .onnx or .engine came from.")
 @click.option(
+    "--on-fault",
+    type=click.Choice(["fallback", "stop", "ignore"]),
+    default="fallback",
+    show_default=True,
+    help="When a frame comes back black, frozen or not at all: go on in float32 on the CPU, stop, or count.",
+)
+@click.option(
     "--tile", default="auto", show_default=True, callback=_tile, help="auto, off or side in pixels."
 )
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads for the engine.")
@@ -180,11 +187,17 @@ class _Session:
                 verifier.close()
 
     def _run_job(self, job: Job, restorer: Restorer, verifier: Verifier | None) -> int:
+        from measnet.runtime.guard import Guard, safer_than
+
         total = self._options["frames"] or job.info.frames
+        options = self._options
+        guard = Guard(restorer, options["on_fault"], partial(safer_than, restorer, options["checkpoint"]))
         try:
             with self._console.progress(job.target.name, total) as on_progress:
-                job.run(restorer, verifier, self._stop, on_progress)
+                job.run(guard, verifier, self._stop, on_progress)
         finally:
+            guard.close()
+            job.report.faults = guard.faults.for_report()
             if job.report.status != "failed":
                 self._console.result(job.report)
         return INTERRUPTED if job.report.status == "partial" else 0

@@ -90,6 +90,8 @@ class Console:
             self._out.print(f"{escape(report.input)}: stopped before the first frame was written")
             return
         self._out.print(f"{escape(report.output)}  {escape(_figures(report))}")
+        if report.faults is not None:
+            self.warn(_faults(report.faults))
         if report.verify is not None:
             self._out.print(f"  {_parity(report.verify)}")
 
@@ -133,6 +135,14 @@ def _figures(report: RunReport) -> str:
     if report.largest_tile_count > 1:
         parts.append(f"in {report.largest_tile_count} tiles")
     return ", ".join(parts)
+
+
+def _faults(faults: dict[str, Any]) -> str:
+    """What ``--on-fault`` is about, in one line."""
+    line = f"frame {faults['first']} came back wrong: {faults['what']}"
+    if faults["fallback"] is not None:
+        return f"{line}; from there on {faults['fallback']['backend']} in float32 restored, on the CPU"
+    return f"{line}; {faults['frames']} frames were, and were written as they came"
 
 
 def _parity(verify: dict[str, Any]) -> str:
