@@ -22,10 +22,10 @@ from measnet.command_line import INTERRUPTED
 from measnet.errors import MEASNetError, UsageError
 
 if TYPE_CHECKING:
+    from measnet.runtime.background import BackgroundChecker
     from measnet.runtime.compare.comparison import Comparison
     from measnet.runtime.console import Console
     from measnet.runtime.job import Job, JobOptions
-    from measnet.runtime.parity import Verifier
     from measnet.runtime.report import RunReport
     from measnet.runtime.restorer import Restorer
 
@@ -37,7 +37,7 @@ Examples:
   measnet-run clip.mp4 --dry-run              what would happen, and how long it would take
   measnet-run clip.mp4 --strength 0.7         leave some of the grain
   measnet-run clip.mp4 --compare slider       and a page that shows both, with a slider between
-  measnet-run clip.mp4 --verify 30            check every 30th frame against PyTorch
+  measnet-run clip.mp4 --verify 1/30          check every 30th frame against PyTorch
   measnet-run camera:0 -o door.mp4            a camera, until Ctrl-C
   measnet-run rtsp://cam/stream -o yard.mkv --frames 1000
 
@@ -52,6 +52,16 @@ def _tile(context: click.Context, option: click.Parameter, value: str) -> int | 
     if value.isdecimal():
         return int(value)
     raise click.BadParameter("must be auto, off or a number of pixels", context, option)
+
+
+def _every(context: click.Context, option: click.Parameter, value: str | None) -> int | None:
+    """``1/200`` and ``200``: every 200th."""
+    if value is None:
+        return None
+    number = value.removeprefix("1/")
+    if not number.isdecimal() or int(number) < 1:
+        raise click.BadParameter("must be a share of the frames such as 1/200", context, option)
+    return int(number)
 
 
 @click.command(epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
@@ -72,7 +82,19 @@ def _tile(context: click.Context, option: click.Parameter, value: str) -> int | 
     show_default=True,
     help="What computes.",
 )
-@click.option("--verify", type=click.IntRange(min=1), metavar="N", help="Check every N-th frame.")
+@click.option(
+    "--verify",
+    callback=_every,
+    metavar="1/N",
+    help="Check one frame in N against PyTorch, in the background.",
+)
+@click.option(
+    "--verify-share",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.25,
+    show_default=True,
+    help="Most of the time that checking may take; frames beyond it are left out.",
+)
 @click.option("--checkpoint", metavar="FILE", help="With --verify: what .onnx or .engine came from.")
 @click.option(
     "--on-fault",
@@ -186,7 +208,7 @@ class _Session:
             if verifier is not None:
                 verifier.close()
 
-    def _run_job(self, job: Job, restorer: Restorer, verifier: Verifier | None) -> int:
+    def _run_job(self, job: Job, restorer: Restorer, verifier: BackgroundChecker | None) -> int:
         from measnet.runtime.guard import Guard, safer_than
 
         total = self._options["frames"] or job.info.frames
@@ -259,12 +281,14 @@ class _Session:
             )
         return self._restorer
 
-    def _verifier(self, restorer: Restorer) -> Verifier | None:
+    def _verifier(self, restorer: Restorer) -> BackgroundChecker | None:
         if self._options["verify"] is None:
             return None
+        from measnet.runtime.background import BackgroundChecker
         from measnet.runtime.parity import Verifier
 
-        return Verifier(restorer, self._options["checkpoint"])
+        verifier = Verifier(restorer, self._options["checkpoint"])
+        return BackgroundChecker(verifier, self._options["verify_share"])
 
     def _write_report(self) -> int:
         from measnet.runtime.report import write_reports

@@ -115,12 +115,19 @@ def safer_than(restorer: Restorer, checkpoint: str | None) -> Restorer | None:
     now = restorer.description
     if now["precision"] == "fp32" and now["provider"] in ("CPUExecutionProvider", "cpu"):
         return None
-    tries = [(checkpoint, "torch")] if checkpoint is not None else []
-    for model, backend in [*tries, *((name, "onnxruntime") for name in at_hand(".onnx"))]:
-        safe = Restorer(model, backend, restorer.channel_order, tile=restorer.tile)
-        if safe.description["weights_sha256"] == now["weights_sha256"]:
-            return safe
-        safe.close()
+    if checkpoint is not None:
+        return _of_same_weights(Restorer(checkpoint, "auto", restorer.channel_order, tile=restorer.tile), now)
+    for name in at_hand(".onnx"):
+        graph = Restorer(name, "onnxruntime", restorer.channel_order, tile=restorer.tile)
+        if _of_same_weights(graph, now):
+            return graph
+    return None
+
+
+def _of_same_weights(safe: Restorer, now: dict[str, Any]) -> Restorer | None:
+    if safe.description["weights_sha256"] == now["weights_sha256"]:
+        return safe
+    safe.close()
     return None
 
 

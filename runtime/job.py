@@ -209,7 +209,7 @@ class Job:
         self.report.verify = figures
         if not figures["passed"]:
             message = (
-                f"{self.report.output} is not what the PyTorch network gives: "
+                f"{self.report.output} is not what the network gives in float32: "
                 f"{'; '.join(figures['breaches'])}; try another --backend and report this one"
             )
             self.report.error = message

@@ -248,6 +248,7 @@ def test_verify_checks_every_nth_frame(
         def figures(self) -> dict[str, Any]:
             breaches = [] if self.passed else ["41.0 dB where 60 dB are due"]
             return {
+                "reference": "torch",
                 "frames": self.checked,
                 "psnr_db": 41.0,
                 "largest_difference": 0.02,
@@ -260,8 +261,12 @@ def test_verify_checks_every_nth_frame(
             pass
 
     monkeypatch.setattr(parity, "Verifier", Checker)
-    answer = measnet_run(video, "--verify", "6")
-    assert answer.status == 0 and "parity with PyTorch passed on 4 frames" in answer.out.replace("\n", " ")
+    report = video.with_name("report.json")
+    answer = measnet_run(video, "--verify", "1/6", "--verify-share", "1", "--report", report)
+    assert answer.status == 0 and "parity with PyTorch passed on " in answer.out.replace("\n", " ")
+    verify = json.loads(report.read_text())["runs"][0]["verify"]
+    assert verify["frames"] >= 1 and verify["frames"] + verify["left_out"] == 4
+    assert measnet_run(video, "--verify", "2/6").status == 2
     monkeypatch.setattr(Checker, "passed", False)
     answer = measnet_run(video, "--verify", "6", "-y")
     assert answer.status == 1

@@ -18,6 +18,7 @@ import measnet
 from measnet import BackendError, GraphError, Restorer, UsageError
 from measnet.checkpoint import save_checkpoint
 from measnet.config import VARIANTS
+from measnet.export.precision import typed_graph
 from measnet.metrics import Tolerance, psnr
 from measnet.network import MEASNet
 from measnet.runtime.memory import available_memory, bytes_per_pixel
@@ -274,6 +275,30 @@ except MissingPackageError as error:
     assert "pip install 'measnet[train]'" in str(error), error
 else:
     raise AssertionError("verified without torch")
+"""
+    environment = {**os.environ, "PYTHONWARNINGS": "error"}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
+
+
+def test_without_torch_a_half_precision_graph_is_verified_against_the_bundled_one(tmp_path: Path) -> None:
+    typed = typed_graph(onnx.load(bundled("nano", ".onnx")), "fp16").model
+    entries = {entry.key: entry.value for entry in typed.metadata_props}
+    onnx.helper.set_model_props(typed, entries | {"measnet.precision": "fp16"})
+    onnx.save(typed, tmp_path / "half.onnx")
+    code = """
+import sys
+for name in ("torch", "onnx", "onnxscript", "safetensors"):
+    sys.modules[name] = None                      # as if it were not installed
+import numpy as np
+from measnet import Restorer
+from measnet.runtime.parity import Verifier
+restorer = Restorer("half.onnx")
+verifier = Verifier(restorer)
+frame = np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8)
+verifier.check(frame, restorer.restore(frame))
+figures = verifier.figures
+assert figures["reference"] == "onnxruntime" and figures["passed"], figures
+assert figures["psnr_db"] > 55 and figures["largest_difference"] > 0, figures
 """
     environment = {**os.environ, "PYTHONWARNINGS": "error"}
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
