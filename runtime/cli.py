@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -28,12 +29,14 @@ if TYPE_CHECKING:
     from measnet.runtime.parity import Verifier
     from measnet.runtime.report import RunReport
     from measnet.runtime.restorer import Restorer
+    from measnet.runtime.sources.options import SourceOptions
 
 _EXAMPLES = """\b
 Examples:
   measnet-run clip.mp4                        writes clip.restored.mp4 beside it
   measnet-run photo.jpg shots/                photo.restored.jpg and shots.restored/
   measnet-run clip.mp4 -o out.mkv --crf 14    elsewhere, in better quality
+  measnet-run clip.mp4 --start 1:30 --duration 10   ten seconds of it, exact to the frame
   measnet-run clip.mp4 --dry-run              what would happen, and how long it would take
   measnet-run clip.mp4 --strength 0.7         leave some of the grain
   measnet-run clip.mp4 --compare slider       and a page that shows both, with a slider between
@@ -52,6 +55,17 @@ def _tile(context: click.Context, option: click.Parameter, value: str) -> int | 
     if value.isdecimal():
         return int(value)
     raise click.BadParameter("must be auto, off or a number of pixels", context, option)
+
+
+def _time(context: click.Context, option: click.Parameter, value: str | None) -> Fraction | None:
+    if value is None:
+        return None
+    from measnet.runtime.sources.excerpt import parse_time
+
+    try:
+        return parse_time(value)
+    except UsageError as error:
+        raise click.BadParameter(str(error), context, option) from None
 
 
 @click.command(epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
@@ -93,6 +107,10 @@ def _tile(context: click.Context, option: click.Parameter, value: str) -> int | 
     type=click.Choice(["side", "split", "slider"]),
     help="Also make NAME.compare: source and result side by side, half and half, or as a page with a slider.",
 )
+@click.option(
+    "--start", metavar="TIME", callback=_time, help="Begin there: seconds or [hh:]mm:ss.fff of the video."
+)
+@click.option("--duration", metavar="TIME", callback=_time, help="Restore so much of it.")
 @click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Stop after N frames.")
 @click.option(
     "--dry-run", is_flag=True, help="Try a few frames, say what would happen and how long it takes."
@@ -203,7 +221,7 @@ class _Session:
         with self._console.counting(comparison.target.name) as on_progress:
             whole = comparison.make(
                 result,
-                lambda: open_source(spec),
+                lambda: open_source(spec, self._source_options()),
                 crf=self._options["crf"],
                 on_progress=on_progress,
                 stop=self._stop,
@@ -226,7 +244,15 @@ class _Session:
             frames=options["frames"],
             verify_every=options["verify"],
             strength=options["strength"],
+            source=self._source_options(),
         )
+
+    def _source_options(self) -> SourceOptions:
+        from measnet.runtime.sources.excerpt import Excerpt
+        from measnet.runtime.sources.options import SourceOptions
+
+        options = self._options
+        return SourceOptions(excerpt=Excerpt(options["start"], options["duration"]))
 
     def _check_out(self, spec: str) -> None:
         out = self._options["out"]

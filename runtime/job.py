@@ -7,7 +7,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from measnet.runtime.report import RunReport
 from measnet.runtime.sinks import Sink
 from measnet.runtime.sinks.aside import check_target
 from measnet.runtime.sources.choose import is_live, open_source
+from measnet.runtime.sources.options import SourceOptions
 from measnet.runtime.targets import target_for
 
 REHEARSED = 4
@@ -55,7 +56,7 @@ class Checker(Protocol):
 @dataclass(frozen=True, slots=True)
 class JobOptions:
     """``verify_every`` N hands every N-th frame to the checker; ``frames`` ends a run early; ``strength`` is
-    the share of the restored picture in the result, 0 to 1."""
+    the share of the restored picture in the result, 0 to 1; ``source`` says how the input is read."""
 
     out: str | None = None
     overwrite: bool = False
@@ -65,6 +66,7 @@ class JobOptions:
     frames: int | None = None
     verify_every: int | None = None
     strength: float = 1.0
+    source: SourceOptions = field(default_factory=SourceOptions)
 
 
 class Job:
@@ -82,7 +84,7 @@ class Job:
     def __init__(self, spec: str, options: JobOptions) -> None:
         self.report = RunReport(input=spec)
         self._options = options
-        self._source = open_source(spec)
+        self._source = open_source(spec, options.source)
         try:
             self.info = self._source.info
             self.target = target_for(spec, self.info, options.out)

@@ -10,6 +10,7 @@ from measnet.runtime.sources import Source
 from measnet.runtime.sources.camera import CAMERA_PREFIX, Camera
 from measnet.runtime.sources.images import Images
 from measnet.runtime.sources.live import URL_SCHEMES, LiveStream
+from measnet.runtime.sources.options import SourceOptions
 from measnet.runtime.sources.video import VideoFile
 
 
@@ -18,11 +19,16 @@ def is_live(spec: str) -> bool:
     return spec.startswith((CAMERA_PREFIX, *URL_SCHEMES))
 
 
-def open_source(spec: str) -> Source:
+def open_source(spec: str, options: SourceOptions | None = None) -> Source:
     """Open a video, an image, a folder of images, ``camera:N`` or an address.
 
-    Raises InputError.
+    Raises:
+        InputError: it cannot be read.
+        UsageError: ``options`` ask for what only a video file has, and it is none.
     """
+    options = options or SourceOptions()
+    if is_live(spec):
+        options.check_none_given(spec)
     if spec.startswith(CAMERA_PREFIX):
         return Camera(spec)
     if is_live(spec):
@@ -31,5 +37,6 @@ def open_source(spec: str) -> Source:
     if not path.exists():
         raise InputError(f"{path} does not exist; check the name")
     if path.is_dir() or path.suffix.lower() in IMAGE_ENDINGS:
+        options.check_none_given(spec)
         return Images(path)
-    return VideoFile(path)
+    return VideoFile(path, options)
