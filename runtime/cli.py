@@ -41,6 +41,7 @@ Examples:
   measnet-run clip.mp4 --strength 0.7         leave some of the grain
   measnet-run clip.mp4 --compare slider       and a page that shows both, with a slider between
   measnet-run clip.mp4 --verify 30            check every 30th frame against PyTorch
+  ffmpeg ... -f yuv4mpegpipe - | measnet-run - -o - | ffmpeg -i - ...   in the middle of a pipe
   measnet-run camera:0 -o door.mp4            a camera, until Ctrl-C
   measnet-run rtsp://cam/stream -o yard.mkv --frames 1000
 
@@ -112,6 +113,10 @@ def _time(context: click.Context, option: click.Parameter, value: str | None) ->
 )
 @click.option("--duration", metavar="TIME", callback=_time, help="Restore so much of it.")
 @click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Stop after N frames.")
+@click.option("--raw", metavar="WxH:FORMAT@RATE", help="INPUT is raw video: 640x360:yuv420p@25.")
+@click.option(
+    "--raw-out", type=click.Choice(["rgb24", "bgr24"]), help="With -o -: bare pixels instead of y4m."
+)
 @click.option(
     "--dry-run", is_flag=True, help="Try a few frames, say what would happen and how long it takes."
 )
@@ -123,12 +128,12 @@ def _time(context: click.Context, option: click.Parameter, value: str | None) ->
 def main(inputs: tuple[str, ...], **options: Any) -> None:
     """Restore noisy, hazy, rainy, blurred or dark videos and images.
 
-    INPUT is a video, an image, a folder of images, camera:N or a stream's address. Several are
-    restored one after another.
+    INPUT is a video, an image, a folder of images, camera:N, a stream's address, or - for standard
+    input. Several are restored one after another.
     """
     from measnet.runtime.console import Console
 
-    console = Console(quiet=options["quiet"])
+    console = Console(quiet=options["quiet"], stdout_taken=options["out"] == "-")
     session = _Session(console, options, several=len(inputs) > 1)
     try:
         status = session.run(inputs)
@@ -211,6 +216,8 @@ class _Session:
         how = self._options["compare"]
         if how is None:
             return None
+        if "-" in (spec, self._options["out"]):
+            raise UsageError("--compare needs both the source and the result in a file")
         from measnet.runtime.compare.comparison import Comparison
 
         return Comparison(Path(spec), job.info, job.target, how, overwrite=self._options["overwrite"])
@@ -245,14 +252,19 @@ class _Session:
             verify_every=options["verify"],
             strength=options["strength"],
             source=self._source_options(),
+            raw_out=options["raw_out"],
         )
 
     def _source_options(self) -> SourceOptions:
         from measnet.runtime.sources.excerpt import Excerpt
         from measnet.runtime.sources.options import SourceOptions
+        from measnet.runtime.sources.raw import parse_raw
 
         options = self._options
-        return SourceOptions(excerpt=Excerpt(options["start"], options["duration"]))
+        return SourceOptions(
+            excerpt=Excerpt(options["start"], options["duration"]),
+            raw=None if options["raw"] is None else parse_raw(options["raw"]),
+        )
 
     def _check_out(self, spec: str) -> None:
         out = self._options["out"]

@@ -11,6 +11,7 @@ from measnet.runtime.sources.camera import CAMERA_PREFIX, Camera
 from measnet.runtime.sources.images import Images
 from measnet.runtime.sources.live import URL_SCHEMES, LiveStream
 from measnet.runtime.sources.options import SourceOptions
+from measnet.runtime.sources.standard_input import STANDARD_INPUT, StandardInput
 from measnet.runtime.sources.video import VideoFile
 
 
@@ -19,8 +20,13 @@ def is_live(spec: str) -> bool:
     return spec.startswith((CAMERA_PREFIX, *URL_SCHEMES))
 
 
+def is_on_disk(spec: str) -> bool:
+    """Whether ``spec`` names something on disk."""
+    return not is_live(spec) and spec != STANDARD_INPUT
+
+
 def open_source(spec: str, options: SourceOptions | None = None) -> Source:
-    """Open a video, an image, a folder of images, ``camera:N`` or an address.
+    """Open a video, an image, a folder of images, ``-`` (standard input), ``camera:N`` or an address.
 
     Raises:
         InputError: it cannot be read.
@@ -33,10 +39,12 @@ def open_source(spec: str, options: SourceOptions | None = None) -> Source:
         return Camera(spec)
     if is_live(spec):
         return LiveStream(spec)
+    if spec == STANDARD_INPUT:
+        return VideoFile(StandardInput(), options)
     path = Path(spec)
     if not path.exists():
         raise InputError(f"{path} does not exist; check the name")
-    if path.is_dir() or path.suffix.lower() in IMAGE_ENDINGS:
+    if path.is_dir() or (path.suffix.lower() in IMAGE_ENDINGS and options.raw is None):
         options.check_none_given(spec)
         return Images(path)
     return VideoFile(path, options)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from measnet.errors import UsageError
 from measnet.runtime.sources.excerpt import Excerpt
+from measnet.runtime.sources.raw import RawVideo
 
 Interlaced = Literal["deinterlace", "refuse", "keep"]
 
@@ -16,6 +17,7 @@ class SourceOptions:
     """How a video file is read."""
 
     excerpt: Excerpt = field(default_factory=Excerpt)
+    raw: RawVideo | None = None
 
     def check_none_given(self, spec: str) -> None:
         """Raise UsageError where ``spec`` is no video file, but was asked for what only those have."""
@@ -25,4 +27,4 @@ class SourceOptions:
                 raise UsageError(f"{flag} is for video files only; {spec} is not one")
 
 
-_FLAGS = {"excerpt": "--start or --duration"}
+_FLAGS = {"excerpt": "--start or --duration", "raw": "--raw"}

@@ -16,7 +16,10 @@ from measnet.runtime.colour import RgbReader
 from measnet.runtime.frame import Frame, StreamInfo
 from measnet.runtime.sources.decoder import PictureDecoder
 from measnet.runtime.sources.excerpt import MARGIN, Cutter
+from measnet.runtime.sources.limits import check_size
 from measnet.runtime.sources.options import SourceOptions
+from measnet.runtime.sources.raw import RawVideo
+from measnet.runtime.sources.standard_input import StandardInput
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -34,7 +37,7 @@ class VideoFile:
     """Frames of a video file, with their own presentation times.
 
     Args:
-        path: the file.
+        path: the file, or standard input.
         options: which piece of it, and how it is read.
 
     Raises:
@@ -42,13 +45,13 @@ class VideoFile:
             a picture, or has no frame that can be decoded (in the piece asked for).
     """
 
-    def __init__(self, path: Path, options: SourceOptions | None = None) -> None:
+    def __init__(self, path: Path | StandardInput, options: SourceOptions | None = None) -> None:
         self.damaged = 0
         self.truncated = False
         self.warnings: list[str] = []
         self._path = path
         self._options = options or SourceOptions()
-        self._container = _open(path)
+        self._container = _open(path, self._options.raw)
         try:
             self._decoder = PictureDecoder(self._container, str(path))
             self._cutter = self._cut_out()
@@ -85,6 +88,11 @@ class VideoFile:
             )
         self._settle()
 
+    def interrupt(self) -> None:
+        """See Source.interrupt."""
+        if isinstance(self._path, StandardInput):
+            self._path.stop_waiting()
+
     def close(self) -> None:
         """See Source.close."""
         self._container.close()
@@ -97,7 +105,8 @@ class VideoFile:
     def _read_from_start(self) -> Iterator[av.VideoFrame | Packet[Stream]]:
         """What is in the file, from a place that surely lies before the excerpt."""
         start = self._cutter.start
-        if start is None or start <= MARGIN or self._container.start_time is None:
+        by_name = isinstance(self._path, Path)
+        if start is None or start <= MARGIN or self._container.start_time is None or not by_name:
             return self._decoder.items()
         try:
             self._container.seek(round((start - MARGIN) * av.time_base))
@@ -114,7 +123,7 @@ class VideoFile:
             return itertools.chain(head, items)
         # No index, or one that leads astray: the frames before are decoded to be left out.
         self._container.close()
-        self._container = _open(self._path)
+        self._container = _open(self._path, self._options.raw)
         self._decoder = PictureDecoder(self._container, str(self._path))
         self._cutter = self._cut_out()
         return self._decoder.items()
@@ -210,22 +219,32 @@ class VideoFile:
             self.warnings.append(f"not carried over: {', '.join(self._decoder.left_behind)}")
 
 
-def _open(path: Path) -> InputContainer:
+def _open(path: Path | StandardInput, raw: RawVideo | None) -> InputContainer:
+    file: object = str(path) if isinstance(path, Path) else path
+    if raw is not None:
+        check_size(str(path), raw.width, raw.height)
     try:
-        if path.stat().st_size == 0:
+        if isinstance(path, Path) and path.stat().st_size == 0:
             raise InputError(f"{path} is empty (0 bytes); record or copy it again")
-        return av.open(str(path), mode="r", metadata_errors="replace")
+        if raw is not None:
+            return av.open(file, mode="r", format="rawvideo", container_options=raw.demuxer_options)
+        return av.open(file, mode="r", metadata_errors="replace")
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; check the name") from None
     except PermissionError:
         raise InputError(f"{path} may not be read by this user; check its permissions") from None
-    except av.error.InvalidDataError:
+    except (av.error.InvalidDataError, av.error.EOFError):
         raise InputError(_why_unreadable(path)) from None
     except (av.error.FFmpegError, OSError) as error:
         raise InputError(f"{path} cannot be opened: {error.strerror}") from None
 
 
-def _why_unreadable(path: Path) -> str:
+def _why_unreadable(path: Path | StandardInput) -> str:
+    if isinstance(path, StandardInput):
+        return (
+            f"{path} brings nothing that can be read as it comes; send y4m, MPEG-TS or Matroska, or say "
+            "what it is with --raw (an MP4 with its index at the end has to be a file)"
+        )
     with path.open("rb") as file:
         head = file.read(12)
     if head[4:8] == b"ftyp":
