@@ -113,6 +113,13 @@ def _time(context: click.Context, option: click.Parameter, value: str | None) ->
 )
 @click.option("--duration", metavar="TIME", callback=_time, help="Restore so much of it.")
 @click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Stop after N frames.")
+@click.option(
+    "--interlaced",
+    type=click.Choice(["deinterlace", "refuse", "keep"]),
+    default="deinterlace",
+    show_default=True,
+    help="What to do with frames that the decoder finds interlaced.",
+)
 @click.option("--raw", metavar="WxH:FORMAT@RATE", help="INPUT is raw video: 640x360:yuv420p@25.")
 @click.option(
     "--raw-out", type=click.Choice(["rgb24", "bgr24"]), help="With -o -: bare pixels instead of y4m."
@@ -263,6 +270,7 @@ class _Session:
         options = self._options
         return SourceOptions(
             excerpt=Excerpt(options["start"], options["duration"]),
+            interlaced=options["interlaced"],
             raw=None if options["raw"] is None else parse_raw(options["raw"]),
         )
 

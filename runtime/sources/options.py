@@ -18,6 +18,7 @@ class SourceOptions:
 
     excerpt: Excerpt = field(default_factory=Excerpt)
     raw: RawVideo | None = None
+    interlaced: Interlaced = "deinterlace"
 
     def check_none_given(self, spec: str) -> None:
         """Raise UsageError where ``spec`` is no video file, but was asked for what only those have."""
@@ -27,4 +28,4 @@ class SourceOptions:
                 raise UsageError(f"{flag} is for video files only; {spec} is not one")
 
 
-_FLAGS = {"excerpt": "--start or --duration", "raw": "--raw"}
+_FLAGS = {"excerpt": "--start or --duration", "raw": "--raw", "interlaced": "--interlaced"}

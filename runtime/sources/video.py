@@ -16,6 +16,7 @@ from measnet.runtime.colour import RgbReader
 from measnet.runtime.frame import Frame, StreamInfo
 from measnet.runtime.sources.decoder import PictureDecoder
 from measnet.runtime.sources.excerpt import MARGIN, Cutter
+from measnet.runtime.sources.interlaced import Fields
 from measnet.runtime.sources.limits import check_size
 from measnet.runtime.sources.options import SourceOptions
 from measnet.runtime.sources.raw import RawVideo
@@ -55,7 +56,8 @@ class VideoFile:
         try:
             self._decoder = PictureDecoder(self._container, str(path))
             self._cutter = self._cut_out()
-            whole = self._timed(self._read_from_start())
+            self._fields = Fields(self._options.interlaced, str(path))
+            whole = self._fields.whole(self._timed(self._read_from_start()))
             self._items = self._cutter.cut(whole)
             # Rotation and colour are known for certain only once a frame has been decoded.
             self._head = _until_first_frame(self._items)
@@ -160,6 +162,7 @@ class VideoFile:
     def _settle(self) -> None:
         decoder = self._decoder
         self.damaged = decoder.damaged
+        self.warnings += self._fields.warnings
         if decoder.damaged:
             self.warnings.append(
                 f"{decoder.damaged} damaged frames were left out; "
@@ -207,11 +210,6 @@ class VideoFile:
             self.warnings.append(
                 f"{info.bits}-bit video ({info.pixel_format}) is restored and written in 8 bits; "
                 "its colour tags are kept"
-            )
-        if first.interlaced_frame:
-            self.warnings.append(
-                "interlaced video is restored and written as whole frames; deinterlace it first "
-                "for a better result"
             )
         if any(c.is_alpha for c in first.format.components):
             self.warnings.append("the video's transparency is not kept")
