@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -28,16 +29,19 @@ if TYPE_CHECKING:
     from measnet.runtime.job import Job, JobOptions
     from measnet.runtime.report import RunReport
     from measnet.runtime.restorer import Restorer
+    from measnet.runtime.sources.options import SourceOptions
 
 _EXAMPLES = """\b
 Examples:
   measnet-run clip.mp4                        writes clip.restored.mp4 beside it
   measnet-run photo.jpg shots/                photo.restored.jpg and shots.restored/
   measnet-run clip.mp4 -o out.mkv --crf 14    elsewhere, in better quality
+  measnet-run clip.mp4 --start 1:30 --duration 10   ten seconds of it, exact to the frame
   measnet-run clip.mp4 --dry-run              what would happen, and how long it would take
   measnet-run clip.mp4 --strength 0.7         leave some of the grain
   measnet-run clip.mp4 --compare slider       and a page that shows both, with a slider between
   measnet-run clip.mp4 --verify 1/30          check every 30th frame against PyTorch
+  ffmpeg ... -f yuv4mpegpipe - | measnet-run - -o - | ffmpeg -i - ...   in the middle of a pipe
   measnet-run camera:0 -o door.mp4            a camera, until Ctrl-C
   measnet-run rtsp://cam/stream -o yard.mkv --frames 1000
 
@@ -62,6 +66,17 @@ def _every(context: click.Context, option: click.Parameter, value: str | None) -
     if not number.isdecimal() or int(number) < 1:
         raise click.BadParameter("must be a share of the frames such as 1/200", context, option)
     return int(number)
+
+
+def _time(context: click.Context, option: click.Parameter, value: str | None) -> Fraction | None:
+    if value is None:
+        return None
+    from measnet.runtime.sources.excerpt import parse_time
+
+    try:
+        return parse_time(value)
+    except UsageError as error:
+        raise click.BadParameter(str(error), context, option) from None
 
 
 @click.command(epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
@@ -122,7 +137,22 @@ def _every(context: click.Context, option: click.Parameter, value: str | None) -
     type=click.Choice(["side", "split", "slider"]),
     help="Also make NAME.compare: source and result side by side, half and half, or as a page with a slider.",
 )
+@click.option(
+    "--start", metavar="TIME", callback=_time, help="Begin there: seconds or [hh:]mm:ss.fff of the video."
+)
+@click.option("--duration", metavar="TIME", callback=_time, help="Restore so much of it.")
 @click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Stop after N frames.")
+@click.option(
+    "--interlaced",
+    type=click.Choice(["deinterlace", "refuse", "keep"]),
+    default="deinterlace",
+    show_default=True,
+    help="What to do with frames that the decoder finds interlaced.",
+)
+@click.option("--raw", metavar="WxH:FORMAT@RATE", help="INPUT is raw video: 640x360:yuv420p@25.")
+@click.option(
+    "--raw-out", type=click.Choice(["rgb24", "bgr24"]), help="With -o -: bare pixels instead of y4m."
+)
 @click.option(
     "--dry-run", is_flag=True, help="Try a few frames, say what would happen and how long it takes."
 )
@@ -134,12 +164,12 @@ def _every(context: click.Context, option: click.Parameter, value: str | None) -
 def main(inputs: tuple[str, ...], **options: Any) -> None:
     """Restore noisy, hazy, rainy, blurred or dark videos and images.
 
-    INPUT is a video, an image, a folder of images, camera:N or a stream's address. Several are
-    restored one after another.
+    INPUT is a video, an image, a folder of images, camera:N, a stream's address, or - for standard
+    input. Several are restored one after another.
     """
     from measnet.runtime.console import Console
 
-    console = Console(quiet=options["quiet"])
+    console = Console(quiet=options["quiet"], stdout_taken=options["out"] == "-")
     session = _Session(console, options, several=len(inputs) > 1)
     try:
         status = session.run(inputs)
@@ -228,6 +258,8 @@ class _Session:
         how = self._options["compare"]
         if how is None:
             return None
+        if "-" in (spec, self._options["out"]):
+            raise UsageError("--compare needs both the source and the result in a file")
         from measnet.runtime.compare.comparison import Comparison
 
         return Comparison(Path(spec), job.info, job.target, how, overwrite=self._options["overwrite"])
@@ -238,7 +270,7 @@ class _Session:
         with self._console.counting(comparison.target.name) as on_progress:
             whole = comparison.make(
                 result,
-                lambda: open_source(spec),
+                lambda: open_source(spec, self._source_options()),
                 crf=self._options["crf"],
                 on_progress=on_progress,
                 stop=self._stop,
@@ -261,6 +293,20 @@ class _Session:
             frames=options["frames"],
             verify_every=options["verify"],
             strength=options["strength"],
+            source=self._source_options(),
+            raw_out=options["raw_out"],
+        )
+
+    def _source_options(self) -> SourceOptions:
+        from measnet.runtime.sources.excerpt import Excerpt
+        from measnet.runtime.sources.options import SourceOptions
+        from measnet.runtime.sources.raw import parse_raw
+
+        options = self._options
+        return SourceOptions(
+            excerpt=Excerpt(options["start"], options["duration"]),
+            interlaced=options["interlaced"],
+            raw=None if options["raw"] is None else parse_raw(options["raw"]),
         )
 
     def _check_out(self, spec: str) -> None:

@@ -27,12 +27,13 @@ class Console:
 
     Args:
         quiet: only errors.
+        stdout_taken: the result itself goes to stdout: nothing else may.
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, stdout_taken: bool = False) -> None:
         self._quiet = quiet
         self._err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
-        self._out = RichConsole(highlight=False, soft_wrap=True)
+        self._out = RichConsole(stderr=stdout_taken, highlight=False, soft_wrap=True)
 
     @contextmanager
     def progress(self, name: str, total: int | None) -> Iterator[Callable[[RunFigures], None]]:

@@ -7,20 +7,22 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
 import numpy as np
 
-from measnet.errors import InputError, ParityError
+from measnet.errors import InputError, ParityError, UsageError
 from measnet.runtime.frame import Frame, Pixels, StreamInfo
 from measnet.runtime.pipeline import RunFigures, run
 from measnet.runtime.report import RunReport
 from measnet.runtime.sinks import Sink
 from measnet.runtime.sinks.aside import check_target
-from measnet.runtime.sources.choose import is_live, open_source
+from measnet.runtime.sinks.standard_output import STANDARD_OUTPUT, RawFormat, StandardOutput
+from measnet.runtime.sources.choose import is_on_disk, open_source
+from measnet.runtime.sources.options import SourceOptions
 from measnet.runtime.targets import target_for
 
 REHEARSED = 4
@@ -55,7 +57,8 @@ class Checker(Protocol):
 @dataclass(frozen=True, slots=True)
 class JobOptions:
     """``verify_every`` N hands every N-th frame to the checker; ``frames`` ends a run early; ``strength`` is
-    the share of the restored picture in the result, 0 to 1."""
+    the share of the restored picture in the result, 0 to 1; ``source`` says how the input is read,
+    ``raw_out`` in which bytes standard output is written, instead of y4m."""
 
     out: str | None = None
     overwrite: bool = False
@@ -65,6 +68,8 @@ class JobOptions:
     frames: int | None = None
     verify_every: int | None = None
     strength: float = 1.0
+    source: SourceOptions = field(default_factory=SourceOptions)
+    raw_out: RawFormat | None = None
 
 
 class Job:
@@ -82,12 +87,13 @@ class Job:
     def __init__(self, spec: str, options: JobOptions) -> None:
         self.report = RunReport(input=spec)
         self._options = options
-        self._source = open_source(spec)
+        self._source = open_source(spec, options.source)
         try:
             self.info = self._source.info
             self.target = target_for(spec, self.info, options.out)
-            inputs = [] if is_live(spec) else [Path(spec)]
-            check_target(self.target, inputs, overwrite=options.overwrite)
+            if self.target != STANDARD_OUTPUT:
+                inputs = [Path(spec)] if is_on_disk(spec) else []
+                check_target(self.target, inputs, overwrite=options.overwrite)
             self._sink = _open_sink(self.target, self.info, Path(spec), options)
         except BaseException:
             self._source.close()
@@ -221,7 +227,7 @@ class Job:
         report.width, report.height = info.width, info.height
         report.expected_frames = info.frames
         path = Path(spec)
-        if not is_live(spec) and path.is_file():
+        if is_on_disk(spec) and path.is_file():
             report.input_bytes = path.stat().st_size
         report.source = {
             "pixel_format": info.pixel_format,
@@ -262,6 +268,10 @@ class _Restore:
 
 
 def _open_sink(target: Path, info: StreamInfo, source: Path, options: JobOptions) -> Sink:
+    if target == STANDARD_OUTPUT:
+        return StandardOutput(info, raw=options.raw_out)
+    if options.raw_out is not None:
+        raise UsageError("--raw-out goes with -o -: files say what they hold by their endings")
     if info.kind == "images":
         from measnet.runtime.sinks.images import ImageSink
 

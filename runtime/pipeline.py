@@ -153,6 +153,7 @@ class _Stages:
                 self._restored.put(item)
                 if self._figures.frames == self._limit:
                     self._decoded.abort()
+                    self._source.interrupt()
                     break
             self._exhausted = True
 
@@ -178,7 +179,9 @@ class _Stages:
         if self._stop.is_set() and not self._figures.stopped and not self._exhausted:
             self._figures.stopped = True
             self._decoded.abort()
+            self._source.interrupt()
 
     def _abort(self) -> None:
+        self._source.interrupt()
         self._decoded.abort()
         self._restored.abort()

@@ -70,6 +70,9 @@ CODECS = {
     "av1": Codec("libsvtav1", 24, {}, chroma="centre"),
 }
 
+# Not for files: no quality to choose, no packets to copy in beside it.
+_RAW = Codec("rawvideo", 0, {}, odd_sizes=True, chroma="centre")
+
 
 def container_for(target: Path) -> Container:
     """The container for a file name. Raises UsageError for an ending not known."""
@@ -84,6 +87,8 @@ def container_for(target: Path) -> Container:
 
 def codec_for(container: Container, name: str | None) -> Codec:
     """The codec asked for, or the container's usual one. Raises UsageError."""
+    if container.codec == "raw":
+        return _RAW
     if name is None:
         return CODECS[container.codec]
     if name not in CODECS:

@@ -73,6 +73,9 @@ class Images:
                 f"is {self.warnings[0]}"
             )
 
+    def interrupt(self) -> None:
+        """See Source.interrupt. Nothing here waits for long."""
+
     def close(self) -> None:
         """See Source.close."""
 

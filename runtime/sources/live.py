@@ -78,6 +78,9 @@ class LiveStream:
         if self.damaged:
             self.warnings.append(f"{self.damaged} damaged frames were left out")
 
+    def interrupt(self) -> None:
+        """See Source.interrupt. Nothing here waits for long."""
+
     def close(self) -> None:
         """See Source.close."""
         self._container.close()

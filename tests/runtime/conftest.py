@@ -146,7 +146,7 @@ def restore_unchanged(
     source: Path, target: Path, restore: Callable[[Pixels], Pixels] = lambda p: p, **options: Any
 ) -> Outcome:
     """Source file to target file with an engine that changes nothing."""
-    video = VideoFile(source)
+    video = VideoFile(source, options.pop("reading", None))
     sink = VideoSink(target, video.info, preset=options.pop("preset", "ultrafast"), **options)
     try:
         figures = run(video, restore, sink)
