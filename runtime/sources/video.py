@@ -12,6 +12,7 @@ import av
 from measnet.errors import InputError
 from measnet.runtime.colour import RgbReader
 from measnet.runtime.frame import Frame
+from measnet.runtime.hdr import HDR_TREATMENT, is_hdr
 from measnet.runtime.sources.decoder import PictureDecoder
 
 if TYPE_CHECKING:
@@ -115,11 +116,8 @@ class VideoFile:
 
     def _warn_of_losses(self, first: av.VideoFrame) -> None:
         info = self.info
-        if info.bits > 8:
-            self.warnings.append(
-                f"{info.bits}-bit video ({info.pixel_format}) is restored and written in 8 bits; "
-                "its colour tags are kept"
-            )
+        if is_hdr(info.colour):
+            self.warnings.append(HDR_TREATMENT)
         if first.interlaced_frame:
             self.warnings.append(
                 "interlaced video is restored and written as whole frames; deinterlace it first "
