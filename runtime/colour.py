@@ -104,7 +104,10 @@ class RgbReader:
         # Grey is full range to swscale, whatever its tag.
         full = self._range is ColorRange.JPEG or len(form.components) <= 2
         white = (2**bits - 1) << (16 - bits) if full else 255 << 8
-        return pixels if white == _PEAK_16 else np.asarray(cv2.multiply(pixels, _PEAK_16 / white), np.uint16)
+        if white == _PEAK_16:
+            return pixels
+        stretch = np.diag([_PEAK_16 / white] * 3)
+        return np.asarray(cv2.transform(pixels, stretch), np.uint16)
 
 
 class YuvWriter:

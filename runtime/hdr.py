@@ -59,9 +59,9 @@ def read_hdr(frame: av.VideoFrame) -> Hdr:
     for data in frame.side_data:
         name = data.type.name  # type: ignore[attr-defined]  # PyAV types it loosely
         if name == "MASTERING_DISPLAY_METADATA":
-            display = _display(bytes(data))
+            display = _display(bytes(data))  # type: ignore[arg-type]  # a buffer
         elif name == "CONTENT_LIGHT_LEVEL":
-            light = ContentLight(*struct.unpack_from("=2I", bytes(data)))
+            light = ContentLight(*struct.unpack_from("=2I", bytes(data)))  # type: ignore[arg-type]  # a buffer
         elif name in _DYNAMIC:
             dynamic[_DYNAMIC[name]] = None
     return Hdr(display, light, tuple(dynamic))
