@@ -124,6 +124,9 @@ def _time(context: click.Context, option: click.Parameter, value: str | None) ->
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads for the engine.")
 @click.option("--crf", type=click.IntRange(0, 63), help="Video quality, lower is better.")
 @click.option("--codec", type=click.Choice(["h264", "hevc", "vp9", "av1"]), help="Video codec.")
+@click.option(
+    "--bits", type=click.Choice(["8", "10", "12"]), help="Per channel of a video; else as the source."
+)
 @click.option("--preset", metavar="NAME", help="Encoder effort, in the encoder's own words.")
 @click.option(
     "--strength",
@@ -290,6 +293,7 @@ class _Session:
             codec=options["codec"],
             crf=options["crf"],
             preset=options["preset"],
+            bits=options["bits"] and int(options["bits"]),
             frames=options["frames"],
             verify_every=options["verify"],
             strength=options["strength"],

@@ -16,6 +16,7 @@ import numpy as np
 
 from measnet.errors import InputError, ParityError, UsageError
 from measnet.runtime.frame import Frame, Pixels, StreamInfo
+from measnet.runtime.hdr import is_hdr
 from measnet.runtime.pipeline import RunFigures, run
 from measnet.runtime.report import RunReport
 from measnet.runtime.sinks import Sink
@@ -30,7 +31,7 @@ REHEARSED = 4
 
 
 class Restored(Protocol):
-    """One restored picture: ``pixels`` uint8 H×W×3 RGB, put together from ``tiles`` parts."""
+    """One restored picture: ``pixels`` H×W×3 RGB as it was given, put together from ``tiles`` parts."""
 
     @property
     def pixels(self) -> Pixels: ...
@@ -65,6 +66,7 @@ class JobOptions:
     codec: str | None = None
     crf: int | None = None
     preset: str | None = None
+    bits: int | None = None
     frames: int | None = None
     verify_every: int | None = None
     strength: float = 1.0
@@ -200,8 +202,13 @@ class Job:
         report.damaged = self._source.damaged
         report.truncated = self._source.truncated
         report.skipped = self._sink.skipped
-        report.warnings = [*self._source.warnings, *self._sink.warnings]
         report.engine = engine.description
+        report.warnings = [*self._source.warnings, *self._sink.warnings]
+        if self.info.bits > 8 and report.engine.get("io") == "uint8-nhwc":
+            report.warnings.append(
+                f"the model takes 8 bits per channel, so the source's {self.info.bits} were rounded; one "
+                "exported with --io nchw restores them all"
+            )
         if restore is None:
             return
         report.largest_tile_count = restore.largest_tile_count
@@ -235,6 +242,7 @@ class Job:
             "time_base": str(info.time_base),
             "rate": str(info.rate) if info.rate else None,
             "colour": asdict(info.colour),
+            "hdr": is_hdr(info.colour),
             "sample_aspect": str(info.sample_aspect) if info.sample_aspect else None,
             "display_matrix": info.display_matrix,
             "copied_streams": [stream.type for stream in info.copied],
@@ -264,7 +272,7 @@ class _Restore:
         if self._strength == 1:
             return restored.pixels
         mixed = cv2.addWeighted(restored.pixels, self._strength, pixels, 1 - self._strength, 0)
-        return np.asarray(mixed, np.uint8)
+        return np.asarray(mixed, pixels.dtype)
 
 
 def _open_sink(target: Path, info: StreamInfo, source: Path, options: JobOptions) -> Sink:
@@ -278,4 +286,6 @@ def _open_sink(target: Path, info: StreamInfo, source: Path, options: JobOptions
         return ImageSink(target, folder=source.is_dir())
     from measnet.runtime.sinks.video import VideoSink
 
-    return VideoSink(target, info, codec=options.codec, crf=options.crf, preset=options.preset)
+    return VideoSink(
+        target, info, codec=options.codec, crf=options.crf, preset=options.preset, bits=options.bits
+    )

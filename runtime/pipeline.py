@@ -62,7 +62,7 @@ def run(
     A live source is not waited for: the engine gets the newest frame there is.
 
     Args:
-        restore: uint8 H×W×3 RGB to the same shape; called in one thread, in order.
+        restore: H×W×3 RGB to the same shape and depth; called in one thread, in order.
         on_progress: called about ten times a second in the caller's thread.
         stop: once set, the frames restored so far are written and the run ends.
         queue_size: how many frames may wait before each stage.

@@ -31,10 +31,11 @@ _OPTIONS: dict[str, list[int]] = {
 }
 _TAKES_METADATA = (".jpg", ".jpeg", ".png", ".webp")
 _OPAQUE = (".jpg", ".jpeg", ".bmp")
+_DEEP = (".png", ".tif", ".tiff")
 
 
 class ImageSink:
-    """Writes each frame to an image file, in the channels the frame's file had.
+    """Writes each frame to an image file, in the channels and the depth the frame's file had.
 
     Args:
         target: a file, or with ``folder`` a folder whose files bear their sources' names.
@@ -92,6 +93,9 @@ class ImageSink:
 
     def _encoded(self, pixels: Pixels, picture: Picture, ending: str) -> bytes:
         values = _channels(pixels, picture)
+        if values.dtype == np.uint16 and ending not in _DEEP:
+            self._lost[f"16 bits per channel ({ending} has 8)"] = None
+            values = _eight_bit(values)
         if picture.alpha is not None and ending in _OPAQUE:
             self._lost[f"transparency ({ending} has none)"] = None
             values = np.ascontiguousarray(values[:, :, :3])
@@ -116,10 +120,15 @@ class ImageSink:
         return data.tobytes()
 
 
+def _eight_bit(values: Pixels) -> Pixels:
+    # 65535 / 255 = 257 exactly.
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
 def _channels(pixels: Pixels, picture: Picture) -> Pixels:
     """RGB as OpenCV takes it: BGR, grey or BGRA. Grey with alpha has no place but BGRA."""
     if picture.grey:
-        grey = np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY), np.uint8)
+        grey = np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY), pixels.dtype)
         if picture.alpha is None:
             return grey
         return np.dstack([grey, grey, grey, picture.alpha])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import av
+import numpy as np
 from av.error import FFmpegError
 
 from measnet.errors import OutputError, UsageError
@@ -31,6 +32,7 @@ RawFormat = Literal["rgb24", "bgr24"]
 
 _FD = 1
 _Y4M = Container("yuv4mpegpipe", codec="raw", even_pace=True)
+_BITS = 8  # what every program behind a pipe takes
 _Y4M_NAME = Path("standard output.y4m")
 _CHROMA = {"yuv420p": "420jpeg", "yuv422p": "422", "yuv444p": "444"}
 _RANGE = {1: " XCOLORRANGE=LIMITED", 2: " XCOLORRANGE=FULL"}
@@ -66,7 +68,7 @@ class StandardOutput:
         self._info = info = replace(info, rate=info.rate or Fraction(25))
         self._file: BinaryIO = os.fdopen(os.dup(_FD), "wb")
         self._raw = raw
-        encoding = PictureEncoding(_Y4M_NAME, _Y4M, info)
+        encoding = PictureEncoding(_Y4M_NAME, _Y4M, info, bits=_BITS)
         context: VideoCodecContext = av.CodecContext.create(encoding.codec.encoder, "w")  # type: ignore[assignment]  # PyAV says: any codec
         context.time_base = encoding.time_base
         context.framerate = encoding.rate
@@ -77,6 +79,8 @@ class StandardOutput:
         self._last: bytes | None = None
         self._next = 0
         self._repeated = 0
+        if info.bits > _BITS:
+            self.warnings.append(f"{info.bits}-bit video goes down the pipe in 8 bits")
         if raw is None:
             self.warnings += encoding.warnings
             if info.copied:
@@ -140,6 +144,8 @@ class StandardOutput:
 
     def _encoded(self, pixels: Pixels, pts: int) -> bytes:
         if self._raw is not None:
+            if pixels.dtype != np.uint8:
+                pixels = np.rint(pixels / np.float32(257)).astype(np.uint8)
             return (pixels if self._raw == "rgb24" else pixels[:, :, ::-1]).tobytes()
         packets = self._encoder.encode(pixels, pts, 1)
         return b"FRAME\n" + b"".join(bytes(packet) for packet in packets)

@@ -14,6 +14,7 @@ import av
 from measnet.errors import InputError
 from measnet.runtime.colour import RgbReader
 from measnet.runtime.frame import Frame, StreamInfo
+from measnet.runtime.hdr import HDR_TREATMENT, is_hdr
 from measnet.runtime.sources.decoder import PictureDecoder
 from measnet.runtime.sources.excerpt import MARGIN, Cutter
 from measnet.runtime.sources.interlaced import Fields
@@ -206,11 +207,8 @@ class VideoFile:
 
     def _warn_of_losses(self, first: av.VideoFrame) -> None:
         info = self.info
-        if info.bits > 8:
-            self.warnings.append(
-                f"{info.bits}-bit video ({info.pixel_format}) is restored and written in 8 bits; "
-                "its colour tags are kept"
-            )
+        if is_hdr(info.colour):
+            self.warnings.append(HDR_TREATMENT)
         if any(c.is_alpha for c in first.format.components):
             self.warnings.append("the video's transparency is not kept")
         if self._decoder.left_behind:

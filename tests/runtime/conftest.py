@@ -172,7 +172,7 @@ class IdentityRestorer:
         pass
 
     def restore(self, pixels: Pixels) -> IdentityRestored:
-        assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
+        assert pixels.dtype in (np.uint8, np.uint16) and pixels.ndim == 3 and pixels.shape[2] == 3
         return IdentityRestored(pixels)
 
     def close(self) -> None:

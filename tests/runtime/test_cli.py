@@ -79,19 +79,31 @@ def test_a_dry_run_finds_what_a_run_would_stumble_over(measnet_run: Run, video: 
     assert answer.status == 2 and "does not exist" in answer.err
 
 
+@pytest.mark.parametrize(("dtype", "unit"), [(np.uint8, 1), (np.uint16, 301)])
 def test_strength_mixes_the_source_into_the_result(
-    measnet_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    measnet_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: type, unit: int
 ) -> None:
     source, result = tmp_path / "grey.png", tmp_path / "grey.restored.png"
-    cv2.imwrite(str(source), np.full((16, 20, 3), 100, np.uint8))
+    cv2.imwrite(str(source), np.full((16, 20, 3), 100 * unit, dtype))
     monkeypatch.setattr(
-        IdentityRestorer, "restore", lambda _self, pixels: IdentityRestored(np.full_like(pixels, 200))
+        IdentityRestorer, "restore", lambda _self, pixels: IdentityRestored(np.full_like(pixels, 200 * unit))
     )
     for strength, expected in (("0", 100), ("0.25", 125), ("1", 200)):
         answer = measnet_run(source, "-y", "--strength", strength)
         assert answer.status == 0, answer.err
-        assert (cv2.imread(str(result)) == expected).all()
+        written = cv2.imread(str(result), cv2.IMREAD_UNCHANGED)
+        assert written is not None and written.dtype == dtype and (written == expected * unit).all()
     assert measnet_run(source, "-y", "--strength", "1.5").status == 2
+
+
+def test_a_model_that_takes_bytes_says_that_it_rounds(
+    measnet_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(IdentityRestorer, "description", {"model": "bytes", "io": "uint8-nhwc"})
+    for name, dtype in (("deep.png", np.uint16), ("plain.png", np.uint8)):
+        cv2.imwrite(str(tmp_path / name), np.zeros((16, 20, 3), dtype))
+    assert "the model takes 8 bits" in measnet_run(tmp_path / "deep.png").err
+    assert "the model takes 8 bits" not in measnet_run(tmp_path / "plain.png").err
 
 
 def test_result_is_never_the_input(measnet_run: Run, video: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from measnet.errors import InputError, UsageError
 from measnet.runtime.compare.comparison import Comparison
-from measnet.runtime.compare.layout import laid_out
+from measnet.runtime.compare.layout import Layout, laid_out
 from measnet.runtime.compare.page import check_page, write_page
 from measnet.runtime.compare.pictures import compare_pictures
 from measnet.runtime.compare.video import compare_videos
@@ -143,3 +143,12 @@ def test_a_browser_shows_the_source_left_of_the_slider_and_the_result_right(tmp_
     (tmp_path / "restored #2.webm").unlink()
     said = in_browser(page, "--virtual-time-budget=8000", "--dump-dom")
     assert "This browser cannot show restored" in said and 'data-state="ready"' not in said
+
+
+@pytest.mark.parametrize("layout", ["side", "split"])
+def test_an_eight_bit_result_stands_beside_a_deeper_source_in_its_own_light(layout: Layout) -> None:
+    source, restored = np.full((4, 20, 3), 20_000, np.uint16), np.full((4, 20, 3), 100, np.uint8)
+    picture = laid_out(source, restored, layout)
+    assert picture.dtype == np.uint16
+    assert picture[0, 0, 0] == 20_000 and picture[0, -1, 0] == 100 * 257
+    assert picture.max() == (65535 if layout == "split" else 100 * 257)

@@ -60,6 +60,32 @@ def test_any_size_comes_back_as_it_went_in(size: tuple[int, int], nano: Restorer
     assert restored.shape == pixels.shape and restored.dtype == np.uint8
 
 
+def test_sixteen_bits_come_back_finer_than_eight(nano: Restorer, noisy_picture: np.ndarray) -> None:
+    deep = noisy_picture * np.uint16(257)
+    restored = nano.restore(deep)
+    assert restored.pixels.dtype == np.uint16 and restored.pixels.shape == deep.shape
+    exact = restored.image[0].transpose(1, 2, 0).clip(0, 1) * 65535
+    assert np.abs(restored.pixels - exact).max() < 0.51
+    assert np.array_equal((restored.pixels.astype(int) + 128) // 257, nano(noisy_picture))
+
+
+def test_tiles_of_sixteen_bits_are_blended_in_sixteen_bits() -> None:
+    tiled = Restorer("nano", tile=128)
+    rng = np.random.default_rng(0)
+    deep = rng.integers(0, 65536, (130, 180, 3), np.uint16)
+    restored = tiled.restore(deep)
+    assert restored.tiles == 4 and restored.pixels.dtype == np.uint16
+    assert len(np.unique(restored.pixels)) > 256
+
+
+def test_sixteen_bits_are_verified_as_they_are(nano: Restorer, noisy_picture: np.ndarray) -> None:
+    verifier = Verifier(nano)
+    deep = np.minimum(noisy_picture, 254) * np.uint16(257) + np.uint16(100)
+    parity = verifier.check(deep, nano.restore(deep))
+    verifier.close()
+    assert parity.psnr_db > 100 and verifier.figures["passed"]
+
+
 def test_the_input_is_left_alone(nano: Restorer, noisy_picture: np.ndarray) -> None:
     before = noisy_picture.copy()
     nano(noisy_picture)
