@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from measnet.runtime.frame import Pixels
+
 POINTS = 64  # a side, about
 
 LEVEL = 1 / 255
@@ -39,8 +41,8 @@ class Health:
         self._restored: Grid | None = None
         self._still = 0
 
-    def look(self, source: NDArray[np.generic], restored: NDArray[np.generic]) -> str | None:
-        """What is wrong with ``restored``, in words, or None. Both are H×W×3 of an unsigned integer type."""
+    def look(self, source: Pixels, restored: Pixels) -> str | None:
+        """What is wrong with ``restored``, in words, or None. Both are H×W×3."""
         before, result_before = self._source, self._restored
         self._source, self._restored = now, result = _grid(source), _grid(restored)
         if now.std() > PICTURE and result.std() < FLAT:
@@ -53,8 +55,8 @@ class Health:
         return None
 
 
-def _grid(pixels: NDArray[np.generic]) -> Grid:
+def _grid(pixels: Pixels) -> Grid:
     """Points of the picture, 0 to 1."""
     rows, columns = (max(1, side // POINTS) for side in pixels.shape[:2])
     points = pixels[::rows, ::columns]
-    return points.astype(np.float32) / np.float32(np.iinfo(points.dtype).max)
+    return np.asarray(points, np.float32) / np.float32(np.iinfo(points.dtype).max)

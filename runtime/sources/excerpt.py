@@ -70,7 +70,7 @@ class Cutter:
         self.end = None
         if excerpt.duration is not None:
             self.end = origin + (excerpt.start or 0) + excerpt.duration
-        self.zero = None if self.start is not None else Fraction(0)
+        self.zero: Fraction | None = None if self.start is not None else Fraction(0)
         self.reached_end = False
         self._copied = tuple(copied)
         self._awaiting_key = {s.index for s in self._copied if s.type == "video" and self.start is not None}
@@ -84,7 +84,8 @@ class Cutter:
         unfinished = {stream.index for stream in self._copied if stream.type in ("audio", "video")}
         for item in items:
             if isinstance(item, av.VideoFrame):
-                at = (item.pts or 0) * item.time_base
+                unit = item.time_base or Fraction(1)
+                at = (item.pts or 0) * unit
                 if self.start is not None and at < self.start:
                     continue
                 if self.end is not None and at >= self.end:
@@ -97,7 +98,7 @@ class Cutter:
                     for packet in early:
                         yield from self._moved(packet)
                 if self.start is not None:
-                    item.pts = (item.pts or 0) - round(self.zero / item.time_base)
+                    item.pts = (item.pts or 0) - round(self.zero / unit)
                 yield item
                 continue
             if self.end is not None and _time(item) >= self.end:

@@ -101,7 +101,7 @@ class _Deinterlacer:
 
     def after(self, frame: av.VideoFrame) -> Iterator[av.VideoFrame]:
         """What is whole now that ``frame`` is known."""
-        self._moments.append((frame.pts or 0, frame.time_base, frame.duration))
+        self._moments.append((frame.pts or 0, frame.time_base or Fraction(1), frame.duration))
         self._graph.push(frame)
         yield from self._pulled()
 

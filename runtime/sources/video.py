@@ -121,6 +121,7 @@ class VideoFile:
         if (
             isinstance(first, av.VideoFrame)
             and first.pts is not None
+            and first.time_base is not None
             and first.pts * first.time_base <= start
         ):
             return itertools.chain(head, items)
