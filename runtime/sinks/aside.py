@@ -7,6 +7,8 @@ import os
 import shutil
 from pathlib import Path
 
+from av.error import FFmpegError
+
 from measnet.errors import OutputError, UsageError
 
 
@@ -75,6 +77,13 @@ def write_error(target: Path, error: OSError) -> OutputError:
         return OutputError(f"no space left while writing {target}; free some or choose another disk")
     reason = error.strerror or str(error)
     return OutputError(f"writing {target} failed: {reason}; nothing was kept")
+
+
+def encoding_error(target: Path, error: FFmpegError) -> OutputError:
+    """The one line for what FFmpeg could not write or encode."""
+    if isinstance(error, OSError):
+        return write_error(target, error)
+    return OutputError(f"writing {target} failed: {error.strerror}; nothing was kept")
 
 
 def _move_folder(source: Path, target: Path) -> None:

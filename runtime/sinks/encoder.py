@@ -1,0 +1,182 @@
+"""How a result's picture is encoded: decided once, opened as often as a new stream begins."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import av
+from av.codec.context import Flags
+from av.error import FFmpegError
+
+from measnet.errors import OutputError
+from measnet.runtime.colour import PixelFormat, YuvWriter, written_colour
+from measnet.runtime.frame import Pixels, StreamInfo
+from measnet.runtime.sinks.containers import Codec, Container, codec_for
+from measnet.runtime.sinks.orientation import Turn, turn_of, turned
+
+if TYPE_CHECKING:
+    from av.packet import Packet
+    from av.video.codeccontext import VideoCodecContext
+    from av.video.stream import VideoStream
+
+
+class PictureEncoding:
+    """Everything about the encoded picture that holds for the whole result.
+
+    Args:
+        target: the result's name, for messages.
+        kind: the container that it goes into.
+        info: what belongs to the source's stream and is to survive.
+        codec: ``h264``, ``hevc``, ``vp9``, ``av1``; None for the container's usual one.
+        crf: the encoder's quality, lower is better; None for the codec's default.
+        preset: the encoder's name for how much effort it takes; None for its default.
+
+    Raises:
+        UsageError: the codec is not known.
+    """
+
+    def __init__(
+        self,
+        target: Path,
+        kind: Container,
+        info: StreamInfo,
+        *,
+        codec: str | None = None,
+        crf: int | None = None,
+        preset: str | None = None,
+    ) -> None:
+        self.warnings: list[str] = []
+        self._target = target
+        self._kind = kind
+        self._info = info
+        self.codec = codec_for(kind, codec)
+        self.crf = self.codec.crf if crf is None else crf
+        self.preset = preset
+        self.time_base = _time_base(kind, info)
+        self.rate = info.rate or Fraction(25)
+        self.turn = self._turn_to_apply()
+        self._colour = written_colour(info.colour)
+        self.pixel_format = self._chroma(self.codec)
+
+    def open(self, context: VideoCodecContext) -> PictureEncoder:
+        """An encoder on ``context``, which is new and has its flags and its time base already.
+
+        Raises:
+            OutputError: the encoder refuses the picture.
+        """
+        info, codec = self._info, self.codec
+        swapped = self.turn is not None and self.turn[0]
+        context.width, context.height = (info.height, info.width) if swapped else (info.width, info.height)
+        context.pix_fmt = self.pixel_format
+        writer = YuvWriter(self._colour, context.width, context.height, self.pixel_format, codec.chroma)
+        context.colorspace = self._colour.matrix
+        context.color_range = self._colour.range
+        context.color_primaries = self._colour.primaries
+        context.color_trc = self._colour.transfer
+        if info.sample_aspect:
+            context.sample_aspect_ratio = 1 / info.sample_aspect if swapped else info.sample_aspect
+        # Without it the last frame of an uneven stream gets an average length.
+        context.flags |= int(Flags.frame_duration)
+        if self._kind.even_pace:
+            # AVI has no presentation times: frames must be stored in the order they are shown.
+            context.max_b_frames = 0
+        context.options = {**codec.options, "crf": str(self.crf)}
+        if self.preset is not None:
+            context.options[codec.preset_option] = self.preset
+        try:
+            context.open()
+        except (FFmpegError, ValueError) as error:
+            raise OutputError(
+                f"the encoder {codec.encoder} refuses {context.width}×{context.height} "
+                f"{context.pix_fmt} with these options ({error}); try --codec h264"
+            ) from None
+        return PictureEncoder(context, writer, self.turn)
+
+    def open_like(self, stream: VideoStream) -> PictureEncoder:
+        """An encoder of its own whose packets ``stream`` takes.
+
+        Raises:
+            OutputError: as ``open``.
+        """
+        context: VideoCodecContext = av.CodecContext.create(self.codec.encoder, "w")  # type: ignore[assignment]  # PyAV says: any codec
+        context.time_base = self.time_base
+        context.framerate = self.rate
+        context.flags = stream.codec_context.flags
+        return self.open(context)
+
+    def _chroma(self, codec: Codec) -> PixelFormat:
+        """The 8-bit format with the source's own chroma resolution, where the encoder has it."""
+        info = self._info
+        wanted: PixelFormat = "yuv420p"
+        if "444" in info.pixel_format or info.pixel_format.startswith(("gbr", "rgb", "bgr")):
+            wanted = "yuv444p"
+        elif "422" in info.pixel_format or info.pixel_format.startswith(("yuyv", "uyvy")):
+            wanted = "yuv422p"
+        if info.kind == "live" or codec.encoder == "libsvtav1":
+            wanted = "yuv420p"
+        odd = info.width % 2 or info.height % 2
+        if odd and not codec.odd_sizes and wanted != "yuv444p":
+            self.warnings.append(
+                f"{info.width}×{info.height} is odd: written as 4:4:4 to keep the exact size, "
+                "which some hardware players refuse"
+            )
+            wanted = "yuv444p"
+        return wanted
+
+    def _turn_to_apply(self) -> Turn | None:
+        matrix = self._info.display_matrix
+        if matrix is None or self._kind.display_matrix:
+            return None
+        turn = turn_of(matrix)
+        if turn is None:
+            self.warnings.append("the source is shown askew, which this container cannot say")
+        else:
+            self.warnings.append(
+                f"{self._target.suffix} files cannot say that a picture is to be turned; "
+                "the pixels themselves were turned"
+            )
+        return turn
+
+
+class PictureEncoder:
+    """One stream of encoded pictures, from its first key frame until ``flush``.
+
+    Args:
+        context: open.
+        writer: makes the frames that ``context`` takes.
+        turn: to be applied to every picture.
+    """
+
+    def __init__(self, context: VideoCodecContext, writer: YuvWriter, turn: Turn | None) -> None:
+        self._context = context
+        self._writer = writer
+        self._turn = turn
+
+    @property
+    def reordering(self) -> int:
+        """By how many places a picture may be stored before its turn to be shown."""
+        return self._context.reorder_depth
+
+    def encode(self, pixels: Pixels, pts: int, duration: int) -> list[Packet[VideoStream]]:
+        """What became ready by this picture, shown at ``pts`` for ``duration``, in the encoding's time base.
+
+        Raises FFmpegError.
+        """
+        frame = self._writer.write(turned(pixels, self._turn) if self._turn else pixels)
+        frame.pts = pts
+        frame.time_base = self._context.time_base
+        frame.duration = duration
+        return self._context.encode(frame)
+
+    def flush(self) -> list[Packet[VideoStream]]:
+        """What the encoder still held; nothing can be encoded afterwards. Raises FFmpegError."""
+        return self._context.encode(None)
+
+
+def _time_base(kind: Container, info: StreamInfo) -> Fraction:
+    # AVI counts frames: a finer time base would be filled up with thousands of empty ones.
+    if kind.even_pace and info.rate:
+        return 1 / info.rate
+    return info.time_base
