@@ -33,6 +33,7 @@ Examples:
   measnet-run clip.mp4                        writes clip.restored.mp4 beside it
   measnet-run photo.jpg shots/                photo.restored.jpg and shots.restored/
   measnet-run clip.mp4 -o out.mkv --crf 14    elsewhere, in better quality
+  measnet-run clip.mp4                        again, when it was cut off: goes on where it was
   measnet-run clip.mp4 --dry-run              what would happen, and how long it would take
   measnet-run clip.mp4 --strength 0.7         leave some of the grain
   measnet-run clip.mp4 --verify 30            check every 30th frame against PyTorch
@@ -91,6 +92,7 @@ def _tile(context: click.Context, option: click.Parameter, value: str) -> int | 
     "--dry-run", is_flag=True, help="Try a few frames, say what would happen and how long it takes."
 )
 @click.option("--report", metavar="FILE", type=click.Path(path_type=Path), help="Figures as JSON.")
+@click.option("--restart", is_flag=True, help="Begin anew what an earlier run left unfinished.")
 @click.option("-y", "--overwrite", is_flag=True, help="Replace results that exist.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 @click.option("--debug", is_flag=True, help="Show where an error came from.")
@@ -172,7 +174,7 @@ class _Session:
         total = self._options["frames"] or job.info.frames
         try:
             with self._console.progress(job.target.name, total) as on_progress:
-                job.run(restorer, verifier, self._stop, on_progress)
+                job.run(restorer, verifier, self._stop, on_progress, self._console.note)
         finally:
             if job.report.status != "failed":
                 self._console.result(job.report)
@@ -191,6 +193,9 @@ class _Session:
             frames=options["frames"],
             verify_every=options["verify"],
             strength=options["strength"],
+            tile=options["tile"],
+            threads=options["threads"],
+            restart=options["restart"],
         )
 
     def _check_out(self, spec: str) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import av
-from av.codec.context import Flags
+import cv2
+from av.codec.context import Flags, ThreadType
 from av.error import FFmpegError
 
 from measnet.errors import OutputError
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.codeccontext import VideoCodecContext
     from av.video.stream import VideoStream
+
+# x264's AVX-512 code makes other bytes from the same pictures from run to run, even on one thread
+# (measured with its rate control by macroblock tree, the default); its AVX2 code is as fast and does not.
+_AVX_512 = 13  # OpenCV's number
+_UP_TO_AVX2 = "AVX2,FMA3,LZCNT,BMI1,BMI2"
 
 
 class PictureEncoding:
@@ -59,6 +65,14 @@ class PictureEncoding:
         self.turn = self._turn_to_apply()
         self._colour = written_colour(info.colour)
         self.pixel_format = self._chroma(self.codec)
+        self._threads: int | None = None
+
+    def repeat_with(self, threads: int) -> None:
+        """From now on the same pictures become the same bytes, in this process or another.
+
+        What encoders make depends on how many threads they work with, so that is fixed.
+        """
+        self._threads = threads
 
     def open(self, context: VideoCodecContext) -> PictureEncoder:
         """An encoder on ``context``, which is new and has its flags and its time base already.
@@ -85,6 +99,12 @@ class PictureEncoding:
         context.options = {**codec.options, "crf": str(self.crf)}
         if self.preset is not None:
             context.options[codec.preset_option] = self.preset
+        if self._threads is not None:
+            context.thread_count = self._threads
+            # PyAV's own choice, slices, makes files larger for the sake of a shorter delay.
+            context.thread_type = ThreadType.FRAME
+            if codec.encoder == "libx264" and cv2.checkHardwareSupport(_AVX_512):
+                context.options["x264-params"] = f"asm={_UP_TO_AVX2}"
         try:
             context.open()
         except (FFmpegError, ValueError) as error:
@@ -94,8 +114,8 @@ class PictureEncoding:
             ) from None
         return PictureEncoder(context, writer, self.turn)
 
-    def open_like(self, stream: VideoStream) -> PictureEncoder:
-        """An encoder of its own whose packets ``stream`` takes.
+    def open_alone(self, flags: int) -> PictureEncoder:
+        """An encoder of its own, with the ``flags`` of one that a container has opened.
 
         Raises:
             OutputError: as ``open``.
@@ -103,7 +123,7 @@ class PictureEncoding:
         context: VideoCodecContext = av.CodecContext.create(self.codec.encoder, "w")  # type: ignore[assignment]  # PyAV says: any codec
         context.time_base = self.time_base
         context.framerate = self.rate
-        context.flags = stream.codec_context.flags
+        context.flags = flags
         return self.open(context)
 
     def _chroma(self, codec: Codec) -> PixelFormat:

@@ -39,6 +39,7 @@ class VideoFile:
         self.truncated = False
         self.warnings: list[str] = []
         self._path = path
+        self._skipped = 0
         self._container = _open(path)
         try:
             self._decoder = PictureDecoder(self._container, str(path))
@@ -54,6 +55,21 @@ class VideoFile:
             raise
         self._warn_of_losses(first)
 
+    def skip(self, frames: int) -> None:
+        """``read`` is to leave out the first ``frames``; they are decoded, as later ones need them."""
+        self._skipped = frames
+
+    def copied_packets(self) -> Iterator[Packet[Stream]]:
+        """The copied packets once more, from the beginning of the file.
+
+        Raises InputError when the file can no longer be opened.
+        """
+        container = _open(self._path)
+        try:
+            yield from PictureDecoder(container, str(self._path)).copied_packets()
+        finally:
+            container.close()
+
     def read(self) -> Iterator[Frame | Packet[Stream]]:
         """See Source.read."""
         info = self.info
@@ -62,6 +78,7 @@ class VideoFile:
         expected_pts = 0
         items = itertools.chain(self._head, self._items)
         self._head = []
+        left_out = 0
         for item in items:
             if not isinstance(item, av.VideoFrame):
                 yield item
@@ -69,6 +86,9 @@ class VideoFile:
             # Bare streams (.h264) carry no times at all; only then is the rate asked.
             pts = item.pts if item.pts is not None else expected_pts
             expected_pts = pts + (item.duration or step)
+            if left_out < self._skipped:
+                left_out += 1
+                continue
             yield Frame(
                 pixels=reader.read(item),
                 pts=pts,

@@ -18,6 +18,8 @@ import pytest
 
 from measnet.runtime.frame import Pixels, StreamInfo
 from measnet.runtime.pipeline import RunFigures, run
+from measnet.runtime.sinks.manifest import Header
+from measnet.runtime.sinks.segmented import SegmentedVideoSink
 from measnet.runtime.sinks.video import VideoSink
 from measnet.runtime.sources.video import VideoFile
 
@@ -138,16 +140,32 @@ class Outcome:
     path: Path | None
     figures: RunFigures
     source: VideoFile
-    sink: VideoSink
+    sink: VideoSink | SegmentedVideoSink
     warnings: list[str] = field(default_factory=list)
 
 
 def restore_unchanged(
-    source: Path, target: Path, restore: Callable[[Pixels], Pixels] = lambda p: p, **options: Any
+    source: Path,
+    target: Path,
+    restore: Callable[[Pixels], Pixels] = lambda p: p,
+    *,
+    direct: bool = False,
+    **options: Any,
 ) -> Outcome:
-    """Source file to target file with an engine that changes nothing."""
+    """Source file to target file with an engine that changes nothing; in segments, as a file is, or
+    ``direct``, as a live source is."""
     video = VideoFile(source)
-    sink = VideoSink(target, video.info, preset=options.pop("preset", "ultrafast"), **options)
+    options.setdefault("preset", "ultrafast")
+    try:
+        sink: VideoSink | SegmentedVideoSink
+        if direct:
+            sink = VideoSink(target, video.info, **options)
+        else:
+            sink = SegmentedVideoSink(target, video.info, video.copied_packets, **options)
+            sink.begin(Header({}, {"encoder_threads": 2}), restart=False)
+    except BaseException:
+        video.close()
+        raise
     try:
         figures = run(video, restore, sink)
         path = sink.finish()
