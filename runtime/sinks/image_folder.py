@@ -50,7 +50,7 @@ class ImageFolderSink:
         try:
             self.finished = self._sound(manifest)
             named = len({str(part.get("name")) for part in manifest.parts})
-            if manifest.torn or len(self.finished) < named:
+            if self._folder.lost or manifest.torn or len(self.finished) < named:
                 self.warnings.append(
                     f"{self._folder.path.name}: some pictures are damaged or missing, or their sources have "
                     "changed; these were made again"

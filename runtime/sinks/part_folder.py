@@ -26,6 +26,8 @@ class PartFolder:
 
     def __init__(self, target: Path) -> None:
         self.path = target.with_name(target.name + ".part")
+        self.lost = False
+        """Whether there was a manifest of which nothing could be read."""
         self._target = target
         self._lock: int | None = None
         self._manifest: Manifest | None = None
@@ -54,6 +56,7 @@ class PartFolder:
         try:
             self._open()
             manifest = Manifest(self.path / "manifest.jsonl")
+            self.lost = manifest.torn and not manifest.parts and not restart
             if restart or manifest.header is None or not manifest.parts:
                 self._clear()
                 manifest.begin(header)

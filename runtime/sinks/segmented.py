@@ -173,7 +173,7 @@ class SegmentedVideoSink:
 
     def _take_up(self, good: list[dict[str, Any]]) -> None:
         manifest = self._folder.manifest
-        if manifest.torn or len(good) < len(manifest.parts):
+        if self._folder.lost or manifest.torn or len(good) < len(manifest.parts):
             self.warnings.append(
                 f"{self._folder.path.name}: part {len(good)} is damaged or missing; it was made again, "
                 "with all that follow it"
