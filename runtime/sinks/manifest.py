@@ -12,7 +12,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from measnet.errors import UsageError
 
@@ -124,7 +124,7 @@ def check_made_of(place: Path, begun: dict[str, Any], now: dict[str, Any]) -> No
         )
 
 
-def is_count(value: Any, least: int = 0, most: int = 1 << 62) -> bool:
+def is_count(value: Any, least: int = 0, most: int = 1 << 62) -> TypeGuard[int]:
     """Whether ``value`` is a whole number (True is none) from ``least`` to ``most``."""
     return type(value) is int and least <= value <= most
 

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import av
 from av.container import OutputContainer
@@ -79,7 +79,7 @@ class Muxer:
             self.close_anyhow()
             raise
 
-    def mux_picture(self, packets: Iterable[Packet[VideoStream]]) -> None:
+    def mux_picture(self, packets: Iterable[Packet[Any]]) -> None:
         """Write encoded pictures, in the order of their decoding times. Raises OutputError."""
         try:
             for packet in packets:

@@ -22,6 +22,7 @@ from measnet.runtime.sinks.manifest import is_count
 from measnet.runtime.sinks.part_folder import is_plain_file
 
 if TYPE_CHECKING:
+    from av.stream import Stream
     from av.video.stream import VideoStream
 
 FRAMES = 96
@@ -39,21 +40,32 @@ Row = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A whole segment: where it lies and what its table says."""
+    """A whole segment: its file, in which the table begins at byte ``table``.
+
+    The table is read when it is asked for, or a long film's would fill memory.
+    """
 
     path: Path
-    rows: list[Row]
+    table: int
 
-    @property
-    def times(self) -> list[int]:
-        """Presentation times, in the order of storage."""
-        return [row[1] for row in self.rows]
-
-    def packets(self, time_base: Fraction) -> Iterator[Packet[VideoStream]]:
-        """The packets as the encoder made them, but for their decoding times. Raises OSError."""
+    def rows(self) -> list[Row]:
+        """The table. Raises OSError, also when it is none."""
         with self.path.open("rb") as file:
-            for size, pts, duration, key in self.rows:
-                packet: Packet[VideoStream] = Packet(file.read(size))
+            file.seek(self.table)
+            try:
+                rows = json.loads(file.read(_LARGEST_TABLE))
+            except (ValueError, RecursionError):
+                rows = None
+        if not isinstance(rows, list) or not all(_is_row(row) for row in rows):
+            raise OSError(f"{self.path} is no segment")
+        return [(size, pts, duration, key) for size, pts, duration, key in rows]
+
+    def packets(self, time_base: Fraction) -> Iterator[Packet[Stream]]:
+        """The packets as the encoder made them, but for their decoding times. Raises OSError."""
+        rows = self.rows()
+        with self.path.open("rb") as file:
+            for size, pts, duration, key in rows:
+                packet = Packet(file.read(size))
                 packet.pts, packet.duration, packet.time_base = pts, duration, time_base
                 packet.is_keyframe = bool(key)
                 yield packet
@@ -94,7 +106,7 @@ class SegmentWriter:
         digest = hashlib.file_digest(self._file, "sha256").hexdigest()
         self._file.close()
         self._aside.replace(self._path)
-        return Segment(self._path, self._rows), {"bytes": size, "table": table, "sha256": digest}
+        return Segment(self._path, table), {"bytes": size, "table": table, "sha256": digest}
 
     def discard(self) -> None:
         """Leave nothing of it behind."""
@@ -115,15 +127,11 @@ def read_segment(path: Path, part: dict[str, Any]) -> Segment | None:
         with path.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
                 return None
-            file.seek(table)
-            rows = json.loads(file.read(_LARGEST_TABLE))
-    except (OSError, ValueError, RecursionError):
+        segment = Segment(path, table)
+        rows = segment.rows()
+    except OSError:
         return None
-    if not isinstance(rows, list) or not all(_is_row(row) for row in rows):
-        return None
-    if sum(row[0] for row in rows) != table:
-        return None
-    return Segment(path, [(row[0], row[1], row[2], row[3]) for row in rows])
+    return segment if sum(row[0] for row in rows) == table else None
 
 
 def _is_row(row: Any) -> bool:

@@ -138,7 +138,7 @@ class SegmentedVideoSink:
         try:
             if self._written:
                 self._finish_segment(last=partial)
-            if not any(segment.rows for segment in self._segments):
+            if not any(segment.table for segment in self._segments):
                 self._folder.discard()
                 return None
             target = partial_name(self._target) if partial else self._target
@@ -244,7 +244,7 @@ class SegmentedVideoSink:
 
     def _timed_pictures(self, muxer: Muxer) -> Iterator[tuple[Fraction, Any, bool]]:
         time_base = self.encoding.time_base
-        shown = [pts for segment in self._segments for pts in segment.times]
+        shown = [pts for segment in self._segments for _, pts, _, _ in segment.rows()]
         decoded = iter(decoding_times(shown, muxer.encoder.reordering))
         for segment in self._segments:
             for packet in segment.packets(time_base):
@@ -267,9 +267,8 @@ class SegmentedVideoSink:
 
     def _end(self) -> Fraction:
         """When the last picture has been shown."""
-        _, pts, duration, _ = max(
-            (row for segment in self._segments for row in segment.rows), key=lambda row: row[1]
-        )
+        last = next(segment for segment in reversed(self._segments) if segment.table)
+        _, pts, duration, _ = max(last.rows(), key=lambda row: row[1])
         return (pts + duration) * self.encoding.time_base
 
     @property
@@ -289,7 +288,7 @@ def _sound(folder: Path, manifest: Manifest) -> tuple[list[Segment], list[dict[s
         segment = read_segment(_path(folder, len(segments)), part) if _is_part(part) else None
         if segment is None or (good and good[-1]["frames"] != FRAMES):
             break
-        times = sorted(segment.times)
+        times = sorted(pts for _, pts, _, _ in segment.rows())
         if len(set(times)) < len(times) or (times and last is not None and times[0] <= last):
             break
         last = times[-1] if times else last
@@ -304,7 +303,7 @@ def _threads(header: Header) -> int:
     threads = header.settings.get("encoder_threads")
     if not is_count(threads, 1, MOST_THREADS):
         raise UsageError("the settings that the result was begun with are damaged; add --restart")
-    return int(threads)
+    return threads
 
 
 def _is_part(part: dict[str, Any]) -> bool:
