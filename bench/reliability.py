@@ -2,9 +2,9 @@
 
     python bench/reliability.py [--runs 50] [--seed 0]
 
-SIGINT, SIGTERM and SIGKILL in turn, at moments spread evenly over what an uninterrupted run takes. After each
-one the same command runs to its end, and ``ffmpeg -f framemd5`` of its result (picture and sound) must be that
-of the uninterrupted one.
+SIGINT, SIGTERM and SIGKILL in turn, at moments spread evenly over what an uninterrupted run takes. After
+each one the same command runs to its end; ``ffmpeg -f framemd5`` of its result (picture and sound) must be
+that of the uninterrupted one.
 """
 
 from __future__ import annotations
