@@ -1,7 +1,8 @@
 """Between pictures as people have them and tensors as the network takes them.
 
-Pixels are uint8, H W 3, or B H W 3 for a batch; images are float32, B 3 H W, RGB, 0 to 1. The graphs of
-``export/camera_bytes.py`` do the same inside.
+Pixels are uint8 (0 to 255) or uint16 (0 to 65535, whatever the depth of the source), H W 3, or B H W 3 for
+a batch; images are float32, B 3 H W, RGB, 0 to 1. The graphs of ``export/camera_bytes.py`` do the same for
+uint8 inside.
 """
 
 from __future__ import annotations
@@ -13,37 +14,38 @@ from numpy.typing import NDArray
 
 from measnet.errors import UsageError
 
-Pixels = NDArray[np.uint8]
+Pixels = NDArray[np.uint8 | np.uint16]
 Image = NDArray[np.float32]
 ChannelOrder = Literal["rgb", "bgr"]
+Depth = type[np.uint8 | np.uint16] | np.dtype[np.uint8 | np.uint16]
 
 
 def to_image(pixels: Pixels, channel_order: ChannelOrder = "rgb") -> Image:
-    """H W 3 -> 1 3 H W. Raises ``UsageError`` when ``pixels`` is anything but uint8, H W 3, not empty."""
-    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:
+    """H W 3 -> 1 3 H W. Raises ``UsageError`` when ``pixels`` is not uint8 or uint16, H W 3, or is empty."""
+    if not isinstance(pixels, np.ndarray) or pixels.dtype not in (np.uint8, np.uint16):
         found = getattr(pixels, "dtype", type(pixels).__name__)
-        raise UsageError(f"a frame must be a uint8 array (0 to 255), got {found}")
+        raise UsageError(f"a frame must be a uint8 (0 to 255) or uint16 (0 to 65535) array, got {found}")
     if pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise UsageError(f"a frame must have shape (height, width, 3), got {pixels.shape}")
     return batch_to_images(pixels[None], channel_order)
 
 
-def to_pixels(image: Image, channel_order: ChannelOrder = "rgb") -> Pixels:
-    """1 3 H W -> H W 3: clipped to 0-1 and rounded to the nearest of 256 steps."""
-    return images_to_batch(image, channel_order)[0]
+def to_pixels(image: Image, channel_order: ChannelOrder = "rgb", depth: Depth = np.uint8) -> Pixels:
+    """1 3 H W -> H W 3: clipped to 0-1 and rounded to the nearest of the steps that ``depth`` has."""
+    return images_to_batch(image, channel_order, depth)[0]
 
 
 def batch_to_images(batch: Pixels, channel_order: ChannelOrder = "rgb") -> Image:
-    """B H W 3, uint8 -> B 3 H W."""
+    """B H W 3 -> B 3 H W."""
     ordered = batch[..., ::-1] if channel_order == "bgr" else batch
     planes = np.ascontiguousarray(ordered.transpose(0, 3, 1, 2))
-    return np.multiply(planes, np.float32(1 / 255), dtype=np.float32)
+    return np.multiply(planes, np.float32(1 / np.iinfo(planes.dtype).max), dtype=np.float32)
 
 
-def images_to_batch(images: Image, channel_order: ChannelOrder = "rgb") -> Pixels:
-    """B 3 H W -> B H W 3, uint8, as ``to_pixels``; undoes ``batch_to_images`` exactly."""
-    planes = np.clip(images, 0, 1) * np.float32(255) + np.float32(0.5)
-    batch = planes.astype(np.uint8).transpose(0, 2, 3, 1)
+def images_to_batch(images: Image, channel_order: ChannelOrder = "rgb", depth: Depth = np.uint8) -> Pixels:
+    """B 3 H W -> B H W 3, as ``to_pixels``; undoes ``batch_to_images`` exactly."""
+    planes = np.clip(images, 0, 1) * np.float32(np.iinfo(depth).max) + np.float32(0.5)
+    batch = planes.astype(depth).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(batch[..., ::-1] if channel_order == "bgr" else batch)
 
 

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -22,11 +23,13 @@ from measnet.command_line import INTERRUPTED
 from measnet.errors import MEASNetError, UsageError
 
 if TYPE_CHECKING:
+    from measnet.runtime.background import BackgroundChecker
+    from measnet.runtime.compare.comparison import Comparison
     from measnet.runtime.console import Console
     from measnet.runtime.job import Job, JobOptions
-    from measnet.runtime.parity import Verifier
     from measnet.runtime.report import RunReport
     from measnet.runtime.restorer import Restorer
+    from measnet.runtime.sources.options import SourceOptions
 
 _EXAMPLES = """\b
 Examples:
@@ -34,9 +37,12 @@ Examples:
   measnet-run photo.jpg shots/                photo.restored.jpg and shots.restored/
   measnet-run clip.mp4 -o out.mkv --crf 14    elsewhere, in better quality
   measnet-run clip.mp4                        again, when it was cut off: goes on where it was
+  measnet-run clip.mp4 --start 1:30 --duration 10   ten seconds of it, exact to the frame
   measnet-run clip.mp4 --dry-run              what would happen, and how long it would take
   measnet-run clip.mp4 --strength 0.7         leave some of the grain
-  measnet-run clip.mp4 --verify 30            check every 30th frame against PyTorch
+  measnet-run clip.mp4 --compare slider       and a page that shows both, with a slider between
+  measnet-run clip.mp4 --verify 1/30          check every 30th frame against PyTorch
+  ffmpeg ... -f yuv4mpegpipe - | measnet-run - -o - | ffmpeg -i - ...   in the middle of a pipe
   measnet-run camera:0 -o door.mp4            a camera, until Ctrl-C
   measnet-run rtsp://cam/stream -o yard.mkv --frames 1000
 
@@ -51,6 +57,27 @@ def _tile(context: click.Context, option: click.Parameter, value: str) -> int | 
     if value.isdecimal():
         return int(value)
     raise click.BadParameter("must be auto, off or a number of pixels", context, option)
+
+
+def _every(context: click.Context, option: click.Parameter, value: str | None) -> int | None:
+    """``1/200`` and ``200``: every 200th."""
+    if value is None:
+        return None
+    number = value.removeprefix("1/")
+    if not number.isdecimal() or int(number) < 1:
+        raise click.BadParameter("must be a share of the frames such as 1/200", context, option)
+    return int(number)
+
+
+def _time(context: click.Context, option: click.Parameter, value: str | None) -> Fraction | None:
+    if value is None:
+        return None
+    from measnet.runtime.sources.excerpt import parse_time
+
+    try:
+        return parse_time(value)
+    except UsageError as error:
+        raise click.BadParameter(str(error), context, option) from None
 
 
 @click.command(epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
@@ -71,14 +98,36 @@ def _tile(context: click.Context, option: click.Parameter, value: str) -> int | 
     show_default=True,
     help="What computes.",
 )
-@click.option("--verify", type=click.IntRange(min=1), metavar="N", help="Check every N-th frame.")
+@click.option(
+    "--verify",
+    callback=_every,
+    metavar="1/N",
+    help="Check one frame in N against PyTorch, in the background.",
+)
+@click.option(
+    "--verify-share",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.25,
+    show_default=True,
+    help="Most of the time that checking may take; frames beyond it are left out.",
+)
 @click.option("--checkpoint", metavar="FILE", help="With --verify: what .onnx or .engine came from.")
+@click.option(
+    "--on-fault",
+    type=click.Choice(["fallback", "stop", "ignore"]),
+    default="fallback",
+    show_default=True,
+    help="When a frame comes back black, frozen or not at all: go on in float32 on the CPU, stop, or count.",
+)
 @click.option(
     "--tile", default="auto", show_default=True, callback=_tile, help="auto, off or side in pixels."
 )
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads for the engine.")
 @click.option("--crf", type=click.IntRange(0, 63), help="Video quality, lower is better.")
 @click.option("--codec", type=click.Choice(["h264", "hevc", "vp9", "av1"]), help="Video codec.")
+@click.option(
+    "--bits", type=click.Choice(["8", "10", "12"]), help="Per channel of a video; else as the source."
+)
 @click.option("--preset", metavar="NAME", help="Encoder effort, in the encoder's own words.")
 @click.option(
     "--strength",
@@ -87,7 +136,27 @@ def _tile(context: click.Context, option: click.Parameter, value: str) -> int | 
     show_default=True,
     help="Share of the restored picture; the rest is the source.",
 )
+@click.option(
+    "--compare",
+    type=click.Choice(["side", "split", "slider"]),
+    help="Also make NAME.compare: source and result side by side, half and half, or as a page with a slider.",
+)
+@click.option(
+    "--start", metavar="TIME", callback=_time, help="Begin there: seconds or [hh:]mm:ss.fff of the video."
+)
+@click.option("--duration", metavar="TIME", callback=_time, help="Restore so much of it.")
 @click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Stop after N frames.")
+@click.option(
+    "--interlaced",
+    type=click.Choice(["deinterlace", "refuse", "keep"]),
+    default="deinterlace",
+    show_default=True,
+    help="What to do with frames that the decoder finds interlaced.",
+)
+@click.option("--raw", metavar="WxH:FORMAT@RATE", help="INPUT is raw video: 640x360:yuv420p@25.")
+@click.option(
+    "--raw-out", type=click.Choice(["rgb24", "bgr24"]), help="With -o -: bare pixels instead of y4m."
+)
 @click.option(
     "--dry-run", is_flag=True, help="Try a few frames, say what would happen and how long it takes."
 )
@@ -100,12 +169,12 @@ def _tile(context: click.Context, option: click.Parameter, value: str) -> int | 
 def main(inputs: tuple[str, ...], **options: Any) -> None:
     """Restore noisy, hazy, rainy, blurred or dark videos and images.
 
-    INPUT is a video, an image, a folder of images, camera:N or a stream's address. Several are
-    restored one after another.
+    INPUT is a video, an image, a folder of images, camera:N, a stream's address, or - for standard
+    input. Several are restored one after another.
     """
     from measnet.runtime.console import Console
 
-    console = Console(quiet=options["quiet"])
+    console = Console(quiet=options["quiet"], stdout_taken=options["out"] == "-")
     session = _Session(console, options, several=len(inputs) > 1)
     try:
         status = session.run(inputs)
@@ -154,6 +223,7 @@ class _Session:
         self._reports.append(job.report)
         rehearsal = self._options["dry_run"]
         try:
+            comparison = self._comparison(spec, job)
             restorer = self._shared_restorer()
             verifier = None if rehearsal else self._verifier(restorer)
         except BaseException as error:
@@ -165,20 +235,55 @@ class _Session:
             self._console.result(job.report)
             return 0
         try:
-            return self._run_job(job, restorer, verifier)
+            status = self._run_job(job, restorer, verifier)
+            if status == 0 and comparison is not None and job.report.output is not None:
+                status = self._compare(comparison, spec, Path(job.report.output))
+            return status
         finally:
             if verifier is not None:
                 verifier.close()
 
-    def _run_job(self, job: Job, restorer: Restorer, verifier: Verifier | None) -> int:
+    def _run_job(self, job: Job, restorer: Restorer, verifier: BackgroundChecker | None) -> int:
+        from measnet.runtime.guard import Guard, safer_than
+
         total = self._options["frames"] or job.info.frames
+        options = self._options
+        guard = Guard(restorer, options["on_fault"], partial(safer_than, restorer, options["checkpoint"]))
         try:
             with self._console.progress(job.target.name, total) as on_progress:
-                job.run(restorer, verifier, self._stop, on_progress, self._console.note)
+                job.run(guard, verifier, self._stop, on_progress, self._console.note)
         finally:
+            guard.close()
+            job.report.faults = guard.faults.for_report()
             if job.report.status != "failed":
                 self._console.result(job.report)
         return INTERRUPTED if job.report.status == "partial" else 0
+
+    def _comparison(self, spec: str, job: Job) -> Comparison | None:
+        how = self._options["compare"]
+        if how is None:
+            return None
+        if "-" in (spec, self._options["out"]):
+            raise UsageError("--compare needs both the source and the result in a file")
+        from measnet.runtime.compare.comparison import Comparison
+
+        return Comparison(Path(spec), job.info, job.target, how, overwrite=self._options["overwrite"])
+
+    def _compare(self, comparison: Comparison, spec: str, result: Path) -> int:
+        from measnet.runtime.sources.choose import open_source
+
+        with self._console.counting(comparison.target.name) as on_progress:
+            whole = comparison.make(
+                result,
+                lambda: open_source(spec, self._source_options()),
+                crf=self._options["crf"],
+                on_progress=on_progress,
+                stop=self._stop,
+            )
+        if not whole:
+            return INTERRUPTED
+        self._console.also(comparison.target)
+        return 0
 
     def _job_options(self) -> JobOptions:
         from measnet.runtime.job import JobOptions
@@ -190,12 +295,28 @@ class _Session:
             codec=options["codec"],
             crf=options["crf"],
             preset=options["preset"],
+            bits=options["bits"] and int(options["bits"]),
             frames=options["frames"],
             verify_every=options["verify"],
             strength=options["strength"],
+            source=self._source_options(),
+            raw_out=options["raw_out"],
             tile=options["tile"],
             threads=options["threads"],
+            on_fault=options["on_fault"],
             restart=options["restart"],
+        )
+
+    def _source_options(self) -> SourceOptions:
+        from measnet.runtime.sources.excerpt import Excerpt
+        from measnet.runtime.sources.options import SourceOptions
+        from measnet.runtime.sources.raw import parse_raw
+
+        options = self._options
+        return SourceOptions(
+            excerpt=Excerpt(options["start"], options["duration"]),
+            interlaced=options["interlaced"],
+            raw=None if options["raw"] is None else parse_raw(options["raw"]),
         )
 
     def _check_out(self, spec: str) -> None:
@@ -216,12 +337,14 @@ class _Session:
             )
         return self._restorer
 
-    def _verifier(self, restorer: Restorer) -> Verifier | None:
+    def _verifier(self, restorer: Restorer) -> BackgroundChecker | None:
         if self._options["verify"] is None:
             return None
+        from measnet.runtime.background import BackgroundChecker
         from measnet.runtime.parity import Verifier
 
-        return Verifier(restorer, self._options["checkpoint"])
+        verifier = Verifier(restorer, self._options["checkpoint"])
+        return BackgroundChecker(verifier, self._options["verify_share"])
 
     def _write_report(self) -> int:
         from measnet.runtime.report import write_reports

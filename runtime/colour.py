@@ -17,8 +17,9 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from measnet.runtime.frame import Colour, Pixels
 
 Siting = Literal["left", "centre"]
-PixelFormat = Literal["yuv420p", "yuv422p", "yuv444p"]
+Chroma = Literal["420", "422", "444"]
 
+_PEAK_16 = 65535
 _UNSPECIFIED = 2
 _RGB = 0
 
@@ -58,7 +59,7 @@ _NO_FILTER = np.ones(1, np.float32)
 
 
 class RgbReader:
-    """Turns the decoded frames of one stream into RGB.
+    """Turns the decoded frames of one stream into RGB: uint8, or uint16 from more than 8 bits.
 
     One object serves one thread: swscale keeps its tables in it.
 
@@ -76,12 +77,13 @@ class RgbReader:
         self._reformatter = VideoReformatter()
 
     def read(self, frame: av.VideoFrame) -> Pixels:
-        """The frame as uint8 H×W×3, RGB."""
+        """The frame as H×W×3, RGB, 0..255 or 0..65535."""
+        deep = bit_depth(frame.format) > 8
         rgb = self._reformatter.reformat(
             frame,
             width=self._width,
             height=self._height,
-            format="rgb24",
+            format="rgb48le" if deep else "rgb24",
             src_colorspace=self._matrix,
             dst_colorspace=self._matrix,
             src_color_range=ColorRange.JPEG if frame.format.is_rgb else self._range,
@@ -89,7 +91,23 @@ class RgbReader:
             interpolation=_PRECISE,
             threads=1,
         )
-        return np.asarray(rgb.to_ndarray(), dtype=np.uint8)
+        pixels = rgb.to_ndarray()
+        if deep:
+            return self._stretched(np.asarray(pixels, dtype=np.uint16), frame.format)
+        return np.asarray(pixels, dtype=np.uint8)
+
+    def _stretched(self, pixels: npt.NDArray[np.uint16], form: av.VideoFormat) -> npt.NDArray[np.uint16]:
+        """swscale shifts code values into 16 bits, which leaves white below 65535."""
+        if form.is_rgb:
+            return pixels
+        bits = min(bit_depth(form), 16)
+        # Grey is full range to swscale, whatever its tag.
+        full = self._range is ColorRange.JPEG or len(form.components) <= 2
+        white = (2**bits - 1) << (16 - bits) if full else 255 << 8
+        if white == _PEAK_16:
+            return pixels
+        stretch = np.diag([_PEAK_16 / white] * 3)
+        return np.asarray(cv2.transform(pixels, stretch), np.uint16)
 
 
 class YuvWriter:
@@ -100,7 +118,7 @@ class YuvWriter:
 
     Args:
         colour, width, height: as for RgbReader.
-        pixel_format: of the frames to encode.
+        chroma, bits: of the frames to encode.
         siting: where readers of the encoded stream will take chroma samples to lie, sideways.
     """
 
@@ -109,22 +127,30 @@ class YuvWriter:
         colour: Colour,
         width: int,
         height: int,
-        pixel_format: PixelFormat,
+        chroma: Chroma,
         siting: Siting,
+        bits: int = 8,
     ) -> None:
+        self._format = yuv_format(chroma, bits)
         self._colour = colour
+        self._chroma = chroma
+        self._bits = bits
         weights = _WEIGHTS[_matrix(colour, width, height)]
-        self._to_yuv = _rgb_to_yuv(*weights, full=_range(colour) is ColorRange.JPEG)
-        self._format = pixel_format
+        self._to_yuv = _rgb_to_yuv(*weights, full=_range(colour) is ColorRange.JPEG, bits=bits)
         self._across = _ON_PIXEL if siting == "left" else _BETWEEN
 
     def write(self, pixels: Pixels) -> av.VideoFrame:
-        """uint8 H×W×3 RGB as a tagged frame without a time."""
-        luma, blue, red = cv2.split(cv2.transform(pixels, self._to_yuv))
+        """H×W×3 RGB, uint8 or uint16, as a tagged frame without a time."""
+        if pixels.dtype == np.uint8 and self._bits > 8:
+            pixels = pixels * np.uint16(257)
+        peak = np.iinfo(pixels.dtype).max
+        to_yuv = self._to_yuv * np.array([1 / peak] * 3 + [1])
+        luma, blue, red = cv2.split(self._limited(cv2.transform(pixels, to_yuv.astype(np.float32))))
         height, width = pixels.shape[:2]
         frame = av.VideoFrame(width, height, self._format)
+        sample = np.dtype("<u2") if self._bits > 8 else np.dtype(np.uint8)
         for plane, values in zip(frame.planes, (luma, self._fewer(blue), self._fewer(red)), strict=True):
-            rows = np.zeros((plane.height, plane.line_size), np.uint8)
+            rows = np.zeros((plane.height, plane.line_size // sample.itemsize), sample)
             rows[:, : plane.width] = values
             plane.update(rows.tobytes())
         frame.colorspace = self._colour.matrix
@@ -134,19 +160,42 @@ class YuvWriter:
         return frame
 
     def _fewer(self, chroma: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        if self._format == "yuv444p":
+        if self._chroma == "444":
             return chroma
-        both = self._format == "yuv420p"
+        both = self._chroma == "420"
         down = _BETWEEN if both else _NO_FILTER
         filtered = cv2.sepFilter2D(
             chroma,
-            cv2.CV_8U,
+            -1,
             self._across,
             down,
             anchor=((len(self._across) - 1) // 2, (len(down) - 1) // 2),
             borderType=cv2.BORDER_REPLICATE,
         )
-        return filtered[:: 2 if both else 1, ::2]
+        return self._limited(filtered[:: 2 if both else 1, ::2])
+
+    def _limited(self, codes: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Full-range chroma reaches one code too far, and so do filters; 16 bits do not stop them."""
+        return codes if codes.dtype == np.uint8 else np.minimum(codes, 2**self._bits - 1)
+
+
+def bit_depth(form: av.VideoFormat) -> int:
+    """Bits of the deepest component."""
+    return max(component.bits for component in form.components)
+
+
+def yuv_format(chroma: Chroma, bits: int) -> str:
+    """FFmpeg's name for planes of so many bits."""
+    return f"yuv{chroma}p" if bits == 8 else f"yuv{chroma}p{bits}le"
+
+
+def chroma_of(pixel_format: str) -> Chroma:
+    """The chroma resolution to keep. Grey has none, and gets what every player takes."""
+    form = av.VideoFormat(pixel_format, 16, 16)
+    if len(form.components) < 3 or form.chroma_width(16) < 8:
+        return "420"
+    across, down = form.chroma_width(16), form.chroma_height(16)
+    return "444" if (across, down) == (16, 16) else "422" if down == 16 else "420"
 
 
 def read_colour(frame: av.VideoFrame) -> Colour:
@@ -179,12 +228,14 @@ def _range(colour: Colour) -> ColorRange:
     return ColorRange.JPEG if colour.range == 2 else ColorRange.MPEG
 
 
-def _rgb_to_yuv(red: float, blue: float, *, full: bool) -> npt.NDArray[np.float32]:
-    """3×4: R, G, B (0..255) and 1 to Y, Cb and Cr in 8 bits."""
+def _rgb_to_yuv(red: float, blue: float, *, full: bool, bits: int) -> npt.NDArray[np.float64]:
+    """3×4: R, G, B (0..1) and 1 to the code values of Y, Cb and Cr in so many bits."""
     luma = np.array([red, 1 - red - blue, blue])
     to_blue = (np.array([0, 0, 1]) - luma) / (2 * (1 - blue))
     to_red = (np.array([1, 0, 0]) - luma) / (2 * (1 - red))
-    luma_span, chroma_span, black = (255, 255, 0) if full else (219, 224, 16)
-    spans = np.array([[luma_span], [chroma_span], [chroma_span]]) / 255
-    offsets = np.array([[black], [128], [128]])
-    return np.hstack([np.stack([luma, to_blue, to_red]) * spans, offsets]).astype(np.float32)
+    step = 2 ** (bits - 8)
+    top = 2**bits - 1
+    luma_span, chroma_span, black = (top, top, 0) if full else (219 * step, 224 * step, 16 * step)
+    spans = np.array([[luma_span], [chroma_span], [chroma_span]])
+    offsets = np.array([[black], [128 * step], [128 * step]])
+    return np.hstack([np.stack([luma, to_blue, to_red]) * spans, offsets])

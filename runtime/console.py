@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console as RichConsole
@@ -26,12 +27,13 @@ class Console:
 
     Args:
         quiet: only errors.
+        stdout_taken: the result itself goes to stdout: nothing else may.
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, stdout_taken: bool = False) -> None:
         self._quiet = quiet
         self._err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
-        self._out = RichConsole(highlight=False, soft_wrap=True)
+        self._out = RichConsole(stderr=stdout_taken, highlight=False, soft_wrap=True)
 
     @contextmanager
     def progress(self, name: str, total: int | None) -> Iterator[Callable[[RunFigures], None]]:
@@ -52,6 +54,20 @@ class Console:
                 bar.update(task, completed=figures.position, fps=figures.fps)
 
             yield update
+
+    @contextmanager
+    def counting(self, name: str) -> Iterator[Callable[[int], None]]:
+        """A count of the frames of something made after the run; yields what is to be called with it."""
+        hidden = self._quiet or not self._err.is_terminal
+        columns = (TextColumn("{task.description}"), TextColumn("{task.completed:.0f} frames"))
+        with Progress(*columns, console=self._err, transient=True, disable=hidden) as bar:
+            task = bar.add_task(escape(name), total=None)
+            yield lambda frames: bar.update(task, completed=frames)
+
+    def also(self, path: Path) -> None:
+        """Something that was made beside the result."""
+        if not self._quiet:
+            self._out.print(f"  {escape(str(path))}")
 
     def warn(self, line: str) -> None:
         """One line about what is not as one might expect."""
@@ -82,6 +98,8 @@ class Console:
         self._out.print(f"{escape(report.output)}  {escape(_figures(report))}")
         if report.kept:
             self._out.print(f"  the same command goes on at frame {report.kept}")
+        if report.faults is not None:
+            self.warn(_faults(report.faults))
         if report.verify is not None:
             self._out.print(f"  {_parity(report.verify)}")
 
@@ -131,11 +149,23 @@ def _figures(report: RunReport) -> str:
     return ", ".join(parts)
 
 
+def _faults(faults: dict[str, Any]) -> str:
+    """What ``--on-fault`` is about, in one line."""
+    line = f"frame {faults['first']} came back wrong: {faults['what']}"
+    if faults["fallback"] is not None:
+        return f"{line}; from there on {faults['fallback']['backend']} in float32 restored, on the CPU"
+    return f"{line}; {faults['frames']} frames were, and were written as they came"
+
+
 def _parity(verify: dict[str, Any]) -> str:
     """What ``--verify`` found, all three figures."""
     verdict = "passed" if verify["passed"] else "FAILED"
     level = "identical" if verify["psnr_db"] is None else f"PSNR {verify['psnr_db']:.1f} dB"
-    return (
-        f"parity with PyTorch {verdict} on {verify['frames']} frames: {level}, largest difference "
+    reference = "PyTorch" if verify["reference"] == "torch" else "the float32 graph"
+    line = (
+        f"parity with {reference} {verdict} on {verify['frames']} frames: {level}, largest difference "
         f"{verify['largest_difference']:.1g} of 1, experts agree on {verify['experts_agree']:.3%} of pixels"
     )
+    if verify["left_out"]:
+        line += f"; {verify['left_out']} were left out to keep to --verify-share"
+    return line

@@ -13,7 +13,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from av.stream import Stream
 
-Pixels = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[np.uint8 | np.uint16]
 
 Kind = Literal["video", "live", "images"]
 
@@ -33,10 +33,44 @@ class Colour:
 
 
 @dataclass(frozen=True, slots=True)
+class MasteringDisplay:
+    """The display that HDR video was graded on (SMPTE ST 2086).
+
+    The primaries and the white point are CIE 1931 x and y, the luminances cd/m²; zero is not
+    known.
+    """
+
+    red: tuple[Fraction, Fraction]
+    green: tuple[Fraction, Fraction]
+    blue: tuple[Fraction, Fraction]
+    white: tuple[Fraction, Fraction]
+    darkest: Fraction
+    brightest: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class ContentLight:
+    """How bright HDR video gets, in cd/m² (MaxCLL and MaxFALL of CTA-861.3)."""
+
+    brightest_pixel: int
+    brightest_frame: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hdr:
+    """What HDR video says beside its colour tags. ``dynamic`` names what it says anew for each
+    frame (HDR10+, Dolby Vision), which is not carried over."""
+
+    display: MasteringDisplay | None = None
+    light: ContentLight | None = None
+    dynamic: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Picture:
     """What an image file holds beside the colours that are restored.
 
-    ``alpha`` is uint8 H×W or absent. ``grey`` says that the file had one channel, and gets
+    ``alpha`` is H×W, of the pixels' depth, or absent. ``grey`` says that the file had one channel, and gets
     one back. ``metadata`` holds the file's own EXIF, XMP and ICC blocks, by OpenCV's number
     for each kind; the EXIF orientation lives in there, so the pixels stay as stored.
     """
@@ -51,8 +85,9 @@ class Picture:
 class Frame:
     """One picture and the moment it is shown.
 
-    ``pixels`` is uint8 H×W×3 in RGB order, 0..255. The picture is shown at
-    ``pts * time_base`` seconds for ``duration * time_base`` seconds (``0``: not known).
+    ``pixels`` is H×W×3 in RGB order: uint8, 0..255, or, from a source of more than 8 bits,
+    uint16, where full strength is 65535 whatever the source's own depth. The picture is shown
+    at ``pts * time_base`` seconds for ``duration * time_base`` seconds (``0``: not known).
     ``picture`` is there for image files only.
     """
 
@@ -84,6 +119,7 @@ class StreamInfo:
     pixel_format: str = "rgb24"
     bits: int = 8
     colour: Colour = field(default_factory=Colour)
+    hdr: Hdr = field(default_factory=Hdr)
     sample_aspect: Fraction | None = None
     display_matrix: tuple[int, ...] | None = None
     copied: tuple[Stream, ...] = ()

@@ -8,15 +8,16 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 
 from measnet.errors import InputError, MEASNetError, ParityError, UsageError
 from measnet.runtime.frame import Frame, Pixels
+from measnet.runtime.hdr import is_hdr
 from measnet.runtime.pipeline import RunFigures, run
 from measnet.runtime.report import RunReport
 from measnet.runtime.resume import of_engine, of_input, of_programs
@@ -26,10 +27,12 @@ from measnet.runtime.sinks.image_folder import ImageFolderSink
 from measnet.runtime.sinks.images import ImageSink
 from measnet.runtime.sinks.manifest import Header
 from measnet.runtime.sinks.segmented import MOST_THREADS, SegmentedVideoSink
+from measnet.runtime.sinks.standard_output import STANDARD_OUTPUT, RawFormat, StandardOutput
 from measnet.runtime.sinks.video import VideoSink
 from measnet.runtime.sources import Source
-from measnet.runtime.sources.choose import is_live, open_source
+from measnet.runtime.sources.choose import is_on_disk, open_source
 from measnet.runtime.sources.images import Images
+from measnet.runtime.sources.options import SourceOptions
 from measnet.runtime.sources.video import VideoFile
 from measnet.runtime.targets import target_for
 from measnet.runtime.tiles import Tile, tiles_from
@@ -39,7 +42,7 @@ REHEARSED = 4
 
 
 class Restored(Protocol):
-    """One restored picture: ``pixels`` uint8 H×W×3 RGB, put together from ``tiles`` parts."""
+    """One restored picture: ``pixels`` H×W×3 RGB as it was given, put together from ``tiles`` parts."""
 
     @property
     def pixels(self) -> Pixels: ...
@@ -48,19 +51,21 @@ class Restored(Protocol):
 
 
 class Engine(Protocol):
-    """What restores: the part of Restorer a job needs."""
+    """What restores: the part of Restorer a job needs. ``plan`` says into which tiles pictures of a size are cut,
+    ``hold`` settles it."""
 
     @property
     def description(self) -> dict[str, Any]: ...
     def restore(self, pixels: Pixels, /) -> Restored: ...
-
-
-@runtime_checkable
-class TilingEngine(Engine, Protocol):
-    """An engine that chooses by the memory that is free how it cuts pictures up."""
-
     def plan(self, height: int, width: int) -> list[Tile]: ...
     def hold(self, height: int, width: int, tiles: list[Tile]) -> None: ...
+
+
+class CountingEngine(Engine, Protocol):
+    """An engine that speaks of frames by their numbers: the part of Guard a job needs. ``go_on_at`` says
+    which one, from 0, comes next."""
+
+    def go_on_at(self, frame: int) -> None: ...
 
 
 class Checker(Protocol):
@@ -74,19 +79,25 @@ class Checker(Protocol):
 @dataclass(frozen=True, slots=True)
 class JobOptions:
     """``verify_every`` N hands every N-th frame to the checker; ``frames`` ends a run early; ``strength`` is
-    the share of the restored picture in the result, 0 to 1. ``tile`` and ``threads`` are what the engine was
-    made with. ``restart`` throws away what an earlier run left unfinished."""
+    the share of the restored picture in the result, 0 to 1; ``source`` says how the input is read,
+    ``raw_out`` in which bytes standard output is written, instead of y4m. ``tile`` and ``threads`` are what
+    the engine was made with, ``on_fault`` what its guard does. ``restart`` throws away what an earlier run
+    left unfinished."""
 
     out: str | None = None
     overwrite: bool = False
     codec: str | None = None
     crf: int | None = None
     preset: str | None = None
+    bits: int | None = None
     frames: int | None = None
     verify_every: int | None = None
     strength: float = 1.0
+    source: SourceOptions = field(default_factory=SourceOptions)
+    raw_out: RawFormat | None = None
     tile: int | str = "auto"
     threads: int | None = None
+    on_fault: str = "fallback"
     restart: bool = False
 
 
@@ -105,13 +116,14 @@ class Job:
     def __init__(self, spec: str, options: JobOptions) -> None:
         self.report = RunReport(input=spec)
         self._options = options
-        self._source = open_source(spec)
+        self._source = open_source(spec, options.source)
         try:
             self.info = self._source.info
             self.target = target_for(spec, self.info, options.out)
-            inputs = [] if is_live(spec) else [Path(spec)]
-            check_target(self.target, inputs, overwrite=options.overwrite)
-            self._sink = _open_sink(self.target, self._source, Path(spec), options)
+            if self.target != STANDARD_OUTPUT:
+                inputs = [Path(spec)] if is_on_disk(spec) else []
+                check_target(self.target, inputs, overwrite=options.overwrite)
+            self._sink = _open_sink(self.target, self._source, spec, options)
         except BaseException:
             self._source.close()
             raise
@@ -119,7 +131,7 @@ class Job:
 
     def run(
         self,
-        engine: Engine,
+        engine: CountingEngine,
         checker: Checker | None,
         stop: threading.Event,
         on_progress: Callable[[RunFigures], None],
@@ -196,14 +208,14 @@ class Job:
         self._sink.abort()
         self._source.close()
 
-    def _begin(self, engine: Engine, restore: _Restore, on_note: Callable[[str], None]) -> None:
+    def _begin(self, engine: CountingEngine, restore: _Restore, on_note: Callable[[str], None]) -> None:
         """Take up what an earlier run of the same command left, if it left anything."""
         sink, source = self._sink, self._source
         if not isinstance(sink, ResumableSink):
             return
         header = self._header(engine)
         settings = sink.begin(header, restart=self._options.restart).settings
-        if isinstance(engine, TilingEngine) and "tiles" in header.settings:
+        if "tiles" in header.settings:
             height, width = self.info.height, self.info.width
             tiles = tiles_from(settings.get("tiles"), height, width)
             if tiles is None:
@@ -216,6 +228,7 @@ class Job:
         elif isinstance(source, Images) and isinstance(sink, ImageFolderSink):
             source.skip(sink.finished)
         self.report.resumed_at = restore.frames = sink.done
+        engine.go_on_at(sink.done)
         length = self._options.frames or self.info.frames
         on_note(f"{self.target}: going on at frame {sink.done}" + (f" of {length}" if length else ""))
 
@@ -230,16 +243,18 @@ class Job:
                 "pixel format": encoding.pixel_format,
                 "--crf": encoding.crf,
                 "--preset": encoding.preset,
+                "--bits": encoding.bits,
+                **options.source.as_given(),
             }
             settings["encoder_threads"] = min(MOST_THREADS, os.cpu_count() or 1)
-            if isinstance(engine, TilingEngine):
-                plan = engine.plan(self.info.height, self.info.width)
-                settings["tiles"] = [[t.top, t.left, t.height, t.width] for t in plan]
+            plan = engine.plan(self.info.height, self.info.width)
+            settings["tiles"] = [[t.top, t.left, t.height, t.width] for t in plan]
         made_of |= of_engine(engine.description) | {
             "--tile": options.tile,
             "--threads": options.threads,
             "--strength": options.strength,
             "--frames": options.frames,
+            "--on-fault": options.on_fault,
         }
         return Header(made_of | of_programs(), settings)
 
@@ -281,8 +296,13 @@ class Job:
         report.damaged = self._source.damaged
         report.truncated = self._source.truncated
         report.skipped = self._sink.skipped
-        report.warnings = [*self._source.warnings, *self._sink.warnings]
         report.engine = engine.description
+        report.warnings = [*self._source.warnings, *self._sink.warnings]
+        if self.info.bits > 8 and report.engine.get("io") == "uint8-nhwc":
+            report.warnings.append(
+                f"the model takes 8 bits per channel, so the source's {self.info.bits} were rounded; one "
+                "exported with --io nchw restores them all"
+            )
         if restore is None:
             return
         report.largest_tile_count = restore.largest_tile_count
@@ -296,7 +316,7 @@ class Job:
         self.report.verify = figures
         if not figures["passed"]:
             message = (
-                f"{self.report.output} is not what the PyTorch network gives: "
+                f"{self.report.output} is not what the network gives in float32: "
                 f"{'; '.join(figures['breaches'])}; try another --backend and report this one"
             )
             self.report.error = message
@@ -308,7 +328,7 @@ class Job:
         report.width, report.height = info.width, info.height
         report.expected_frames = info.frames
         path = Path(spec)
-        if not is_live(spec) and path.is_file():
+        if is_on_disk(spec) and path.is_file():
             report.input_bytes = path.stat().st_size
         report.source = {
             "pixel_format": info.pixel_format,
@@ -316,6 +336,7 @@ class Job:
             "time_base": str(info.time_base),
             "rate": str(info.rate) if info.rate else None,
             "colour": asdict(info.colour),
+            "hdr": is_hdr(info.colour),
             "sample_aspect": str(info.sample_aspect) if info.sample_aspect else None,
             "display_matrix": info.display_matrix,
             "copied_streams": [stream.type for stream in info.copied],
@@ -345,14 +366,18 @@ class _Restore:
         if self._strength == 1:
             return restored.pixels
         mixed = cv2.addWeighted(restored.pixels, self._strength, pixels, 1 - self._strength, 0)
-        return np.asarray(mixed, np.uint8)
+        return np.asarray(mixed, pixels.dtype)
 
 
-def _open_sink(target: Path, source: Source, path: Path, options: JobOptions) -> Sink:
-    info = source.info
+def _open_sink(target: Path, source: Source, spec: str, options: JobOptions) -> Sink:
+    info, path = source.info, Path(spec)
+    if target == STANDARD_OUTPUT:
+        return StandardOutput(info, raw=options.raw_out)
+    if options.raw_out is not None:
+        raise UsageError("--raw-out goes with -o -: files say what they hold by their endings")
     if info.kind == "images":
         return ImageFolderSink(target, path) if path.is_dir() else ImageSink(target)
-    if isinstance(source, VideoFile) and path.is_file():
+    if isinstance(source, VideoFile) and is_on_disk(spec) and path.is_file():
         return SegmentedVideoSink(
             target,
             info,
@@ -361,5 +386,8 @@ def _open_sink(target: Path, source: Source, path: Path, options: JobOptions) ->
             codec=options.codec,
             crf=options.crf,
             preset=options.preset,
+            bits=options.bits,
         )
-    return VideoSink(target, info, codec=options.codec, crf=options.crf, preset=options.preset)
+    return VideoSink(
+        target, info, codec=options.codec, crf=options.crf, preset=options.preset, bits=options.bits
+    )

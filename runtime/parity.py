@@ -1,4 +1,4 @@
-"""Parity while it runs: restores frames with PyTorch too and holds the two results against each other."""
+"""Parity while it runs: restores frames with the reference too, and holds the two against each other."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from measnet.errors import UsageError
+from measnet.errors import MissingPackageError, UsageError
 from measnet.image import Pixels
 from measnet.metrics import (
     FP32_TOLERANCE,
@@ -19,6 +19,7 @@ from measnet.metrics import (
     psnr,
 )
 from measnet.runtime.backends.choice import checkpoint_of
+from measnet.runtime.guard import safer_than
 from measnet.runtime.restorer import RestoredFrame, Restorer
 
 
@@ -49,11 +50,15 @@ class ParityFigures:
 
 
 class Verifier:
-    """Holds a restorer's frames against PyTorch's, on the same input and the same tiles.
+    """Holds a restorer's frames against the reference's, on the same input and the same tiles.
 
-    ``checkpoint`` is the checkpoint the restorer's model was made from; bundled models know theirs.
-    ``tolerance`` is by default that of the model's precision.
-    Raises ``MissingPackageError`` without torch, ``UsageError`` when the checkpoint has other weights.
+    The reference is PyTorch. Without torch it is the float32 graph of the same weights on the CPU, where that
+    is bundled and is not what restores anyway.
+
+    ``checkpoint`` is the checkpoint the restorer's model was made from, or its float32 graph; bundled models
+    know theirs. ``tolerance`` is by default that of the model's precision.
+    Raises ``MissingPackageError`` without torch and such a graph, ``UsageError`` when the checkpoint has
+    other weights.
     """
 
     def __init__(
@@ -62,14 +67,13 @@ class Verifier:
         checkpoint: str | None = None,
         tolerance: Tolerance | None = None,
     ) -> None:
-        path = checkpoint_of(restorer.model, checkpoint)
         self._restorer = restorer
-        self._network = Restorer(str(path), "torch", restorer.channel_order, tile=restorer.tile)
+        self._network = _reference(restorer, checkpoint)
         ours = restorer.description["weights_sha256"]
         theirs = self._network.description["weights_sha256"]
         if ours != theirs:
             raise UsageError(
-                f"{restorer.model} was not made from {path}: its weights are {ours[:12]}…, "
+                f"{restorer.model} was not made from {self._network.model}: its weights are {ours[:12]}…, "
                 f"the checkpoint's {theirs[:12]}…"
             )
         precision = restorer.description["precision"]
@@ -93,9 +97,10 @@ class Verifier:
 
     @property
     def figures(self) -> dict[str, Any]:
-        """Ready for JSON: the frames verified, the three figures, the tolerance and the verdict."""
+        """Ready for JSON: the reference, the frames verified, three figures, the tolerance, the verdict."""
         worst = self._figures.worst
         return {
+            "reference": self._network.description["backend"],
             "frames": self._figures.frames,
             "psnr_db": worst.psnr_db if np.isfinite(worst.psnr_db) else None,
             "largest_difference": worst.largest_difference,
@@ -107,3 +112,20 @@ class Verifier:
 
     def close(self) -> None:
         self._network.close()
+
+
+def _reference(restorer: Restorer, checkpoint: str | None) -> Restorer:
+    """What computes the same weights in float32; a checkpoint's are yet to be held against the restorer's."""
+    if checkpoint is not None and checkpoint.lower().endswith(".onnx"):
+        return Restorer(checkpoint, "onnxruntime", restorer.channel_order, tile=restorer.tile)
+    graph = safer_than(restorer, None) if checkpoint is None else None  # bundled weights are known as such
+    path = checkpoint_of(restorer.model if graph is None else graph.model, checkpoint)
+    try:
+        network = Restorer(str(path), "torch", restorer.channel_order, tile=restorer.tile)
+    except MissingPackageError:
+        if graph is None:
+            raise
+        return graph
+    if graph is not None:
+        graph.close()
+    return network

@@ -70,7 +70,7 @@ def run(
     A live source is not waited for: the engine gets the newest frame there is.
 
     Args:
-        restore: uint8 H×W×3 RGB to the same shape; called in one thread, in order.
+        restore: H×W×3 RGB to the same shape and depth; called in one thread, in order.
         on_progress: called about ten times a second in the caller's thread.
         stop: once set, the frames restored so far are written and the run ends.
         queue_size: how many frames may wait before each stage.
@@ -166,6 +166,7 @@ class _Stages:
                 self._restored.put(item)
                 if self._figures.position == self._limit:
                     self._decoded.abort()
+                    self._source.interrupt()
                     break
             self._exhausted = True
 
@@ -191,7 +192,9 @@ class _Stages:
         if self._stop.is_set() and not self._figures.stopped and not self._exhausted:
             self._figures.stopped = True
             self._decoded.abort()
+            self._source.interrupt()
 
     def _abort(self) -> None:
+        self._source.interrupt()
         self._decoded.abort()
         self._restored.abort()

@@ -22,7 +22,8 @@ class RunReport:
     ``expected_frames`` is what the source declared, where it did. ``damaged`` could not be
     decoded, ``dropped`` were overtaken by newer ones (live sources), ``skipped`` could not be
     placed in the output. ``largest_tile_count`` is 1 when every frame went through whole.
-    ``verify`` has the figures of ``--verify``. ``error`` is the line a failed run ended with.
+    ``verify`` has the figures of ``--verify``; ``faults`` what was wrong with frames as they came back, if
+    anything was. ``error`` is the line a failed run ended with.
     A ``planned`` run wrote nothing: ``output`` is where it would write, ``fps`` was measured on the
     first few frames, and ``seconds`` has what all of them would take as ``expected``.
     """
@@ -49,6 +50,7 @@ class RunReport:
     engine: dict[str, Any] = field(default_factory=dict)
     largest_tile_count: int = 0
     verify: dict[str, Any] | None = None
+    faults: dict[str, Any] | None = None
     warnings: list[str] = field(default_factory=list)
     error: str | None = None
 

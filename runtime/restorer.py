@@ -25,7 +25,7 @@ class RestoredFrame:
     """A restored frame and how it came about."""
 
     pixels: Pixels
-    """H W 3, in the restorer's channel order."""
+    """H W 3, in the restorer's channel order, of the depth that was given."""
 
     image: Image
     """The same before rounding: 1 3 H W, RGB, about 0 to 1, not clipped. A graph that returns bytes has
@@ -44,10 +44,10 @@ class RestoredFrame:
 
 
 class Restorer:
-    """Restores uint8 pictures of any size, in the order they come.
+    """Restores uint8 and uint16 pictures of any size, in the order they come.
 
     >>> restorer = Restorer("nano")
-    >>> restored = restorer(pixels)              # uint8, H W 3, the same shape
+    >>> restored = restorer(pixels)              # uint8 or uint16, H W 3 -> the same
 
     ``model`` is a bundled variant (``nano``), an .onnx file that ``measnet-export`` wrote, or a checkpoint.
     ``backend`` is ``auto``, ``onnxruntime`` or ``torch``. ``tile`` is ``auto`` (tiles when a picture is too
@@ -79,12 +79,17 @@ class Restorer:
         self._rounds = False
 
     def __call__(self, pixels: Pixels) -> Pixels:
-        """Restores one picture: uint8, H W 3 -> the same."""
+        """Restores one picture: uint8 (0 to 255) or uint16 (0 to 65535), H W 3 -> the same.
+
+        A graph that takes bytes restores a uint16 picture rounded to 8 bits.
+        """
         return self.restore(pixels).pixels
 
     def restore(self, pixels: Pixels) -> RestoredFrame:
         """As calling it, with everything there is to know about the result."""
         image = to_image(pixels, self.channel_order)
+        if self._rounds:
+            image = to_image(to_pixels(image))
         height, width = image.shape[2:]
         choices: list[Choices] = []
         prompts: list[NDArray[np.float32]] = []
@@ -103,7 +108,8 @@ class Restorer:
             raise BackendError(
                 "the restored picture holds NaN or infinity; run with --verify 1 to find out why"
             )
-        return RestoredFrame(to_pixels(restored, self.channel_order), restored, choices, prompts)
+        whole = to_pixels(restored, self.channel_order, pixels.dtype)
+        return RestoredFrame(whole, restored, choices, prompts)
 
     def plan(self, height: int, width: int) -> list[Tile]:
         """The tiles that a picture of this size is restored in, decided once per size."""
@@ -116,8 +122,8 @@ class Restorer:
         self._plans[height, width] = tiles
 
     def follow(self, other: Restorer, height: int, width: int) -> None:
-        """Takes over the tiles that ``other`` uses for pictures of this size, and that it gets each of them
-        back in bytes if it does."""
+        """Takes over the tiles that ``other`` uses for pictures of this size, and that it gives and gets each
+        of them in bytes if it does."""
         self._rounds = other._backend.description.takes_bytes
         self._plans[height, width] = other.plan(height, width)
 
@@ -130,6 +136,7 @@ class Restorer:
             "variant": graph.variant,
             "weights_sha256": graph.weights_sha256,
             "precision": graph.precision,
+            "io": graph.io,
             **self._backend.facts,
         }
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from measnet.errors import UsageError
 from measnet.runtime.frame import StreamInfo
 from measnet.runtime.sinks.containers import CONTAINERS, FALLBACK_ENDING
+from measnet.runtime.sinks.standard_output import STANDARD_OUTPUT
+from measnet.runtime.sources.standard_input import STANDARD_INPUT
 
 
 def target_for(spec: str, info: StreamInfo, out: str | None) -> Path:
@@ -14,12 +16,14 @@ def target_for(spec: str, info: StreamInfo, out: str | None) -> Path:
 
     ``clip.mp4`` -> ``clip.restored.mp4``, ``photo.jpg`` -> ``photo.restored.jpg``, the folder
     ``shots`` -> ``shots.restored``; a video whose kind cannot be written becomes ``.mkv``. With
-    ``out`` an existing folder, a file goes into it under its own name.
+    ``out`` an existing folder, a file goes into it under its own name; ``-`` is standard output.
 
     Raises:
-        UsageError: a live source without ``out``.
+        UsageError: a live source, or standard input, without ``out``.
     """
-    if info.kind == "live":
+    if out == str(STANDARD_OUTPUT):
+        return STANDARD_OUTPUT
+    if info.kind == "live" or spec == STANDARD_INPUT:
         if out is None:
             raise UsageError(f"{spec} has no file name of its own; say where to write with --out")
         return Path(out)

@@ -70,9 +70,9 @@ class Recipe:
     warmup_steps: int = 300
     weight_decay: float = 1e-4
     loss: Literal["l1", "log_l1"] = "l1"
-    """``l1``: eq. 11, the mean over all pixels. ``log_l1``: the mean over pictures of the logarithm of their L1
-    distance, so that every picture gains by its own share of error (as PSNR counts) and the largest errors, of
-    haze and low light, do not drown the rest."""
+    """``l1``: eq. 11, the mean over all pixels. ``log_l1``: the mean over pictures of the logarithm of their
+    L1 distance, so that every picture gains by its own share of error (as PSNR counts) and the largest
+    errors, of haze and low light, do not drown the rest."""
 
     balance: Balance = "released"
     """Form of the balance loss: the released code's, or eq. 6 as the ``paper`` prints it."""

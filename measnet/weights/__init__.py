@@ -23,9 +23,14 @@ def bundled(name: str, suffix: str) -> Path:
     """
     path = FOLDER / (name + suffix)
     if name not in NAMES or not path.is_file():
-        have = ", ".join(sorted(p.stem for p in FOLDER.glob("*" + suffix))) or "none"
+        have = ", ".join(at_hand(suffix)) or "none"
         raise UsageError(
             f"there are no bundled weights called {name!r} (there are: {have}); "
             "give the path of an .onnx file or of a checkpoint"
         )
     return path
+
+
+def at_hand(suffix: str) -> list[str]:
+    """The names whose bundled file with this ending is in this version."""
+    return sorted(path.stem for path in FOLDER.glob("*" + suffix))

@@ -11,7 +11,8 @@ from measnet.runtime.colour import Siting
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """``muxer`` is FFmpeg's name for the format.
+    """``muxer`` is FFmpeg's name for the format. ``codec`` is the usual one, ``deep_codec`` that for more
+    than 8 bits: hardware players decode HEVC of 10 bits, and hardly any H.264.
 
     ``display_matrix``: it can say that players are to turn the picture. ``even_pace``: it
     stores a frame number instead of a time, so frames must be evenly spaced. ``edit_list``: it
@@ -20,6 +21,7 @@ class Container:
 
     muxer: str
     codec: str = "h264"
+    deep_codec: str = "hevc"
     display_matrix: bool = False
     even_pace: bool = False
     edit_list: bool = False
@@ -30,8 +32,8 @@ CONTAINERS = {
     ".m4v": Container("mp4", display_matrix=True, edit_list=True),
     ".mov": Container("mov", display_matrix=True, edit_list=True),
     ".mkv": Container("matroska", display_matrix=True),
-    ".webm": Container("webm", codec="vp9", display_matrix=True),
-    ".avi": Container("avi", even_pace=True),
+    ".webm": Container("webm", codec="vp9", deep_codec="vp9", display_matrix=True),
+    ".avi": Container("avi", deep_codec="h264", even_pace=True),
     ".ts": Container("mpegts"),
     ".mts": Container("mpegts"),
     ".m2ts": Container("mpegts"),
@@ -70,6 +72,9 @@ CODECS = {
     "av1": Codec("libsvtav1", 24, {}, chroma="centre"),
 }
 
+# Not for files: no quality to choose, no packets to copy in beside it.
+_RAW = Codec("rawvideo", 0, {}, odd_sizes=True, chroma="centre")
+
 
 def container_for(target: Path) -> Container:
     """The container for a file name. Raises UsageError for an ending not known."""
@@ -82,10 +87,12 @@ def container_for(target: Path) -> Container:
         ) from None
 
 
-def codec_for(container: Container, name: str | None) -> Codec:
-    """The codec asked for, or the container's usual one. Raises UsageError."""
+def codec_for(container: Container, name: str | None, bits: int = 8) -> Codec:
+    """The codec asked for, or the container's usual one for ``bits`` per channel. Raises UsageError."""
+    if container.codec == "raw":
+        return _RAW
     if name is None:
-        return CODECS[container.codec]
+        return CODECS[container.codec if bits <= 8 else container.deep_codec]
     if name not in CODECS:
         raise UsageError(f"--codec {name} is not known; use one of {' '.join(CODECS)}")
     return CODECS[name]

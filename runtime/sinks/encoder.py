@@ -11,10 +11,11 @@ import cv2
 from av.codec.context import Flags, ThreadType
 from av.error import FFmpegError
 
-from measnet.errors import OutputError
-from measnet.runtime.colour import PixelFormat, YuvWriter, written_colour
+from measnet.errors import OutputError, UsageError
+from measnet.runtime.colour import Chroma, YuvWriter, chroma_of, written_colour, yuv_format
 from measnet.runtime.frame import Pixels, StreamInfo
-from measnet.runtime.sinks.containers import Codec, Container, codec_for
+from measnet.runtime.hdr import WORDINGS, encoder_parameters
+from measnet.runtime.sinks.containers import Container, codec_for
 from measnet.runtime.sinks.orientation import Turn, turn_of, turned
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ _AVX_512 = 13  # OpenCV's number
 _UP_TO_AVX2 = "AVX2,FMA3,LZCNT,BMI1,BMI2"
 
 
+# x265 sets no decoding times, but what lay in memory, where there are no more frames than these.
+_X265_LEAVES_UNTIMED = 2
+
+
 class PictureEncoding:
     """Everything about the encoded picture that holds for the whole result.
 
@@ -38,9 +43,11 @@ class PictureEncoding:
         codec: ``h264``, ``hevc``, ``vp9``, ``av1``; None for the container's usual one.
         crf: the encoder's quality, lower is better; None for the codec's default.
         preset: the encoder's name for how much effort it takes; None for its default.
+        bits: per channel, 8, 10 or 12; None for as many as the source has, or the most below
+            that which the encoder takes.
 
     Raises:
-        UsageError: the codec is not known.
+        UsageError: the codec is not known, or its encoder takes not so many bits.
     """
 
     def __init__(
@@ -52,20 +59,27 @@ class PictureEncoding:
         codec: str | None = None,
         crf: int | None = None,
         preset: str | None = None,
+        bits: int | None = None,
     ) -> None:
         self.warnings: list[str] = []
         self._target = target
         self._kind = kind
         self._info = info
-        self.codec = codec_for(kind, codec)
+        self.codec = codec_for(kind, codec, bits or info.bits)
         self.crf = self.codec.crf if crf is None else crf
         self.preset = preset
         self.time_base = _time_base(kind, info)
         self.rate = info.rate or Fraction(25)
         self.turn = self._turn_to_apply()
         self._colour = written_colour(info.colour)
-        self.pixel_format = self._chroma(self.codec)
+        self._chroma = self._chroma_to_keep()
+        self.bits = self._bits_to_keep(bits)
+        self.pixel_format = yuv_format(self._chroma, self.bits)
+        self._options = {**self.codec.options, "crf": str(self.crf)}
+        if preset is not None:
+            self._options[self.codec.preset_option] = preset
         self._threads: int | None = None
+        self._tell_of_hdr()
 
     def repeat_with(self, threads: int) -> None:
         """From now on the same pictures become the same bytes, in this process or another.
@@ -83,8 +97,8 @@ class PictureEncoding:
         info, codec = self._info, self.codec
         swapped = self.turn is not None and self.turn[0]
         context.width, context.height = (info.height, info.width) if swapped else (info.width, info.height)
+        writer = YuvWriter(self._colour, context.width, context.height, self._chroma, codec.chroma, self.bits)
         context.pix_fmt = self.pixel_format
-        writer = YuvWriter(self._colour, context.width, context.height, self.pixel_format, codec.chroma)
         context.colorspace = self._colour.matrix
         context.color_range = self._colour.range
         context.color_primaries = self._colour.primaries
@@ -96,15 +110,18 @@ class PictureEncoding:
         if self._kind.even_pace:
             # AVI has no presentation times: frames must be stored in the order they are shown.
             context.max_b_frames = 0
-        context.options = {**codec.options, "crf": str(self.crf)}
-        if self.preset is not None:
-            context.options[codec.preset_option] = self.preset
+        if codec.encoder == "libx265" and self._kind.muxer in ("mp4", "mov"):
+            # By the default name, hev1, Apple's players refuse it.
+            context.codec_tag = "hvc1"
+        context.options = dict(self._options)
         if self._threads is not None:
             context.thread_count = self._threads
             # PyAV's own choice, slices, makes files larger for the sake of a shorter delay.
             context.thread_type = ThreadType.FRAME
             if codec.encoder == "libx264" and cv2.checkHardwareSupport(_AVX_512):
-                context.options["x264-params"] = f"asm={_UP_TO_AVX2}"
+                context.options["x264-params"] = _joined(
+                    self._options.get("x264-params"), f"asm={_UP_TO_AVX2}"
+                )
         try:
             context.open()
         except (FFmpegError, ValueError) as error:
@@ -126,24 +143,54 @@ class PictureEncoding:
         context.flags = flags
         return self.open(context)
 
-    def _chroma(self, codec: Codec) -> PixelFormat:
-        """The 8-bit format with the source's own chroma resolution, where the encoder has it."""
-        info = self._info
-        wanted: PixelFormat = "yuv420p"
-        if "444" in info.pixel_format or info.pixel_format.startswith(("gbr", "rgb", "bgr")):
-            wanted = "yuv444p"
-        elif "422" in info.pixel_format or info.pixel_format.startswith(("yuyv", "uyvy")):
-            wanted = "yuv422p"
+    def _chroma_to_keep(self) -> Chroma:
+        """The source's own chroma resolution, where the encoder has it."""
+        info, codec = self._info, self.codec
+        wanted = chroma_of(info.pixel_format)
         if info.kind == "live" or codec.encoder == "libsvtav1":
-            wanted = "yuv420p"
+            wanted = "420"
         odd = info.width % 2 or info.height % 2
-        if odd and not codec.odd_sizes and wanted != "yuv444p":
+        if odd and not codec.odd_sizes and wanted != "444":
             self.warnings.append(
                 f"{info.width}×{info.height} is odd: written as 4:4:4 to keep the exact size, "
                 "which some hardware players refuse"
             )
-            wanted = "yuv444p"
+            wanted = "444"
         return wanted
+
+    def _bits_to_keep(self, asked: int | None) -> int:
+        """The fewest bits that hold the source's, among those that the encoder takes."""
+        info, encoder = self._info, self.codec.encoder
+        formats = _formats(encoder)
+        possible = [8, *(bits for bits in (10, 12) if yuv_format(self._chroma, bits) in formats)]
+        if asked is not None:
+            if asked not in possible:
+                raise UsageError(
+                    f"{encoder} takes no {asked} bits here, only {' or '.join(map(str, possible))}; "
+                    "choose another --codec or --bits"
+                )
+            return asked
+        bits = next((bits for bits in possible if bits >= info.bits), possible[-1])
+        if bits < info.bits:
+            self.warnings.append(
+                f"{info.bits}-bit video ({info.pixel_format}) is written in {bits} bits, the most that "
+                f"{encoder} takes here{'; --codec av1 keeps 10' if bits == 8 else ''}"
+            )
+        return bits
+
+    def _tell_of_hdr(self) -> None:
+        """Mastering display and content light level go into the encoded stream itself."""
+        hdr, encoder = self._info.hdr, self.codec.encoder
+        lost = list(hdr.dynamic)
+        if hdr.display is not None or hdr.light is not None:
+            wording = WORDINGS.get(encoder)
+            if wording is None:
+                lost.insert(0, f"the mastering display's data ({encoder} takes none)")
+            else:
+                given = self._options.get(wording.option)
+                self._options[wording.option] = _joined(given, *encoder_parameters(hdr, wording))
+        if lost:
+            self.warnings.append(f"not carried over: {', '.join(lost)}")
 
     def _turn_to_apply(self) -> Turn | None:
         matrix = self._info.display_matrix
@@ -173,6 +220,7 @@ class PictureEncoder:
         self._context = context
         self._writer = writer
         self._turn = turn
+        self._encoded = 0
 
     @property
     def reordering(self) -> int:
@@ -188,11 +236,30 @@ class PictureEncoder:
         frame.pts = pts
         frame.time_base = self._context.time_base
         frame.duration = duration
+        self._encoded += 1
         return self._context.encode(frame)
 
     def flush(self) -> list[Packet[VideoStream]]:
         """What the encoder still held; nothing can be encoded afterwards. Raises FFmpegError."""
-        return self._context.encode(None)
+        packets = self._context.encode(None)
+        if self._encoded <= _X265_LEAVES_UNTIMED and self._context.name == "libx265":
+            for packet in packets:
+                packet.dts = packet.pts
+        return packets
+
+
+def _joined(*parameters: str | None) -> str:
+    """As encoders take several of their own parameters in one option."""
+    return ":".join(filter(None, parameters))
+
+
+def _formats(encoder: str) -> set[str]:
+    """The pixel formats that this build's encoder takes, by FFmpeg's names. Raises UsageError."""
+    try:
+        formats = av.Codec(encoder, "w").video_formats
+    except ValueError:
+        raise UsageError(f"this build of FFmpeg has no {encoder} encoder") from None
+    return {form.name for form in formats or ()}
 
 
 def _time_base(kind: Container, info: StreamInfo) -> Fraction:

@@ -31,10 +31,11 @@ _OPTIONS: dict[str, list[int]] = {
 }
 _TAKES_METADATA = (".jpg", ".jpeg", ".png", ".webp")
 _OPAQUE = (".jpg", ".jpeg", ".bmp")
+_DEEP = (".png", ".tif", ".tiff")
 
 
 class ImageSink:
-    """Writes one frame to an image file, in the channels the frame's file had.
+    """Writes one frame to an image file, in the channels and the depth the frame's file had.
 
     Raises:
         UsageError: the file's ending is not that of an image.
@@ -95,6 +96,9 @@ class ImageEncoder:
         Raises OutputError.
         """
         values = _channels(pixels, picture)
+        if values.dtype == np.uint16 and ending not in _DEEP:
+            self.lost[f"16 bits per channel ({ending} has 8)"] = None
+            values = _eight_bit(values)
         if picture.alpha is not None and ending in _OPAQUE:
             self.lost[f"transparency ({ending} has none)"] = None
             values = np.ascontiguousarray(values[:, :, :3])
@@ -126,10 +130,15 @@ def image_frame(item: Item) -> tuple[Frame, Picture]:
     return item, item.picture
 
 
+def _eight_bit(values: Pixels) -> Pixels:
+    # 65535 / 255 = 257 exactly.
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
 def _channels(pixels: Pixels, picture: Picture) -> Pixels:
     """RGB as OpenCV takes it: BGR, grey or BGRA. Grey with alpha has no place but BGRA."""
     if picture.grey:
-        grey = np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY), np.uint8)
+        grey = np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY), pixels.dtype)
         if picture.alpha is None:
             return grey
         return np.dstack([grey, grey, grey, picture.alpha])

@@ -53,10 +53,11 @@ class SegmentedVideoSink:
         copies: gives the packets of the source's other streams, from the first to the last, when the
             segments are joined.
         limit: of frames, if the run is to end early; the other streams then end with the picture.
-        codec, crf, preset: as for PictureEncoding.
+        codec, crf, preset, bits: as for PictureEncoding.
 
     Raises:
-        UsageError: the container cannot hold the source's audio or the codec.
+        UsageError: the container cannot hold the source's audio or the codec, or the encoder
+            not so many bits.
         OutputError: the encoder refuses the picture.
     """
 
@@ -70,6 +71,7 @@ class SegmentedVideoSink:
         codec: str | None = None,
         crf: int | None = None,
         preset: str | None = None,
+        bits: int | None = None,
     ) -> None:
         self.skipped = 0
         self.done = 0
@@ -79,7 +81,9 @@ class SegmentedVideoSink:
         self._limit = limit
         self._folder = PartFolder(target)
         self._kind = container_for(target)
-        self.encoding = PictureEncoding(target, self._kind, info, codec=codec, crf=crf, preset=preset)
+        self.encoding = PictureEncoding(
+            target, self._kind, info, codec=codec, crf=crf, preset=preset, bits=bits
+        )
         self._times = FrameTimes(self.encoding.time_base)
         self._segments: list[Segment] = []
         self._written = 0

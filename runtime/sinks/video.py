@@ -29,9 +29,12 @@ class VideoSink:
         codec: ``h264``, ``hevc``, ``vp9``, ``av1``; None for the container's usual one.
         crf: the encoder's quality, lower is better; None for the codec's default.
         preset: the encoder's name for how much effort it takes; None for its default.
+        bits: per channel, 8, 10 or 12; None for as many as the source has, or the most below
+            that which the encoder takes.
 
     Raises:
-        UsageError: the container cannot hold the source's audio or the codec.
+        UsageError: the container cannot hold the source's audio or the codec, or the encoder
+            not so many bits.
         OutputError: the encoder refuses the picture.
     """
 
@@ -43,13 +46,14 @@ class VideoSink:
         codec: str | None = None,
         crf: int | None = None,
         preset: str | None = None,
+        bits: int | None = None,
     ) -> None:
         self.skipped = 0
         self._target = target
         self._aside = Aside(target)
         self._done = False
         kind = container_for(target)
-        encoding = PictureEncoding(target, kind, info, codec=codec, crf=crf, preset=preset)
+        encoding = PictureEncoding(target, kind, info, codec=codec, crf=crf, preset=preset, bits=bits)
         self._times = FrameTimes(encoding.time_base)
         self._muxer = Muxer(self._aside.path, target, kind, info, encoding)
         self.warnings = [*encoding.warnings, *self._muxer.warnings]

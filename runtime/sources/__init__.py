@@ -34,6 +34,10 @@ class Source(Protocol):
         """
         ...
 
+    def interrupt(self) -> None:
+        """Called from another thread: ``read`` is not to wait for anything that has not arrived yet."""
+        ...
+
     def close(self) -> None:
         """Let go of the file or device. Calling it again does nothing."""
         ...

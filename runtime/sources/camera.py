@@ -73,6 +73,9 @@ class Camera:
             yield Frame(grabbed, pts=pts, time_base=_TIME_BASE)
         self.warnings.append(f"{self._spec} stopped giving pictures")
 
+    def interrupt(self) -> None:
+        """See Source.interrupt. Nothing here waits for long."""
+
     def close(self) -> None:
         """See Source.close."""
         self._device.release()

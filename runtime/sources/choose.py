@@ -10,6 +10,8 @@ from measnet.runtime.sources import Source
 from measnet.runtime.sources.camera import CAMERA_PREFIX, Camera
 from measnet.runtime.sources.images import Images
 from measnet.runtime.sources.live import URL_SCHEMES, LiveStream
+from measnet.runtime.sources.options import SourceOptions
+from measnet.runtime.sources.standard_input import STANDARD_INPUT, StandardInput
 from measnet.runtime.sources.video import VideoFile
 
 
@@ -18,18 +20,31 @@ def is_live(spec: str) -> bool:
     return spec.startswith((CAMERA_PREFIX, *URL_SCHEMES))
 
 
-def open_source(spec: str) -> Source:
-    """Open a video, an image, a folder of images, ``camera:N`` or an address.
+def is_on_disk(spec: str) -> bool:
+    """Whether ``spec`` names something on disk."""
+    return not is_live(spec) and spec != STANDARD_INPUT
 
-    Raises InputError.
+
+def open_source(spec: str, options: SourceOptions | None = None) -> Source:
+    """Open a video, an image, a folder of images, ``-`` (standard input), ``camera:N`` or an address.
+
+    Raises:
+        InputError: it cannot be read.
+        UsageError: ``options`` ask for what only a video file has, and it is none.
     """
+    options = options or SourceOptions()
+    if is_live(spec):
+        options.check_none_given(spec)
     if spec.startswith(CAMERA_PREFIX):
         return Camera(spec)
     if is_live(spec):
         return LiveStream(spec)
+    if spec == STANDARD_INPUT:
+        return VideoFile(StandardInput(), options)
     path = Path(spec)
     if not path.exists():
         raise InputError(f"{path} does not exist; check the name")
-    if path.is_dir() or path.suffix.lower() in IMAGE_ENDINGS:
+    if path.is_dir() or (path.suffix.lower() in IMAGE_ENDINGS and options.raw is None):
+        options.check_none_given(spec)
         return Images(path)
-    return VideoFile(path)
+    return VideoFile(path, options)

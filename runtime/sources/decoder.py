@@ -13,8 +13,9 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from measnet.errors import InputError
-from measnet.runtime.colour import read_colour
+from measnet.runtime.colour import bit_depth, read_colour
 from measnet.runtime.frame import Kind, StreamInfo
+from measnet.runtime.hdr import read_hdr
 from measnet.runtime.sources.limits import MAX_PIXELS, check_size
 
 if TYPE_CHECKING:
@@ -119,8 +120,9 @@ class PictureDecoder:
             rate=rate or None,
             frames=frames if kind == "video" else None,
             pixel_format=first.format.name,
-            bits=max(component.bits for component in first.format.components),
+            bits=bit_depth(first.format),
             colour=read_colour(first),
+            hdr=read_hdr(first),
             sample_aspect=stream.sample_aspect_ratio or None,
             display_matrix=_display_matrix(first),
             copied=self.copied,

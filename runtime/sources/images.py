@@ -58,7 +58,6 @@ class Images:
 
     def read(self) -> Iterator[Frame]:
         """See Source.read. In a folder a damaged image is counted and left out."""
-        reduced = 0
         for number, path in enumerate(self._paths):
             if path.name in self._skipped:
                 continue
@@ -69,23 +68,22 @@ class Images:
                 self.warnings.append(f"left out: {error}")
                 continue
             self._first = None
-            reduced += loaded.values.dtype != np.uint8
             yield loaded.frame(number)
-        if reduced:
-            which = "the image is" if self._single else f"{reduced} of the images are"
-            self.warnings.append(f"{which} 16-bit: restored and written in 8 bits")
         if self.damaged == len(self._paths):
             raise InputError(
                 f"none of the {self.damaged} images of {self.info.name} could be read; the first "
                 f"is {self.warnings[0]}"
             )
 
+    def interrupt(self) -> None:
+        """See Source.interrupt. Nothing here waits for long."""
+
     def close(self) -> None:
         """See Source.close."""
 
 
 class _Loaded:
-    """An image as it lies in its file: ``values`` is H×W or H×W×1..4 in BGR order."""
+    """An image as it lies in its file: ``values`` is uint8 or uint16, H×W or H×W×1..4 in BGR order."""
 
     def __init__(self, path: Path, values: Values, metadata: tuple[tuple[int, bytes], ...]) -> None:
         self.values = values
@@ -93,7 +91,7 @@ class _Loaded:
         self._metadata = metadata
 
     def frame(self, number: int) -> Frame:
-        values = _eight_bit(self.values)
+        values = self.values
         if values.ndim == 2:
             values = values[:, :, None]
         channels = values.shape[2]
@@ -135,13 +133,6 @@ def _load(path: Path) -> _Loaded:
         if kind in _KEPT_METADATA
     )
     return _Loaded(path, values, metadata)
-
-
-def _eight_bit(values: Values) -> npt.NDArray[np.uint8]:
-    if values.dtype == np.uint16:
-        # 65535 / 255 = 257 exactly.
-        values = (values.astype(np.uint32) + 128) // 257
-    return np.asarray(values, dtype=np.uint8)
 
 
 def _images_in(folder: Path) -> list[Path]:

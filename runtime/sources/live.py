@@ -11,6 +11,7 @@ import av
 from measnet.errors import InputError
 from measnet.runtime.colour import RgbReader
 from measnet.runtime.frame import Frame
+from measnet.runtime.hdr import HDR_TREATMENT, is_hdr
 from measnet.runtime.sources.decoder import PictureDecoder
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class LiveStream:
             self._items = self._decoder.items()
             self._first = self._first_frame()
             self.info = self._decoder.info(self._first, "live")
+            if is_hdr(self.info.colour):
+                self.warnings.append(HDR_TREATMENT)
         except BaseException:
             self.close()
             raise
@@ -77,6 +80,9 @@ class LiveStream:
         self.damaged = self._decoder.damaged
         if self.damaged:
             self.warnings.append(f"{self.damaged} damaged frames were left out")
+
+    def interrupt(self) -> None:
+        """See Source.interrupt. Nothing here waits for long."""
 
     def close(self) -> None:
         """See Source.close."""

@@ -1,9 +1,11 @@
-"""A video file, decoded from its first frame to its last."""
+"""A video file, or a piece of one, decoded frame by frame."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +13,15 @@ import av
 
 from measnet.errors import InputError
 from measnet.runtime.colour import RgbReader
-from measnet.runtime.frame import Frame
+from measnet.runtime.frame import Frame, StreamInfo
+from measnet.runtime.hdr import HDR_TREATMENT, is_hdr
 from measnet.runtime.sources.decoder import PictureDecoder
+from measnet.runtime.sources.excerpt import MARGIN, Cutter
+from measnet.runtime.sources.interlaced import Fields
+from measnet.runtime.sources.limits import check_size
+from measnet.runtime.sources.options import SourceOptions
+from measnet.runtime.sources.raw import RawVideo
+from measnet.runtime.sources.standard_input import StandardInput
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -29,27 +38,38 @@ _DECLARES_LENGTH = ("mov", "matroska")
 class VideoFile:
     """Frames of a video file, with their own presentation times.
 
+    Args:
+        path: the file, or standard input.
+        options: which piece of it, and how it is read.
+
     Raises:
         InputError: the file is missing, empty, cut off before its index, not a video, without
-            a picture, or has no frame that can be decoded.
+            a picture, or has no frame that can be decoded (in the piece asked for).
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | StandardInput, options: SourceOptions | None = None) -> None:
         self.damaged = 0
         self.truncated = False
         self.warnings: list[str] = []
         self._path = path
         self._skipped = 0
-        self._container = _open(path)
+        self._sought = False
+        self._options = options or SourceOptions()
+        self._container = _open(path, self._options.raw)
         try:
             self._decoder = PictureDecoder(self._container, str(path))
-            self._items = self._decoder.items()
+            self._cutter = self._cut_out()
+            self._fields = Fields(self._options.interlaced, str(path))
+            whole = self._fields.whole(self._timed(self._read_from_start()))
+            self._items = self._cutter.cut(whole)
             # Rotation and colour are known for certain only once a frame has been decoded.
             self._head = _until_first_frame(self._items)
             first = self._head[-1] if self._head else None
             if not isinstance(first, av.VideoFrame):
                 raise InputError(self._no_frames())
-            self.info = self._decoder.info(first, "video")
+            if self._cutter.start is not None:
+                self._decoder.damaged = 0
+            self.info = self._piece(self._decoder.info(first, "video"))
         except BaseException:
             self.close()
             raise
@@ -60,13 +80,16 @@ class VideoFile:
         self._skipped = frames
 
     def copied_packets(self) -> Iterator[Packet[Stream]]:
-        """The copied packets once more, from the beginning of the file.
+        """The copied packets once more, from the beginning, cut and moved as ``read`` gives them.
 
         Raises InputError when the file can no longer be opened.
         """
-        container = _open(self._path)
+        container = _open(self._path, self._options.raw)
         try:
-            yield from PictureDecoder(container, str(self._path)).copied_packets()
+            if self._sought:
+                self._seek(container)
+            packets = PictureDecoder(container, str(self._path)).copied_packets()
+            yield from self._cutter.cut_copies(packets)
         finally:
             container.close()
 
@@ -74,8 +97,6 @@ class VideoFile:
         """See Source.read."""
         info = self.info
         reader = RgbReader(info.colour, info.width, info.height)
-        step = round(1 / (info.rate * info.time_base)) if info.rate else 1
-        expected_pts = 0
         items = itertools.chain(self._head, self._items)
         self._head = []
         left_out = 0
@@ -83,33 +104,103 @@ class VideoFile:
             if not isinstance(item, av.VideoFrame):
                 yield item
                 continue
-            # Bare streams (.h264) carry no times at all; only then is the rate asked.
-            pts = item.pts if item.pts is not None else expected_pts
-            expected_pts = pts + (item.duration or step)
             if left_out < self._skipped:
                 left_out += 1
                 continue
             yield Frame(
                 pixels=reader.read(item),
-                pts=pts,
+                pts=item.pts or 0,
                 time_base=info.time_base,
                 duration=item.duration,
             )
         self._settle()
 
+    def interrupt(self) -> None:
+        """See Source.interrupt."""
+        if isinstance(self._path, StandardInput):
+            self._path.stop_waiting()
+
     def close(self) -> None:
         """See Source.close."""
         self._container.close()
 
+    def _cut_out(self) -> Cutter:
+        # What lies before zero is an encoder's run-up, which players do not count.
+        origin = Fraction(max(0, self._container.start_time or 0), av.time_base)
+        return Cutter(self._options.excerpt, origin, self._decoder.copied)
+
+    def _read_from_start(self) -> Iterator[av.VideoFrame | Packet[Stream]]:
+        """What is in the file, from a place that surely lies before the excerpt."""
+        start = self._cutter.start
+        by_name = isinstance(self._path, Path)
+        if start is None or start <= MARGIN or self._container.start_time is None or not by_name:
+            return self._decoder.items()
+        try:
+            self._seek(self._container)
+            items = self._decoder.items()
+            head = _until_first_frame(items)
+        except (av.error.FFmpegError, InputError):
+            head = []
+        first = head[-1] if head else None
+        if (
+            isinstance(first, av.VideoFrame)
+            and first.pts is not None
+            and first.time_base is not None
+            and first.pts * first.time_base <= start
+        ):
+            self._sought = True
+            return itertools.chain(head, items)
+        # No index, or one that leads astray: the frames before are decoded to be left out.
+        self._container.close()
+        self._container = _open(self._path, self._options.raw)
+        self._decoder = PictureDecoder(self._container, str(self._path))
+        self._cutter = self._cut_out()
+        return self._decoder.items()
+
+    def _seek(self, container: InputContainer) -> None:
+        """To a place from which on all that goes with the excerpt is stored. Raises FFmpegError."""
+        assert self._cutter.start is not None
+        container.seek(round((self._cutter.start - MARGIN) * av.time_base))
+
+    def _timed(
+        self, items: Iterator[av.VideoFrame | Packet[Stream]]
+    ) -> Iterator[av.VideoFrame | Packet[Stream]]:
+        """The same items, every frame with a time: bare streams (.h264) carry none, their rate is asked."""
+        stream = self._decoder.stream
+        rate, unit = stream.average_rate or stream.guessed_rate, stream.time_base or Fraction(1, 90_000)
+        step = round(1 / (rate * unit)) if rate else 1
+        expected = 0
+        for item in items:
+            if isinstance(item, av.VideoFrame):
+                if item.pts is None:
+                    item.pts = expected
+                expected = item.pts + (item.duration or step)
+            yield item
+
+    def _piece(self, info: StreamInfo) -> StreamInfo:
+        """``info`` of the whole file as it is for the excerpt."""
+        if not self._options.excerpt:
+            return info
+        container = self._container
+        end = None
+        if container.duration is not None:
+            end = Fraction((container.start_time or 0) + container.duration, av.time_base)
+        return replace(
+            info,
+            frames=self._cutter.expected(info.frames, info.rate, end),
+            chapters=self._cutter.chapters(info.chapters),
+        )
+
     def _settle(self) -> None:
         decoder = self._decoder
         self.damaged = decoder.damaged
+        self.warnings += self._fields.warnings
         if decoder.damaged:
             self.warnings.append(
                 f"{decoder.damaged} damaged frames were left out; "
                 "the frame before each is shown until the next sound one"
             )
-        self.truncated = decoder.gave_up or self._tail_is_missing()
+        self.truncated = decoder.gave_up or (not self._cutter.reached_end and self._tail_is_missing())
         if self.truncated:
             self.warnings.append(f"{self._path} is cut off: it was restored up to {float(decoder.end):.2f} s")
 
@@ -117,7 +208,12 @@ class VideoFile:
         name = self._container.format.name
         if not name.startswith(_DECLARES_LENGTH):
             return False
-        if name.startswith("mov") and self._decoder.pictures_read < self._decoder.stream.frames:
+        from_start = self._cutter.start is None
+        if (
+            from_start
+            and name.startswith("mov")
+            and self._decoder.pictures_read < self._decoder.stream.frames
+        ):
             return True
         if not self._container.duration:
             return False
@@ -126,6 +222,13 @@ class VideoFile:
         return declared - float(self._decoder.end) > _TAIL_TOLERANCE
 
     def _no_frames(self) -> str:
+        if self._cutter.start is not None and self._decoder.end:
+            origin = Fraction(max(0, self._container.start_time or 0), av.time_base)
+            end = float(self._decoder.end - origin)
+            return (
+                f"{self._path}: no frame is shown at {float(self._cutter.start - origin):g} s or later; "
+                f"it ends at {end:.2f} s"
+            )
         if self._decoder.damaged:
             return (
                 f"{self._path}: none of its {self._decoder.damaged} frames could be decoded; "
@@ -135,38 +238,40 @@ class VideoFile:
 
     def _warn_of_losses(self, first: av.VideoFrame) -> None:
         info = self.info
-        if info.bits > 8:
-            self.warnings.append(
-                f"{info.bits}-bit video ({info.pixel_format}) is restored and written in 8 bits; "
-                "its colour tags are kept"
-            )
-        if first.interlaced_frame:
-            self.warnings.append(
-                "interlaced video is restored and written as whole frames; deinterlace it first "
-                "for a better result"
-            )
+        if is_hdr(info.colour):
+            self.warnings.append(HDR_TREATMENT)
         if any(c.is_alpha for c in first.format.components):
             self.warnings.append("the video's transparency is not kept")
         if self._decoder.left_behind:
             self.warnings.append(f"not carried over: {', '.join(self._decoder.left_behind)}")
 
 
-def _open(path: Path) -> InputContainer:
+def _open(path: Path | StandardInput, raw: RawVideo | None) -> InputContainer:
+    file: object = str(path) if isinstance(path, Path) else path
+    if raw is not None:
+        check_size(str(path), raw.width, raw.height)
     try:
-        if path.stat().st_size == 0:
+        if isinstance(path, Path) and path.stat().st_size == 0:
             raise InputError(f"{path} is empty (0 bytes); record or copy it again")
-        return av.open(str(path), mode="r", metadata_errors="replace")
+        if raw is not None:
+            return av.open(file, mode="r", format="rawvideo", container_options=raw.demuxer_options)
+        return av.open(file, mode="r", metadata_errors="replace")
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; check the name") from None
     except PermissionError:
         raise InputError(f"{path} may not be read by this user; check its permissions") from None
-    except av.error.InvalidDataError:
+    except (av.error.InvalidDataError, av.error.EOFError):
         raise InputError(_why_unreadable(path)) from None
     except (av.error.FFmpegError, OSError) as error:
         raise InputError(f"{path} cannot be opened: {error.strerror}") from None
 
 
-def _why_unreadable(path: Path) -> str:
+def _why_unreadable(path: Path | StandardInput) -> str:
+    if isinstance(path, StandardInput):
+        return (
+            f"{path} brings nothing that can be read as it comes; send y4m, MPEG-TS or Matroska, or say "
+            "what it is with --raw (an MP4 with its index at the end has to be a file)"
+        )
     with path.open("rb") as file:
         head = file.read(12)
     if head[4:8] == b"ftyp":

@@ -92,6 +92,20 @@ def test_the_bytes_are_those_of_the_restorer_at_every_size(
             assert (found == restorer(given)).all()
 
 
+def test_a_picture_of_sixteen_bits_goes_through_rounded_and_is_verified_so(
+    rgb: Path, frames: np.ndarray
+) -> None:
+    from measnet.runtime.parity import Verifier
+
+    restorer = Restorer(str(rgb))
+    frame = np.minimum(frames[0, :97, :131], 254)
+    deep = frame * np.uint16(257) + np.uint16(90)  # rounds to the frame
+    restored = restorer.restore(deep)
+    assert (restored.pixels == restorer(frame) * np.uint16(257)).all()
+    verifier = Verifier(restorer, str(bundled("nano", ".safetensors")))
+    assert verifier.check(deep, restored).psnr_db > 80
+
+
 def test_a_graph_of_one_size_takes_frames_of_exactly_the_size_asked_for(
     static_graph: Path, folder: Path, frames: np.ndarray
 ) -> None:

@@ -22,6 +22,7 @@ from measnet.runtime.sinks.manifest import Header
 from measnet.runtime.sinks.segmented import SegmentedVideoSink
 from measnet.runtime.sinks.video import VideoSink
 from measnet.runtime.sources.video import VideoFile
+from measnet.runtime.tiles import Tile
 
 MakeClip = Callable[..., Path]
 
@@ -153,8 +154,8 @@ def restore_unchanged(
     **options: Any,
 ) -> Outcome:
     """Source file to target file with an engine that changes nothing; in segments, as a file is, or
-    ``direct``, as a live source is."""
-    video = VideoFile(source)
+    ``direct``, as a live source is. ``reading`` are the source's options."""
+    video = VideoFile(source, options.pop("reading", None))
     options.setdefault("preset", "ultrafast")
     try:
         sink: VideoSink | SegmentedVideoSink
@@ -184,14 +185,24 @@ class IdentityRestored:
 class IdentityRestorer:
     """Has the face of Restorer and changes nothing."""
 
-    description: dict[str, Any] = {"model": "identity"}  # noqa: RUF012 - nothing writes to it
+    description: dict[str, Any] = {  # noqa: RUF012 - nothing writes to it
+        "model": "identity",
+        "precision": "fp32",
+        "provider": "cpu",
+    }
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         pass
 
     def restore(self, pixels: Pixels) -> IdentityRestored:
-        assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
+        assert pixels.dtype in (np.uint8, np.uint16) and pixels.ndim == 3 and pixels.shape[2] == 3
         return IdentityRestored(pixels)
+
+    def plan(self, height: int, width: int) -> list[Tile]:
+        return [Tile(0, 0, height, width)]
+
+    def hold(self, height: int, width: int, tiles: list[Tile]) -> None:
+        pass
 
     def close(self) -> None:
         pass

@@ -79,19 +79,31 @@ def test_a_dry_run_finds_what_a_run_would_stumble_over(measnet_run: Run, video: 
     assert answer.status == 2 and "does not exist" in answer.err
 
 
+@pytest.mark.parametrize(("dtype", "unit"), [(np.uint8, 1), (np.uint16, 301)])
 def test_strength_mixes_the_source_into_the_result(
-    measnet_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    measnet_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: type, unit: int
 ) -> None:
     source, result = tmp_path / "grey.png", tmp_path / "grey.restored.png"
-    cv2.imwrite(str(source), np.full((16, 20, 3), 100, np.uint8))
+    cv2.imwrite(str(source), np.full((16, 20, 3), 100 * unit, dtype))
     monkeypatch.setattr(
-        IdentityRestorer, "restore", lambda _self, pixels: IdentityRestored(np.full_like(pixels, 200))
+        IdentityRestorer, "restore", lambda _self, pixels: IdentityRestored(np.full_like(pixels, 200 * unit))
     )
     for strength, expected in (("0", 100), ("0.25", 125), ("1", 200)):
         answer = measnet_run(source, "-y", "--strength", strength)
         assert answer.status == 0, answer.err
-        assert (cv2.imread(str(result)) == expected).all()
+        written = cv2.imread(str(result), cv2.IMREAD_UNCHANGED)
+        assert written is not None and written.dtype == dtype and (written == expected * unit).all()
     assert measnet_run(source, "-y", "--strength", "1.5").status == 2
+
+
+def test_a_model_that_takes_bytes_says_that_it_rounds(
+    measnet_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(IdentityRestorer, "description", {"model": "bytes", "io": "uint8-nhwc"})
+    for name, dtype in (("deep.png", np.uint16), ("plain.png", np.uint8)):
+        cv2.imwrite(str(tmp_path / name), np.zeros((16, 20, 3), dtype))
+    assert "the model takes 8 bits" in measnet_run(tmp_path / "deep.png").err
+    assert "the model takes 8 bits" not in measnet_run(tmp_path / "plain.png").err
 
 
 def test_result_is_never_the_input(measnet_run: Run, video: Path) -> None:
@@ -248,6 +260,7 @@ def test_verify_checks_every_nth_frame(
         def figures(self) -> dict[str, Any]:
             breaches = [] if self.passed else ["41.0 dB where 60 dB are due"]
             return {
+                "reference": "torch",
                 "frames": self.checked,
                 "psnr_db": 41.0,
                 "largest_difference": 0.02,
@@ -260,8 +273,12 @@ def test_verify_checks_every_nth_frame(
             pass
 
     monkeypatch.setattr(parity, "Verifier", Checker)
-    answer = measnet_run(video, "--verify", "6")
-    assert answer.status == 0 and "parity with PyTorch passed on 4 frames" in answer.out.replace("\n", " ")
+    report = video.with_name("report.json")
+    answer = measnet_run(video, "--verify", "1/6", "--verify-share", "1", "--report", report)
+    assert answer.status == 0 and "parity with PyTorch passed on " in answer.out.replace("\n", " ")
+    verify = json.loads(report.read_text())["runs"][0]["verify"]
+    assert verify["frames"] >= 1 and verify["frames"] + verify["left_out"] == 4
+    assert measnet_run(video, "--verify", "2/6").status == 2
     monkeypatch.setattr(Checker, "passed", False)
     answer = measnet_run(video, "--verify", "6", "-y")
     assert answer.status == 1
@@ -337,3 +354,30 @@ def test_file_size_limit_is_one_line_and_leaves_nothing(clip: MakeClip, tmp_path
     assert done.returncode == 1
     assert done.stderr.startswith("error: writing") and done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("how", "name"), [("split", "compare.mp4"), ("slider", "compare.html")])
+def test_a_comparison_lies_beside_the_result(measnet_run: Run, video: Path, how: str, name: str) -> None:
+    answer = measnet_run(video, "--preset", "ultrafast", "--compare", how)
+    assert answer.status == 0, answer.err
+    target = video.with_name(f"clip.restored.{name}")
+    assert target.stat().st_size > 0 and str(target) in answer.out.replace("\n", "")
+    again = measnet_run(video, "-o", video.with_name("b.mp4"), "--compare", how)
+    assert again.status == 0 and video.with_name(f"b.{name}").exists()
+    video.with_name("clip.restored.mp4").unlink()
+    refused = measnet_run(video, "--compare", how)
+    assert refused.status == 2 and name in refused.err and "--overwrite" in refused.err
+    assert not video.with_name("clip.restored.mp4").exists()
+
+
+def test_a_folder_of_pictures_is_compared_picture_by_picture(measnet_run: Run, tmp_path: Path) -> None:
+    (tmp_path / "shots").mkdir()
+    for index in range(2):
+        cv2.imwrite(str(tmp_path / "shots" / f"{index}.png"), np.full((32, 48, 3), 90 * index, np.uint8))
+    answer = measnet_run(tmp_path / "shots", "--compare", "side")
+    assert answer.status == 0, answer.err
+    for index in range(2):
+        both = cv2.imread(str(tmp_path / "shots.restored.compare" / f"{index}.png"))
+        assert both is not None and both.shape == (32, 96, 3) and (both == 90 * index).all()
+    refused = measnet_run(tmp_path / "shots", "--compare", "slider", "-y")
+    assert refused.status == 2 and "side or split" in refused.err

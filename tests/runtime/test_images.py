@@ -27,6 +27,23 @@ Array = np.ndarray[Any, np.dtype[Any]]
 TURNED = b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 274, 3, 1, 6, 0, 0)
 
 
+def icc_profile() -> bytes:
+    """The least that libpng takes for a profile of RGB: a header and one tag."""
+    tag = b"text" + np.random.default_rng(0).bytes(100)
+    white = (0xF6D6, 0x10000, 0xD32D)
+    header = struct.pack(
+        ">I4x4s4s4s4s12x4s28x3I",
+        144 + len(tag),
+        b"\4\0\0\0",
+        b"mntr",
+        b"RGB ",
+        b"XYZ ",
+        b"acsp",
+        *white,
+    )
+    return header.ljust(128, b"\0") + struct.pack(">I4sII", 1, b"cprt", 144, len(tag)) + tag
+
+
 def picture(channels: int = 3, dtype: str = "uint8") -> Array:
     """A smooth picture, 20 by 30 pixels."""
     y, x = np.mgrid[0:20, 0:30]
@@ -105,11 +122,64 @@ def test_alpha_is_kept_beside_restored_colours(tmp_path: Path) -> None:
     assert np.array_equal(after[:, :, :3], 255 - before[:, :, :3])
 
 
-def test_sixteen_bits_become_eight_and_that_is_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", ["png", "tif"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_sixteen_bits_stay_sixteen_bits_and_exact(tmp_path: Path, ending: str, channels: int) -> None:
+    values = picture(channels, "uint16") + np.uint16(77)  # no eight bits give these
+    source = save(tmp_path / f"a.{ending}", values)
+    seen: list[Pixels] = []
+
+    def look(pixels: Pixels) -> Pixels:
+        seen.append(pixels)
+        return pixels
+
+    images, sink = restore(source, tmp_path / f"b.{ending}", look)
+    assert seen[0].dtype == np.uint16 and images.info.bits == 16
+    assert np.array_equal(load(tmp_path / f"b.{ending}"), values)
+    assert images.warnings == sink.warnings == []
+
+
+def test_alpha_of_sixteen_bits_is_kept_beside_restored_colours(tmp_path: Path) -> None:
+    source = save(tmp_path / "a.png", picture(4, "uint16") + np.uint16(77))
+    restore(source, tmp_path / "b.png", lambda pixels: 65535 - pixels)
+    before, after = load(source), load(tmp_path / "b.png")
+    assert np.array_equal(after[:, :, 3], before[:, :, 3])
+    assert np.array_equal(after[:, :, :3], 65535 - before[:, :, :3])
+
+
+@pytest.mark.parametrize("ending", ["jpg", "bmp", "webp"])
+def test_sixteen_bits_become_eight_where_the_format_has_no_more(tmp_path: Path, ending: str) -> None:
     source = save(tmp_path / "a.png", picture(3, "uint16"))
-    images, _ = restore(source, tmp_path / "b.png")
-    assert np.array_equal(load(tmp_path / "b.png"), picture())
-    assert any("8 bits" in line for line in images.warnings)
+    _, sink = restore(source, tmp_path / f"b.{ending}")
+    became = load(tmp_path / f"b.{ending}")
+    assert became.dtype == np.uint8 and psnr(became, picture()) > (40 if ending == "jpg" else 98)
+    assert any("16 bits per channel" in line for line in sink.warnings)
+
+
+def test_sixteen_bits_keep_their_orientation_and_profile(tmp_path: Path) -> None:
+    kinds = [cv2.IMAGE_METADATA_EXIF, cv2.IMAGE_METADATA_ICCP]
+    profile = np.frombuffer(icc_profile(), np.uint8)
+    blocks = [np.frombuffer(TURNED, np.uint8), profile]
+    values = picture(3, "uint16") + np.uint16(77)
+    cv2.imwriteWithMetadata(str(tmp_path / "a.png"), values, kinds, blocks)
+    restore(tmp_path / "a.png", tmp_path / "b.png")
+    data = np.fromfile(tmp_path / "b.png", np.uint8)
+    became, kinds_after, blocks_after = cv2.imdecodeWithMetadata(data, flags=cv2.IMREAD_UNCHANGED)
+    kept = dict(zip(kinds_after, blocks_after, strict=True))
+    assert np.array_equal(became, values)
+    assert np.array_equal(np.ravel(kept[cv2.IMAGE_METADATA_ICCP]), profile)
+    shown = cv2.imread(str(tmp_path / "b.png"), cv2.IMREAD_COLOR)
+    assert shown is not None and shown.shape[:2] == (30, 20)
+
+
+def test_a_folder_may_hold_both_depths(tmp_path: Path) -> None:
+    shots = tmp_path / "shots"
+    shots.mkdir()
+    save(shots / "a.png", picture())
+    save(shots / "b.png", picture(3, "uint16"))
+    restore(shots, tmp_path / "out")
+    assert load(tmp_path / "out" / "a.png").dtype == np.uint8
+    assert load(tmp_path / "out" / "b.png").dtype == np.uint16
 
 
 @pytest.mark.parametrize("ending", [".jpg", ".png", ".webp"])

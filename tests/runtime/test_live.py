@@ -87,6 +87,14 @@ def test_stream_is_recorded_with_its_own_times(clip: MakeClip, tmp_path: Path) -
     assert "audio" in recorded.kinds
 
 
+def test_a_stream_of_ten_bits_is_recorded_in_ten_bits(clip: MakeClip, tmp_path: Path) -> None:
+    deep = ["-pix_fmt", "yuv420p10le", "-c:v", "libx265", "-x265-params", "log-level=error:bframes=0"]
+    source = clip("live.mp4", "-g", "5", *deep, seconds=1.6)
+    with mpegts_over_tcp(source) as url:
+        record(open_when_up(url), tmp_path / "out.mp4")
+    assert probe(tmp_path / "out.mp4").video["pix_fmt"] == "yuv420p10le"
+
+
 def test_slow_engine_drops_frames_instead_of_falling_behind(clip: MakeClip, tmp_path: Path) -> None:
     source = clip("live.mp4", "-g", "5", "-bf", "0", seconds=1.6)
     started = time.monotonic()

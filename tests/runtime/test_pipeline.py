@@ -36,6 +36,9 @@ class Numbers:
             time.sleep(self._pause)
             yield Frame(np.full((2, 4, 3), number % 256, np.uint8), number, TIME_BASE)
 
+    def interrupt(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

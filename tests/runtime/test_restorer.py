@@ -18,6 +18,7 @@ import measnet
 from measnet import BackendError, GraphError, Restorer, UsageError
 from measnet.checkpoint import save_checkpoint
 from measnet.config import VARIANTS
+from measnet.export.precision import typed_graph
 from measnet.metrics import Tolerance, psnr
 from measnet.network import MEASNet
 from measnet.runtime.memory import available_memory, bytes_per_pixel
@@ -57,6 +58,32 @@ def test_any_size_comes_back_as_it_went_in(size: tuple[int, int], nano: Restorer
     pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
     restored = nano(pixels)
     assert restored.shape == pixels.shape and restored.dtype == np.uint8
+
+
+def test_sixteen_bits_come_back_finer_than_eight(nano: Restorer, noisy_picture: np.ndarray) -> None:
+    deep = noisy_picture * np.uint16(257)
+    restored = nano.restore(deep)
+    assert restored.pixels.dtype == np.uint16 and restored.pixels.shape == deep.shape
+    exact = restored.image[0].transpose(1, 2, 0).clip(0, 1) * 65535
+    assert np.abs(restored.pixels - exact).max() < 0.51
+    assert np.array_equal((restored.pixels.astype(int) + 128) // 257, nano(noisy_picture))
+
+
+def test_tiles_of_sixteen_bits_are_blended_in_sixteen_bits() -> None:
+    tiled = Restorer("nano", tile=128)
+    rng = np.random.default_rng(0)
+    deep = rng.integers(0, 65536, (130, 180, 3), np.uint16)
+    restored = tiled.restore(deep)
+    assert restored.tiles == 4 and restored.pixels.dtype == np.uint16
+    assert len(np.unique(restored.pixels)) > 256
+
+
+def test_sixteen_bits_are_verified_as_they_are(nano: Restorer, noisy_picture: np.ndarray) -> None:
+    verifier = Verifier(nano)
+    deep = np.minimum(noisy_picture, 254) * np.uint16(257) + np.uint16(100)
+    parity = verifier.check(deep, nano.restore(deep))
+    verifier.close()
+    assert parity.psnr_db > 100 and verifier.figures["passed"]
 
 
 def test_the_input_is_left_alone(nano: Restorer, noisy_picture: np.ndarray) -> None:
@@ -274,6 +301,30 @@ except MissingPackageError as error:
     assert "pip install 'measnet[train]'" in str(error), error
 else:
     raise AssertionError("verified without torch")
+"""
+    environment = {**os.environ, "PYTHONWARNINGS": "error"}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
+
+
+def test_without_torch_a_half_precision_graph_is_verified_against_the_bundled_one(tmp_path: Path) -> None:
+    typed = typed_graph(onnx.load(bundled("nano", ".onnx")), "fp16").model
+    entries = {entry.key: entry.value for entry in typed.metadata_props}
+    onnx.helper.set_model_props(typed, entries | {"measnet.precision": "fp16"})
+    onnx.save(typed, tmp_path / "half.onnx")
+    code = """
+import sys
+for name in ("torch", "onnx", "onnxscript", "safetensors"):
+    sys.modules[name] = None                      # as if it were not installed
+import numpy as np
+from measnet import Restorer
+from measnet.runtime.parity import Verifier
+restorer = Restorer("half.onnx")
+verifier = Verifier(restorer)
+frame = np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8)
+verifier.check(frame, restorer.restore(frame))
+figures = verifier.figures
+assert figures["reference"] == "onnxruntime" and figures["passed"], figures
+assert figures["psnr_db"] > 55 and figures["largest_difference"] > 0, figures
 """
     environment = {**os.environ, "PYTHONWARNINGS": "error"}
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)

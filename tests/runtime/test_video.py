@@ -119,14 +119,6 @@ def test_colours_are_left_alone(
     assert np.abs(shift).max() < 0.3  # of 255 levels
 
 
-def test_hdr_tags_survive_and_the_lost_depth_is_said(clip: MakeClip, tmp_path: Path) -> None:
-    tags = ["-colorspace", "bt2020nc", "-color_primaries", "bt2020", "-color_trc", "smpte2084"]
-    source = clip("h.mp4", "-pix_fmt", "yuv420p10le", *tags, "-color_range", "tv", audio=False)
-    outcome = restore_unchanged(source, tmp_path / "out.mp4")
-    assert probe(tmp_path / "out.mp4").tags() == probe(source).tags()
-    assert any("8 bits" in line for line in outcome.warnings)
-
-
 def test_pixel_shape_metadata_and_chapters_survive(clip: MakeClip, tmp_path: Path) -> None:
     chapters = tmp_path / "chapters.txt"
     chapters.write_text(
@@ -182,6 +174,14 @@ def test_other_codecs(clip: MakeClip, tmp_path: Path, codec: str, name: str) -> 
         pytest.skip(str(error))
     assert probe(tmp_path / "out.mkv").video["codec_name"] == name
     assert probe(tmp_path / "out.mkv").times == probe(source).times
+
+
+@pytest.mark.parametrize("ending", ["mkv", "mp4"])
+@pytest.mark.parametrize("frames", [1, 2, 3])
+def test_a_video_of_a_few_frames_in_hevc(clip: MakeClip, tmp_path: Path, ending: str, frames: int) -> None:
+    source = clip("few.mp4", "-frames:v", str(frames), audio=False)
+    restore_unchanged(source, tmp_path / f"out.{ending}", codec="hevc")
+    assert probe(tmp_path / f"out.{ending}").times == probe(source).times
 
 
 def test_bare_stream_without_times_is_paced_by_its_rate(clip: MakeClip, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from measnet.errors import InputError
 from measnet.image import Pixels
@@ -71,9 +70,9 @@ PROTOCOLS = {
 }
 
 
-def to_picture(pixels: NDArray[np.uint8]) -> Picture:
-    """Pixels (H W 3, uint8) as float32 in [0, 1]."""
-    return np.multiply(pixels, np.float32(1 / 255), dtype=np.float32)
+def to_picture(pixels: Pixels) -> Picture:
+    """Pixels (H W 3) as float32 in [0, 1]."""
+    return np.multiply(pixels, np.float32(1 / np.iinfo(pixels.dtype).max), dtype=np.float32)
 
 
 def add_noise(clean: Pixels, *, sigma: int, seed: int, name: str) -> Pixels:

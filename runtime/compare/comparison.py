@@ -1,0 +1,107 @@
+"""What ``--compare`` makes beside a result, decided and checked before the run."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from measnet.errors import MEASNetError, OutputError, UsageError
+from measnet.image_header import IMAGE_ENDINGS
+from measnet.runtime.compare.page import check_page, write_page
+from measnet.runtime.compare.pictures import compare_pictures
+from measnet.runtime.compare.video import compare_videos
+from measnet.runtime.frame import StreamInfo
+from measnet.runtime.sinks.aside import Aside, check_target
+from measnet.runtime.sources import Source
+
+How = Literal["side", "split", "slider"]
+
+
+class Comparison:
+    """The comparison of one input with its result.
+
+    Args:
+        source: the input: a video, a picture, or a folder of pictures.
+        info: what was found in it.
+        result: the result's name; it need not exist yet.
+        how: ``side`` by side, ``split`` down the middle, or a page with a ``slider``.
+        overwrite: replace a comparison that exists.
+
+    Raises:
+        UsageError: there is nothing to compare such an input by.
+    """
+
+    def __init__(
+        self, source: Path, info: StreamInfo, result: Path, how: How, *, overwrite: bool = False
+    ) -> None:
+        if info.kind == "live":
+            raise UsageError("--compare needs a file: a live source is gone once it has been restored")
+        folder = source.is_dir()
+        if how == "slider":
+            if folder:
+                raise UsageError(
+                    "--compare slider takes one video or picture; for a folder use side or split"
+                )
+            check_page(source, result)
+        self.target = _target(result, how, folder)
+        check_target(self.target, [source], overwrite=overwrite)
+        self._source = source
+        self._info = info
+        self._how = how
+
+    def make(
+        self,
+        result: Path,
+        reopen: Callable[[], Source],
+        *,
+        crf: int | None = None,
+        on_progress: Callable[[int], None] = lambda frames: None,
+        stop: threading.Event | None = None,
+    ) -> bool:
+        """Compares ``result`` with its source, which ``reopen`` opens as it was opened for the run.
+
+        Returns whether it is whole; nothing is left when ``stop`` was set.
+        Raises ``MEASNetError``, and leaves nothing.
+        """
+        if self._how == "slider":
+            write_page(self._source, result, self.target, rate=float(self._info.rate or 25))
+        elif self._info.kind == "video":
+            return compare_videos(
+                reopen(), result, self.target, self._how, crf=crf, on_progress=on_progress, stop=stop
+            )
+        elif self._source.is_dir():
+            return self._pictures(result, on_progress, stop or threading.Event())
+        else:
+            compare_pictures(self._source, result, self.target, self._how)
+        return True
+
+    def _pictures(self, result: Path, on_progress: Callable[[int], None], stop: threading.Event) -> bool:
+        assert self._how != "slider"
+        aside = Aside(self.target)
+        aside.discard()
+        try:
+            aside.path.mkdir()
+        except OSError as error:
+            raise OutputError(f"the folder {aside.path} cannot be made: {error.strerror}") from None
+        try:
+            pictures = sorted(p for p in result.iterdir() if p.suffix.lower() in IMAGE_ENDINGS)
+            for number, picture in enumerate(pictures, start=1):
+                if stop.is_set():
+                    aside.discard()
+                    return False
+                compare_pictures(self._source / picture.name, picture, aside.path / picture.name, self._how)
+                on_progress(number)
+            aside.keep()
+        except MEASNetError:
+            aside.discard()
+            raise
+        return True
+
+
+def _target(result: Path, how: How, folder: bool) -> Path:
+    """``clip.restored.mp4`` -> ``clip.restored.compare.mp4``, or ``.html`` for a page."""
+    if folder:
+        return result.with_name(f"{result.name}.compare")
+    return result.with_name(f"{result.stem}.compare{'.html' if how == 'slider' else result.suffix}")

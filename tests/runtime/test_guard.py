@@ -1,0 +1,203 @@
+"""Every frame is looked at: certain faults are seen, real pictures raise none, the run answers as asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from measnet.errors import BackendError
+from measnet.runtime.guard import Guard, safer_than
+from measnet.runtime.health import STILL_FRAMES, Health
+from measnet.runtime.job import Restored
+from measnet.runtime.restorer import Restorer
+from measnet.runtime.tiles import Tile
+
+from .conftest import IdentityRestored, MakeClip, decode
+
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+@pytest.fixture
+def moving(clip: MakeClip) -> Pixels:
+    return decode(clip("plain.mp4"))
+
+
+def black(pixels: Pixels) -> Pixels:
+    return np.zeros_like(pixels)
+
+
+class Engine:
+    """Spoils the frames from number ``spoilt`` on."""
+
+    def __init__(self, spoil: Callable[[Pixels], Pixels], spoilt: int = 0) -> None:
+        self.description = {"backend": "tensorrt", "precision": "int8"}
+        self.closed = False
+        self.held: dict[tuple[int, int], list[Tile]] = {}
+        self._spoil = spoil
+        self._left = spoilt
+
+    def restore(self, pixels: Pixels) -> Restored:
+        self._left -= 1
+        return IdentityRestored(self._spoil(pixels) if self._left < 0 else pixels)
+
+    def plan(self, height: int, width: int) -> list[Tile]:
+        return self.held.get((height, width), [Tile(0, 0, height, width)])
+
+    def hold(self, height: int, width: int, tiles: list[Tile]) -> None:
+        self.held[height, width] = tiles
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def sound() -> Engine:
+    return Engine(lambda pixels: pixels)
+
+
+def no_engine() -> None:
+    return None
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_black_and_empty_results_are_seen_where_the_source_shows_something(
+    moving: Pixels, deep: bool
+) -> None:
+    frame = moving[0].astype(np.uint16) * 257 if deep else moving[0]
+    assert Health().look(frame, np.zeros_like(frame)) == "it is black"
+    assert Health().look(frame, np.full_like(frame, frame.max() // 2)) == "there is no picture in it"
+    assert Health().look(np.zeros_like(frame), np.zeros_like(frame)) is None
+    assert Health().look(frame, frame) is None
+
+
+def test_a_frozen_result_is_seen_and_a_still_scene_is_not_one(moving: Pixels) -> None:
+    health = Health()
+    found = [health.look(frame, moving[0]) for frame in moving[: STILL_FRAMES + 2]]
+    assert found[:STILL_FRAMES] == [None] * STILL_FRAMES
+    assert found[STILL_FRAMES] == f"it has not changed for {STILL_FRAMES} frames while the source moved"
+    still = Health()
+    assert all(still.look(moving[0], moving[0]) is None for _ in range(10))
+
+
+def test_real_footage_restored_by_the_bundled_weights_raises_no_fault() -> None:
+    frames = decode(Path(__file__).parents[2] / "examples" / "car-park.mp4")[:4, ::3, ::3]
+    health = Health()
+    with Restorer("nano") as restorer:
+        assert [health.look(frame, restorer(np.ascontiguousarray(frame))) for frame in frames] == [None] * 4
+
+
+def test_a_fault_is_restored_again_by_the_safer_engine_and_so_is_all_that_follows(moving: Pixels) -> None:
+    safe = sound()
+    guard = Guard(Engine(black, spoilt=2), "fallback", lambda: safe)
+    for frame in moving[:5]:
+        assert np.array_equal(guard.restore(frame).pixels, frame)
+    assert guard.faults.for_report() == {
+        "frames": 1,
+        "first": 2,
+        "what": "it is black",
+        "fallback": safe.description,
+    }
+    guard.close()
+    assert safe.closed
+
+
+def test_an_engine_that_fails_is_replaced_like_one_that_errs(moving: Pixels) -> None:
+    def fail(pixels: Pixels) -> Pixels:
+        raise BackendError("the GPU is lost")
+
+    guard = Guard(Engine(fail), "fallback", sound)
+    assert np.array_equal(guard.restore(moving[0]).pixels, moving[0])
+    assert guard.faults.what == "the GPU is lost"
+    with pytest.raises(BackendError, match=r"frame 0 came back wrong from tensorrt int8: the GPU is lost"):
+        Guard(Engine(fail), "ignore", sound).restore(moving[0])
+
+
+@pytest.mark.parametrize(("on_fault", "safer"), [("stop", sound), ("fallback", no_engine)])
+def test_where_there_is_no_way_on_the_run_stops_with_one_sentence(
+    moving: Pixels, on_fault: Any, safer: Any
+) -> None:
+    guard = Guard(Engine(black, spoilt=1), on_fault, safer)
+    guard.restore(moving[0])
+    with pytest.raises(BackendError, match="frame 1 came back wrong from tensorrt int8: it is black; run"):
+        guard.restore(moving[1])
+
+
+def test_ignored_faults_are_counted(moving: Pixels) -> None:
+    guard = Guard(Engine(black), "ignore", sound)
+    for frame in moving[:3]:
+        assert not guard.restore(frame).pixels.any()
+    assert (guard.faults.frames, guard.faults.first, guard.faults.fallback) == (3, 0, None)
+
+
+def test_both_engines_wrong_is_said_of_both(moving: Pixels) -> None:
+    guard = Guard(Engine(black), "fallback", lambda: Engine(black))
+    with pytest.raises(BackendError, match="it is black; with tensorrt int8 too: it is black"):
+        guard.restore(moving[0])
+
+
+def test_tiles_are_held_by_the_guarded_engine_and_by_the_one_fallen_back_to(moving: Pixels) -> None:
+    height, width = moving[0].shape[:2]
+    halves = [Tile(0, 0, height, width // 2), Tile(0, width // 2, height, width - width // 2)]
+    first, safe = Engine(black, spoilt=1), sound()
+    guard = Guard(first, "fallback", lambda: safe)
+    guard.hold(height, width, halves)
+    guard.restore(moving[0])
+    assert guard.plan(height, width) == first.plan(height, width) == halves and not safe.held
+    guard.restore(moving[1])
+    assert guard.plan(height, width) == safe.plan(height, width) == halves
+
+
+def test_frames_are_numbered_on_where_an_earlier_run_ended(moving: Pixels) -> None:
+    guard = Guard(Engine(black, spoilt=1), "stop", no_engine)
+    guard.go_on_at(96)
+    guard.restore(moving[0])
+    with pytest.raises(BackendError, match="frame 97 came back wrong"):
+        guard.restore(moving[1])
+    assert guard.faults.first == 97
+
+
+class Described:
+    """A restorer of the bundled weights on something that may err."""
+
+    channel_order = "rgb"
+    tile = "auto"
+
+    def __init__(self, **facts: Any) -> None:
+        with Restorer("nano") as nano:
+            self.description = nano.description | facts
+
+
+def test_the_same_weights_in_float32_on_the_cpu_are_safer_than_anything_else() -> None:
+    safe = safer_than(Described(precision="fp16"), None)  # type: ignore[arg-type]  # what is looked at of one
+    assert safe is not None
+    assert safe.description["precision"] == "fp32" and safe.description["provider"] == "CPUExecutionProvider"
+    safe.close()
+    on_gpu = safer_than(Described(provider="CUDAExecutionProvider"), None)  # type: ignore[arg-type]  # as above
+    assert on_gpu is not None
+    on_gpu.close()
+
+
+def test_nothing_is_safer_than_that_and_other_weights_are_no_help() -> None:
+    assert safer_than(Described(), None) is None  # type: ignore[arg-type]  # as above
+    assert safer_than(Described(precision="fp16", weights_sha256="0" * 64), None) is None  # type: ignore[arg-type]  # as above
+
+
+def test_a_fault_stands_in_the_report_and_a_stop_leaves_no_result(
+    measnet_run: Any, monkeypatch: pytest.MonkeyPatch, clip: MakeClip, tmp_path: Path
+) -> None:
+    from measnet.runtime import restorer
+
+    class Black(restorer.Restorer):  # the stand-in of measnet_run
+        def restore(self, pixels: Pixels) -> Any:
+            return IdentityRestored(black(pixels))
+
+    monkeypatch.setattr(restorer, "Restorer", Black)
+    out, report = tmp_path / "out.mp4", tmp_path / "report.json"
+    answer = measnet_run(clip("plain.mp4"), "-o", out, "--on-fault", "stop")
+    assert answer.status == 1 and "it is black" in answer.err and not out.exists()
+    answer = measnet_run(clip("plain.mp4"), "-o", out, "--on-fault", "ignore", "--report", report)
+    assert answer.status == 0 and "20 frames were, and were written as they came" in answer.err
+    assert '"what": "it is black"' in report.read_text()
