@@ -51,8 +51,8 @@ class Restored(Protocol):
 
 
 class Engine(Protocol):
-    """What restores: the part of Restorer a job needs. ``plan`` says into which tiles pictures of a size are cut,
-    ``hold`` settles it."""
+    """What restores: the part of Restorer a job needs. ``plan`` says into which tiles pictures of a size are
+    cut, ``hold`` settles it."""
 
     @property
     def description(self) -> dict[str, Any]: ...
