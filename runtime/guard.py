@@ -128,8 +128,10 @@ class Guard:
 
 def safer_than(restorer: Restorer, checkpoint: str | None) -> Restorer | None:
     """The same weights in float32 on the CPU: from ``checkpoint``, or bundled; None where it is that already,
-    or where they are not at hand."""
+    where they are not at hand, or where an engine does not say which they are."""
     now = restorer.description
+    if "weights_sha256" not in now:
+        return None
     if now["precision"] == "fp32" and now["provider"] in ("CPUExecutionProvider", "cpu"):
         return None
     if checkpoint is not None:

@@ -78,16 +78,14 @@ def encoder_parameters(hdr: Hdr, wording: Wording) -> list[str]:
 
 
 def _display(data: bytes) -> MasteringDisplay:
-    """From FFmpeg's AVMasteringDisplayMetadata: ten rationals, then whether each half is known."""
-    *numbers, has_primaries, has_luminance = struct.unpack_from("=22i", data)
+    """From FFmpeg's AVMasteringDisplayMetadata: ten rationals, and whether it believes them."""
+    numbers = struct.unpack_from("=20i", data)
     values = [
         Fraction(top, bottom) if bottom else Fraction(0)
         for top, bottom in zip(numbers[::2], numbers[1::2], strict=True)
     ]
-    # ST 2086 writes what is not known as zero.
-    colours = values[:8] if has_primaries else [Fraction(0)] * 8
-    darkest, brightest = values[8:] if has_luminance else [Fraction(0)] * 2
-    red, green, blue, white = zip(colours[::2], colours[1::2], strict=True)
+    red, green, blue, white = zip(values[:8:2], values[1:8:2], strict=True)
+    darkest, brightest = values[8:]
     return MasteringDisplay(red, green, blue, white, darkest, brightest)
 
 

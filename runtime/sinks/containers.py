@@ -16,7 +16,9 @@ class Container:
 
     ``display_matrix``: it can say that players are to turn the picture. ``even_pace``: it
     stores a frame number instead of a time, so frames must be evenly spaced. ``edit_list``: it
-    can hold sound from before time zero (an encoder's run-up) without moving zero.
+    can hold sound from before time zero (an encoder's run-up) without moving zero. ``attachments``:
+    it takes fonts and the like. ``sound`` and ``subtitles`` are FFmpeg's decoders of what it takes, where its
+    muxer would write anything, to be found again as nameless data.
     """
 
     muxer: str
@@ -25,18 +27,29 @@ class Container:
     display_matrix: bool = False
     even_pace: bool = False
     edit_list: bool = False
+    attachments: bool = False
+    sound: frozenset[str] | None = None
+    subtitles: frozenset[str] | None = None
 
+
+_MPEG_TS = Container(
+    "mpegts",
+    sound=frozenset(
+        ("aac", "aac_latm", "ac3", "dca", "eac3", "libopus", "mp2", "mp2float", "mp3", "mp3float", "opus")
+    ),
+    subtitles=frozenset(("dvbsub", "libzvbi_teletextdec", "pgssub")),
+)
 
 CONTAINERS = {
     ".mp4": Container("mp4", display_matrix=True, edit_list=True),
     ".m4v": Container("mp4", display_matrix=True, edit_list=True),
     ".mov": Container("mov", display_matrix=True, edit_list=True),
-    ".mkv": Container("matroska", display_matrix=True),
+    ".mkv": Container("matroska", display_matrix=True, attachments=True),
     ".webm": Container("webm", codec="vp9", deep_codec="vp9", display_matrix=True),
     ".avi": Container("avi", deep_codec="h264", even_pace=True),
-    ".ts": Container("mpegts"),
-    ".mts": Container("mpegts"),
-    ".m2ts": Container("mpegts"),
+    ".ts": _MPEG_TS,
+    ".mts": _MPEG_TS,
+    ".m2ts": _MPEG_TS,
 }
 
 # Where the input's own kind cannot be written: takes the audio of nearly every other kind.

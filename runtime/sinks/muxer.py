@@ -170,6 +170,8 @@ class Muxer:
         left_out: list[str] = []
         for source in self._info.copied:
             try:
+                if not _takes(self._kind, source):
+                    raise ValueError
                 copy = self._container.add_stream_from_template(source)
             except ValueError:
                 if source.type == "audio":
@@ -189,3 +191,11 @@ class Muxer:
                 "streams; they were left out (.mkv takes them)"
             )
         return copies
+
+
+def _takes(kind: Container, source: Stream) -> bool:
+    """Whether a stream can be found again in such a file; beyond that, its muxer is asked."""
+    if source.type == "attachment":
+        return kind.attachments
+    known = {"audio": kind.sound, "subtitle": kind.subtitles}.get(source.type)
+    return known is None or source.codec_context.name in known

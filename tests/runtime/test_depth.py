@@ -245,6 +245,16 @@ def test_what_hdr_says_of_its_display_is_what_ffprobe_reads_again(
     assert before["Content light level metadata"] == {"max_content": 1000, "max_average": 400}
 
 
+def test_a_display_that_ffmpeg_doubts_is_passed_on_as_it_is(clip: MakeClip, tmp_path: Path) -> None:
+    # A phone wrote 0.1 cd/m² as the most: too little for ST 2086, so that FFmpeg marks it as not known.
+    doubtful = HDR10.replace("L(10000000,50)", "L(1000,50)")
+    options = ["-pix_fmt", "yuv420p10le", *HDR10_TAGS, "-color_range", "tv", *X265, doubtful]
+    source = clip("doubtful.mp4", *options, audio=False, seconds=0.2)
+    restore_unchanged(source, tmp_path / "out.mp4")
+    assert side_data(source)["Mastering display metadata"]["max_luminance"] == "1000/10000"
+    assert side_data(tmp_path / "out.mp4") == side_data(source)
+
+
 @pytest.mark.parametrize(("codec", "close"), [("h264", 0.0), ("av1", 1e-4)])
 def test_other_codecs_say_it_too(hdr_clip: Path, tmp_path: Path, codec: str, close: float) -> None:
     preset = "12" if codec == "av1" else "ultrafast"

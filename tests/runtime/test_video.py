@@ -147,6 +147,31 @@ def test_subtitles_are_copied_where_the_container_takes_them(clip: MakeClip, tmp
     assert any("subtitle" in line for line in without.warnings)
 
 
+@pytest.mark.parametrize("ending", ["mp4", "mov", "avi", "ts", "webm", "mkv"])
+def test_attachments_are_copied_or_their_loss_is_said(clip: MakeClip, tmp_path: Path, ending: str) -> None:
+    font, source = tmp_path / "font.ttf", tmp_path / "in.mkv"
+    font.write_bytes(b"\0\1\0\0" + bytes(60))
+    named = ["-metadata:s:t", "mimetype=font/ttf", "-metadata:s:t", "filename=font.ttf"]
+    ffmpeg("-i", clip("mute.mp4", audio=False, seconds=0.2), "-c", "copy", "-attach", font, *named, source)
+    preset = "8" if ending == "webm" else "ultrafast"
+    outcome = restore_unchanged(source, tmp_path / f"out.{ending}", preset=preset)
+    kept = ending == "mkv"
+    assert probe(tmp_path / f"out.{ending}").kinds == ["video", "attachment"][: 1 + kept]
+    assert any("attachment streams; they were left out" in line for line in outcome.warnings) != kept
+
+
+def test_mpeg_ts_gets_nothing_that_would_be_nameless_data(clip: MakeClip, tmp_path: Path) -> None:
+    words, said, lossless = tmp_path / "words.srt", tmp_path / "said.mkv", tmp_path / "lossless.mkv"
+    words.write_text("1\n00:00:00,100 --> 00:00:00,600\nhello\n")
+    ffmpeg("-i", clip("plain.mp4"), "-i", words, "-c", "copy", "-c:s", "srt", said)
+    outcome = restore_unchanged(said, tmp_path / "out.ts")
+    assert probe(tmp_path / "out.ts").kinds == ["video", "audio"]
+    assert any("subtitle streams; they were left out" in line for line in outcome.warnings)
+    ffmpeg("-i", clip("plain.mp4"), "-c:v", "copy", "-c:a", "flac", lossless)
+    with pytest.raises(UsageError, match=r"\.ts files cannot hold the source's flac"):
+        restore_unchanged(lossless, tmp_path / "none.ts")
+
+
 def test_sound_the_container_cannot_hold_is_refused_before_any_work(clip: MakeClip, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"\.webm files cannot hold"):
         restore_unchanged(clip("plain.mp4"), tmp_path / "out.webm", preset="8")
