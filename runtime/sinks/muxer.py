@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import av
 from av.container import OutputContainer
@@ -39,7 +39,6 @@ class Muxer:
         kind: of container.
         info: what belongs to the source and is to survive.
         encoding: of the picture.
-        in_order: packets will come in the order of their times over all streams.
 
     ``encoder`` makes packets for it. ``warnings`` are lines for the user.
 
@@ -49,14 +48,7 @@ class Muxer:
     """
 
     def __init__(
-        self,
-        path: Path,
-        target: Path,
-        kind: Container,
-        info: StreamInfo,
-        encoding: PictureEncoding,
-        *,
-        in_order: bool = False,
+        self, path: Path, target: Path, kind: Container, info: StreamInfo, encoding: PictureEncoding
     ) -> None:
         self.warnings: list[str] = []
         self._path = path
@@ -66,7 +58,7 @@ class Muxer:
         self._rounded = 0
         self._packets_left_out = 0
         self._run_up = Fraction(0)
-        self._container = self._open(in_order)
+        self._container = self._open()
         try:
             self.stream = self._add_picture(encoding)
             self.encoder: PictureEncoder = encoding.open(self.stream.codec_context)
@@ -79,7 +71,7 @@ class Muxer:
             self.close_anyhow()
             raise
 
-    def mux_picture(self, packets: Iterable[Packet[Any]]) -> None:
+    def mux_picture(self, packets: Iterable[Packet[VideoStream]]) -> None:
         """Write encoded pictures, in the order of their decoding times. Raises OutputError."""
         try:
             for packet in packets:
@@ -139,9 +131,9 @@ class Muxer:
             )
         return lines
 
-    def _open(self, in_order: bool) -> OutputContainer:
+    def _open(self) -> OutputContainer:
         # Audio waits in memory for the encoder's look-ahead instead of overtaking the picture.
-        options = {} if in_order else {"max_interleave_delta": "0"}
+        options = {"max_interleave_delta": "0"}
         if self._kind.muxer == "mpegts":
             options["mpegts_copyts"] = "1"
         try:

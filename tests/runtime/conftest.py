@@ -18,11 +18,8 @@ import pytest
 
 from measnet.runtime.frame import Pixels, StreamInfo
 from measnet.runtime.pipeline import RunFigures, run
-from measnet.runtime.sinks.manifest import Header
-from measnet.runtime.sinks.segmented import SegmentedVideoSink
 from measnet.runtime.sinks.video import VideoSink
 from measnet.runtime.sources.video import VideoFile
-from measnet.runtime.tiles import Tile
 
 MakeClip = Callable[..., Path]
 
@@ -141,32 +138,16 @@ class Outcome:
     path: Path | None
     figures: RunFigures
     source: VideoFile
-    sink: VideoSink | SegmentedVideoSink
+    sink: VideoSink
     warnings: list[str] = field(default_factory=list)
 
 
 def restore_unchanged(
-    source: Path,
-    target: Path,
-    restore: Callable[[Pixels], Pixels] = lambda p: p,
-    *,
-    direct: bool = False,
-    **options: Any,
+    source: Path, target: Path, restore: Callable[[Pixels], Pixels] = lambda p: p, **options: Any
 ) -> Outcome:
-    """Source file to target file with an engine that changes nothing; in segments, as a file is, or
-    ``direct``, as a live source is. ``reading`` are the source's options."""
+    """Source file to target file with an engine that changes nothing."""
     video = VideoFile(source, options.pop("reading", None))
-    options.setdefault("preset", "ultrafast")
-    try:
-        sink: VideoSink | SegmentedVideoSink
-        if direct:
-            sink = VideoSink(target, video.info, **options)
-        else:
-            sink = SegmentedVideoSink(target, video.info, video.copied_packets, **options)
-            sink.begin(Header({}, {"encoder_threads": 2}), restart=False)
-    except BaseException:
-        video.close()
-        raise
+    sink = VideoSink(target, video.info, preset=options.pop("preset", "ultrafast"), **options)
     try:
         figures = run(video, restore, sink)
         path = sink.finish()
@@ -185,11 +166,7 @@ class IdentityRestored:
 class IdentityRestorer:
     """Has the face of Restorer and changes nothing."""
 
-    description: dict[str, Any] = {  # noqa: RUF012 - nothing writes to it
-        "model": "identity",
-        "precision": "fp32",
-        "provider": "cpu",
-    }
+    description: dict[str, Any] = {"model": "identity"}  # noqa: RUF012 - nothing writes to it
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         pass
@@ -197,12 +174,6 @@ class IdentityRestorer:
     def restore(self, pixels: Pixels) -> IdentityRestored:
         assert pixels.dtype in (np.uint8, np.uint16) and pixels.ndim == 3 and pixels.shape[2] == 3
         return IdentityRestored(pixels)
-
-    def plan(self, height: int, width: int) -> list[Tile]:
-        return [Tile(0, 0, height, width)]
-
-    def hold(self, height: int, width: int, tiles: list[Tile]) -> None:
-        pass
 
     def close(self) -> None:
         pass
