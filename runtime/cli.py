@@ -91,7 +91,11 @@ def _time(context: click.Context, option: click.Parameter, value: str | None) ->
 @click.option(
     "--backend",
     type=click.Choice(
-        ["auto", "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt", "torch"]
+        [
+            "auto",
+            *("onnxruntime", "onnxruntime-cpu", "onnxruntime-cuda", "onnxruntime-tensorrt"),
+            *("tensorrt", "torch"),
+        ]
     ),
     default="auto",
     show_default=True,
@@ -116,7 +120,7 @@ def _time(context: click.Context, option: click.Parameter, value: str | None) ->
     type=click.Choice(["fallback", "stop", "ignore"]),
     default="fallback",
     show_default=True,
-    help="When a frame comes back black, frozen or not at all: go on in float32 on the CPU, stop, or count.",
+    help="When a frame comes back black, frozen or not at all: go on in float32, stop, or count.",
 )
 @click.option(
     "--tile", default="auto", show_default=True, callback=_tile, help="auto, off or side in pixels."

@@ -142,7 +142,7 @@ def _faults(faults: dict[str, Any]) -> str:
     """What ``--on-fault`` is about, in one line."""
     line = f"frame {faults['first']} came back wrong: {faults['what']}"
     if faults["fallback"] is not None:
-        return f"{line}; from there on {faults['fallback']['backend']} in float32 restored, on the CPU"
+        return f"{line}; from there on {faults['fallback']['backend']} in float32 restored"
     return f"{line}; {faults['frames']} frames were, and were written as they came"
 
 

@@ -110,26 +110,31 @@ class Guard:
 
 
 def safer_than(restorer: Restorer, checkpoint: str | None) -> Restorer | None:
-    """The same weights in float32 on the CPU: from ``checkpoint``, or bundled; None where it is that already,
-    where they are not at hand, or where an engine does not say which they are."""
+    """The same weights in float32: ``checkpoint``, or the bundled graph on the CPU. None where one of these
+    restores already, where they are not at hand, or where an engine does not say which weights it has."""
     now = restorer.description
     if "weights_sha256" not in now:
         return None
     if now["precision"] == "fp32" and now["provider"] in ("CPUExecutionProvider", "cpu"):
         return None
-    if checkpoint is not None:
-        return _of_same_weights(Restorer(checkpoint, "auto", restorer.channel_order, tile=restorer.tile), now)
-    for name in at_hand(".onnx"):
-        graph = Restorer(name, "onnxruntime", restorer.channel_order, tile=restorer.tile)
-        if _of_same_weights(graph, now):
-            return graph
+    model = checkpoint or bundled_name(now["weights_sha256"])
+    if model is None:
+        return None
+    backend = "auto" if checkpoint else "onnxruntime-cpu"
+    safe = Restorer(model, backend, restorer.channel_order, tile=restorer.tile)
+    facts = safe.description
+    if facts["weights_sha256"] == now["weights_sha256"] and facts["precision"] == "fp32":
+        return safe
+    safe.close()
     return None
 
 
-def _of_same_weights(safe: Restorer, now: dict[str, Any]) -> Restorer | None:
-    if safe.description["weights_sha256"] == now["weights_sha256"]:
-        return safe
-    safe.close()
+def bundled_name(weights_sha256: str) -> str | None:
+    """The name of the bundled weights with this hash, if they are such."""
+    for name in at_hand(".onnx"):
+        with Restorer(name, "onnxruntime-cpu") as graph:
+            if graph.description["weights_sha256"] == weights_sha256:
+                return name
     return None
 
 

@@ -19,7 +19,7 @@ from measnet.metrics import (
     psnr,
 )
 from measnet.runtime.backends.choice import checkpoint_of
-from measnet.runtime.guard import safer_than
+from measnet.runtime.guard import bundled_name, safer_than
 from measnet.runtime.restorer import RestoredFrame, Restorer
 
 
@@ -117,15 +117,13 @@ class Verifier:
 def _reference(restorer: Restorer, checkpoint: str | None) -> Restorer:
     """What computes the same weights in float32; a checkpoint's are yet to be held against the restorer's."""
     if checkpoint is not None and checkpoint.lower().endswith(".onnx"):
-        return Restorer(checkpoint, "onnxruntime", restorer.channel_order, tile=restorer.tile)
-    graph = safer_than(restorer, None) if checkpoint is None else None  # bundled weights are known as such
-    path = checkpoint_of(restorer.model if graph is None else graph.model, checkpoint)
+        return Restorer(checkpoint, "onnxruntime-cpu", restorer.channel_order, tile=restorer.tile)
+    known = bundled_name(restorer.description["weights_sha256"]) if checkpoint is None else None
+    path = checkpoint_of(known or restorer.model, checkpoint)
     try:
-        network = Restorer(str(path), "torch", restorer.channel_order, tile=restorer.tile)
+        return Restorer(str(path), "torch", restorer.channel_order, tile=restorer.tile)
     except MissingPackageError:
+        graph = safer_than(restorer, None)
         if graph is None:
             raise
         return graph
-    if graph is not None:
-        graph.close()
-    return network

@@ -11,12 +11,21 @@ from measnet.runtime.backends.tensorrt import TensorRTBackend
 from measnet.runtime.backends.torch import TorchBackend
 from measnet.weights import NAMES, bundled
 
-BACKENDS = ("auto", "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt", "torch")
+BACKENDS = (
+    "auto",
+    "onnxruntime",
+    "onnxruntime-cpu",
+    "onnxruntime-cuda",
+    "onnxruntime-tensorrt",
+    "tensorrt",
+    "torch",
+)
 
 ENGINE_SUFFIXES = (".engine", ".plan")
 
 _PROVIDERS: dict[str, Provider | None] = {
     "onnxruntime": None,
+    "onnxruntime-cpu": "CPUExecutionProvider",
     "onnxruntime-cuda": "CUDAExecutionProvider",
     "onnxruntime-tensorrt": "TensorrtExecutionProvider",
 }

@@ -17,7 +17,7 @@ from measnet.runtime.backends.onnxruntime_binding import BoundSession
 if TYPE_CHECKING:
     import onnxruntime
 
-Provider = Literal["CUDAExecutionProvider", "TensorrtExecutionProvider"]
+Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"]
 
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
@@ -25,6 +25,7 @@ _TENSORRT = "TensorrtExecutionProvider"
 
 _ORDER: dict[Provider | None, tuple[str, ...]] = {
     None: (_CUDA, _CPU),
+    "CPUExecutionProvider": (_CPU,),
     "CUDAExecutionProvider": (_CUDA, _CPU),
     "TensorrtExecutionProvider": (_TENSORRT, _CUDA, _CPU),
 }

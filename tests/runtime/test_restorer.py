@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -277,6 +278,16 @@ def test_tiled_frames_are_verified_on_the_same_tiles(noisy_picture: np.ndarray) 
     verifier = Verifier(restorer)
     verifier.check(pixels, restorer.restore(pixels))
     assert verifier.figures["passed"], verifier.figures
+
+
+def test_a_graph_of_bundled_weights_needs_no_checkpoint_to_be_verified(
+    noisy_picture: np.ndarray, tmp_path: Path
+) -> None:
+    shutil.copy(bundled("nano", ".onnx"), tmp_path / "copied.onnx")
+    with Restorer(str(tmp_path / "copied.onnx")) as copied:
+        verifier = Verifier(copied)
+        verifier.check(noisy_picture, copied.restore(noisy_picture))
+    assert verifier.figures["passed"] and verifier.figures["reference"] == "torch"
 
 
 def test_verifying_against_other_weights_is_refused(nano: Restorer, tmp_path: Path) -> None:
