@@ -267,6 +267,10 @@ class _Session:
             return None
         if "-" in (spec, self._options["out"]):
             raise UsageError("--compare needs both the source and the result in a file")
+        if how == "slider" and self._options["start"]:
+            raise UsageError(
+                "--compare slider shows the source from its beginning, not from --start; use side or split"
+            )
         from measnet.runtime.compare.comparison import Comparison
 
         return Comparison(Path(spec), job.info, job.target, how, overwrite=self._options["overwrite"])

@@ -86,7 +86,7 @@ class Guard:
                 fault = f"{fault}; with {_name(safe)} too: {again}"
         raise BackendError(
             f"frame {self._frames - 1} came back wrong from {_name(self._engine)}: {fault}; "
-            "run with --verify 1 to find out more, or choose another --model or --backend"
+            "choose another --model or --backend, or --on-fault"
         )
 
     def close(self) -> None:

@@ -370,6 +370,14 @@ def test_a_comparison_lies_beside_the_result(measnet_run: Run, video: Path, how:
     assert not video.with_name("clip.restored.mp4").exists()
 
 
+def test_a_piece_is_compared_with_the_same_piece(measnet_run: Run, video: Path) -> None:
+    answer = measnet_run(video, "--start", "0.4", "--compare", "slider")
+    assert answer.status == 2 and "use side or split" in answer.err
+    answer = measnet_run(video, "--start", "0.4", "--preset", "ultrafast", "--compare", "side")
+    assert answer.status == 0, answer.err
+    assert len(probe(video.with_name("clip.restored.compare.mp4")).times) == 10
+
+
 def test_a_folder_of_pictures_is_compared_picture_by_picture(measnet_run: Run, tmp_path: Path) -> None:
     (tmp_path / "shots").mkdir()
     for index in range(2):

@@ -113,7 +113,7 @@ def test_where_there_is_no_way_on_the_run_stops_with_one_sentence(
 ) -> None:
     guard = Guard(Engine(black, spoilt=1), on_fault, safer)
     guard.restore(moving[0])
-    with pytest.raises(BackendError, match="frame 1 came back wrong from tensorrt int8: it is black; run"):
+    with pytest.raises(BackendError, match="frame 1 came back wrong from tensorrt int8: it is black; choose"):
         guard.restore(moving[1])
 
 
