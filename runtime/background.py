@@ -32,7 +32,6 @@ class BackgroundChecker:
         share: of the time by the clock that it may compute, above 0 to 1. What its first frame takes is not
             counted: much of it is prepared once.
         clock: tells seconds.
-        clock: seconds.
     """
 
     def __init__(
