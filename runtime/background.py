@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import os
 import queue
 import threading
 import time
@@ -74,8 +72,6 @@ class BackgroundChecker:
             self._checker.close()
 
     def _work(self) -> None:
-        with contextlib.suppress(OSError, AttributeError):  # not every system has priorities of threads
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
         while (item := self._frames.get()) is not None:
             started = self._clock()
             try:

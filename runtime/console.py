@@ -151,10 +151,11 @@ def _parity(verify: dict[str, Any]) -> str:
     verdict = "passed" if verify["passed"] else "FAILED"
     level = "identical" if verify["psnr_db"] is None else f"PSNR {verify['psnr_db']:.1f} dB"
     reference = "PyTorch" if verify["reference"] == "torch" else "the float32 graph"
+    frames = "1 frame" if verify["frames"] == 1 else f"{verify['frames']} frames"
     line = (
-        f"parity with {reference} {verdict} on {verify['frames']} frames: {level}, largest difference "
+        f"parity with {reference} {verdict} on {frames}: {level}, largest difference "
         f"{verify['largest_difference']:.1g} of 1, experts agree on {verify['experts_agree']:.3%} of pixels"
     )
     if verify["left_out"]:
-        line += f"; {verify['left_out']} were left out to keep to --verify-share"
+        line += f"; left out to keep to --verify-share: {verify['left_out']}"
     return line

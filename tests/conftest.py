@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from filelock import FileLock
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 
@@ -39,26 +37,6 @@ def golden_case(name: str) -> tuple[np.ndarray, np.ndarray, int]:
     image = case["image"][None].astype(np.float32) / np.float32(255)
     output = case["output"]
     return image, output.reshape(output.shape[-3:]), int(case["stride"])
-
-
-@pytest.fixture(scope="session")
-def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
-    """``made_once(name, make)``: the file that ``make`` writes, shared by all of pytest's processes."""
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-
-    def path_of(name: str, make: Callable[[Path], object]) -> Path:
-        path = folder / "shared" / name
-        path.parent.mkdir(exist_ok=True)
-        with FileLock(f"{path}.lock"):
-            if not path.exists():
-                aside = path.with_name(f"unfinished-{name}")
-                make(aside)
-                aside.rename(path)
-        return path
-
-    return path_of
 
 
 @pytest.fixture(scope="session")

@@ -292,10 +292,13 @@ def test_without_the_package_its_extra_is_named(stand_in: Callable[[str], None])
 def building(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A process in the middle of a build."""
     code = (
+        "import signal\n"
         "from pathlib import Path\n"
         "from measnet.export.engine import *\n"
         "from measnet.export.target import find_targets\n"
         "from measnet.weights import bundled\n"
+        # A shell that runs the tests in the background has it ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"out = Path({str(tmp_path / 'out')!r})\n"
         "build_engines([bundled('nano', '.onnx')], find_targets(('tensorrt-rtx',), ('sm89',)), out,\n"
         "    BuildSettings(), cache=EngineCache(out / 'cache'), progress=lambda _, w: print(w, flush=True))\n"
