@@ -93,6 +93,9 @@ def _train(
     network.recompute_blocks(recipe.recompute)
     average = copy.deepcopy(network).requires_grad_(False)
     network, average = network.to(device), average.to(device)
+    bf16 = _uses_bf16(recipe, device)
+    if bf16 and device.type == "cpu":  # oneDNN's bf16 kernels want the channels of a pixel side by side
+        network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )
@@ -101,7 +104,6 @@ def _train(
     processes.join_norms(network)
     teacher = None if start.teacher is None else start.teacher.to(device)
     step_losses = processes.wrap(TrainingStep(network, recipe, teacher))
-    bf16 = _uses_bf16(recipe, device)
     batches = _batches(crops, recipe.batch, processes, done=done, steps=steps, workers=workers)
 
     with (
