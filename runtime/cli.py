@@ -36,6 +36,7 @@ Examples:
   measnet-run clip.mp4                        writes clip.restored.mp4 beside it
   measnet-run photo.jpg shots/                photo.restored.jpg and shots.restored/
   measnet-run clip.mp4 -o out.mkv --crf 14    elsewhere, in better quality
+  measnet-run clip.mp4                        again, when it was cut off: goes on where it was
   measnet-run clip.mp4 --start 1:30 --duration 10   ten seconds of it, exact to the frame
   measnet-run clip.mp4 --dry-run              what would happen, and how long it would take
   measnet-run clip.mp4 --strength 0.7         leave some of the grain
@@ -164,6 +165,7 @@ def _time(context: click.Context, option: click.Parameter, value: str | None) ->
     "--dry-run", is_flag=True, help="Try a few frames, say what would happen and how long it takes."
 )
 @click.option("--report", metavar="FILE", type=click.Path(path_type=Path), help="Figures as JSON.")
+@click.option("--restart", is_flag=True, help="Begin anew what an earlier run left unfinished.")
 @click.option("-y", "--overwrite", is_flag=True, help="Replace results that exist.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 @click.option("--debug", is_flag=True, help="Show where an error came from.")
@@ -253,7 +255,7 @@ class _Session:
         guard = Guard(restorer, options["on_fault"], partial(safer_than, restorer, options["checkpoint"]))
         try:
             with self._console.progress(job.target.name, total) as on_progress:
-                job.run(guard, verifier, self._stop, on_progress)
+                job.run(guard, verifier, self._stop, on_progress, self._console.note)
         finally:
             guard.close()
             job.report.faults = guard.faults.for_report()
@@ -307,6 +309,10 @@ class _Session:
             strength=options["strength"],
             source=self._source_options(),
             raw_out=options["raw_out"],
+            tile=options["tile"],
+            threads=options["threads"],
+            on_fault=options["on_fault"],
+            restart=options["restart"],
         )
 
     def _source_options(self) -> SourceOptions:

@@ -51,7 +51,7 @@ class Console:
             task = bar.add_task(escape(name), total=total, fps=0.0)
 
             def update(figures: RunFigures) -> None:
-                bar.update(task, completed=figures.frames, fps=figures.fps)
+                bar.update(task, completed=figures.position, fps=figures.fps)
 
             yield update
 
@@ -74,6 +74,11 @@ class Console:
         if not self._quiet:
             self._err.print(f"[yellow]warning:[/yellow] {escape(line)}")
 
+    def note(self, line: str) -> None:
+        """One line about what is going on."""
+        if not self._quiet:
+            self._err.print(escape(line))
+
     def error(self, line: str) -> None:
         """The one line a failed run ends with."""
         self._err.print(f"[red]error:[/red] {escape(' '.join(line.split()))}")
@@ -91,6 +96,8 @@ class Console:
             self._out.print(f"{escape(report.input)}: stopped before the first frame was written")
             return
         self._out.print(f"{escape(report.output)}  {escape(_figures(report))}")
+        if report.kept:
+            self._out.print(f"  the same command goes on at frame {report.kept}")
         if report.faults is not None:
             self.warn(_faults(report.faults))
         if report.verify is not None:
@@ -103,6 +110,8 @@ def _plan(report: RunReport) -> str:
     size = f"{frames} of {report.width}x{report.height}"
     if report.largest_tile_count > 1:
         size += f" in {report.largest_tile_count} tiles each"
+    if report.resumed_at:
+        size += f", going on at frame {report.resumed_at}"
     pace = f"{report.fps:.2g} frames a second"
     expected = report.seconds.get("expected")
     if expected is not None:
@@ -122,7 +131,9 @@ def _duration(seconds: float) -> str:
 
 def _figures(report: RunReport) -> str:
     parts = [f"{report.frames} frames" if report.frames != 1 else "1 frame"]
-    if report.frames > 1:
+    if report.resumed_at:
+        parts.append(f"{report.resumed_at} of them by an earlier run")
+    if report.frames > report.resumed_at + 1:
         parts.append(f"{report.fps:.1f} fps")
     for count, what in (
         (report.damaged, "damaged"),

@@ -11,6 +11,7 @@ from measnet.runtime.frame import Pixels
 from measnet.runtime.health import Health
 from measnet.runtime.job import Engine, Restored
 from measnet.runtime.restorer import Restorer
+from measnet.runtime.tiles import Tile
 from measnet.weights import at_hand
 
 OnFault = Literal["fallback", "stop", "ignore"]
@@ -59,10 +60,24 @@ class Guard:
         self._safer = safer
         self._health = Health()
         self._frames = 0
+        self._held: dict[tuple[int, int], list[Tile]] = {}
 
     @property
     def description(self) -> dict[str, Any]:
         return self._engine.description
+
+    def plan(self, height: int, width: int) -> list[Tile]:
+        """As the engine's."""
+        return self._engine.plan(height, width)
+
+    def hold(self, height: int, width: int, tiles: list[Tile]) -> None:
+        """As the engine's; one that is fallen back to restores in the same tiles."""
+        self._engine.hold(height, width, tiles)
+        self._held[height, width] = tiles
+
+    def go_on_at(self, frame: int) -> None:
+        """The next frame has this number, as an earlier run restored those before it."""
+        self._frames = frame
 
     def restore(self, pixels: Pixels) -> Restored:
         """As the engine's. Raises ``BackendError`` on a fault that is not to be, or cannot be, mended."""
@@ -78,6 +93,8 @@ class Guard:
             safe = self._safer()
             if safe is not None:
                 self._engine = self._fallen_back_to = safe
+                for size, tiles in self._held.items():
+                    safe.hold(*size, tiles)
                 self._health = Health()
                 self.faults.fallback = dict(safe.description)
                 restored, again = self._try(pixels)

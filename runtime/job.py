@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import statistics
 import threading
 import time
@@ -14,17 +15,27 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from measnet.errors import InputError, ParityError, UsageError
-from measnet.runtime.frame import Frame, Pixels, StreamInfo
+from measnet.errors import InputError, MEASNetError, ParityError, UsageError
+from measnet.runtime.frame import Frame, Pixels
 from measnet.runtime.hdr import is_hdr
 from measnet.runtime.pipeline import RunFigures, run
 from measnet.runtime.report import RunReport
-from measnet.runtime.sinks import Sink
+from measnet.runtime.resume import of_engine, of_input, of_programs
+from measnet.runtime.sinks import ResumableSink, Sink
 from measnet.runtime.sinks.aside import check_target
+from measnet.runtime.sinks.image_folder import ImageFolderSink
+from measnet.runtime.sinks.images import ImageSink
+from measnet.runtime.sinks.manifest import Header
+from measnet.runtime.sinks.segmented import MOST_THREADS, SegmentedVideoSink
 from measnet.runtime.sinks.standard_output import STANDARD_OUTPUT, RawFormat, StandardOutput
+from measnet.runtime.sinks.video import VideoSink
+from measnet.runtime.sources import Source
 from measnet.runtime.sources.choose import is_on_disk, open_source
+from measnet.runtime.sources.images import Images
 from measnet.runtime.sources.options import SourceOptions
+from measnet.runtime.sources.video import VideoFile
 from measnet.runtime.targets import target_for
+from measnet.runtime.tiles import Tile, tiles_from
 
 REHEARSED = 4
 """Frames that a rehearsal restores."""
@@ -40,11 +51,21 @@ class Restored(Protocol):
 
 
 class Engine(Protocol):
-    """What restores: the part of Restorer a job needs."""
+    """What restores: the part of Restorer a job needs. ``plan`` says into which tiles pictures of a size are
+    cut, ``hold`` settles it."""
 
     @property
     def description(self) -> dict[str, Any]: ...
     def restore(self, pixels: Pixels, /) -> Restored: ...
+    def plan(self, height: int, width: int) -> list[Tile]: ...
+    def hold(self, height: int, width: int, tiles: list[Tile]) -> None: ...
+
+
+class CountingEngine(Engine, Protocol):
+    """An engine that speaks of frames by their numbers: the part of Guard a job needs. ``go_on_at`` says
+    which one, from 0, comes next."""
+
+    def go_on_at(self, frame: int) -> None: ...
 
 
 class Checker(Protocol):
@@ -59,7 +80,9 @@ class Checker(Protocol):
 class JobOptions:
     """``verify_every`` N hands every N-th frame to the checker; ``frames`` ends a run early; ``strength`` is
     the share of the restored picture in the result, 0 to 1; ``source`` says how the input is read,
-    ``raw_out`` in which bytes standard output is written, instead of y4m."""
+    ``raw_out`` in which bytes standard output is written, instead of y4m. ``tile`` and ``threads`` are what
+    the engine was made with, ``on_fault`` what its guard does. ``restart`` throws away what an earlier run
+    left unfinished."""
 
     out: str | None = None
     overwrite: bool = False
@@ -72,6 +95,10 @@ class JobOptions:
     strength: float = 1.0
     source: SourceOptions = field(default_factory=SourceOptions)
     raw_out: RawFormat | None = None
+    tile: int | str = "auto"
+    threads: int | None = None
+    on_fault: str = "fallback"
+    restart: bool = False
 
 
 class Job:
@@ -96,7 +123,7 @@ class Job:
             if self.target != STANDARD_OUTPUT:
                 inputs = [Path(spec)] if is_on_disk(spec) else []
                 check_target(self.target, inputs, overwrite=options.overwrite)
-            self._sink = _open_sink(self.target, self.info, Path(spec), options)
+            self._sink = _open_sink(self.target, self._source, spec, options)
         except BaseException:
             self._source.close()
             raise
@@ -104,20 +131,23 @@ class Job:
 
     def run(
         self,
-        engine: Engine,
+        engine: CountingEngine,
         checker: Checker | None,
         stop: threading.Event,
         on_progress: Callable[[RunFigures], None],
+        on_note: Callable[[str], None] = lambda line: None,
     ) -> RunReport:
-        """Restore it all; on ``stop`` keep what there is.
+        """Restore it all, or what an earlier run left of it; on ``stop`` keep what there is.
 
         Raises:
-            MEASNetError: something failed on the way; no output is left behind.
+            MEASNetError: something failed on the way; no output is left behind, save what the same
+                command goes on with.
             ParityError: the output is there, but the engine strays from the reference.
         """
         options = self._options
         restore = _Restore(engine, checker, options.verify_every or 1, options.strength)
         try:
+            self._begin(engine, restore, on_note)
             figures = run(
                 self._source,
                 restore,
@@ -125,9 +155,11 @@ class Job:
                 on_progress=on_progress,
                 stop=stop,
                 limit=self._options.frames,
+                resumed_at=self.report.resumed_at,
             )
             self._finish(figures)
         except BaseException as error:
+            self._tell_how_to_go_on(error)
             self.report.error = str(error)
             raise
         finally:
@@ -146,6 +178,8 @@ class Job:
         """
         report, seconds = self.report, []
         try:
+            if isinstance(self._sink, ResumableSink):
+                report.resumed_at = self._sink.look(self._header(engine))
             items = (item for item in self._source.read() if isinstance(item, Frame))
             for frame in itertools.islice(items, frames):
                 started = time.perf_counter()
@@ -166,13 +200,71 @@ class Job:
         report.output = str(self.target)
         length = self._options.frames or self.info.frames
         if length is not None:
-            report.seconds = {"expected": round(length / report.fps, 1)}
+            report.seconds = {"expected": round((length - report.resumed_at) / report.fps, 1)}
         return report
 
     def close(self) -> None:
         """Give up a job that will not run."""
         self._sink.abort()
         self._source.close()
+
+    def _begin(self, engine: CountingEngine, restore: _Restore, on_note: Callable[[str], None]) -> None:
+        """Take up what an earlier run of the same command left, if it left anything."""
+        sink, source = self._sink, self._source
+        if not isinstance(sink, ResumableSink):
+            return
+        header = self._header(engine)
+        settings = sink.begin(header, restart=self._options.restart).settings
+        if "tiles" in header.settings:
+            height, width = self.info.height, self.info.width
+            tiles = tiles_from(settings.get("tiles"), height, width)
+            if tiles is None:
+                raise UsageError(f"what was begun of {self.target} is damaged; add --restart to begin anew")
+            engine.hold(height, width, tiles)
+        if not sink.done:
+            return
+        if isinstance(source, VideoFile):
+            source.skip(sink.done)
+        elif isinstance(source, Images) and isinstance(sink, ImageFolderSink):
+            source.skip(sink.finished)
+        self.report.resumed_at = restore.frames = sink.done
+        engine.go_on_at(sink.done)
+        length = self._options.frames or self.info.frames
+        on_note(f"{self.target}: going on at frame {sink.done}" + (f" of {length}" if length else ""))
+
+    def _header(self, engine: Engine) -> Header:
+        """What the result is made of, and what a run that begins it settles for those that go on."""
+        options, made_of = self._options, {}
+        settings: dict[str, Any] = {}
+        if isinstance(self._sink, SegmentedVideoSink):
+            encoding = self._sink.encoding
+            made_of = of_input(Path(self.report.input)) | {
+                "encoder": encoding.codec.encoder,
+                "pixel format": encoding.pixel_format,
+                "--crf": encoding.crf,
+                "--preset": encoding.preset,
+                "--bits": encoding.bits,
+                **options.source.as_given(),
+            }
+            settings["encoder_threads"] = min(MOST_THREADS, os.cpu_count() or 1)
+            plan = engine.plan(self.info.height, self.info.width)
+            settings["tiles"] = [[t.top, t.left, t.height, t.width] for t in plan]
+        made_of |= of_engine(engine.description) | {
+            "--tile": options.tile,
+            "--threads": options.threads,
+            "--strength": options.strength,
+            "--frames": options.frames,
+            "--on-fault": options.on_fault,
+        }
+        return Header(made_of | of_programs(), settings)
+
+    def _tell_how_to_go_on(self, error: BaseException) -> None:
+        """An error that a second run could get past says so, if there is something to go on with."""
+        if not isinstance(self._sink, ResumableSink):
+            return
+        self.report.kept = self._sink.done
+        if self._sink.done and isinstance(error, MEASNetError) and not isinstance(error, UsageError):
+            error.args = (f"{error}; the same command then goes on at frame {self._sink.done}",)
 
     def _finish(self, figures: RunFigures) -> None:
         # Being stopped is how a live recording ends; only a file can be left unfinished.
@@ -181,7 +273,7 @@ class Job:
         output = self._sink.finish(partial=partial)
         flushing = time.perf_counter() - started
         report = self.report
-        report.frames = figures.frames
+        report.frames = figures.position
         report.dropped = figures.dropped
         report.fps = round(figures.fps, 3)
         report.seconds = {
@@ -193,6 +285,8 @@ class Job:
         if output is None and not figures.stopped:
             raise InputError(f"{report.input}: no frame came through; nothing was written")
         report.status = "partial" if partial else "complete"
+        if partial and isinstance(self._sink, ResumableSink):
+            report.kept = self._sink.done
         if output is not None:
             report.output = str(output)
             report.output_bytes = output.stat().st_size if output.is_file() else None
@@ -257,35 +351,43 @@ class _Restore:
         self._checker = checker
         self._every = every
         self._strength = strength
-        self._frames = 0
+        self.frames = 0
         self.largest_tile_count = 0
         self.seconds_verify = 0.0
 
     def __call__(self, pixels: Pixels) -> Pixels:
         restored: Restored = self._engine.restore(pixels)
         self.largest_tile_count = max(self.largest_tile_count, restored.tiles)
-        if self._checker is not None and self._frames % self._every == 0:
+        if self._checker is not None and self.frames % self._every == 0:
             started = time.perf_counter()
             self._checker.check(pixels, restored)
             self.seconds_verify += time.perf_counter() - started
-        self._frames += 1
+        self.frames += 1
         if self._strength == 1:
             return restored.pixels
         mixed = cv2.addWeighted(restored.pixels, self._strength, pixels, 1 - self._strength, 0)
         return np.asarray(mixed, pixels.dtype)
 
 
-def _open_sink(target: Path, info: StreamInfo, source: Path, options: JobOptions) -> Sink:
+def _open_sink(target: Path, source: Source, spec: str, options: JobOptions) -> Sink:
+    info, path = source.info, Path(spec)
     if target == STANDARD_OUTPUT:
         return StandardOutput(info, raw=options.raw_out)
     if options.raw_out is not None:
         raise UsageError("--raw-out goes with -o -: files say what they hold by their endings")
     if info.kind == "images":
-        from measnet.runtime.sinks.images import ImageSink
-
-        return ImageSink(target, folder=source.is_dir())
-    from measnet.runtime.sinks.video import VideoSink
-
+        return ImageFolderSink(target, path) if path.is_dir() else ImageSink(target)
+    if isinstance(source, VideoFile) and is_on_disk(spec) and path.is_file():
+        return SegmentedVideoSink(
+            target,
+            info,
+            source.copied_packets,
+            limit=options.frames,
+            codec=options.codec,
+            crf=options.crf,
+            preset=options.preset,
+            bits=options.bits,
+        )
     return VideoSink(
         target, info, codec=options.codec, crf=options.crf, preset=options.preset, bits=options.bits
     )

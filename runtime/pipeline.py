@@ -29,10 +29,12 @@ _PROGRESS_EVERY = 0.1
 class RunFigures:
     """What a run did. Times are seconds of work of one stage; ``seconds_total`` is by the clock.
 
+    ``frames`` were restored, after the ``resumed_at`` that an earlier run had done.
     ``dropped`` are frames of a live source that a newer one overtook. ``stopped`` says that
     the run ended because it was told to, not because the source did.
     """
 
+    resumed_at: int = 0
     frames: int = 0
     dropped: int = 0
     seconds_decode: float = 0.0
@@ -40,6 +42,11 @@ class RunFigures:
     seconds_encode: float = 0.0
     seconds_total: float = 0.0
     stopped: bool = False
+
+    @property
+    def position(self) -> int:
+        """Frames of the result that are restored, by this run or one before."""
+        return self.resumed_at + self.frames
 
     @property
     def fps(self) -> float:
@@ -56,6 +63,7 @@ def run(
     stop: threading.Event | None = None,
     queue_size: int = 4,
     limit: int | None = None,
+    resumed_at: int = 0,
 ) -> RunFigures:
     """Restore every frame of ``source`` into ``sink``; neither is closed or finished.
 
@@ -66,12 +74,16 @@ def run(
         on_progress: called about ten times a second in the caller's thread.
         stop: once set, the frames restored so far are written and the run ends.
         queue_size: how many frames may wait before each stage.
-        limit: end after so many frames.
+        limit: end after so many frames, those before ``resumed_at`` included.
+        resumed_at: frames that were done before and that ``source`` leaves out.
 
     Raises:
         Whatever the first stage to fail raised. All threads have ended by then.
     """
-    stages = _Stages(source, restore, sink, stop or threading.Event(), queue_size, limit)
+    figures = RunFigures(resumed_at=resumed_at)
+    if limit is not None and figures.position >= limit:
+        return figures
+    stages = _Stages(source, restore, sink, stop or threading.Event(), queue_size, limit, figures)
     return stages.run(on_progress)
 
 
@@ -84,6 +96,7 @@ class _Stages:
         stop: threading.Event,
         queue_size: int,
         limit: int | None,
+        figures: RunFigures,
     ) -> None:
         self._source = source
         self._restore = restore
@@ -93,7 +106,7 @@ class _Stages:
         live = source.info.kind == "live"
         self._decoded = FrameQueue(1 if live else queue_size, newest_only=live)
         self._restored = FrameQueue(1 if live else queue_size)
-        self._figures = RunFigures()
+        self._figures = figures
         self._failure: BaseException | None = None
         self._failing = threading.Lock()
         self._exhausted = False
@@ -151,7 +164,7 @@ class _Stages:
                     self._figures.seconds_restore += time.perf_counter() - started
                     self._figures.frames += 1
                 self._restored.put(item)
-                if self._figures.frames == self._limit:
+                if self._figures.position == self._limit:
                     self._decoded.abort()
                     self._source.interrupt()
                     break

@@ -17,6 +17,8 @@ class RunReport:
     """One input's way to its output.
 
     Sizes are in bytes and pixels, times in seconds. ``frames`` were restored and written;
+    ``frames`` counts those of an earlier run too, where this one went on at frame ``resumed_at``.
+    ``kept`` are frames that the same command need not restore again, of a run that was stopped or failed.
     ``expected_frames`` is what the source declared, where it did. ``damaged`` could not be
     decoded, ``dropped`` were overtaken by newer ones (live sources), ``skipped`` could not be
     placed in the output. ``largest_tile_count`` is 1 when every frame went through whole.
@@ -33,6 +35,8 @@ class RunReport:
     width: int = 0
     height: int = 0
     frames: int = 0
+    resumed_at: int = 0
+    kept: int = 0
     expected_frames: int | None = None
     damaged: int = 0
     dropped: int = 0

@@ -117,6 +117,10 @@ class Restorer:
             self._plans[height, width] = self._new_plan(height, width)
         return self._plans[height, width]
 
+    def hold(self, height: int, width: int, tiles: list[Tile]) -> None:
+        """Restores pictures of this size in ``tiles``, however much memory is free."""
+        self._plans[height, width] = tiles
+
     def follow(self, other: Restorer, height: int, width: int) -> None:
         """Takes over the tiles that ``other`` uses for pictures of this size, and that it gives and gets each
         of them in bytes if it does."""

@@ -61,6 +61,24 @@ def square_tiles(height: int, width: int, side: int) -> list[Tile]:
     ]
 
 
+def tiles_from(stored: object, height: int, width: int) -> list[Tile] | None:
+    """Tiles from ``[[top, left, height, width], ...]``; None unless they cover the picture and stay in it."""
+    if not isinstance(stored, list) or len(stored) > height * width:
+        return None
+    covered = np.zeros((height, width), bool)
+    tiles = []
+    for row in stored:
+        if not isinstance(row, list) or len(row) != 4 or any(type(side) is not int for side in row):
+            return None
+        tile = Tile(*row)
+        bottom, right = tile.top + tile.height, tile.left + tile.width
+        if min(row) < 0 or bottom > height or right > width:
+            return None
+        covered[tile.top : bottom, tile.left : right] = True
+        tiles.append(tile)
+    return tiles if covered.all() else None
+
+
 def restore_tiles(image: Image, tiles: list[Tile], restore: Callable[[Image], Image]) -> Image:
     """``restore`` on each tile of ``image`` (1 3 H W), blended by linear ramps where tiles overlap."""
     if len(tiles) == 1:

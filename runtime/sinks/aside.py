@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from pathlib import Path
 
 from av.error import FFmpegError
@@ -35,8 +34,8 @@ def check_target(target: Path, inputs: list[Path], *, overwrite: bool) -> None:
 class Aside:
     """The place beside ``target`` where the result grows.
 
-    ``path`` is ``target`` with ``.part`` behind its name: a file or a folder, as the sink
-    makes it.
+    ``path`` is ``target`` with ``.part`` behind its name. A folder of that name, left by a run that can be
+    resumed, is not touched.
     """
 
     def __init__(self, target: Path) -> None:
@@ -45,30 +44,25 @@ class Aside:
 
     def keep(self, *, partial: bool = False) -> Path:
         """Give the result its name, or with ``partial`` one that says it is not whole."""
-        target = self._partial_name() if partial else self._target
+        target = partial_name(self._target) if partial else self._target
         try:
-            if self.path.is_dir():
-                _move_folder(self.path, target)
-            else:
-                self.path.replace(target)
+            self.path.replace(target)
         except OSError as error:
             self.discard()
             raise write_error(target, error) from None
         return target
 
-    def _partial_name(self) -> Path:
-        """``clip.mp4`` -> ``clip.partial.mp4``; a folder's dots are no endings."""
-        target = self._target
-        if self.path.is_dir():
-            return target.with_name(target.name + ".partial")
-        return target.with_name(f"{target.stem}.partial{target.suffix}")
-
     def discard(self) -> None:
         """Leave nothing behind."""
-        if self.path.is_dir():
-            shutil.rmtree(self.path, ignore_errors=True)
-        else:
+        if not self.path.is_dir():
             self.path.unlink(missing_ok=True)
+
+
+def partial_name(target: Path, *, folder: bool = False) -> Path:
+    """``clip.mp4`` -> ``clip.partial.mp4``; a folder's dots are no endings."""
+    if folder:
+        return target.with_name(target.name + ".partial")
+    return target.with_name(f"{target.stem}.partial{target.suffix}")
 
 
 def write_error(target: Path, error: OSError) -> OutputError:
@@ -76,21 +70,11 @@ def write_error(target: Path, error: OSError) -> OutputError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutputError(f"no space left while writing {target}; free some or choose another disk")
     reason = error.strerror or str(error)
-    return OutputError(f"writing {target} failed: {reason}; nothing was kept")
+    return OutputError(f"writing {target} failed: {reason}")
 
 
 def encoding_error(target: Path, error: FFmpegError) -> OutputError:
     """The one line for what FFmpeg could not write or encode."""
     if isinstance(error, OSError):
         return write_error(target, error)
-    return OutputError(f"writing {target} failed: {error.strerror}; nothing was kept")
-
-
-def _move_folder(source: Path, target: Path) -> None:
-    if not target.exists():
-        source.rename(target)
-        return
-    # A folder that stood there may hold files of its own: only those of the same name go.
-    for file in source.iterdir():
-        file.replace(target / file.name)
-    source.rmdir()
+    return OutputError(f"writing {target} failed: {error.strerror}")

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import av
-from av.codec.context import Flags
+import cv2
+from av.codec.context import Flags, ThreadType
 from av.error import FFmpegError
 
 from measnet.errors import OutputError, UsageError
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.codeccontext import VideoCodecContext
     from av.video.stream import VideoStream
+
+# x264's AVX-512 code makes other bytes from the same pictures from run to run, even on one thread
+# (measured with its rate control by macroblock tree, the default); its AVX2 code is as fast and does not.
+_AVX_512 = 13  # OpenCV's number
+_UP_TO_AVX2 = "AVX2,FMA3,LZCNT,BMI1,BMI2"
 
 
 # x265 sets no decoding times, but what lay in memory, where there are no more frames than these.
@@ -67,12 +73,20 @@ class PictureEncoding:
         self.turn = self._turn_to_apply()
         self._colour = written_colour(info.colour)
         self._chroma = self._chroma_to_keep()
-        self._bits = self._bits_to_keep(bits)
-        self.pixel_format = yuv_format(self._chroma, self._bits)
+        self.bits = self._bits_to_keep(bits)
+        self.pixel_format = yuv_format(self._chroma, self.bits)
         self._options = {**self.codec.options, "crf": str(self.crf)}
         if preset is not None:
             self._options[self.codec.preset_option] = preset
+        self._threads: int | None = None
         self._tell_of_hdr()
+
+    def repeat_with(self, threads: int) -> None:
+        """From now on the same pictures become the same bytes, in this process or another.
+
+        What encoders make depends on how many threads they work with, so that is fixed.
+        """
+        self._threads = threads
 
     def open(self, context: VideoCodecContext) -> PictureEncoder:
         """An encoder on ``context``, which is new and has its flags and its time base already.
@@ -83,9 +97,7 @@ class PictureEncoding:
         info, codec = self._info, self.codec
         swapped = self.turn is not None and self.turn[0]
         context.width, context.height = (info.height, info.width) if swapped else (info.width, info.height)
-        writer = YuvWriter(
-            self._colour, context.width, context.height, self._chroma, codec.chroma, self._bits
-        )
+        writer = YuvWriter(self._colour, context.width, context.height, self._chroma, codec.chroma, self.bits)
         context.pix_fmt = self.pixel_format
         context.colorspace = self._colour.matrix
         context.color_range = self._colour.range
@@ -102,6 +114,14 @@ class PictureEncoding:
             # By the default name, hev1, Apple's players refuse it.
             context.codec_tag = "hvc1"
         context.options = dict(self._options)
+        if self._threads is not None:
+            context.thread_count = self._threads
+            # PyAV's own choice, slices, makes files larger for the sake of a shorter delay.
+            context.thread_type = ThreadType.FRAME
+            if codec.encoder == "libx264" and cv2.checkHardwareSupport(_AVX_512):
+                context.options["x264-params"] = _joined(
+                    self._options.get("x264-params"), f"asm={_UP_TO_AVX2}"
+                )
         try:
             context.open()
         except (FFmpegError, ValueError) as error:
@@ -111,8 +131,8 @@ class PictureEncoding:
             ) from None
         return PictureEncoder(context, writer, self.turn)
 
-    def open_like(self, stream: VideoStream) -> PictureEncoder:
-        """An encoder of its own whose packets ``stream`` takes.
+    def open_alone(self, flags: int) -> PictureEncoder:
+        """An encoder of its own, with the ``flags`` of one that a container has opened.
 
         Raises:
             OutputError: as ``open``.
@@ -120,7 +140,7 @@ class PictureEncoding:
         context: VideoCodecContext = av.CodecContext.create(self.codec.encoder, "w")  # type: ignore[assignment]  # PyAV says: any codec
         context.time_base = self.time_base
         context.framerate = self.rate
-        context.flags = stream.codec_context.flags
+        context.flags = flags
         return self.open(context)
 
     def _chroma_to_keep(self) -> Chroma:
@@ -167,8 +187,8 @@ class PictureEncoding:
             if wording is None:
                 lost.insert(0, f"the mastering display's data ({encoder} takes none)")
             else:
-                given = [self._options.get(wording.option), *encoder_parameters(hdr, wording)]
-                self._options[wording.option] = ":".join(filter(None, given))
+                given = self._options.get(wording.option)
+                self._options[wording.option] = _joined(given, *encoder_parameters(hdr, wording))
         if lost:
             self.warnings.append(f"not carried over: {', '.join(lost)}")
 
@@ -226,6 +246,11 @@ class PictureEncoder:
             for packet in packets:
                 packet.dts = packet.pts
         return packets
+
+
+def _joined(*parameters: str | None) -> str:
+    """As encoders take several of their own parameters in one option."""
+    return ":".join(filter(None, parameters))
 
 
 def _formats(encoder: str) -> set[str]:

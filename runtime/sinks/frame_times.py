@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 from measnet.runtime.frame import Frame
@@ -39,3 +40,22 @@ class FrameTimes:
         if not self.skipped:
             return []
         return [f"{self.skipped} frames were left out: their times do not follow the frame before"]
+
+
+def decoding_times(shown: Sequence[int], reordering: int) -> list[int]:
+    """When each picture is to be decoded: later than the one stored before it, not after it is shown.
+
+    Args:
+        shown: presentation times in the order of storage, no two alike.
+        reordering: by how many places the encoder says it may store a picture early.
+
+    The first ones get times before the first picture's own, at the pace of those that follow.
+    """
+    if not shown:
+        return []
+    in_order = sorted(shown)
+    place = {pts: index for index, pts in enumerate(in_order)}
+    needed = max(index - place[pts] for index, pts in enumerate(shown))
+    depth = min(max(needed, reordering), len(shown) - 1)
+    run_up = in_order[depth] - in_order[0]
+    return [pts - run_up for pts in in_order[:depth]] + in_order[: len(in_order) - depth]

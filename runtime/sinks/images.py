@@ -1,4 +1,4 @@
-"""Image files, each in the format its name says."""
+"""An image file, in the format its name says."""
 
 from __future__ import annotations
 
@@ -35,45 +35,34 @@ _DEEP = (".png", ".tif", ".tiff")
 
 
 class ImageSink:
-    """Writes each frame to an image file, in the channels and the depth the frame's file had.
-
-    Args:
-        target: a file, or with ``folder`` a folder whose files bear their sources' names.
+    """Writes one frame to an image file, in the channels and the depth the frame's file had.
 
     Raises:
         UsageError: the file's ending is not that of an image.
     """
 
-    def __init__(self, target: Path, *, folder: bool) -> None:
-        if not folder and target.suffix.lower() not in IMAGE_ENDINGS:
+    def __init__(self, target: Path) -> None:
+        if target.suffix.lower() not in IMAGE_ENDINGS:
             raise UsageError(
                 f"{target}: an image is written as one of {' '.join(IMAGE_ENDINGS)}, not '{target.suffix}'"
             )
         self.skipped = 0
         self.warnings: list[str] = []
         self._target = target
-        self._folder = folder
         self._aside = Aside(target)
-        self._lost: dict[str, None] = {}
-        self._written = 0
+        self._encoder = ImageEncoder()
+        self._written = False
         self._done = False
-        # A folder left by a run that was killed would smuggle its files into this one.
-        self._aside.discard()
 
     def write(self, item: Item) -> None:
-        """See Sink.write. Every frame must have its ``picture``."""
-        if not isinstance(item, Frame) or item.picture is None:
-            raise TypeError("an image sink takes frames that came from image files")
-        name = item.picture.path.name if self._folder else self._target.name
-        place = self._aside.path / name if self._folder else self._aside.path
-        data = self._encoded(item.pixels, item.picture, Path(name).suffix.lower())
+        """See Sink.write. The frame must have its ``picture``."""
+        frame, picture = image_frame(item)
+        data = self._encoder.encode(frame.pixels, picture, self._target.suffix.lower())
         try:
-            if self._folder:
-                self._aside.path.mkdir(exist_ok=True)
-            place.write_bytes(data)
+            self._aside.path.write_bytes(data)
         except OSError as error:
             raise write_error(self._target, error) from None
-        self._written += 1
+        self._written = True
 
     def finish(self, *, partial: bool = False) -> Path | None:
         """See Sink.finish."""
@@ -81,8 +70,7 @@ class ImageSink:
             self.abort()
             return None
         self._done = True
-        if self._lost:
-            self.warnings.append(f"not carried over: {', '.join(self._lost)}")
+        self.warnings += self._encoder.losses()
         return self._aside.keep(partial=partial)
 
     def abort(self) -> None:
@@ -91,17 +79,32 @@ class ImageSink:
             self._done = True
             self._aside.discard()
 
-    def _encoded(self, pixels: Pixels, picture: Picture, ending: str) -> bytes:
+
+class ImageEncoder:
+    """Turns pixels into the bytes of image files. ``lost`` names, once each, what formats could not hold."""
+
+    def __init__(self) -> None:
+        self.lost: dict[str, None] = {}
+
+    def losses(self) -> list[str]:
+        """A line on what was lost, if anything was."""
+        return [f"not carried over: {', '.join(self.lost)}"] if self.lost else []
+
+    def encode(self, pixels: Pixels, picture: Picture, ending: str) -> bytes:
+        """``pixels`` in the channels of ``picture``, with its metadata, as a file that ends in ``ending``.
+
+        Raises OutputError.
+        """
         values = _channels(pixels, picture)
         if values.dtype == np.uint16 and ending not in _DEEP:
-            self._lost[f"16 bits per channel ({ending} has 8)"] = None
+            self.lost[f"16 bits per channel ({ending} has 8)"] = None
             values = _eight_bit(values)
         if picture.alpha is not None and ending in _OPAQUE:
-            self._lost[f"transparency ({ending} has none)"] = None
+            self.lost[f"transparency ({ending} has none)"] = None
             values = np.ascontiguousarray(values[:, :, :3])
         kinds = [kind for kind, _ in picture.metadata]
         if kinds and ending not in _TAKES_METADATA:
-            self._lost[f"EXIF and colour profile (not written to {ending})"] = None
+            self.lost[f"EXIF and colour profile (not written to {ending})"] = None
             kinds = []
         options = _OPTIONS.get(ending, [])
         try:
@@ -118,6 +121,13 @@ class ImageSink:
                 "choose an --out ending in .png"
             )
         return data.tobytes()
+
+
+def image_frame(item: Item) -> tuple[Frame, Picture]:
+    """A frame that came from an image file, with what that held beside its colours."""
+    if not isinstance(item, Frame) or item.picture is None:
+        raise TypeError("an image sink takes frames that came from image files")
+    return item, item.picture
 
 
 def _eight_bit(values: Pixels) -> Pixels:

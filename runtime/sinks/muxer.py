@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import av
 from av.container import OutputContainer
@@ -39,6 +39,7 @@ class Muxer:
         kind: of container.
         info: what belongs to the source and is to survive.
         encoding: of the picture.
+        in_order: packets will come in the order of their times over all streams.
 
     ``encoder`` makes packets for it. ``warnings`` are lines for the user.
 
@@ -48,7 +49,14 @@ class Muxer:
     """
 
     def __init__(
-        self, path: Path, target: Path, kind: Container, info: StreamInfo, encoding: PictureEncoding
+        self,
+        path: Path,
+        target: Path,
+        kind: Container,
+        info: StreamInfo,
+        encoding: PictureEncoding,
+        *,
+        in_order: bool = False,
     ) -> None:
         self.warnings: list[str] = []
         self._path = path
@@ -58,7 +66,7 @@ class Muxer:
         self._rounded = 0
         self._packets_left_out = 0
         self._run_up = Fraction(0)
-        self._container = self._open()
+        self._container = self._open(in_order)
         try:
             self.stream = self._add_picture(encoding)
             self.encoder: PictureEncoder = encoding.open(self.stream.codec_context)
@@ -71,7 +79,7 @@ class Muxer:
             self.close_anyhow()
             raise
 
-    def mux_picture(self, packets: Iterable[Packet[VideoStream]]) -> None:
+    def mux_picture(self, packets: Iterable[Packet[Any]]) -> None:
         """Write encoded pictures, in the order of their decoding times. Raises OutputError."""
         try:
             for packet in packets:
@@ -131,9 +139,9 @@ class Muxer:
             )
         return lines
 
-    def _open(self) -> OutputContainer:
+    def _open(self, in_order: bool) -> OutputContainer:
         # Audio waits in memory for the encoder's look-ahead instead of overtaking the picture.
-        options = {"max_interleave_delta": "0"}
+        options = {} if in_order else {"max_interleave_delta": "0"}
         if self._kind.muxer == "mpegts":
             options["mpegts_copyts"] = "1"
         try:

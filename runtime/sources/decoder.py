@@ -71,7 +71,7 @@ class PictureDecoder:
         and counted in ``damaged``.
         """
         failures = 0
-        for packet in self._packets():
+        for packet in self._packets([self.stream, *self._timed_copies()]):
             if packet.stream is not self.stream:
                 if packet.dts is not None:
                     yield packet
@@ -95,6 +95,14 @@ class PictureDecoder:
                     self.damaged += 1
                 else:
                     yield frame
+
+    def copied_packets(self) -> Iterator[Packet[Stream]]:
+        """The copied packets alone, as ``items`` gives them; call one or the other."""
+        if not (wanted := self._timed_copies()):
+            return
+        for packet in self._packets(wanted):
+            if packet.dts is not None:
+                yield packet
 
     def info(self, first: av.VideoFrame, kind: Kind) -> StreamInfo:
         """What belongs to the stream, by its headers and its first frame."""
@@ -122,8 +130,10 @@ class PictureDecoder:
             chapters=tuple(self._container.chapters()),
         )
 
-    def _packets(self) -> Iterator[Packet[Stream]]:
-        wanted = [self.stream, *(s for s in self.copied if s.type != "attachment")]
+    def _timed_copies(self) -> list[Stream]:
+        return [stream for stream in self.copied if stream.type != "attachment"]
+
+    def _packets(self, wanted: list[Stream]) -> Iterator[Packet[Stream]]:
         failures = 0
         while True:
             try:

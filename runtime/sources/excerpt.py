@@ -110,6 +110,16 @@ class Cutter:
             elif self.start is not None and _end(item) >= self.start:
                 early.append(item)
 
+    def cut_copies(self, packets: Iterator[Packet[Stream]]) -> Iterator[Packet[Stream]]:
+        """Packets without the frames beside them, less what lies outside.
+
+        ``cut`` must have come to a frame by then, as that says what zero is.
+        """
+        for packet in packets:
+            if self.end is not None and _decoded(packet) > self.end + MARGIN:
+                return
+            yield from self._moved(packet)
+
     def chapters(self, chapters: Iterable[Any]) -> tuple[Any, ...]:
         """The chapters that reach into the excerpt, cut and moved like everything else."""
         kept = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class Images:
         self.damaged = 0
         self.truncated = False
         self.warnings: list[str] = []
+        self._skipped: frozenset[str] = frozenset()
         self._single = not path.is_dir()
         self._paths = [path] if self._single else _images_in(path)
         # A single file is decoded at once, so that a bad one is refused before any work.
@@ -51,9 +52,15 @@ class Images:
             bits=self._first.values.itemsize * 8 if self._first else 8,
         )
 
+    def skip(self, names: Iterable[str]) -> None:
+        """``read`` is to leave out the files of these names."""
+        self._skipped = frozenset(names)
+
     def read(self) -> Iterator[Frame]:
         """See Source.read. In a folder a damaged image is counted and left out."""
         for number, path in enumerate(self._paths):
+            if path.name in self._skipped:
+                continue
             try:
                 loaded = self._first or _load(path)
             except InputError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from measnet.errors import UsageError
 from measnet.runtime.sources.excerpt import Excerpt
@@ -19,6 +19,16 @@ class SourceOptions:
     excerpt: Excerpt = field(default_factory=Excerpt)
     raw: RawVideo | None = None
     interlaced: Interlaced = "deinterlace"
+
+    def as_given(self) -> dict[str, Any]:
+        """By the names that users know, ready for JSON."""
+        start, duration = self.excerpt.start or None, self.excerpt.duration
+        return {
+            "--start": None if start is None else float(start),
+            "--duration": None if duration is None else float(duration),
+            "--raw": None if self.raw is None else str(self.raw),
+            "--interlaced": self.interlaced,
+        }
 
     def check_none_given(self, spec: str) -> None:
         """Raise UsageError where ``spec`` is no video file, but was asked for what only those have."""

@@ -20,6 +20,9 @@ class RawVideo:
     pixel_format: str
     rate: Fraction
 
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}:{self.pixel_format}@{self.rate}"
+
     @property
     def demuxer_options(self) -> dict[str, str]:
         """For FFmpeg's ``rawvideo``."""

@@ -52,6 +52,8 @@ class VideoFile:
         self.truncated = False
         self.warnings: list[str] = []
         self._path = path
+        self._skipped = 0
+        self._sought = False
         self._options = options or SourceOptions()
         self._container = _open(path, self._options.raw)
         try:
@@ -73,15 +75,37 @@ class VideoFile:
             raise
         self._warn_of_losses(first)
 
+    def skip(self, frames: int) -> None:
+        """``read`` is to leave out the first ``frames``; they are decoded, as later ones need them."""
+        self._skipped = frames
+
+    def copied_packets(self) -> Iterator[Packet[Stream]]:
+        """The copied packets once more, from the beginning, cut and moved as ``read`` gives them.
+
+        Raises InputError when the file can no longer be opened.
+        """
+        container = _open(self._path, self._options.raw)
+        try:
+            if self._sought:
+                self._seek(container)
+            packets = PictureDecoder(container, str(self._path)).copied_packets()
+            yield from self._cutter.cut_copies(packets)
+        finally:
+            container.close()
+
     def read(self) -> Iterator[Frame | Packet[Stream]]:
         """See Source.read."""
         info = self.info
         reader = RgbReader(info.colour, info.width, info.height)
         items = itertools.chain(self._head, self._items)
         self._head = []
+        left_out = 0
         for item in items:
             if not isinstance(item, av.VideoFrame):
                 yield item
+                continue
+            if left_out < self._skipped:
+                left_out += 1
                 continue
             yield Frame(
                 pixels=reader.read(item),
@@ -112,7 +136,7 @@ class VideoFile:
         if start is None or start <= MARGIN or self._container.start_time is None or not by_name:
             return self._decoder.items()
         try:
-            self._container.seek(round((start - MARGIN) * av.time_base))
+            self._seek(self._container)
             items = self._decoder.items()
             head = _until_first_frame(items)
         except (av.error.FFmpegError, InputError):
@@ -124,6 +148,7 @@ class VideoFile:
             and first.time_base is not None
             and first.pts * first.time_base <= start
         ):
+            self._sought = True
             return itertools.chain(head, items)
         # No index, or one that leads astray: the frames before are decoded to be left out.
         self._container.close()
@@ -131,6 +156,11 @@ class VideoFile:
         self._decoder = PictureDecoder(self._container, str(self._path))
         self._cutter = self._cut_out()
         return self._decoder.items()
+
+    def _seek(self, container: InputContainer) -> None:
+        """To a place from which on all that goes with the excerpt is stored. Raises FFmpegError."""
+        assert self._cutter.start is not None
+        container.seek(round((self._cutter.start - MARGIN) * av.time_base))
 
     def _timed(
         self, items: Iterator[av.VideoFrame | Packet[Stream]]

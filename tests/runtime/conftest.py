@@ -18,8 +18,11 @@ import pytest
 
 from measnet.runtime.frame import Pixels, StreamInfo
 from measnet.runtime.pipeline import RunFigures, run
+from measnet.runtime.sinks.manifest import Header
+from measnet.runtime.sinks.segmented import SegmentedVideoSink
 from measnet.runtime.sinks.video import VideoSink
 from measnet.runtime.sources.video import VideoFile
+from measnet.runtime.tiles import Tile
 
 MakeClip = Callable[..., Path]
 
@@ -138,16 +141,32 @@ class Outcome:
     path: Path | None
     figures: RunFigures
     source: VideoFile
-    sink: VideoSink
+    sink: VideoSink | SegmentedVideoSink
     warnings: list[str] = field(default_factory=list)
 
 
 def restore_unchanged(
-    source: Path, target: Path, restore: Callable[[Pixels], Pixels] = lambda p: p, **options: Any
+    source: Path,
+    target: Path,
+    restore: Callable[[Pixels], Pixels] = lambda p: p,
+    *,
+    direct: bool = False,
+    **options: Any,
 ) -> Outcome:
-    """Source file to target file with an engine that changes nothing."""
+    """Source file to target file with an engine that changes nothing; in segments, as a file is, or
+    ``direct``, as a live source is. ``reading`` are the source's options."""
     video = VideoFile(source, options.pop("reading", None))
-    sink = VideoSink(target, video.info, preset=options.pop("preset", "ultrafast"), **options)
+    options.setdefault("preset", "ultrafast")
+    try:
+        sink: VideoSink | SegmentedVideoSink
+        if direct:
+            sink = VideoSink(target, video.info, **options)
+        else:
+            sink = SegmentedVideoSink(target, video.info, video.copied_packets, **options)
+            sink.begin(Header({}, {"encoder_threads": 2}), restart=False)
+    except BaseException:
+        video.close()
+        raise
     try:
         figures = run(video, restore, sink)
         path = sink.finish()
@@ -166,7 +185,11 @@ class IdentityRestored:
 class IdentityRestorer:
     """Has the face of Restorer and changes nothing."""
 
-    description: dict[str, Any] = {"model": "identity"}  # noqa: RUF012 - nothing writes to it
+    description: dict[str, Any] = {  # noqa: RUF012 - nothing writes to it
+        "model": "identity",
+        "precision": "fp32",
+        "provider": "cpu",
+    }
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         pass
@@ -174,6 +197,12 @@ class IdentityRestorer:
     def restore(self, pixels: Pixels) -> IdentityRestored:
         assert pixels.dtype in (np.uint8, np.uint16) and pixels.ndim == 3 and pixels.shape[2] == 3
         return IdentityRestored(pixels)
+
+    def plan(self, height: int, width: int) -> list[Tile]:
+        return [Tile(0, 0, height, width)]
+
+    def hold(self, height: int, width: int, tiles: list[Tile]) -> None:
+        pass
 
     def close(self) -> None:
         pass

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from measnet.runtime import cli, restorer
+from measnet.runtime.tiles import Tile
 
 
 class _Restored:
@@ -19,7 +20,11 @@ class _Restored:
 
 
 class _SlowIdentity:
-    description: dict[str, Any] = {"model": "identity"}  # noqa: RUF012 - nothing writes to it
+    description: dict[str, Any] = {  # noqa: RUF012 - nothing writes to it
+        "model": "identity",
+        "precision": "fp32",
+        "provider": "cpu",
+    }
     seconds = float(sys.argv.pop(1))
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -28,6 +33,12 @@ class _SlowIdentity:
     def restore(self, pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> _Restored:
         time.sleep(self.seconds)
         return _Restored(pixels)
+
+    def plan(self, height: int, width: int) -> list[Tile]:
+        return [Tile(0, 0, height, width)]
+
+    def hold(self, height: int, width: int, tiles: list[Tile]) -> None:
+        pass
 
     def close(self) -> None:
         pass

@@ -226,7 +226,7 @@ def test_report_has_all_figures(measnet_run: Run, video: Path) -> None:
     assert (run["frames"], run["expected_frames"]) == (20, 20)
     assert (run["width"], run["height"], run["kind"]) == (96, 64, "video")
     assert set(run["seconds"]) == {"decode", "restore", "encode", "verify", "total"}
-    assert run["engine"] == {"model": "identity"}
+    assert run["engine"] == IdentityRestorer.description
     assert run["output_bytes"] == Path(run["output"]).stat().st_size
     assert run["input_bytes"] == video.stat().st_size
     assert (run["damaged"], run["dropped"], run["skipped"]) == (0, 0, 0)

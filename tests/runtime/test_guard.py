@@ -14,6 +14,7 @@ from measnet.runtime.guard import Guard, safer_than
 from measnet.runtime.health import STILL_FRAMES, Health
 from measnet.runtime.job import Restored
 from measnet.runtime.restorer import Restorer
+from measnet.runtime.tiles import Tile
 
 from .conftest import IdentityRestored, MakeClip, decode
 
@@ -35,12 +36,19 @@ class Engine:
     def __init__(self, spoil: Callable[[Pixels], Pixels], spoilt: int = 0) -> None:
         self.description = {"backend": "tensorrt", "precision": "int8"}
         self.closed = False
+        self.held: dict[tuple[int, int], list[Tile]] = {}
         self._spoil = spoil
         self._left = spoilt
 
     def restore(self, pixels: Pixels) -> Restored:
         self._left -= 1
         return IdentityRestored(self._spoil(pixels) if self._left < 0 else pixels)
+
+    def plan(self, height: int, width: int) -> list[Tile]:
+        return self.held.get((height, width), [Tile(0, 0, height, width)])
+
+    def hold(self, height: int, width: int, tiles: list[Tile]) -> None:
+        self.held[height, width] = tiles
 
     def close(self) -> None:
         self.closed = True
@@ -128,6 +136,27 @@ def test_both_engines_wrong_is_said_of_both(moving: Pixels) -> None:
     guard = Guard(Engine(black), "fallback", lambda: Engine(black))
     with pytest.raises(BackendError, match="it is black; with tensorrt int8 too: it is black"):
         guard.restore(moving[0])
+
+
+def test_tiles_are_held_by_the_guarded_engine_and_by_the_one_fallen_back_to(moving: Pixels) -> None:
+    height, width = moving[0].shape[:2]
+    halves = [Tile(0, 0, height, width // 2), Tile(0, width // 2, height, width - width // 2)]
+    first, safe = Engine(black, spoilt=1), sound()
+    guard = Guard(first, "fallback", lambda: safe)
+    guard.hold(height, width, halves)
+    guard.restore(moving[0])
+    assert guard.plan(height, width) == first.plan(height, width) == halves and not safe.held
+    guard.restore(moving[1])
+    assert guard.plan(height, width) == safe.plan(height, width) == halves
+
+
+def test_frames_are_numbered_on_where_an_earlier_run_ended(moving: Pixels) -> None:
+    guard = Guard(Engine(black, spoilt=1), "stop", no_engine)
+    guard.go_on_at(96)
+    guard.restore(moving[0])
+    with pytest.raises(BackendError, match="frame 97 came back wrong"):
+        guard.restore(moving[1])
+    assert guard.faults.first == 97
 
 
 class Described:

@@ -14,7 +14,9 @@ from measnet.errors import InputError, UsageError
 from measnet.image_header import read_header
 from measnet.runtime.frame import Pixels
 from measnet.runtime.pipeline import run
+from measnet.runtime.sinks.image_folder import ImageFolderSink
 from measnet.runtime.sinks.images import ImageSink
+from measnet.runtime.sinks.manifest import Header
 from measnet.runtime.sources.images import Images
 
 from .conftest import psnr
@@ -55,9 +57,16 @@ def save(path: Path, values: Array) -> Path:
     return path
 
 
-def restore(source: Path, target: Path, restore: Any = lambda p: p) -> tuple[Images, ImageSink]:
+def restore(
+    source: Path, target: Path, restore: Any = lambda p: p
+) -> tuple[Images, ImageSink | ImageFolderSink]:
     images = Images(source)
-    sink = ImageSink(target, folder=source.is_dir())
+    sink: ImageSink | ImageFolderSink
+    if source.is_dir():
+        sink = ImageFolderSink(target, source)
+        sink.begin(Header({}, {}), restart=False)
+    else:
+        sink = ImageSink(target)
     run(images, restore, sink)
     sink.finish()
     return images, sink
@@ -236,4 +245,4 @@ def test_header_tells_the_size(tmp_path: Path, ending: str, size: tuple[int, int
 
 def test_image_is_not_written_as_something_else(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"not '\.mp4'"):
-        ImageSink(tmp_path / "a.mp4", folder=False)
+        ImageSink(tmp_path / "a.mp4")

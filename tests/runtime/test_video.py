@@ -22,6 +22,7 @@ from .conftest import MakeClip, decode, ffmpeg, probe, psnr, restore_unchanged
 UNEVEN = "setpts=(floor(N/3)*6+gte(mod(N\\,3)\\,1)+3*gte(mod(N\\,3)\\,2))/25/TB"
 
 
+@pytest.mark.parametrize("direct", [False, True], ids=["in segments", "direct"])
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
@@ -36,10 +37,11 @@ UNEVEN = "setpts=(floor(N/3)*6+gte(mod(N\\,3)\\,1)+3*gte(mod(N\\,3)\\,2))/25/TB"
     ],
 )
 def test_frames_and_sound_keep_their_times_and_the_sound_its_bytes(
-    clip: MakeClip, tmp_path: Path, name: str, arguments: list[str]
+    clip: MakeClip, tmp_path: Path, name: str, arguments: list[str], direct: bool
 ) -> None:
     source = clip(name, *arguments)
-    outcome = restore_unchanged(source, tmp_path / name, preset="8" if name.endswith("webm") else "ultrafast")
+    preset = "8" if name.endswith("webm") else "ultrafast"
+    outcome = restore_unchanged(source, tmp_path / name, preset=preset, direct=direct)
     before, after = probe(source), probe(tmp_path / name)
     assert after.times == before.times
     assert after.copied == before.copied and after.copied

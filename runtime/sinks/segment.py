@@ -1,0 +1,145 @@
+"""Encoded pictures on disk: a stretch of the result that an encoder of its own made.
+
+A segment's file is its packets end to end, and behind them a JSON table with one row for each:
+bytes, presentation time, duration, and 1 for a key frame.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from av.packet import Packet
+
+from measnet.runtime.sinks.manifest import is_count
+from measnet.runtime.sinks.part_folder import is_plain_file
+
+if TYPE_CHECKING:
+    from av.stream import Stream
+    from av.video.stream import VideoStream
+
+FRAMES = 96
+"""Frames that each segment is made from, the last one excepted.
+
+What a cut costs is at most this many frames' work, and every segment begins with a key frame: at 96 that is
+one in four seconds of film, which seeking likes and which costs little in size.
+"""
+
+_LARGEST_TABLE = 1 << 20
+_LARGEST_TIME = 1 << 62
+
+Row = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A whole segment: its file, in which the table begins at byte ``table``.
+
+    The table is read when it is asked for, or a long film's would fill memory.
+    """
+
+    path: Path
+    table: int
+
+    def rows(self) -> list[Row]:
+        """The table. Raises OSError, also when it is none."""
+        with self.path.open("rb") as file:
+            file.seek(self.table)
+            try:
+                rows = json.loads(file.read(_LARGEST_TABLE))
+            except (ValueError, RecursionError):
+                rows = None
+        if not isinstance(rows, list) or not all(_is_row(row) for row in rows):
+            raise OSError(f"{self.path} is no segment")
+        return [(size, pts, duration, key) for size, pts, duration, key in rows]
+
+    def packets(self, time_base: Fraction) -> Iterator[Packet[Stream]]:
+        """The packets as the encoder made them, but for their decoding times. Raises OSError."""
+        rows = self.rows()
+        with self.path.open("rb") as file:
+            for size, pts, duration, key in rows:
+                packet = Packet(file.read(size))
+                packet.pts, packet.duration, packet.time_base = pts, duration, time_base
+                packet.is_keyframe = bool(key)
+                yield packet
+
+
+class SegmentWriter:
+    """A segment that is being written, under a name ending in ``.part`` until it is whole.
+
+    Args:
+        path: the name it will bear.
+
+    Raises:
+        OSError: here and everywhere, as writing does.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._aside = path.with_name(path.name + ".part")
+        self._file = self._aside.open("w+b")
+        self._rows: list[Row] = []
+
+    def add(self, packets: list[Packet[VideoStream]]) -> None:
+        """Append what the encoder gave out."""
+        for packet in packets:
+            data = bytes(packet)
+            assert packet.pts is not None
+            self._file.write(data)
+            self._rows.append((len(data), packet.pts, packet.duration or 0, int(packet.is_keyframe)))
+
+    def finish(self) -> tuple[Segment, dict[str, Any]]:
+        """Give it its name, for good; the segment, and what the manifest has to say of the file."""
+        table = self._file.tell()
+        self._file.write(json.dumps(self._rows).encode())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        size = self._file.tell()
+        self._file.seek(0)
+        digest = hashlib.file_digest(self._file, "sha256").hexdigest()
+        self._file.close()
+        self._aside.replace(self._path)
+        return Segment(self._path, table), {"bytes": size, "table": table, "sha256": digest}
+
+    def discard(self) -> None:
+        """Leave nothing of it behind."""
+        with contextlib.suppress(OSError):
+            self._file.close()  # writes what is buffered, for which there may be no room
+        self._aside.unlink(missing_ok=True)
+
+
+def read_segment(path: Path, part: dict[str, Any]) -> Segment | None:
+    """The segment that lies at ``path``; None unless it is a plain file and all as ``part`` of the manifest
+    says."""
+    size, table, sha256 = part.get("bytes"), part.get("table"), part.get("sha256")
+    if not is_count(size, 2) or not is_count(table, 0, size) or size - table > _LARGEST_TABLE:
+        return None
+    if not is_plain_file(path, size):
+        return None
+    try:
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                return None
+        segment = Segment(path, table)
+        rows = segment.rows()
+    except OSError:
+        return None
+    return segment if sum(row[0] for row in rows) == table else None
+
+
+def _is_row(row: Any) -> bool:
+    return (
+        isinstance(row, list)
+        and len(row) == 4
+        and is_count(row[0], 1)
+        and is_count(row[1], -_LARGEST_TIME)
+        and is_count(row[2])
+        and is_count(row[3], 0, 1)
+    )

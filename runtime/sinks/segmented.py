@@ -1,0 +1,332 @@
+"""A video file that grows in segments, so that a run that was cut off can be taken up again.
+
+    frames ── encoder ── segment-00000        ┐
+    frames ── encoder ── segment-00001        ├── joined with the source's other streams ── clip.mp4
+    frames ── encoder ── segment-00002 ...    ┘
+
+Every segment is made from the same frames by an encoder of its own, whatever was cut off when: a result that
+was taken up is put together from the very segments of one that was not.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from av.error import FFmpegError
+
+from measnet.errors import OutputError, UsageError
+from measnet.runtime.frame import Frame, StreamInfo
+from measnet.runtime.sinks.aside import encoding_error, partial_name, write_error
+from measnet.runtime.sinks.containers import container_for
+from measnet.runtime.sinks.encoder import PictureEncoder, PictureEncoding
+from measnet.runtime.sinks.frame_times import FrameTimes, decoding_times
+from measnet.runtime.sinks.manifest import Header, Manifest, is_count
+from measnet.runtime.sinks.muxer import Muxer
+from measnet.runtime.sinks.part_folder import PartFolder, sync_folder
+from measnet.runtime.sinks.segment import FRAMES, Segment, SegmentWriter, read_segment
+
+if TYPE_CHECKING:
+    from av.packet import Packet
+    from av.stream import Stream
+
+    from measnet.runtime.sources import Item
+
+MOST_THREADS = 16
+"""For an encoder: more are of little use to it, and what it makes depends on their number."""
+
+# How far, in seconds, packets may lie from where their times say, as containers interleave them.
+_INTERLEAVING = 10
+
+
+class SegmentedVideoSink:
+    """Encodes frames into segments, and joins these into one video file at the end.
+
+    Args:
+        target: the result's name; its ending chooses the container. ``check_target`` has
+            said yes to it.
+        info: what belongs to the source's stream and is to survive.
+        copies: gives the packets of the source's other streams, from the first to the last, when the
+            segments are joined.
+        limit: of frames, if the run is to end early; the other streams then end with the picture.
+        codec, crf, preset, bits: as for PictureEncoding.
+
+    Raises:
+        UsageError: the container cannot hold the source's audio or the codec, or the encoder
+            not so many bits.
+        OutputError: the encoder refuses the picture.
+    """
+
+    def __init__(
+        self,
+        target: Path,
+        info: StreamInfo,
+        copies: Callable[[], Iterator[Packet[Stream]]],
+        *,
+        limit: int | None = None,
+        codec: str | None = None,
+        crf: int | None = None,
+        preset: str | None = None,
+        bits: int | None = None,
+    ) -> None:
+        self.skipped = 0
+        self.done = 0
+        self._target = target
+        self._info = info
+        self._copies = copies
+        self._limit = limit
+        self._folder = PartFolder(target)
+        self._kind = container_for(target)
+        self.encoding = PictureEncoding(
+            target, self._kind, info, codec=codec, crf=crf, preset=preset, bits=bits
+        )
+        self._times = FrameTimes(self.encoding.time_base)
+        self._segments: list[Segment] = []
+        self._written = 0
+        self._encoder: PictureEncoder | None = None
+        self._writer: SegmentWriter | None = None
+        # Built to see whether it can be; not a byte is written before the segments are joined.
+        muxer = self._new_muxer()
+        self.warnings = [*self.encoding.warnings, *muxer.warnings]
+        self._flags = muxer.stream.codec_context.flags
+        muxer.close_anyhow()
+
+    def begin(self, header: Header, *, restart: bool) -> Header:
+        """See ResumableSink.begin. The settings have ``encoder_threads``."""
+        header = self._folder.begin(header, restart=restart)
+        try:
+            self.encoding.repeat_with(_threads(header))
+            self._segments, good = _sound(self._folder.path, self._folder.manifest)
+            self._take_up(good)
+        except OSError as error:
+            self._folder.release()
+            raise write_error(self._target, error) from None
+        except BaseException:
+            self._folder.release()
+            raise
+        return header
+
+    def look(self, header: Header) -> int:
+        """See ResumableSink.look."""
+        manifest = self._folder.look(header)
+        if manifest is None:
+            return 0
+        _, good = _sound(self._folder.path, manifest)
+        return sum(part["frames"] for part in good)
+
+    def write(self, item: Item) -> None:
+        """See Sink.write. Packets are not taken here: they are read again for the joining."""
+        if not isinstance(item, Frame):
+            return
+        if self.done % FRAMES:
+            raise OutputError(
+                f"{self._target} was finished up to frame {self.done}, yet the source has more frames now; "
+                "add --restart to begin anew"
+            )
+        try:
+            self._write_frame(item)
+            if self._written == FRAMES:
+                self._finish_segment()
+        except FFmpegError as error:
+            raise encoding_error(self._target, error) from None
+        except OSError as error:
+            raise write_error(self._target, error) from None
+
+    def finish(self, *, partial: bool = False) -> Path | None:
+        """See Sink.finish. A partial result has the frames that make no whole segment too; the folder stays
+        only if there are whole segments."""
+        try:
+            if self._written:
+                self._finish_segment(last=partial)
+            if not any(segment.table for segment in self._segments):
+                self._folder.discard()
+                return None
+            target = partial_name(self._target) if partial else self._target
+            self._join(target, cut=partial or (self._limit is not None and self.done >= self._limit))
+        except FFmpegError as error:
+            self.abort()
+            raise encoding_error(self._target, error) from None
+        except OSError as error:
+            self.abort()
+            raise write_error(self._target, error) from None
+        except OutputError:
+            self.abort()
+            raise
+        if partial and self.done:
+            for segment in self._segments[-(-self.done // FRAMES) :]:
+                segment.path.unlink()
+            self._folder.release()
+        else:
+            self._folder.discard()
+        return target
+
+    def abort(self) -> None:
+        """See Sink.abort. Whole segments stay."""
+        if not self._folder.is_open:
+            return
+        if self._writer is not None:
+            self._writer.discard()
+        if self.done:
+            self._folder.release()
+        else:
+            self._folder.discard()
+
+    def _take_up(self, good: list[dict[str, Any]]) -> None:
+        manifest = self._folder.manifest
+        if self._folder.lost or manifest.torn or len(good) < len(manifest.parts):
+            self.warnings.append(
+                f"{self._folder.path.name}: part {len(good)} is damaged or missing; it was made again, "
+                "with all that follow it"
+            )
+        manifest.keep(len(good))
+        self.done = sum(part["frames"] for part in good)
+        if good:
+            self._times.last = good[-1]["last"]
+            self.skipped = self._times.skipped = good[-1]["skipped"]
+            self._times.rounded = good[-1]["rounded"]
+
+    def _write_frame(self, frame: Frame) -> None:
+        if self._writer is None:
+            self._writer = SegmentWriter(_path(self._folder.path, len(self._segments)))
+        self._written += 1
+        place = self._times.place(frame)
+        self.skipped = self._times.skipped
+        if place is None:
+            return
+        if self._encoder is None:
+            self._encoder = self.encoding.open_alone(self._flags)
+        self._writer.add(self._encoder.encode(frame.pixels, *place))
+
+    def _finish_segment(self, *, last: bool = False) -> None:
+        """The frames so far as a segment; the ``last`` of a partial result is none to go on from."""
+        assert self._writer is not None
+        if self._encoder is not None:
+            self._writer.add(self._encoder.flush())
+        segment, file = self._writer.finish()
+        self._segments.append(segment)
+        frames, self._written = self._written, 0
+        self._writer = self._encoder = None
+        if last:
+            return
+        self._folder.sync()
+        times = self._times
+        self._folder.manifest.add(
+            {
+                "frames": frames,
+                **file,
+                "last": times.last,
+                "skipped": times.skipped,
+                "rounded": times.rounded,
+            }
+        )
+        self.done += frames
+
+    def _join(self, target: Path, *, cut: bool) -> None:
+        """All segments and the copied packets as one file, which is given the name ``target`` when whole."""
+        muxer = self._new_muxer()
+        try:
+            for _, packet, is_picture in heapq.merge(
+                self._timed_pictures(muxer), self._timed_copies(cut), key=lambda timed: timed[0]
+            ):
+                if is_picture:
+                    muxer.mux_picture([packet])
+                else:
+                    muxer.mux_copy(packet)
+            muxer.close()
+            _sync_file(self._joined)
+            self._joined.replace(target)
+            sync_folder(target.parent)
+        except BaseException:
+            muxer.close_anyhow()
+            self._joined.unlink(missing_ok=True)
+            raise
+        self.warnings += self._times.losses() + muxer.losses(self._times.rounded)
+
+    def _timed_pictures(self, muxer: Muxer) -> Iterator[tuple[Fraction, Any, bool]]:
+        time_base = self.encoding.time_base
+        shown = [pts for segment in self._segments for _, pts, _, _ in segment.rows()]
+        decoded = iter(decoding_times(shown, muxer.encoder.reordering))
+        for segment in self._segments:
+            for packet in segment.packets(time_base):
+                packet.dts = next(decoded)
+                yield packet.dts * time_base, packet, True
+
+    def _timed_copies(self, cut: bool) -> Iterator[tuple[Fraction, Any, bool]]:
+        if not self._info.copied:
+            return
+        end = self._end() if cut else None
+        for packet in self._copies():
+            if packet.dts is None:
+                continue
+            moment = packet.dts * packet.time_base
+            if end is not None and moment >= end:
+                if moment > end + _INTERLEAVING:
+                    return
+                continue
+            yield moment, packet, False
+
+    def _end(self) -> Fraction:
+        """When the last picture has been shown."""
+        last = next(segment for segment in reversed(self._segments) if segment.table)
+        _, pts, duration, _ = max(last.rows(), key=lambda row: row[1])
+        return (pts + duration) * self.encoding.time_base
+
+    @property
+    def _joined(self) -> Path:
+        return self._folder.path / f"joined{self._target.suffix}"
+
+    def _new_muxer(self) -> Muxer:
+        return Muxer(self._joined, self._target, self._kind, self._info, self.encoding, in_order=True)
+
+
+def _sound(folder: Path, manifest: Manifest) -> tuple[list[Segment], list[dict[str, Any]]]:
+    """The segments up to the first that is not as the manifest says, with their lines."""
+    segments: list[Segment] = []
+    good: list[dict[str, Any]] = []
+    last: int | None = None
+    for part in manifest.parts:
+        segment = read_segment(_path(folder, len(segments)), part) if _is_part(part) else None
+        if segment is None or (good and good[-1]["frames"] != FRAMES):
+            break
+        times = sorted(pts for _, pts, _, _ in segment.rows())
+        if len(set(times)) < len(times) or (times and last is not None and times[0] <= last):
+            break
+        last = times[-1] if times else last
+        if part["last"] != last:
+            break
+        segments.append(segment)
+        good.append(part)
+    return segments, good
+
+
+def _threads(header: Header) -> int:
+    threads = header.settings.get("encoder_threads")
+    if not is_count(threads, 1, MOST_THREADS):
+        raise UsageError("the settings that the result was begun with are damaged; add --restart")
+    return threads
+
+
+def _is_part(part: dict[str, Any]) -> bool:
+    last = part.get("last")
+    return (
+        is_count(part.get("frames"), 1, FRAMES)
+        and (last is None or is_count(last, -(1 << 62)))
+        and is_count(part.get("skipped"))
+        and is_count(part.get("rounded"))
+    )
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"segment-{number:05}"
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,748 @@
+"""A run that was cut off, at whatever moment, goes on and ends as if it had not been."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from measnet.errors import BackendError, UsageError
+from measnet.runtime.frame import Frame, Pixels, StreamInfo
+from measnet.runtime.hdr import read_hdr
+from measnet.runtime.sinks.containers import CONTAINERS
+from measnet.runtime.sinks.encoder import PictureEncoding
+from measnet.runtime.sinks.frame_times import decoding_times
+from measnet.runtime.sinks.manifest import Header, Manifest
+from measnet.runtime.sinks.part_folder import PartFolder
+from measnet.runtime.sinks.segment import FRAMES
+from measnet.runtime.sinks.segmented import SegmentedVideoSink
+from measnet.runtime.sources.excerpt import Excerpt
+from measnet.runtime.sources.options import SourceOptions
+from measnet.runtime.tiles import Tile, tiles_from
+
+from .conftest import (
+    IDENTITY_COMMAND,
+    Answer,
+    IdentityRestored,
+    IdentityRestorer,
+    MakeClip,
+    ffmpeg,
+    probe,
+    restore_unchanged,
+    still,
+)
+
+Run = Callable[..., Answer]
+
+LENGTH = 220  # frames: two whole segments and a shorter one
+UNEVEN = "setpts=(floor(N/3)*6+gte(mod(N\\,3)\\,1)+3*gte(mod(N\\,3)\\,2))/25/TB"
+# A preset with B-frames, and the one whose choices differed from run to run with AVX-512.
+OPTIONS = ["--preset", "veryfast"]
+
+
+@pytest.fixture(scope="module")
+def source(clip: MakeClip) -> Path:
+    """Frames after 40, 120 and 80 ms in turn, with sound."""
+    return clip(
+        "uneven.mp4",
+        *["-vf", UNEVEN, "-fps_mode", "vfr", "-video_track_timescale", "90000"],
+        size="64x48",
+        seconds=LENGTH / 25,
+    )
+
+
+@pytest.fixture
+def video(source: Path, tmp_path: Path) -> Path:
+    shutil.copy(source, tmp_path / "clip.mp4")
+    return tmp_path / "clip.mp4"
+
+
+def frame_sums(path: Path) -> list[str]:
+    """What ``ffmpeg -f framemd5`` says of picture and sound: times, lengths, sizes and sums."""
+    command = ["ffmpeg", "-v", "error", "-i", str(path), "-map", "0:v", "-map", "0:a?", "-f", "framemd5", "-"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return [line for line in done.stdout.splitlines() if not line.startswith("#software")]
+
+
+class FailingRestorer(IdentityRestorer):
+    """Gives up at frame ``last``."""
+
+    last = 200
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.frames = 0
+
+    def restore(self, pixels: Pixels) -> IdentityRestored:
+        self.frames += 1
+        if self.frames > self.last:
+            raise BackendError("the engine gave up")
+        return super().restore(pixels)
+
+
+@pytest.fixture(scope="module")
+def once(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
+    """The sums of an uninterrupted result, and the folder of a run whose engine failed at frame 200."""
+    from click.testing import CliRunner
+
+    from measnet.runtime import cli, restorer
+
+    folder = tmp_path_factory.mktemp("once")
+    shutil.copy(source, folder / "clip.mp4")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(restorer, "Restorer", FailingRestorer)
+        failed = CliRunner().invoke(cli.main, [str(folder / "clip.mp4"), *OPTIONS])
+        assert failed.exit_code == 1
+        message = " ".join(failed.stderr.split())
+        assert "frame 200 came back wrong from fp32: the engine gave up" in message
+        assert message.endswith("the same command then goes on at frame 192")
+        patch.setattr(restorer, "Restorer", IdentityRestorer)
+        whole = folder / "whole.mp4"
+        assert (
+            CliRunner().invoke(cli.main, [str(folder / "clip.mp4"), "-o", str(whole), *OPTIONS]).exit_code
+            == 0
+        )
+    return frame_sums(whole), folder / "clip.restored.mp4.part"
+
+
+@pytest.fixture
+def whole(once: tuple[list[str], Path]) -> list[str]:
+    return once[0]
+
+
+@pytest.fixture
+def part(once: tuple[list[str], Path], video: Path) -> Path:
+    """The folder of a run that failed at frame 200, beside ``video``."""
+    part = video.with_name("clip.restored.mp4.part")
+    shutil.copytree(once[1], part)
+    return part
+
+
+def result(video: Path) -> Path:
+    return video.with_name("clip.restored.mp4")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def resumed_at(report: Path) -> int:
+    (run,) = json.loads(report.read_text())["runs"]
+    assert run["frames"] == LENGTH and run["status"] == "complete"
+    return int(run["resumed_at"])
+
+
+# Counted: the header's line; of every segment its file, its name, its folder's names, its line; the joined
+# file, its name.
+@pytest.mark.parametrize(
+    ("moment", "done"), [(1, 0), (3, 0), (4, 0), (5, 96), (7, 96), (13, LENGTH), (15, LENGTH)]
+)
+def test_killed_at_any_step_it_goes_on_to_the_same_result(
+    measnet_run: Run, video: Path, whole: list[str], moment: int, done: int
+) -> None:
+    killed_run = Path(__file__).parent / "killed_run.py"
+    command = [sys.executable, str(killed_run), str(moment), str(video), *OPTIONS]
+    killed = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not result(video).exists()
+    report = video.with_name("report.json")
+    answer = measnet_run(video, *OPTIONS, "--report", report)
+    assert answer.status == 0, answer.err
+    assert resumed_at(report) == done
+    assert (f"going on at frame {done} of {LENGTH}" in " ".join(answer.err.split())) == (done > 0)
+    assert frame_sums(result(video)) == whole
+    assert names(video.parent) == ["clip.mp4", "clip.restored.mp4", "report.json"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_stopped_by_a_signal_it_goes_on_to_the_same_result(
+    measnet_run: Run, video: Path, whole: list[str], number: int
+) -> None:
+    part = video.with_name("clip.restored.mp4.part")
+    command = [*IDENTITY_COMMAND, "0.01", str(video), *OPTIONS]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (part / "segment-00000").exists() and running.poll() is None:
+        time.sleep(0.01)
+    running.send_signal(number)
+    out, _ = running.communicate(timeout=30)
+    assert running.returncode == (-number if number == signal.SIGKILL else 130)
+    partial = video.with_name("clip.restored.partial.mp4")
+    if number != signal.SIGKILL:
+        assert "the same command goes on at frame 96" in " ".join(out.split())
+        assert names(part) == ["lock", "manifest.jsonl", "segment-00000"]
+        assert probe(partial).times == probe(video).times[: len(probe(partial).times)]
+    answer = measnet_run(video, *OPTIONS)
+    assert answer.status == 0, answer.err
+    assert frame_sums(result(video)) == whole
+
+
+def test_matroska_goes_on_to_the_same_result_too(
+    measnet_run: Run, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from measnet.runtime import restorer
+
+    whole, target = video.with_name("whole.mkv"), video.with_name("out.mkv")
+    assert measnet_run(video, *OPTIONS, "-o", whole).status == 0
+    monkeypatch.setattr(restorer, "Restorer", FailingRestorer)
+    assert measnet_run(video, *OPTIONS, "-o", target).status == 1
+    monkeypatch.setattr(restorer, "Restorer", IdentityRestorer)
+    assert measnet_run(video, *OPTIONS, "-o", target).status == 0
+    assert frame_sums(target) == frame_sums(whole)
+
+
+def _last_line_torn(part: Path) -> None:
+    manifest = part / "manifest.jsonl"
+    manifest.write_bytes(manifest.read_bytes()[:-9])
+
+
+def _zeros_behind_the_lines(part: Path) -> None:
+    with (part / "manifest.jsonl").open("ab") as file:
+        file.write(bytes(4096))
+
+
+def _number_changed(part: Path) -> None:
+    manifest = part / "manifest.jsonl"
+    lines = manifest.read_text().splitlines(keepends=True)
+    lines[2] = lines[2].replace('"frames": 96', '"frames": 95')
+    manifest.write_text("".join(lines))
+
+
+def _rewritten(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
+    """The second segment's line changed by somebody who seals it again."""
+
+    def rewrite(part: Path) -> None:
+        manifest = Manifest(part / "manifest.jsonl")
+        line = dict(manifest.parts[1])
+        change(line)
+        manifest.keep(1)
+        manifest.add(line)
+
+    return rewrite
+
+
+def _byte_changed(part: Path) -> None:
+    data = bytearray((part / "segment-00001").read_bytes())
+    data[len(data) // 3] ^= 1
+    (part / "segment-00001").write_bytes(data)
+
+
+def _linked_away(part: Path) -> None:
+    outside = part.with_name("outside")
+    (part / "segment-00001").rename(outside)
+    (part / "segment-00001").symlink_to(outside)
+
+
+@pytest.mark.parametrize(
+    ("damage", "done"),
+    [
+        (_last_line_torn, 96),
+        (_zeros_behind_the_lines, 192),
+        (_number_changed, 96),
+        (_byte_changed, 96),
+        (_linked_away, 96),
+        (lambda part: (part / "segment-00001").unlink(), 96),
+        (lambda part: (part / "segment-00000").unlink(), 0),
+        (lambda part: os.truncate(part / "segment-00001", 100), 96),
+        (lambda part: os.truncate(part / "manifest.jsonl", 20), 0),
+        (lambda part: (part / "manifest.jsonl").write_bytes(b"[" * 100_000), 0),
+        (lambda part: (part / "manifest.jsonl").write_bytes(os.urandom(3000)), 0),
+        (_rewritten(lambda line: line.update(frames=10**9)), 96),
+        (_rewritten(lambda line: line.update(frames=True)), 96),
+        (_rewritten(lambda line: line.update(bytes="../../etc/passwd")), 96),
+        (_rewritten(lambda line: line.update(table=-1)), 96),
+        (_rewritten(lambda line: line.update(last=10**30)), 96),
+        (_rewritten(lambda line: line.pop("sha256")), 96),
+    ],
+)
+def test_what_is_damaged_is_made_again(
+    measnet_run: Run,
+    video: Path,
+    part: Path,
+    whole: list[str],
+    damage: Callable[[Path], None],
+    done: int,
+) -> None:
+    damage(part)
+    report = video.with_name("report.json")
+    answer = measnet_run(video, *OPTIONS, "--report", report)
+    assert answer.status == 0, answer.err
+    assert resumed_at(report) == done
+    assert "damaged or missing" in " ".join(answer.err.split())
+    assert frame_sums(result(video)) == whole
+    assert not part.exists()
+
+
+def test_a_changed_input_is_refused(measnet_run: Run, video: Path, part: Path) -> None:
+    before = names(part)
+    ffmpeg("-i", video, "-c", "copy", "-metadata", "title=other", video.with_name("other.mp4"))
+    video.with_name("other.mp4").replace(video)
+    answer = measnet_run(video, *OPTIONS)
+    assert answer.status == 2
+    assert "input's SHA-256" in answer.err and "--restart" in answer.err
+    assert names(part) == before and not result(video).exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--crf", "30"], "--crf: 18, now 30"),
+        (["--codec", "hevc"], "encoder: libx264, now libx265"),
+        (["--strength", "0.5"], "--strength: 1.0, now 0.5"),
+        (["--frames", "200"], "--frames: none, now 200"),
+        (["--preset", "fast"], "--preset: veryfast, now fast"),
+        (["--codec", "hevc", "--bits", "10"], "--bits: 8, now 10"),
+        (["--start", "1.5"], "--start: none, now 1.5"),
+        (["--duration", "5"], "--duration: none, now 5.0"),
+        (["--interlaced", "keep"], "--interlaced: deinterlace, now keep"),
+        (["--on-fault", "stop"], "--on-fault: fallback, now stop"),
+    ],
+)
+def test_another_option_is_refused_by_its_name(
+    measnet_run: Run, video: Path, part: Path, options: list[str], named: str
+) -> None:
+    for also in ([], ["--dry-run"]):
+        answer = measnet_run(video, *OPTIONS, *options, *also)
+        assert answer.status == 2
+        assert named in " ".join(answer.err.split())
+    assert Manifest(part / "manifest.jsonl").parts
+
+
+def test_another_model_is_refused(
+    measnet_run: Run, video: Path, part: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(IdentityRestorer, "description", {"model": "nano", "weights_sha256": "ab" * 32})
+    answer = measnet_run(video, *OPTIONS)
+    assert answer.status == 2 and "weights: none, now abababababab" in " ".join(answer.err.split())
+
+
+def test_restart_begins_anew(measnet_run: Run, video: Path, part: Path, whole: list[str]) -> None:
+    report = video.with_name("report.json")
+    assert measnet_run(video, *OPTIONS, "--restart", "--report", report).status == 0
+    assert resumed_at(report) == 0 and frame_sums(result(video)) == whole
+
+
+def test_a_model_that_cannot_be_loaded_costs_nothing(
+    measnet_run: Run, video: Path, part: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from measnet.errors import GraphError
+
+    def fail(self: object, *arguments: object, **options: object) -> None:
+        raise GraphError("no such model")
+
+    before = names(part)
+    monkeypatch.setattr(IdentityRestorer, "__init__", fail)
+    assert measnet_run(video, *OPTIONS).status == 2
+    assert names(part) == before
+
+
+def test_a_dry_run_says_where_a_run_would_go_on(measnet_run: Run, video: Path, part: Path) -> None:
+    before = names(part)
+    answer = measnet_run(video, *OPTIONS, "--dry-run")
+    assert answer.status == 0, answer.err
+    assert "going on at frame 192" in " ".join(answer.out.split())
+    assert names(part) == before
+
+
+def test_a_second_run_of_the_same_result_is_refused(measnet_run: Run, video: Path, part: Path) -> None:
+    first = PartFolder(result(video))
+    header = Manifest(part / "manifest.jsonl").header
+    assert header is not None
+    first.begin(header, restart=False)
+    answer = measnet_run(video, *OPTIONS)
+    assert answer.status == 2 and "another measnet-run is writing" in " ".join(answer.err.split())
+    first.release()
+    assert measnet_run(video, *OPTIONS).status == 0
+
+
+def test_a_link_in_the_folders_place_is_not_followed(measnet_run: Run, video: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "precious").write_text("precious")
+    video.with_name("clip.restored.mp4.part").symlink_to(elsewhere)
+    assert measnet_run(video, *OPTIONS, "--restart").status == 0
+    assert names(elsewhere) == ["precious"]
+
+
+# Room for the two whole segments; and for the last one too, but not for the joined file.
+@pytest.mark.parametrize(("more", "done"), [(0, 192), (60, LENGTH)])
+def test_a_full_disk_keeps_what_is_finished(
+    once: tuple[list[str], Path], video: Path, measnet_run: Run, more: int, done: int
+) -> None:
+    whole, begun = once
+    disk = video.with_name("disk")
+    disk.mkdir()
+    pages = sum(-(-(begun / name).stat().st_size // 4096) for name in names(begun))
+    size = f"size={4 * pages + more}k"
+    try:
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(disk)], capture_output=True, text=True
+        )
+    except FileNotFoundError:
+        pytest.skip("no mount command here")
+    if mounted.returncode:
+        pytest.skip(f"a small disk to fill cannot be mounted: {mounted.stderr.strip()}")
+    try:
+        answer = measnet_run(video, *OPTIONS, "-o", disk / "out.mp4")
+        line = " ".join(answer.err.split())
+        assert answer.status == 1
+        assert "no space left" in line and f"the same command then goes on at frame {done}" in line
+        assert names(disk) == ["out.mp4.part"]
+        subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
+        answer = measnet_run(video, *OPTIONS, "-o", disk / "out.mp4")
+        assert answer.status == 0 and f"going on at frame {done}" in " ".join(answer.err.split())
+        assert frame_sums(disk / "out.mp4") == whole
+        assert names(disk) == ["out.mp4"]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_frames_that_cannot_be_placed_may_fill_a_segment(tmp_path: Path) -> None:
+    info = StreamInfo("x", "video", 16, 16, Fraction(1, 25), Fraction(25))
+    sink = SegmentedVideoSink(tmp_path / "out.mp4", info, lambda: iter(()), preset="ultrafast")
+    sink.begin(Header({}, {"encoder_threads": 1}), restart=False)
+    for number in (*range(FRAMES), *[5] * FRAMES, FRAMES):
+        sink.write(Frame(still(info), number, Fraction(1, 25)))
+    sink.finish()
+    assert sink.skipped == FRAMES
+    assert len(probe(tmp_path / "out.mp4").times) == FRAMES + 1
+
+
+def test_sound_ends_with_the_last_frame_asked_for(measnet_run: Run, video: Path) -> None:
+    assert measnet_run(video, *OPTIONS, "--frames", "100").status == 0
+    found = probe(result(video))
+    assert len(found.times) == 100
+    sound = [stream for stream in found.copied if stream[0] == "audio"]
+    assert 0 < len(sound) < len(probe(video).copied)
+
+
+@pytest.mark.parametrize(
+    ("shown", "reordering"),
+    [
+        ([0, 2, 1, 4, 3], 1),
+        ([0, 40, 10, 20, 900, 50, 60], 0),
+        ([5], 2),
+        ([0, 1, 2], 2),
+        ([-90, 300, -60, -10], 1),
+    ],
+)
+def test_decoding_times_rise_and_come_before_the_picture_is_shown(shown: list[int], reordering: int) -> None:
+    decoded = decoding_times(shown, reordering)
+    assert all(before < after for before, after in itertools.pairwise(decoded))
+    assert all(dts <= pts for dts, pts in zip(decoded, shown, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("codec", "preset"),
+    [("h264", "medium"), ("h264", "veryfast"), ("hevc", "ultrafast"), ("vp9", "8"), ("av1", "12")],
+)
+def test_encoders_make_the_same_of_the_same(codec: str, preset: str) -> None:
+    info = StreamInfo("x", "video", 128, 96, Fraction(1, 25), Fraction(25))
+    rng = np.random.default_rng(2)
+    noise = rng.integers(0, 160, (96, 128, 3), np.uint8)
+    pictures = [np.roll(noise, (3 * n, 5 * n), (0, 1)) for n in range(24)]
+    sums = set()
+    for _ in range(4):
+        try:
+            encoding = PictureEncoding(Path("x.mkv"), CONTAINERS[".mkv"], info, codec=codec, preset=preset)
+        except UsageError as error:
+            pytest.skip(str(error))
+        encoding.repeat_with(3)
+        encoder = encoding.open_alone(0)
+        digest = hashlib.sha256()
+        for number, pixels in enumerate(pictures):
+            for packet in encoder.encode(pixels.copy(), number, 1):
+                digest.update(bytes(packet))
+        for packet in encoder.flush():
+            digest.update(bytes(packet))
+        sums.add(digest.hexdigest())
+    assert len(sums) == 1
+
+
+INTERRUPTED_AT = FRAMES + 20
+
+
+def _cut_off_and_gone_on(
+    measnet_run: Run, monkeypatch: pytest.MonkeyPatch, source: Path, out: Path, *options: str
+) -> None:
+    """``out`` of a run whose engine failed on the way, and of the same command again."""
+    from measnet.runtime import restorer
+
+    monkeypatch.setattr(restorer, "Restorer", FailingRestorer)
+    monkeypatch.setattr(FailingRestorer, "last", INTERRUPTED_AT)
+    failed = measnet_run(source, "-o", out, *options)
+    assert failed.status == 1 and f"goes on at frame {FRAMES}" in " ".join(failed.err.split()), failed.err
+    monkeypatch.setattr(restorer, "Restorer", IdentityRestorer)
+    answer = measnet_run(source, "-o", out, *options)
+    assert answer.status == 0, answer.err
+    assert f"going on at frame {FRAMES}" in " ".join(answer.err.split())
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
+def test_a_piece_of_a_video_goes_on_with_its_own_sound_and_subtitles(
+    measnet_run: Run, monkeypatch: pytest.MonkeyPatch, clip: MakeClip, tmp_path: Path, ending: str
+) -> None:
+    words = tmp_path / "words.srt"
+    words.write_text("1\n00:00:10,500 --> 00:00:13,000\nacross\n\n2\n00:00:17,000 --> 00:00:19,000\nafter\n")
+    arguments = ["-g", "50", "-c:v", "libx264", "-bf", "2", "-c:a", "aac", "-b:a", "16k"]
+    plain = clip("long.mkv", *arguments, size="64x48", seconds=20.0)
+    source = tmp_path / f"in.{'ts' if ending == 'ts' else 'mkv'}"
+    if ending == "ts":
+        ffmpeg("-i", plain, "-c", "copy", source)
+    else:
+        ffmpeg("-i", plain, "-i", words, "-c", "copy", "-c:s", "srt", source)
+    options = ["--start", "12.3", "--duration", "5.2", *OPTIONS]
+    once, again = tmp_path / f"once.{ending}", tmp_path / f"again.{ending}"
+    assert measnet_run(source, "-o", once, *options).status == 0
+    _cut_off_and_gone_on(measnet_run, monkeypatch, source, again, *options)
+    assert frame_sums(again) == frame_sums(once)
+    assert probe(again).copied == probe(once).copied
+    found, direct = probe(once), tmp_path / f"direct.{ending}"
+    assert len(found.times) == 130
+    outcome = restore_unchanged(
+        source, direct, direct=True, reading=SourceOptions(excerpt=Excerpt(Fraction("12.3"), Fraction("5.2")))
+    )
+    assert outcome.figures.frames == 130
+    assert found.copied and found.copied == probe(direct).copied
+
+
+def test_ten_bits_and_hdr_are_the_same_in_every_segment(
+    measnet_run: Run, monkeypatch: pytest.MonkeyPatch, clip: MakeClip, tmp_path: Path
+) -> None:
+    display = "G(8500,39850)B(6550,2300)R(35400,14600)WP(15635,16450)L(10000000,1)"
+    source = clip(
+        "hdr.mkv",
+        *[
+            "-c:v",
+            "libx265",
+            "-pix_fmt",
+            "yuv420p10le",
+            "-color_primaries",
+            "bt2020",
+            "-colorspace",
+            "bt2020nc",
+        ],
+        *[
+            "-color_trc",
+            "smpte2084",
+            "-x265-params",
+            f"log-level=error:hdr10=1:master-display={display}:max-cll=900,300",
+        ],
+        size="64x48",
+        seconds=6.0,
+    )
+    for codec in ("h264", "hevc"):
+        options = ["--codec", codec, "--preset", "ultrafast"]
+        once, again = tmp_path / f"{codec}.mp4", tmp_path / f"{codec}.again.mp4"
+        assert measnet_run(source, "-o", once, *options).status == 0
+        _cut_off_and_gone_on(measnet_run, monkeypatch, source, again, *options)
+        assert frame_sums(again) == frame_sums(once)
+        with av.open(str(again)) as container:
+            frames = list(container.decode(video=0))
+        keys = [frame for frame in frames if frame.key_frame]
+        assert {frame.format.name for frame in frames} == {"yuv420p10le"} and len(keys) >= 2
+        for frame in keys:
+            assert read_hdr(frame) == read_hdr(keys[0]) and read_hdr(frame).display is not None
+
+
+def test_a_deinterlaced_video_goes_on_to_the_same_result(
+    measnet_run: Run, monkeypatch: pytest.MonkeyPatch, clip: MakeClip, tmp_path: Path
+) -> None:
+    source = clip(
+        "fields.mp4",
+        *["-vf", "tinterlace=interleave_top,fieldorder=tff", "-c:v", "libx264", "-x264-params", "tff=1"],
+        *["-flags", "+ildct+ilme"],
+        size="64x48",
+        seconds=10.0,
+    )
+    once, again = tmp_path / "once.mp4", tmp_path / "again.mp4"
+    first = measnet_run(source, "-o", once, *OPTIONS)
+    assert first.status == 0 and "deinterlaced" in first.err
+    _cut_off_and_gone_on(measnet_run, monkeypatch, source, again, *OPTIONS)
+    assert frame_sums(again) == frame_sums(once)
+
+
+def test_standard_input_is_not_taken_for_a_file_of_that_name(
+    monkeypatch: pytest.MonkeyPatch, clip: MakeClip, tmp_path: Path
+) -> None:
+    (tmp_path / "-").write_bytes(b"a file called -")
+    script = Path(__file__).parent / "identity_run.py"
+    source = clip("plain.ts")
+    with source.open("rb") as file:
+        done = subprocess.run(
+            [sys.executable, str(script), "0", "-", "-o", "out.ts"],
+            stdin=file,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 0, done.stderr
+    assert len(probe(tmp_path / "out.ts").times) == len(probe(source).times)
+    assert probe(tmp_path / "out.ts").copied
+
+
+def test_sixteen_bits_of_a_picture_stay_in_a_folder_that_goes_on(
+    measnet_run: Run, shots: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(3)
+    for path in shots.iterdir():
+        path.unlink()
+    for number in range(12):
+        ending = ("png", "tif")[number % 2]
+        picture = rng.integers(0, 65536, (8, 9, 3), np.uint16)
+        cv2.imwrite(str(shots / f"{number:02}.{ending}"), picture)
+    _begin_folder(measnet_run, shots, monkeypatch)
+    assert measnet_run(shots).status == 0
+    restored = shots.with_name("shots.restored")
+    assert len(names(restored)) == 12
+    for name in names(restored):
+        was, now = (cv2.imread(str(folder / name), cv2.IMREAD_UNCHANGED) for folder in (shots, restored))
+        assert now is not None and now.dtype == np.uint16 and np.array_equal(was, now)
+
+
+def test_tiles_are_those_the_run_began_with(
+    measnet_run: Run, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from measnet.runtime import restorer
+
+    class Tiling(FailingRestorer):
+        last, free = 200, 24
+        held: list[Tile] | None = None
+
+        def plan(self, height: int, width: int) -> list[Tile]:
+            return [Tile(0, 0, height, self.free), Tile(0, self.free, height, width - self.free)]
+
+        def hold(self, height: int, width: int, tiles: list[Tile]) -> None:
+            Tiling.held = tiles
+
+    monkeypatch.setattr(restorer, "Restorer", Tiling)
+    assert measnet_run(video, *OPTIONS).status == 1
+    monkeypatch.setattr(Tiling, "free", 30)
+    assert measnet_run(video, *OPTIONS).status == 0
+    assert Tiling.held == [Tile(0, 0, 48, 24), Tile(0, 24, 48, 40)]
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        None,
+        [],
+        [[0, 0, 8]],
+        [[0, 0, 8, True]],
+        [[0, 0, 9, 8]],
+        [[-1, 0, 9, 8]],
+        [[0, 0, 8, 7]],
+        [["0", 0, 8, 8]],
+    ],
+)
+def test_tiles_that_do_not_fit_the_picture_are_refused(stored: object) -> None:
+    assert tiles_from(stored, 8, 8) is None
+    assert tiles_from([[0, 0, 8, 4], [0, 4, 8, 4]], 8, 8) == [Tile(0, 0, 8, 4), Tile(0, 4, 8, 4)]
+
+
+@pytest.fixture
+def shots(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "shots"
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    for number in range(12):
+        cv2.imwrite(str(folder / f"{number:02}.png"), rng.integers(0, 256, (8, 9, 3), np.uint8))
+    yield folder
+
+
+def _begin_folder(measnet_run: Run, shots: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The engine fails at the tenth of the twelve pictures; at most five of the others are not written."""
+    from measnet.runtime import restorer
+
+    monkeypatch.setattr(restorer, "Restorer", FailingRestorer)
+    monkeypatch.setattr(FailingRestorer, "last", 9)
+    answer = measnet_run(shots)
+    monkeypatch.setattr(restorer, "Restorer", IdentityRestorer)
+    pictures = shots.with_name("shots.restored.part") / "pictures"
+    assert 4 <= len(names(pictures)) <= 9
+    assert answer.status == 1
+    assert f"goes on at frame {len(names(pictures))}" in " ".join(answer.err.split())
+    return pictures
+
+
+def _seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Counts what the engine is given."""
+    seen: list[int] = []
+
+    def restore(self: object, pixels: Pixels) -> IdentityRestored:
+        seen.append(int(pixels.sum()))
+        return IdentityRestored(pixels)
+
+    monkeypatch.setattr(IdentityRestorer, "restore", restore)
+    return seen
+
+
+def _same_pictures(folder: Path, other: Path) -> None:
+    assert names(folder) == names(other)
+    for name in names(folder):
+        assert np.array_equal(cv2.imread(str(folder / name)), cv2.imread(str(other / name)))
+
+
+def test_a_folder_goes_on_with_the_pictures_that_are_missing(
+    measnet_run: Run, shots: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = _begin_folder(measnet_run, shots, monkeypatch)
+    done = len(names(pictures))
+    seen = _seen(monkeypatch)
+    answer = measnet_run(shots)
+    assert answer.status == 0, answer.err
+    assert len(seen) == 12 - done
+    _same_pictures(shots.with_name("shots.restored"), shots)
+    assert names(shots.parent) == ["shots", "shots.restored"]
+
+
+def test_pictures_that_are_damaged_or_not_of_this_source_are_made_again(
+    measnet_run: Run, shots: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = _begin_folder(measnet_run, shots, monkeypatch)
+    done = len(names(pictures))
+    (pictures / "00.png").write_bytes(b"damaged")
+    (pictures / "01.png").unlink()
+    (pictures / "stranger.png").write_text("was not made by us")
+    cv2.imwrite(str(shots / "02.png"), np.full((8, 9, 3), 7, np.uint8))
+    seen = _seen(monkeypatch)
+    answer = measnet_run(shots)
+    assert answer.status == 0, answer.err
+    assert "made again" in " ".join(answer.err.split())
+    assert len(seen) == 12 - done + 3
+    _same_pictures(shots.with_name("shots.restored"), shots)
+
+
+def test_a_picture_taken_out_of_the_folder_is_not_in_the_result(
+    measnet_run: Run, shots: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _begin_folder(measnet_run, shots, monkeypatch)
+    (shots / "03.png").unlink()
+    assert measnet_run(shots).status == 0
+    _same_pictures(shots.with_name("shots.restored"), shots)
+
+
+def test_names_in_a_folders_manifest_lead_nowhere_else(
+    measnet_run: Run, shots: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = _begin_folder(measnet_run, shots, monkeypatch)
+    manifest = Manifest(pictures.parent / "manifest.jsonl")
+    for name in ("../../shots/05.png", "..", "", "/etc/passwd", 7, None, "a\0b"):
+        manifest.add({**manifest.parts[0], "name": name})
+    assert measnet_run(shots).status == 0
+    _same_pictures(shots.with_name("shots.restored"), shots)
