@@ -18,6 +18,7 @@ import torch
 
 from measnet.checkpoint import weights_sha256
 from measnet.config import MEASNetConfig
+from measnet.decisions import DecisionLayout
 from measnet.description import GraphDescription
 from measnet.errors import OutputError, UsageError
 from measnet.export.exact import ExactMEASNet
@@ -30,21 +31,28 @@ LARGEST_BATCH = 256
 
 
 def export_graph(
-    network: MEASNet, path: str | os.PathLike[str], *, size: tuple[int, int] | None
+    network: MEASNet,
+    path: str | os.PathLike[str],
+    *,
+    size: tuple[int, int] | None,
+    steerable: bool = False,
 ) -> GraphDescription:
     """Writes the float32 graph of ``network`` to ``path``, for any batch.
 
     ``size`` is the (height, width) of the frames it is for, in pixels, fitted to the network's size rule;
-    None makes a graph for every size. The file appears under its name only when it is whole and checked.
+    None makes a graph for every size. A ``steerable`` one takes and returns image-level decisions
+    (``measnet/decisions.py``). The file appears under its name only when it is whole and checked.
 
     Raises ``UsageError`` for a size out of range, ``OutputError`` when the file cannot be written.
     """
-    model, description = exact_graph(network, size)
+    model, description = exact_graph(network, size, steerable=steerable)
     write_graph(path, model)
     return description
 
 
-def exact_graph(network: MEASNet, size: tuple[int, int] | None) -> tuple[onnx.ModelProto, GraphDescription]:
+def exact_graph(
+    network: MEASNet, size: tuple[int, int] | None, *, steerable: bool = False
+) -> tuple[onnx.ModelProto, GraphDescription]:
     """The float32 graph of ``network``, checked, and what it says of itself; as ``export_graph`` writes it.
 
     Raises ``UsageError`` for a size out of range.
@@ -58,8 +66,9 @@ def exact_graph(network: MEASNet, size: tuple[int, int] | None) -> tuple[onnx.Mo
         weights_sha256=weights_sha256(network),
         static_size=size,
         versions=tuple((name, version(name)) for name in ("measnet", "torch", "onnx", "onnxscript")),
+        steerable=steerable,
     )
-    model = _traced(ExactMEASNet(network, static_size=size), network.config, size)
+    model = _traced(ExactMEASNet(network, static_size=size, steerable=steerable), network.config, size)
     _name_nodes(model)
     _name_dimensions(model)
     _strip(model)
@@ -88,15 +97,20 @@ def _traced(exact: ExactMEASNet, config: MEASNetConfig, size: tuple[int, int] | 
         dynamic[3] = rule.multiple * torch.export.Dim("width_cells", **cells)
     # Two unequal sides, so that nothing is taken for equal that is not.
     height, width = size or (rule.fit(rule.minimum * 2, 0)[0], rule.minimum * 3)
-    example = torch.rand(2, 3, height, width)
+    example = [torch.rand(2, 3, height, width)]
+    shapes: dict[str, dict[int, object]] = {"image": dynamic}
+    if exact.steerable:
+        numbers = DecisionLayout(config).size
+        example += [torch.ones(2, 1, height, width), torch.zeros(2, numbers), torch.zeros(2, numbers)]
+        shapes |= {"window": dynamic, "held": {0: batch}, "hold": {0: batch}}
     with _quiet(), _without_slow_rules():
         program = torch.onnx.export(
             exact,
-            (example,),
+            tuple(example),
             dynamo=True,
-            input_names=["image"],
+            input_names=exact.input_names,
             output_names=exact.output_names,
-            dynamic_shapes={"image": dynamic},
+            dynamic_shapes=shapes,
             opset_version=OPSET,
             verbose=False,
         )
@@ -156,6 +170,7 @@ def _name_dimensions(model: onnx.ModelProto) -> None:
     """Free dimensions are called what they are, not how the tracer derived them."""
     names = {
         "image": ("batch", None, "height", "width"),
+        "window": ("batch", None, "height", "width"),
         "restored": ("batch", None, "height", "width"),
         "pixel_experts": ("batch", None, "stem_height", "stem_width"),
     }

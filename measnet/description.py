@@ -42,6 +42,9 @@ class GraphDescription:
     channel_order: ChannelOrder = "rgb"
     """Of ``image`` and ``restored``; ``bgr`` is for camera bytes alone."""
 
+    steerable: bool = False
+    """Whether it also takes image-level decisions and returns its own (``measnet/decisions.py``)."""
+
     @property
     def variant(self) -> str:
         return variant_name(self.config)
@@ -92,7 +95,7 @@ class GraphDescription:
             "measnet.output": f"restored: {gives}",
             "measnet.precision": self.precision,
             "measnet.versions": json.dumps(dict(self.versions)),
-        }
+        } | ({"measnet.steerable": "yes"} if self.steerable else {})
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], origin: str) -> GraphDescription:
@@ -118,6 +121,7 @@ class GraphDescription:
                 versions=tuple((str(name), str(version)) for name, version in versions.items()),
                 io=cast(IO, io),
                 channel_order=cast(ChannelOrder, order),
+                steerable=metadata.get("measnet.steerable") == "yes",
             )
         except (KeyError, ValueError, AttributeError, UsageError) as error:
             raise GraphError(
