@@ -64,7 +64,7 @@ HEADINGS = {
     "Which part of the input, and how it is read": (*("start", "duration", "frames", "interlaced", "raw"),),
     "What restores": ("model", "backend", "tile", "threads"),
     "Checks on the way": ("verify", "verify_share", "checkpoint", "on_fault"),
-    "The run itself": ("dry_run", "preview", "report", "restart", "quiet", "debug", "version", "help"),
+    "The run itself": ("dry_run", "preview", "report", "restart", "quiet", "debug", "version"),
 }
 
 
