@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from measnet.decisions import DecisionLayout
 from measnet.errors import BackendError, UsageError
 from measnet.image import ChannelOrder, Image, Pixels, pad, to_image, to_pixels
 from measnet.metrics import Choices
-from measnet.runtime.backends import Backend
-from measnet.runtime.backends.choice import choose_backend
+from measnet.runtime.backends import Backend, Inference, SteerableBackend, Steering
+from measnet.runtime.backends.choice import choose_backend, steerable_twin
 from measnet.runtime.memory import largest_area
+from measnet.runtime.steering import Survey
 from measnet.runtime.tiles import Tile, plan_tiles, restore_tiles, square_tiles
 
 SMALLEST_TILE = 128  # pixels
@@ -37,6 +39,9 @@ class RestoredFrame:
     prompt_weights: list[NDArray[np.float32]] = field(default_factory=list)
     """How much of each basic prompt was called for, per tile; empty without a prompt."""
 
+    steering: Steering | None = None
+    """Image-level decisions that were given to every tile; None where each had its own."""
+
     @property
     def tiles(self) -> int:
         """Pieces it was restored in; 1 is whole."""
@@ -51,7 +56,8 @@ class Restorer:
 
     ``model`` is a bundled variant (``nano``), an .onnx file that ``measnet-export`` wrote, or a checkpoint.
     ``backend`` is ``auto``, ``onnxruntime`` or ``torch``. ``tile`` is ``auto`` (tiles when a picture is too
-    large for the memory that is free), ``off``, or the side of square tiles in pixels.
+    large for ``memory``, in bytes, by default what is free), ``off``, or the side of square tiles in pixels.
+    Tiles are given the image-level decisions of the whole picture, where the model can be steered.
 
     One restorer serves one thread. Raises ``UsageError`` for what cannot be used, ``BackendError`` when
     the backend fails.
@@ -65,6 +71,7 @@ class Restorer:
         *,
         tile: int | Literal["auto", "off"] = "auto",
         threads: int | None = None,
+        memory: int | None = None,
     ) -> None:
         if channel_order not in ("rgb", "bgr"):
             raise UsageError(f"channel_order is {channel_order!r}, must be 'rgb' or 'bgr'")
@@ -73,8 +80,12 @@ class Restorer:
         self.model = model
         self.channel_order = channel_order
         self.tile = tile
+        self.memory = memory
+        self._threads = threads
         self._backend: Backend = choose_backend(model, backend, threads)
         self._backend.activate()
+        self._layout = DecisionLayout(self._backend.description.config)
+        self._steered: SteerableBackend | None = None
         self._plans: dict[tuple[int, int], list[Tile]] = {}
         self._rounds = False
 
@@ -85,31 +96,61 @@ class Restorer:
         """
         return self.restore(pixels).pixels
 
-    def restore(self, pixels: Pixels) -> RestoredFrame:
-        """As calling it, with everything there is to know about the result."""
+    def restore(self, pixels: Pixels, steering: Steering | None = None) -> RestoredFrame:
+        """As calling it, with everything there is to know about the result.
+
+        ``steering`` gives image-level decisions in place of those that the picture would have settled.
+        """
         image = to_image(pixels, self.channel_order)
         if self._rounds:
             image = to_image(to_pixels(image))
         height, width = image.shape[2:]
+        plan = self.plan(height, width)
+        if steering is None:
+            steering = self._steering(image, plan)
         choices: list[Choices] = []
         prompts: list[NDArray[np.float32]] = []
 
         def restore_piece(piece: Image) -> Image:
             size = self._backend.description.fit(*piece.shape[2:])
-            done = self._backend.infer(pad(piece, size))
+            done = self._infer(pad(piece, size), steering)
             choices.append(done.choices)
             if done.prompt_weights is not None:
                 prompts.append(done.prompt_weights)
             restored = done.restored[:, :, : piece.shape[2], : piece.shape[3]]
             return to_image(to_pixels(restored)) if self._rounds else restored
 
-        restored = restore_tiles(image, self.plan(height, width), restore_piece)
+        restored = restore_tiles(image, plan, restore_piece)
         if not np.isfinite(restored).all():
             raise BackendError(
                 "the restored picture holds NaN or infinity; run with --verify 1 to find out why"
             )
         whole = to_pixels(restored, self.channel_order, pixels.dtype)
-        return RestoredFrame(whole, restored, choices, prompts)
+        return RestoredFrame(whole, restored, choices, prompts, steering)
+
+    def _steering(self, image: Image, plan: list[Tile]) -> Steering | None:
+        """The decisions that every tile of ``image`` is given; None where each has its own."""
+        backend = self._steerable() if len(plan) > 1 else None
+        if backend is None:
+            return None
+        free = Steering(self._layout.hold(0), self._layout.hold(0))
+        return Steering(Survey(backend, self._layout).of(image, plan, free), self._layout.hold(1))
+
+    def _infer(self, images: Image, steering: Steering | None) -> Inference:
+        backend = None if steering is None else self._steerable()
+        if steering is None or backend is None:
+            return self._backend.infer(images)
+        return backend.infer_steered(images, steering)
+
+    def _steerable(self) -> SteerableBackend | None:
+        """What computes the same with decisions from outside; None where there is nothing that does."""
+        if self._steered is None:
+            if self._backend.description.steerable:
+                self._steered = cast(SteerableBackend, self._backend)
+            elif (other := steerable_twin(self._backend, self.model, self._threads)) is not None:
+                other.activate()
+                self._steered = other
+        return self._steered
 
     def plan(self, height: int, width: int) -> list[Tile]:
         """The tiles that a picture of this size is restored in, decided once per size."""
@@ -142,6 +183,8 @@ class Restorer:
 
     def close(self) -> None:
         self._backend.deactivate()
+        if self._steered is not None:
+            self._steered.deactivate()
 
     def __enter__(self) -> Restorer:
         return self
@@ -157,7 +200,7 @@ class Restorer:
     def _new_plan(self, height: int, width: int) -> list[Tile]:
         graph = self._backend.description
         if isinstance(self.tile, int):
-            return square_tiles(height, width, self.tile)
+            return square_tiles(height, width, self.tile, graph.size_rule)
         if graph.static_size is not None and self.tile == "auto":
             rows, columns = graph.static_size
             if height > rows or width > columns:
@@ -168,4 +211,4 @@ class Restorer:
                 )
         if self.tile == "off" or graph.static_size is not None:
             return [Tile(0, 0, height, width)]
-        return plan_tiles(height, width, largest_area(graph.config), graph.size_rule.multiple)
+        return plan_tiles(height, width, largest_area(graph.config, self.memory), graph.size_rule)
