@@ -90,7 +90,7 @@ class ExactMEASNet(nn.Module):
             if chosen is not None:
                 outputs.append(chosen)
         if isinstance(decisions, SteeredDecisions):
-            outputs += [decisions.settled(), decisions.norms()]
+            outputs += [decisions.own(), decisions.norms()]
         return tuple(outputs)
 
     def _drop_empty_bands(self, size: tuple[int, int]) -> None:

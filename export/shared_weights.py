@@ -28,7 +28,9 @@ def share_weights(model: onnx.ModelProto, holder: Path) -> None:
             continue
         offset = stored.find(data)
         if offset < 0:
-            raise UsageError(f"{holder} does not hold the tensor {tensor.name}; export it from the same weights")
+            raise UsageError(
+                f"{holder} does not hold the tensor {tensor.name}; export it from the same weights"
+            )
         tensor.ClearField("raw_data")
         tensor.data_location = TensorProto.EXTERNAL
         for key, value in (("location", holder.name), ("offset", offset), ("length", len(data))):

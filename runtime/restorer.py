@@ -9,17 +9,21 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from measnet.decisions import DecisionLayout
+from measnet.decisions import DecisionLayout, Vector
 from measnet.errors import BackendError, UsageError
 from measnet.image import ChannelOrder, Image, Pixels, pad, to_image, to_pixels
 from measnet.metrics import Choices
-from measnet.runtime.backends import Backend, Inference, SteerableBackend, Steering
+from measnet.runtime.backends import Backend, SteerableBackend, Steering
 from measnet.runtime.backends.choice import choose_backend, steerable_twin
 from measnet.runtime.memory import largest_area
-from measnet.runtime.steering import Survey
+from measnet.runtime.steering import Survey, cut
 from measnet.runtime.tiles import Tile, plan_tiles, restore_tiles, square_tiles
 
 SMALLEST_TILE = 128  # pixels
+
+SWEEPS = 3
+"""How often all tiles are asked before a decision holds. A decision depends on those before it, so each sweep asks
+with what the last one settled; bench/tiles.py measures what more of them would bring."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,9 @@ class RestoredFrame:
 
     steering: Steering | None = None
     """Image-level decisions that were given to every tile; None where each had its own."""
+
+    decisions: Vector | None = None
+    """D: the picture's own image-level decisions, whatever held; None without ``steering``."""
 
     @property
     def tiles(self) -> int:
@@ -80,12 +87,17 @@ class Restorer:
         self.model = model
         self.channel_order = channel_order
         self.tile = tile
-        self.memory = memory
-        self._threads = threads
+        self._options: dict[str, Any] = {
+            "channel_order": channel_order,
+            "tile": tile,
+            "threads": threads,
+            "memory": memory,
+        }
         self._backend: Backend = choose_backend(model, backend, threads)
         self._backend.activate()
         self._layout = DecisionLayout(self._backend.description.config)
         self._steered: SteerableBackend | None = None
+        self._given = Steering(self._layout.hold(0), self._layout.hold(0))
         self._plans: dict[tuple[int, int], list[Tile]] = {}
         self._rounds = False
 
@@ -107,47 +119,75 @@ class Restorer:
         height, width = image.shape[2:]
         plan = self.plan(height, width)
         if steering is None:
-            steering = self._steering(image, plan)
+            steering = self._settle(image, plan)
         choices: list[Choices] = []
         prompts: list[NDArray[np.float32]] = []
+        survey = None if steering is None else self._survey(image, plan)
 
-        def restore_piece(piece: Image) -> Image:
-            size = self._backend.description.fit(*piece.shape[2:])
-            done = self._infer(pad(piece, size), steering)
+        def restore_tile(tile: Tile) -> Image:
+            if survey is None or steering is None:
+                piece = cut(image, tile)
+                done = self._backend.infer(pad(piece, self._backend.description.fit(*piece.shape[2:])))
+            else:
+                done = survey.ask(tile, steering)
             choices.append(done.choices)
             if done.prompt_weights is not None:
                 prompts.append(done.prompt_weights)
-            restored = done.restored[:, :, : piece.shape[2], : piece.shape[3]]
+            restored = done.restored[:, :, : tile.height, : tile.width]
             return to_image(to_pixels(restored)) if self._rounds else restored
 
-        restored = restore_tiles(image, plan, restore_piece)
+        restored = restore_tiles(image.shape, plan, restore_tile)
         if not np.isfinite(restored).all():
             raise BackendError(
                 "the restored picture holds NaN or infinity; run with --verify 1 to find out why"
             )
         whole = to_pixels(restored, self.channel_order, pixels.dtype)
-        return RestoredFrame(whole, restored, choices, prompts, steering)
+        decisions = None if survey is None else survey.settled()
+        return RestoredFrame(whole, restored, choices, prompts, steering, decisions)
 
-    def _steering(self, image: Image, plan: list[Tile]) -> Steering | None:
-        """The decisions that every tile of ``image`` is given; None where each has its own."""
-        backend = self._steerable() if len(plan) > 1 else None
-        if backend is None:
+    def settle(self, pixels: Pixels) -> Steering | None:
+        """The image-level decisions for every tile of a picture, as ``restore`` settles them for itself; None where
+        each tile has its own."""
+        return self._settle(to_image(pixels, self.channel_order), self.plan(*pixels.shape[:2]))
+
+    def steer(self, held: Vector, share: float) -> Steering:
+        """Takes ``share`` (0 to 1) of every decision from ``held`` (D)."""
+        given = self._given
+        held = np.where(given.hold == 1, given.held, held)
+        return Steering(held, np.maximum(given.hold, np.float32(share)))
+
+    @property
+    def decisions_size(self) -> int:
+        """D, how many numbers all image-level decisions are."""
+        return self._layout.size
+
+    @property
+    def steerable(self) -> bool:
+        """Whether its model takes image-level decisions from outside."""
+        return self._steerable() is not None
+
+    def _settle(self, image: Image, plan: list[Tile]) -> Steering | None:
+        if len(plan) == 1 or self._steerable() is None:
             return None
-        free = Steering(self._layout.hold(0), self._layout.hold(0))
-        return Steering(Survey(backend, self._layout).of(image, plan, free), self._layout.hold(1))
+        steering = self._given
+        for _ in range(SWEEPS):
+            survey = self._survey(image, plan)
+            for tile in plan:
+                survey.ask(tile, steering)
+            steering = self.steer(survey.settled(), 1)
+        return steering
 
-    def _infer(self, images: Image, steering: Steering | None) -> Inference:
-        backend = None if steering is None else self._steerable()
-        if steering is None or backend is None:
-            return self._backend.infer(images)
-        return backend.infer_steered(images, steering)
+    def _survey(self, image: Image, plan: list[Tile]) -> Survey:
+        backend = self._steerable()
+        assert backend is not None
+        return Survey(backend, self._layout, image, plan)
 
     def _steerable(self) -> SteerableBackend | None:
         """What computes the same with decisions from outside; None where there is nothing that does."""
         if self._steered is None:
             if self._backend.description.steerable:
                 self._steered = cast(SteerableBackend, self._backend)
-            elif (other := steerable_twin(self._backend, self.model, self._threads)) is not None:
+            elif (other := steerable_twin(self._backend, self.model, self._options["threads"])) is not None:
                 other.activate()
                 self._steered = other
         return self._steered
@@ -167,6 +207,10 @@ class Restorer:
         of them in bytes if it does."""
         self._rounds = other._backend.description.takes_bytes
         self._plans[height, width] = other.plan(height, width)
+
+    def like(self, model: str, backend: str) -> Restorer:
+        """Another restorer with the same options, of another model and backend."""
+        return Restorer(model, backend, **self._options)
 
     @property
     def description(self) -> dict[str, Any]:
@@ -211,4 +255,4 @@ class Restorer:
                 )
         if self.tile == "off" or graph.static_size is not None:
             return [Tile(0, 0, height, width)]
-        return plan_tiles(height, width, largest_area(graph.config, self.memory), graph.size_rule)
+        return plan_tiles(height, width, largest_area(graph.config, self._options["memory"]), graph.size_rule)

@@ -99,17 +99,18 @@ def tiles_from(stored: object, height: int, width: int) -> list[Tile] | None:
     return tiles if covered.all() else None
 
 
-def restore_tiles(image: Image, tiles: list[Tile], restore: Callable[[Image], Image]) -> Image:
-    """``restore`` on each tile of ``image`` (1 3 H W), blended by linear ramps where tiles overlap."""
+def restore_tiles(shape: tuple[int, ...], tiles: list[Tile], restore: Callable[[Tile], Image]) -> Image:
+    """What ``restore`` makes of each tile of a picture (``shape`` is 1 3 H W), blended by linear ramps where tiles
+    overlap."""
     if len(tiles) == 1:
-        return restore(image)
-    total = np.zeros_like(image)
-    weight = np.zeros((1, 1, *image.shape[2:]), np.float32)
+        return restore(tiles[0])
+    total = np.zeros(shape, np.float32)
+    weight = np.zeros((1, 1, *shape[2:]), np.float32)
     for tile in tiles:
         rows = slice(tile.top, tile.top + tile.height)
         columns = slice(tile.left, tile.left + tile.width)
         window = np.outer(_ramp(tile.height), _ramp(tile.width)).astype(np.float32)
-        total[:, :, rows, columns] += restore(np.ascontiguousarray(image[:, :, rows, columns])) * window
+        total[:, :, rows, columns] += restore(tile) * window
         weight[:, :, rows, columns] += window
     np.divide(total, weight, out=total)
     return total

@@ -33,7 +33,7 @@ OWN = Decisions()
 
 
 class SteeredDecisions(Decisions):
-    """One pass with decisions blended with given ones, and every one of them written down.
+    """One pass with decisions blended with given ones, and the image's own written down.
 
     Args:
         window: B 1 H W of the image, 0 or 1: the pixels whose means decide.
@@ -45,7 +45,7 @@ class SteeredDecisions(Decisions):
         self._window = window
         self._held = held
         self._hold = hold
-        self._settled: list[Tensor] = []
+        self._own: list[Tensor] = []
         self._norms: list[Tensor] = []
         self._next = 0
 
@@ -57,9 +57,8 @@ class SteeredDecisions(Decisions):
         flat = own.flatten(1)  # B n
         first, self._next = self._next, self._next + flat.shape[1]
         held, hold = (given[:, first : self._next] for given in (self._held, self._hold))
-        settled = flat * (1 - hold) + held * hold
-        self._settled.append(settled)
-        return settled.reshape(own.shape)
+        self._own.append(flat)
+        return (flat * (1 - hold) + held * hold).reshape(own.shape)
 
     def affinities(self, q: Tensor, k: Tensor, size: tuple[int, int]) -> Tensor:
         counted = self._counted(size).flatten(2)[:, :, None]  # B 1 1 P
@@ -68,9 +67,9 @@ class SteeredDecisions(Decisions):
         self._norms += [((x * x).mean(dim=-1) / share).flatten(1) for x in (q, k)]  # each B C
         return self.settle(super().affinities(q, k, size))
 
-    def settled(self) -> Tensor:
-        """B D: what held, of the pass that is done."""
-        return torch.cat(self._settled, dim=1)
+    def own(self) -> Tensor:
+        """B D: what the image said, of the pass that is done. What held is ``own * (1 - hold) + held * hold``."""
+        return torch.cat(self._own, dim=1)
 
     def norms(self) -> Tensor:
         """B E: the mean square of each channel of every query and key, which affinities need to be averaged."""

@@ -30,7 +30,7 @@ class Inference:
     """B T, or None where the network has no prompt."""
 
     decisions: NDArray[np.float32] | None = None
-    """B D: the image-level decisions that held (``measnet/decisions.py``); None where nobody could steer them."""
+    """B D: the images' own image-level decisions (``measnet/decisions.py``), whatever held; None without steering."""
 
     norms: NDArray[np.float32] | None = None
     """B E, beside ``decisions``."""

@@ -87,7 +87,7 @@ class TorchBackend:
             restored=done.restored.float().cpu().numpy(),
             choices=done.choices(),
             prompt_weights=None if done.prompt_weights is None else done.prompt_weights.cpu().numpy(),
-            decisions=None if steered is None else steered.settled().cpu().numpy(),
+            decisions=None if steered is None else steered.own().cpu().numpy(),
             norms=None if steered is None else steered.norms().cpu().numpy(),
         )
 
