@@ -192,6 +192,32 @@ def test_stopped_by_a_signal_it_goes_on_to_the_same_result(
     assert frame_sums(result(video)) == whole
 
 
+def test_the_program_with_the_real_network_is_killed_and_goes_on_to_the_same_result(tmp_path: Path) -> None:
+    length, source = FRAMES + 44, tmp_path / "clip.mp4"  # what is left takes over half a second
+    sample = Path(__file__).parents[2] / "examples" / "car-park.mp4"
+    ffmpeg(
+        *["-stream_loop", "-1", "-i", sample, "-vf", "crop=128:96,setpts=(N+mod(N\\,3)/2)/12.5/TB"],
+        *["-frames:v", str(length), "-fps_mode", "vfr", "-c:a", "copy", "-shortest", source],
+    )
+    once, again, report = (tmp_path / name for name in ("once.mp4", "again.mp4", "report.json"))
+    command = [str(Path(sys.executable).with_name("measnet-run")), str(source), "--threads", "1", "-o"]
+    subprocess.run([*command, str(once)], check=True, capture_output=True, timeout=300)
+    running = subprocess.Popen([*command, str(again)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    segment = tmp_path / "again.mp4.part" / "segment-00000"
+    while not segment.exists() and running.poll() is None:
+        time.sleep(0.005)
+    running.kill()
+    assert running.wait() == -signal.SIGKILL and not again.exists()
+    on = subprocess.run(
+        [*command, str(again), "--report", str(report)], capture_output=True, text=True, timeout=300
+    )
+    assert on.returncode == 0 and f"going on at frame {FRAMES} of {length}" in " ".join(on.stderr.split())
+    (run,) = json.loads(report.read_text())["runs"]
+    assert run["resumed_at"] == FRAMES and run["frames"] == length
+    assert run["engine"]["backend"] == "onnxruntime" and run["engine"]["weights_sha256"]
+    assert frame_sums(again) == frame_sums(once)
+
+
 def test_matroska_goes_on_to_the_same_result_too(
     measnet_run: Run, video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
