@@ -1,8 +1,8 @@
 """Image-level decisions as one vector: which numbers are what, and how those of several pieces become one.
 
-The order is that in which the network comes to them (``measnet/network/decisions.py``). All are linear in means
-over pixels, but for the affinities of channel attention: these are averaged as the products that they are, over
-the norms that belong to them.
+The order is that in which the network comes to them (``measnet/network/decisions.py``). All are linear in
+means over pixels, but for the affinities of channel attention: these are averaged as the products that they
+are, over the norms that belong to them.
 Shapes: D numbers of all decisions, E of all norms, T pieces of a picture, h heads, c channels of a head.
 """
 

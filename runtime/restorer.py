@@ -16,14 +16,14 @@ from measnet.metrics import Choices
 from measnet.runtime.backends import Backend, SteerableBackend, Steering
 from measnet.runtime.backends.choice import choose_backend, steerable_twin
 from measnet.runtime.memory import largest_area
-from measnet.runtime.steering import Survey, cut
+from measnet.runtime.steering import TileRound, cut
 from measnet.runtime.tiles import Tile, plan_tiles, restore_tiles, square_tiles
 
 SMALLEST_TILE = 128  # pixels
 
 SWEEPS = 3
-"""How often all tiles are asked before a decision holds. A decision depends on those before it, so each sweep asks
-with what the last one settled; bench/tiles.py measures what more of them would bring."""
+"""How often all tiles are asked before a decision holds. A decision depends on those before it, so each
+sweep asks with what the last one settled; bench/tiles.py measures what more of them would bring."""
 
 
 @dataclass(frozen=True)
@@ -122,14 +122,14 @@ class Restorer:
             steering = self._settle(image, plan)
         choices: list[Choices] = []
         prompts: list[NDArray[np.float32]] = []
-        survey = None if steering is None else self._survey(image, plan)
+        around = None if steering is None else self._round(image, plan)
 
         def restore_tile(tile: Tile) -> Image:
-            if survey is None or steering is None:
+            if around is None or steering is None:
                 piece = cut(image, tile)
                 done = self._backend.infer(pad(piece, self._backend.description.fit(*piece.shape[2:])))
             else:
-                done = survey.ask(tile, steering)
+                done = around.ask(tile, steering)
             choices.append(done.choices)
             if done.prompt_weights is not None:
                 prompts.append(done.prompt_weights)
@@ -142,12 +142,12 @@ class Restorer:
                 "the restored picture holds NaN or infinity; run with --verify 1 to find out why"
             )
         whole = to_pixels(restored, self.channel_order, pixels.dtype)
-        decisions = None if survey is None else survey.settled()
+        decisions = None if around is None else around.settled()
         return RestoredFrame(whole, restored, choices, prompts, steering, decisions)
 
     def settle(self, pixels: Pixels) -> Steering | None:
-        """The image-level decisions for every tile of a picture, as ``restore`` settles them for itself; None where
-        each tile has its own."""
+        """The image-level decisions for every tile of a picture, as ``restore`` settles them for itself;
+        None where each tile has its own."""
         return self._settle(to_image(pixels, self.channel_order), self.plan(*pixels.shape[:2]))
 
     def steer(self, held: Vector, share: float) -> Steering:
@@ -171,16 +171,16 @@ class Restorer:
             return None
         steering = self._given
         for _ in range(SWEEPS):
-            survey = self._survey(image, plan)
+            around = self._round(image, plan)
             for tile in plan:
-                survey.ask(tile, steering)
-            steering = self.steer(survey.settled(), 1)
+                around.ask(tile, steering)
+            steering = self.steer(around.settled(), 1)
         return steering
 
-    def _survey(self, image: Image, plan: list[Tile]) -> Survey:
+    def _round(self, image: Image, plan: list[Tile]) -> TileRound:
         backend = self._steerable()
         assert backend is not None
-        return Survey(backend, self._layout, image, plan)
+        return TileRound(backend, self._layout, image, plan)
 
     def _steerable(self) -> SteerableBackend | None:
         """What computes the same with decisions from outside; None where there is nothing that does."""

@@ -16,10 +16,10 @@ from measnet.runtime.tiles import Tile
 class SteadyVideo:
     """Restores the frames of one video, in their order; an engine for a job.
 
-    What holds for a frame is ``steady`` (0 to under 1) times what held for the frame before, plus the rest of its
-    own. The first frame of a scene has its own alone. A frame in tiles knows its own decisions only when it is
-    done, so its tiles are given what held for the frame before and what that frame then said itself; without this
-    every frame in tiles would have to be restored several times.
+    What holds for a frame is ``steady`` (0 to under 1) times what held for the frame before, plus the rest
+    of its own. The first frame of a scene has its own alone. A frame in tiles knows its own decisions only
+    when it is done, so its tiles are given what held for the frame before and what that frame then said
+    itself; without this every frame in tiles would have to be restored several times.
 
     The restorer must be steerable. It stays its owner's unless ``close`` is called.
     """

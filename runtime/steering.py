@@ -11,11 +11,11 @@ from measnet.runtime.backends import Inference, SteerableBackend, Steering
 from measnet.runtime.tiles import Tile, cores
 
 
-class Survey:
+class TileRound:
     """Restores tile by tile and puts together what they would have decided.
 
-    Each pixel counts once, in the tile in whose core it lies; what a tile sees beyond its core only keeps its edges
-    out of the means. One survey is one round over ``tiles`` of ``image`` (1 3 H W).
+    Each pixel counts once, in the tile in whose core it lies; what a tile sees beyond its core only keeps
+    its edges out of the means. It is one round over ``tiles`` of ``image`` (1 3 H W).
     """
 
     def __init__(

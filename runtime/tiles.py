@@ -27,7 +27,8 @@ class Tile:
 
 
 def plan_tiles(height: int, width: int, largest_area: int, rule: SizeRule) -> list[Tile]:
-    """The fewest tiles of about equal size that cover ``height`` x ``width``, none above ``largest_area`` pixels.
+    """The fewest tiles of about equal size that cover ``height`` x ``width``, none above ``largest_area``
+    pixels.
 
     One tile is the whole picture. Otherwise they lie on the grid of a network with this size rule.
     """
@@ -50,8 +51,8 @@ def plan_tiles(height: int, width: int, largest_area: int, rule: SizeRule) -> li
 
 
 def square_tiles(height: int, width: int, side: int, rule: SizeRule) -> list[Tile]:
-    """Tiles of ``side`` x ``side`` pixels that cover the picture, fewer where it ends; on the grid of a network
-    with this size rule."""
+    """Tiles of ``side`` x ``side`` pixels that cover the picture, fewer where it ends; on the grid of a
+    network with this size rule."""
     return _grid(height, width, side, side, rule)
 
 
@@ -100,8 +101,8 @@ def tiles_from(stored: object, height: int, width: int) -> list[Tile] | None:
 
 
 def restore_tiles(shape: tuple[int, ...], tiles: list[Tile], restore: Callable[[Tile], Image]) -> Image:
-    """What ``restore`` makes of each tile of a picture (``shape`` is 1 3 H W), blended by linear ramps where tiles
-    overlap."""
+    """What ``restore`` makes of each tile of a picture (``shape`` is 1 3 H W), blended by linear ramps
+    where tiles overlap."""
     if len(tiles) == 1:
         return restore(tiles[0])
     total = np.zeros(shape, np.float32)
@@ -133,11 +134,11 @@ def _tile_side(side: int, count: int, rule: SizeRule) -> int:
 
 
 def _starts(side: int, tile: int, rule: SizeRule) -> list[int]:
-    """Where tiles begin: evenly spread on the network's grid, overlapping by at least ``OVERLAP``, or by half of a
-    small tile.
+    """Where tiles begin: evenly spread on the network's grid, overlapping by at least ``OVERLAP``, or by
+    half of a small tile.
 
-    A network that halves its features sees a picture through a grid. Off the picture's own grid a tile comes out
-    otherwise than the same pixels of the whole.
+    A network that halves its features sees a picture through a grid. Off the picture's own grid a tile
+    comes out otherwise than the same pixels of the whole.
     """
     if tile >= side:
         return [0]

@@ -1,8 +1,8 @@
 """Image-level decisions: what the network settles once for a whole image.
 
-They are the prompt's mixing, the affinities of channel attention, FD's filters and MEE's scores of the experts.
-Each comes from means over the image's pixels, so each can also be had from elsewhere: from the whole picture for a
-tile of it, or from the frames before.
+They are the prompt's mixing, the affinities of channel attention, FD's filters and MEE's scores of the
+experts. Each comes from means over the image's pixels, so each can also be had from elsewhere: from the
+whole picture for a tile of it, or from the frames before.
 Shapes: B batch, C channels, H W size, P = H*W pixels, h heads, D numbers of all decisions, E of all norms.
 """
 
@@ -68,11 +68,13 @@ class SteeredDecisions(Decisions):
         return self.settle(super().affinities(q, k, size))
 
     def own(self) -> Tensor:
-        """B D: what the image said, of the pass that is done. What held is ``own * (1 - hold) + held * hold``."""
+        """B D: what the image said, of the pass that is done. What held is ``own * (1 - hold) + held *
+        hold``."""
         return torch.cat(self._own, dim=1)
 
     def norms(self) -> Tensor:
-        """B E: the mean square of each channel of every query and key, which affinities need to be averaged."""
+        """B E: the mean square of each channel of every query and key, which affinities need to be
+        averaged."""
         return torch.cat(self._norms, dim=1)
 
     def _counted(self, size: tuple[int, int]) -> Tensor:

@@ -133,7 +133,8 @@ class MEASNet(nn.Module):
         return self.restore(image).restored
 
     def restore(self, image: Tensor, decisions: Decisions = OWN) -> Restoration:
-        """As ``forward``, with the choices of every router; image-level decisions hold as ``decisions`` says."""
+        """As ``forward``, with the choices of every router; image-level decisions hold as ``decisions``
+        says."""
         q, prompt = self._prompt(image, decisions)
         x = self._embed(image)  # B C h w
         routing = None

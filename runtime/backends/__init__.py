@@ -30,7 +30,8 @@ class Inference:
     """B T, or None where the network has no prompt."""
 
     decisions: NDArray[np.float32] | None = None
-    """B D: the images' own image-level decisions (``measnet/decisions.py``), whatever held; None without steering."""
+    """B D: the images' own image-level decisions (``measnet/decisions.py``), whatever held; None without
+    steering."""
 
     norms: NDArray[np.float32] | None = None
     """B E, beside ``decisions``."""

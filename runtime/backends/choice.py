@@ -64,8 +64,8 @@ def choose_backend(model: str, backend: str = "auto", threads: int | None = None
 
 
 def steerable_twin(backend: Backend, model: str, threads: int | None) -> SteerableBackend | None:
-    """The bundled graph that computes what ``backend``'s does and takes image-level decisions; None where there is
-    none, or where ``backend`` is not ONNX Runtime."""
+    """The bundled graph that computes what ``backend``'s does and takes image-level decisions; None where
+    there is none, or where ``backend`` is not ONNX Runtime."""
     if model not in at_hand(".steerable.onnx") or not isinstance(backend, OnnxRuntimeBackend):
         return None
     return OnnxRuntimeBackend(bundled(model, ".steerable.onnx"), threads, backend.provider)

@@ -67,8 +67,8 @@ def test_decisions_of_another_picture_are_followed() -> None:
 
 
 def test_pieces_that_count_each_pixel_once_make_up_the_whole_pictures_decisions() -> None:
-    # With the whole picture's decisions given, what each piece says of its own part must add up to the same again:
-    # windows, norms and shares of pixels are then right.
+    # With the whole picture's decisions given, what each piece says of its own part must add up to the same
+    # again: windows, norms and shares of pixels are then right.
     made, image = network(TINY), torch.rand(1, 3, 128, 512)
     image[..., 256:] *= 0.2
     layout = DecisionLayout(TINY)
