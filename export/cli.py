@@ -138,7 +138,7 @@ def _export_all(options: dict[str, Any]) -> None:
     output: Path = options["output"]
     if options["json_file"]:
         raise UsageError("--json goes with --check; a report is written beside every 16-bit and INT8 graph")
-    if options["steerable"] and (asked or options["io"] != "nchw" or options["targets"]):
+    if options["steerable"] and (asked or options["io"] != "nchw" or options["flavours"]):
         raise UsageError(
             "--steerable makes float32 graphs with --io nchw, which ONNX Runtime runs; leave --fp16, --bf16, "
             "--int8, --io and --engine away"
