@@ -156,6 +156,7 @@ class Job:
         stop: threading.Event,
         on_progress: Callable[[RunFigures], None],
         on_note: Callable[[str], None] = lambda line: None,
+        on_restored: Callable[[Frame, Frame], None] = lambda source, restored: None,
     ) -> RunReport:
         """Restore it all, or what an earlier run left of it; on ``stop`` keep what there is.
 
@@ -173,6 +174,7 @@ class Job:
                 restore,
                 self._sink,
                 on_progress=on_progress,
+                on_restored=on_restored,
                 stop=stop,
                 limit=self._options.frames,
                 resumed_at=self.report.resumed_at,
