@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -65,6 +66,7 @@ def graph_of_variant(
 ) -> Callable[[str, str], Path]:
     """The float32 graph of a variant, ``static`` or ``dynamic``; of nano the bundled weights."""
 
+    @functools.cache
     def graph(variant: str, size: str) -> Path:
         if variant == "nano" and size == "dynamic":
             return bundled("nano", ".onnx")
