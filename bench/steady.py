@@ -19,6 +19,7 @@ from measnet import Restorer
 from measnet.image import Pixels
 from measnet.metrics import psnr
 from measnet.runtime.flicker import Flicker
+from measnet.runtime.scene_cut import SceneCut
 from measnet.runtime.steady import SteadyVideo
 
 
@@ -32,14 +33,15 @@ def main() -> None:
     options = parser.parse_args()
     for share in options.shares:
         video, flicker, gains = SteadyVideo(Restorer(options.model), share), Flicker(), []
+        cut = SceneCut()
         clean = None if options.target is None else frames(options.target, options.frames)
         for pixels in frames(options.video, options.frames):
             restored = video.restore(pixels).pixels
-            flicker.add(pixels, restored)
+            flicker.add(pixels, restored, cut=cut.look(pixels))
             if clean is not None:
                 gains.append(psnr(restored, next(clean), peak=255))
         quality = f"   {np.mean(gains):.3f} dB" if gains else ""
-        print(f"steady {share:g}: flicker {flicker.level:.4f}{quality}", flush=True)
+        print(f"steady {share:g}: flicker {flicker.value():.4f}{quality}", flush=True)
 
 
 def frames(path: str, count: int) -> Iterator[Pixels]:

@@ -25,7 +25,8 @@ class TileRound:
         self._layout = layout
         self._image = image
         multiple = backend.description.size_rule.multiple
-        self._core_of = dict(zip(tiles, cores(tiles, *image.shape[2:], multiple), strict=True))
+        height, width = image.shape[2:]
+        self._core_of = dict(zip(tiles, cores(tiles, height, width, multiple), strict=True))
         self._decisions: list[Vector] = []
         self._norms: list[Vector] = []
         self._pixels: list[int] = []
