@@ -41,7 +41,7 @@ def main() -> None:
             if clean is not None:
                 gains.append(psnr(restored, next(clean), peak=255))
         quality = f"   {np.mean(gains):.3f} dB" if gains else ""
-        print(f"steady {share:g}: flicker {flicker.value():.4f}{quality}", flush=True)
+        print(f"steady {share:g}: flicker {flicker.value:.4f}{quality}", flush=True)
 
 
 def frames(path: str, count: int) -> Iterator[Pixels]:
