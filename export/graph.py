@@ -22,6 +22,7 @@ from measnet.description import GraphDescription
 from measnet.errors import OutputError, UsageError
 from measnet.export.exact import ExactMEASNet
 from measnet.network import MEASNet
+from measnet.onnx_file import SEAL, sealed
 from measnet.whole_file import write_whole
 
 OPSET = 20  # has Gelu; TensorRT's parser and ONNX Runtime both take it
@@ -69,13 +70,18 @@ def exact_graph(network: MEASNet, size: tuple[int, int] | None) -> tuple[onnx.Mo
 
 
 def write_graph(path: str | os.PathLike[str], model: onnx.ModelProto) -> None:
-    """Writes ``model`` to ``path``, making its folder. Raises ``OutputError`` and leaves nothing then."""
+    """Writes ``model`` to ``path``, sealed as in ``measnet/onnx_file.py``, making its folder.
+
+    Raises ``OutputError`` and leaves nothing then.
+    """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {path.parent}: {error.strerror}") from None
-    write_whole(path, model.SerializeToString())
+    for entry in [entry for entry in model.metadata_props if entry.key == SEAL]:
+        model.metadata_props.remove(entry)
+    write_whole(path, sealed(model.SerializeToString()))
 
 
 def _traced(exact: ExactMEASNet, config: MEASNetConfig, size: tuple[int, int] | None) -> onnx.ModelProto:
