@@ -252,7 +252,8 @@ def frames_in(result: Path) -> tuple[int, str]:
     command = ["ffmpeg", "-v", "error", "-i", str(result), "-map", "0:v:0", "-fps_mode", "passthrough"]
     done = subprocess.run([*command, "-f", "framemd5", "-"], capture_output=True, text=True, errors="replace")
     lines = [line for line in done.stdout.splitlines() if not line.startswith("#")]
-    return len(lines), done.stderr.strip()[:200]
+    # A broken sound track is copied as it is, and spoken of here.
+    return len(lines), done.stderr.strip()[:200] if done.returncode else ""
 
 
 def digest(result: Path) -> str:

@@ -55,7 +55,7 @@ def load_checkpoint(path: str | os.PathLike[str], config: MEASNetConfig | None =
     except UsageError as error:
         raise CheckpointError(f"{path}: {error}") from None
     _check_fit(path, shapes, network)
-    _check_values(path, tensors)
+    _check_values(path, tensors, network)
     network.load_state_dict(tensors, assign=True)
     if _WEIGHTS_KEY in facts and facts[_WEIGHTS_KEY] != weights_sha256(network):
         raise CheckpointError(f"{path} is damaged: its weights are not those that were saved; copy it again")
@@ -212,7 +212,14 @@ def _check_fit(path: Path, shapes: Mapping[str, tuple[int, ...]], network: MEASN
         raise CheckpointError(f"{path} is not this MEASNet: " + "; ".join(problems))
 
 
-def _check_values(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def _check_values(path: Path, tensors: Mapping[str, Tensor], network: MEASNet) -> None:
+    other = [
+        f"{name} ({str(tensors[name].dtype).removeprefix('torch.')})"
+        for name, expected in sorted(network.state_dict().items())
+        if expected.is_floating_point() and not tensors[name].is_floating_point()
+    ]
+    if other:
+        raise CheckpointError(f"{path} is not this MEASNet: {_some(other)} must be floating-point numbers")
     broken = [name for name, tensor in sorted(tensors.items()) if not tensor.isfinite().all()]
     if broken:
         raise CheckpointError(

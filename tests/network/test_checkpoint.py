@@ -235,3 +235,12 @@ def test_tensors_without_an_element_are_refused(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "x.pt")
     with pytest.raises(CheckpointError, match="hold nothing"):
         load_checkpoint(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.bool, torch.complex64])
+def test_weights_that_are_no_floating_point_numbers_are_refused(kind: torch.dtype, tmp_path: Path) -> None:
+    state = golden_state("tiny")
+    state["output.weight"] = state["output.weight"].to(kind)
+    torch.save(state, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match=r"output\.weight \(\w+\) must be floating-point numbers"):
+        load_checkpoint(tmp_path / "x.pt")
