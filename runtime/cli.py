@@ -21,12 +21,17 @@ import click
 
 from measnet.command_line import INTERRUPTED
 from measnet.errors import MEASNetError, UsageError
+from measnet.headed_help import HeadedCommand
 
 if TYPE_CHECKING:
     from measnet.runtime.background import BackgroundChecker
     from measnet.runtime.compare.comparison import Comparison
+    from measnet.runtime.compare.layout import Layout
     from measnet.runtime.console import Console
+    from measnet.runtime.frame import Frame
     from measnet.runtime.job import Job, JobOptions
+    from measnet.runtime.overall import Overall
+    from measnet.runtime.preview.preview import Preview
     from measnet.runtime.report import RunReport
     from measnet.runtime.restorer import Restorer
     from measnet.runtime.sources.options import SourceOptions
@@ -41,6 +46,7 @@ Examples:
   measnet-run clip.mp4 --dry-run              what would happen, and how long it would take
   measnet-run clip.mp4 --strength 0.7         leave some of the grain
   measnet-run clip.mp4 --compare slider       and a page that shows both, with a slider between
+  measnet-run clip.mp4 --preview              source and result in a window, or in the terminal
   measnet-run clip.mp4 --verify 1/30          check every 30th frame against PyTorch
   ffmpeg ... -f yuv4mpegpipe - | measnet-run - -o - | ffmpeg -i - ...   in the middle of a pipe
   measnet-run camera:0 -o door.mp4            a camera, until Ctrl-C
@@ -49,6 +55,17 @@ Examples:
 \b
 Exit status: 0 done, 1 failed on the way, 2 the input or an option is wrong, 130 interrupted.
 """
+
+
+PLACES = ("auto", "window", "terminal")
+
+HEADINGS = {
+    "Result": (*("out", "overwrite", "strength", "compare", "codec", "crf", "preset", "bits", "raw_out"),),
+    "Which part of the input, and how it is read": (*("start", "duration", "frames", "interlaced", "raw"),),
+    "What restores": ("model", "backend", "tile", "threads"),
+    "Checks on the way": ("verify", "verify_share", "checkpoint", "on_fault"),
+    "The run itself": ("dry_run", "preview", "report", "restart", "quiet", "debug", "version"),
+}
 
 
 def _tile(context: click.Context, option: click.Parameter, value: str) -> int | str:
@@ -80,14 +97,35 @@ def _time(context: click.Context, option: click.Parameter, value: str | None) ->
         raise click.BadParameter(str(error), context, option) from None
 
 
-@click.command(epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+class _RunCommand(HeadedCommand):
+    """``--preview`` may stand alone, whatever follows it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """See click.Command."""
+        pairs = zip(args, [*args[1:], ""], strict=True)
+        return super().parse_args(
+            ctx,
+            [
+                "--preview=auto" if word == "--preview" and after not in PLACES else word
+                for word, after in pairs
+            ],
+        )
+
+
+@click.command(
+    cls=_RunCommand,
+    headings=HEADINGS,
+    epilog=_EXAMPLES,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option("-o", "--out", metavar="PATH", help="Result; its ending says which kind of file.")
 @click.option(
     "--model",
     default="nano",
     show_default=True,
-    help="nano, nano-five-task, .onnx, .engine, .ckpt",
+    metavar="NAME|FILE",
+    help="nano, nano-five-task, or an .onnx, .engine or .ckpt file.",
 )
 @click.option(
     "--backend",
@@ -100,7 +138,8 @@ def _time(context: click.Context, option: click.Parameter, value: str | None) ->
     ),
     default="auto",
     show_default=True,
-    help="What computes.",
+    metavar="NAME",
+    help="What computes: auto, onnxruntime, onnxruntime-cpu, -cuda or -tensorrt, tensorrt, torch.",
 )
 @click.option(
     "--verify",
@@ -113,6 +152,7 @@ def _time(context: click.Context, option: click.Parameter, value: str | None) ->
     type=click.FloatRange(0, 1, min_open=True),
     default=0.25,
     show_default=True,
+    metavar="0..1",
     help="Most of the time that checking may take; frames beyond it are left out.",
 )
 @click.option("--checkpoint", metavar="FILE", help="With --verify: what .onnx or .engine came from.")
@@ -124,10 +164,15 @@ def _time(context: click.Context, option: click.Parameter, value: str | None) ->
     help="When a frame comes back black, frozen or not at all: go on in float32, stop, or count.",
 )
 @click.option(
-    "--tile", default="auto", show_default=True, callback=_tile, help="auto, off or side in pixels."
+    "--tile",
+    default="auto",
+    show_default=True,
+    callback=_tile,
+    metavar="N",
+    help="Restore in squares of N pixels; auto: where memory asks for it; off: never.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads for the engine.")
-@click.option("--crf", type=click.IntRange(0, 63), help="Video quality, lower is better.")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads for the engine.")
+@click.option("--crf", type=click.IntRange(0, 63), metavar="0..63", help="Video quality, lower is better.")
 @click.option("--codec", type=click.Choice(["h264", "hevc", "vp9", "av1"]), help="Video codec.")
 @click.option(
     "--bits", type=click.Choice(["8", "10", "12"]), help="Per channel of a video; else as the source."
@@ -138,6 +183,7 @@ def _time(context: click.Context, option: click.Parameter, value: str | None) ->
     type=click.FloatRange(0, 1),
     default=1.0,
     show_default=True,
+    metavar="0..1",
     help="Share of the restored picture; the rest is the source.",
 )
 @click.option(
@@ -163,6 +209,11 @@ def _time(context: click.Context, option: click.Parameter, value: str | None) ->
 )
 @click.option(
     "--dry-run", is_flag=True, help="Try a few frames, say what would happen and how long it takes."
+)
+@click.option(
+    "--preview",
+    type=click.Choice(PLACES),
+    help="Show source and result meanwhile; alone: a window, else the terminal.",
 )
 @click.option("--report", metavar="FILE", type=click.Path(path_type=Path), help="Figures as JSON.")
 @click.option("--restart", is_flag=True, help="Begin anew what an earlier run left unfinished.")
@@ -196,7 +247,10 @@ class _Session:
         self._several = several
         self._stop = threading.Event()
         self._restorer: Restorer | None = None
-        self._reports: list[RunReport] = []
+        self._reports: dict[int, RunReport] = {}
+        self._overall: Overall | None = None
+        self._preview: Preview | None = None
+        self._last_was_picture = False
 
     def run(self, inputs: tuple[str, ...]) -> int:
         """The exit status: that of the first input that failed."""
@@ -204,19 +258,62 @@ class _Session:
         if status:
             return status
         with self._stopping_on_signals():
-            for spec in inputs:
-                outcome = self._guarded(partial(self._restore, spec))
+            numbers = list(range(len(inputs)))
+            if self._several:
+                status, numbers = self._look_ahead(inputs)
+            if self._options["preview"] is not None and not self._options["dry_run"] and numbers:
+                layout: Layout = "split" if self._options["compare"] == "split" else "side"
+                self._preview = self._console.preview(self._options["preview"], layout)
+            for place, index in enumerate(numbers):
+                if self._overall is not None:
+                    self._overall.begin(place)
+                outcome = self._guarded(partial(self._restore, index, inputs[index]))
                 status = status or outcome
+                if self._overall is not None:
+                    self._overall.end()
                 if self._stop.is_set():
                     break
             if self._restorer is not None:
                 self._restorer.close()
+            if self._preview is not None:
+                if self._last_was_picture:
+                    self._preview.linger(self._stop)
+                self._preview.close()
+        if self._several and self._options["dry_run"]:
+            self._console.planned(list(self._reports.values()))
         if self._options["report"] is not None:
             outcome = self._guarded(self._write_report)
             status = status or outcome
         return status
 
-    def _restore(self, spec: str) -> int:
+    def _look_ahead(self, inputs: tuple[str, ...]) -> tuple[int, list[int]]:
+        """Says at once what cannot be restored; the exit status of that, and the numbers of the others."""
+        from measnet.runtime.overall import Amount, Overall
+        from measnet.runtime.report import RunReport
+        from measnet.runtime.survey import Survey
+
+        amounts: dict[int, Amount] = {}
+        survey: Survey | None = None
+
+        def look_at(index: int) -> int:
+            nonlocal survey
+            try:
+                self._check_out(inputs[index])
+                survey = survey or Survey(self._job_options())
+                amounts[index] = survey.look_at(inputs[index])
+            except MEASNetError as error:
+                self._reports[index] = RunReport(input=inputs[index], error=str(error))
+                raise
+            return 0
+
+        status = 0
+        for index in range(len(inputs)):
+            outcome = self._guarded(partial(look_at, index))
+            status = status or outcome
+        self._overall = Overall(list(amounts.values()))
+        return status, list(amounts)
+
+    def _restore(self, index: int, spec: str) -> int:
         from measnet.runtime.job import Job
         from measnet.runtime.report import RunReport
 
@@ -224,9 +321,9 @@ class _Session:
         try:
             job = Job(spec, self._job_options())
         except MEASNetError as error:
-            self._reports.append(RunReport(input=spec, error=str(error)))
+            self._reports[index] = RunReport(input=spec, error=str(error))
             raise
-        self._reports.append(job.report)
+        self._reports[index] = job.report
         rehearsal = self._options["dry_run"]
         try:
             comparison = self._comparison(spec, job)
@@ -256,14 +353,26 @@ class _Session:
         options = self._options
         guard = Guard(restorer, options["on_fault"], partial(safer_than, restorer, options["checkpoint"]))
         try:
-            with self._console.progress(job.target.name, total) as on_progress:
-                job.run(guard, verifier, self._stop, on_progress, self._console.note)
+            with self._console.progress(
+                job.target.name, total, overall=self._overall, preview=self._preview
+            ) as on_progress:
+                job.run(
+                    guard, verifier, self._stop, on_progress, self._console.note, self._begun_preview(job)
+                )
         finally:
             guard.close()
             job.report.faults = guard.faults.for_report()
             if job.report.status != "failed":
                 self._console.result(job.report)
         return INTERRUPTED if job.report.status == "partial" else 0
+
+    def _begun_preview(self, job: Job) -> Callable[[Frame, Frame], None]:
+        """What is to be called with every frame of ``job`` and what became of it."""
+        self._last_was_picture = job.info.kind == "images" and job.info.frames == 1
+        if self._preview is None:
+            return lambda source, restored: None
+        self._preview.begin(job.info)
+        return self._preview.offer
 
     def _comparison(self, spec: str, job: Job) -> Comparison | None:
         how = self._options["compare"]
@@ -370,7 +479,7 @@ class _Session:
     def _write_report(self) -> int:
         from measnet.runtime.report import write_reports
 
-        write_reports(self._options["report"], self._reports)
+        write_reports(self._options["report"], [self._reports[index] for index in sorted(self._reports)])
         return 0
 
     def _guarded(self, step: Callable[[], int]) -> int:

@@ -9,16 +9,16 @@ from typing import Any
 
 from rich.console import Console as RichConsole
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress, TextColumn
 
+from measnet.runtime.bars import Bars
+from measnet.runtime.compare.layout import Layout
+from measnet.runtime.overall import Overall
 from measnet.runtime.pipeline import RunFigures
+from measnet.runtime.preview.choose import Where, open_screen
+from measnet.runtime.preview.preview import Preview
+from measnet.runtime.preview.screen import NoScreenError
+from measnet.runtime.preview.terminal import Terminal
 from measnet.runtime.report import RunReport
 
 
@@ -35,25 +35,39 @@ class Console:
         self._err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
         self._out = RichConsole(stderr=stdout_taken, highlight=False, soft_wrap=True)
 
+    def preview(self, where: Where, layout: Layout) -> Preview | None:
+        """A preview in a window or in this terminal; where there can be none a line says why."""
+        try:
+            screen = open_screen(where, self._err)
+        except NoScreenError as error:
+            self.note(f"no preview: {error}")
+            return None
+        if self._quiet and isinstance(screen, Terminal):
+            return None
+        return Preview(screen, layout)
+
     @contextmanager
-    def progress(self, name: str, total: int | None) -> Iterator[Callable[[RunFigures], None]]:
-        """A bar for one input; yields what is to be called with the figures so far."""
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[fps]:.1f} fps"),
-            TimeElapsedColumn() if total is None else TimeRemainingColumn(),
-        )
-        # In a log file a bar is noise.
-        hidden = self._quiet or not self._err.is_terminal
-        with Progress(*columns, console=self._err, transient=True, disable=hidden) as bar:
-            task = bar.add_task(escape(name), total=total, fps=0.0)
+    def progress(
+        self,
+        name: str,
+        total: int | None,
+        *,
+        overall: Overall | None = None,
+        preview: Preview | None = None,
+    ) -> Iterator[Callable[[RunFigures], None]]:
+        """A bar for one input, and one over all; yields what is to be called with the figures so far."""
+        screen = None if preview is None else preview.screen
+        picture = screen if isinstance(screen, Terminal) else None
+        with Bars(self._err, name, total, overall=overall, picture=picture, silent=self._quiet) as bars:
 
             def update(figures: RunFigures) -> None:
-                bar.update(task, completed=figures.position, fps=figures.fps)
+                bars.update(figures)
+                if preview is not None:
+                    preview.draw()
 
             yield update
+            if preview is not None:
+                preview.end()
 
     @contextmanager
     def counting(self, name: str) -> Iterator[Callable[[int], None]]:
@@ -83,6 +97,11 @@ class Console:
         """The one line a failed run ends with."""
         self._err.print(f"[red]error:[/red] {escape(' '.join(line.split()))}")
 
+    def planned(self, reports: list[RunReport]) -> None:
+        """What all inputs would take together."""
+        if not self._quiet and reports:
+            self._out.print(_plan_of_all(reports))
+
     def result(self, report: RunReport) -> None:
         """Where the result lies, and its key figures."""
         for line in report.warnings:
@@ -102,6 +121,18 @@ class Console:
             self.warn(_faults(report.faults))
         if report.verify is not None:
             self._out.print(f"  {_parity(report.verify)}")
+
+
+def _plan_of_all(reports: list[RunReport]) -> str:
+    """What rehearsals of several inputs found together."""
+    planned = [report for report in reports if report.status == "planned"]
+    known = [report.seconds["expected"] for report in planned if "expected" in report.seconds]
+    line = "1 input" if len(planned) == 1 else f"{len(planned)} inputs"
+    if known:
+        line += f": about {_duration(sum(known))} in all"
+    if len(known) < len(planned):
+        line += f", and {len(planned) - len(known)} of unknown length"
+    return line
 
 
 def _plan(report: RunReport) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
@@ -9,8 +10,9 @@ from typing import Any, Literal, Protocol
 from measnet.errors import BackendError
 from measnet.runtime.frame import Pixels
 from measnet.runtime.health import Health
-from measnet.runtime.job import Engine, Restored
+from measnet.runtime.job import Engine, Restored, Stateful
 from measnet.runtime.restorer import Restorer
+from measnet.runtime.sinks.manifest import is_count
 from measnet.runtime.tiles import Tile
 from measnet.weights import at_hand
 
@@ -75,9 +77,33 @@ class Guard:
         self._engine.hold(height, width, tiles)
         self._held[height, width] = tiles
 
-    def go_on_at(self, frame: int) -> None:
-        """The next frame has this number, as an earlier run restored those before it."""
+    def state(self) -> bytes | None:
+        """The faults so far, and what the engine carries on if it is Stateful; None if there is neither."""
+        own = self._engine.state() if isinstance(self._engine, Stateful) else b""
+        if not own and not self.faults.frames:
+            return None
+        return json.dumps(asdict(self.faults)).encode() + b"\n" + own
+
+    def go_on_at(self, frame: int, state: bytes | None) -> None:
+        """The next frame has this number, as an earlier run restored those before it and left ``state``. If
+        that run had fallen back, this one has too.
+
+        Raises ValueError where the engine cannot go on from ``state``.
+        """
         self._frames = frame
+        head, _, own = (state or b"{}").partition(b"\n")
+        faults = _faults_from(head)
+        if faults.fallback is not None:
+            safe = self._safer()
+            if safe is None:
+                raise ValueError("the engine that was fallen back to is not at hand any more")
+            self._fall_back_to(safe)
+            faults.fallback = dict(safe.description)
+        self.faults = faults
+        if isinstance(self._engine, Stateful) != bool(own):
+            raise ValueError("what the engine knew of the frames before is not there")
+        if isinstance(self._engine, Stateful):
+            self._engine.set_state(own)
 
     def restore(self, pixels: Pixels) -> Restored:
         """As the engine's. Raises ``BackendError`` on a fault that is not to be, or cannot be, mended."""
@@ -92,10 +118,7 @@ class Guard:
         if self._on_fault == "fallback" and self.faults.fallback is None:
             safe = self._safer()
             if safe is not None:
-                self._engine = self._fallen_back_to = safe
-                for size, tiles in self._held.items():
-                    safe.hold(*size, tiles)
-                self._health = Health()
+                self._fall_back_to(safe)
                 self.faults.fallback = dict(safe.description)
                 restored, again = self._try(pixels)
                 if again is None and restored is not None:
@@ -111,6 +134,12 @@ class Guard:
         if self._fallen_back_to is not None:
             self._fallen_back_to.close()
             self._fallen_back_to = None
+
+    def _fall_back_to(self, safe: SafeEngine) -> None:
+        self._engine = self._fallen_back_to = safe
+        for size, tiles in self._held.items():
+            safe.hold(*size, tiles)
+        self._health = Health()
 
     def _try(self, pixels: Pixels) -> tuple[Restored | None, str | None]:
         """The engine's result, and what is wrong with it."""
@@ -153,6 +182,24 @@ def bundled_name(weights_sha256: str) -> str | None:
             if graph.description["weights_sha256"] == weights_sha256:
                 return name
     return None
+
+
+def _faults_from(data: bytes) -> Faults:
+    """What ``Guard.state`` made of them, which may have been tampered with. Raises ValueError."""
+    try:
+        known = json.loads(data)
+        faults = Faults(**known)
+    except (ValueError, RecursionError, TypeError):
+        raise ValueError("what was noted of its faults cannot be read") from None
+    sound = (
+        is_count(faults.frames)
+        and (faults.first is None or is_count(faults.first))
+        and isinstance(faults.what, str | None)
+        and isinstance(faults.fallback, dict | None)
+    )
+    if not sound:
+        raise ValueError("what was noted of its faults cannot be read")
+    return faults
 
 
 def _name(engine: Engine) -> str:

@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
 
-from measnet.errors import InputError, MEASNetError, ParityError, UsageError
+from measnet.errors import BackendError, InputError, MEASNetError, ParityError, UsageError
 from measnet.runtime.frame import Frame, Pixels
 from measnet.runtime.hdr import is_hdr
 from measnet.runtime.pipeline import RunFigures, run
@@ -26,6 +26,7 @@ from measnet.runtime.sinks.aside import check_target
 from measnet.runtime.sinks.image_folder import ImageFolderSink
 from measnet.runtime.sinks.images import ImageSink
 from measnet.runtime.sinks.manifest import Header
+from measnet.runtime.sinks.segment import FRAMES, LARGEST_STATE
 from measnet.runtime.sinks.segmented import MOST_THREADS, SegmentedVideoSink
 from measnet.runtime.sinks.standard_output import STANDARD_OUTPUT, RawFormat, StandardOutput
 from measnet.runtime.sinks.video import VideoSink
@@ -62,11 +63,30 @@ class Engine(Protocol):
     def hold(self, height: int, width: int, tiles: list[Tile]) -> None: ...
 
 
-class CountingEngine(Engine, Protocol):
-    """An engine that speaks of frames by their numbers: the part of Guard a job needs. ``go_on_at`` says
-    which one, from 0, comes next."""
+@runtime_checkable
+class Stateful(Protocol):
+    """What an engine may have besides, if its results depend on the frames before.
 
-    def go_on_at(self, frame: int) -> None: ...
+    A run that was cut off goes on at the end of a segment (96 frames of a video; the pictures of a folder
+    are independent of each other). What the engine has to know there of the frames before is stored with the
+    segment, just under 1 MiB at most, and checked by its SHA-256 when it is read.
+
+    ``state`` is called after the segment's last frame, and gives bytes that are not empty. ``set_state`` is
+    called before the first frame of a run that goes on, on an engine that is new: the same frames must then
+    give the same results. It raises ValueError for bytes that ``state`` cannot have given.
+    """
+
+    def state(self) -> bytes: ...
+    def set_state(self, state: bytes, /) -> None: ...
+
+
+class CountingEngine(Engine, Protocol):
+    """An engine that speaks of frames by their numbers: the part of Guard a job needs. ``state`` is what a
+    later run has to know of the frames so far, if anything. ``go_on_at`` says which frame, from 0, comes
+    next, and what ``state`` was before it; raises ValueError."""
+
+    def state(self) -> bytes | None: ...
+    def go_on_at(self, frame: int, state: bytes | None) -> None: ...
 
 
 class Checker(Protocol):
@@ -136,6 +156,7 @@ class Job:
         stop: threading.Event,
         on_progress: Callable[[RunFigures], None],
         on_note: Callable[[str], None] = lambda line: None,
+        on_restored: Callable[[Frame, Frame], None] = lambda source, restored: None,
     ) -> RunReport:
         """Restore it all, or what an earlier run left of it; on ``stop`` keep what there is.
 
@@ -153,6 +174,7 @@ class Job:
                 restore,
                 self._sink,
                 on_progress=on_progress,
+                on_restored=on_restored,
                 stop=stop,
                 limit=self._options.frames,
                 resumed_at=self.report.resumed_at,
@@ -221,6 +243,8 @@ class Job:
             if tiles is None:
                 raise UsageError(f"what was begun of {self.target} is damaged; add --restart to begin anew")
             engine.hold(height, width, tiles)
+        if isinstance(sink, SegmentedVideoSink):
+            restore.on_state = sink.keep_state
         if not sink.done:
             return
         if isinstance(source, VideoFile):
@@ -228,7 +252,12 @@ class Job:
         elif isinstance(source, Images) and isinstance(sink, ImageFolderSink):
             source.skip(sink.finished)
         self.report.resumed_at = restore.frames = sink.done
-        engine.go_on_at(sink.done)
+        try:
+            engine.go_on_at(sink.done, sink.state if isinstance(sink, SegmentedVideoSink) else None)
+        except ValueError as error:
+            raise UsageError(
+                f"{self.target} cannot go on at frame {sink.done} ({error}); add --restart to begin anew"
+            ) from None
         length = self._options.frames or self.info.frames
         on_note(f"{self.target}: going on at frame {sink.done}" + (f" of {length}" if length else ""))
 
@@ -346,7 +375,9 @@ class Job:
 class _Restore:
     """The engine as the pipeline calls it, with every N-th frame checked and the source mixed in."""
 
-    def __init__(self, engine: Engine, checker: Checker | None, every: int, strength: float) -> None:
+    def __init__(self, engine: CountingEngine, checker: Checker | None, every: int, strength: float) -> None:
+        self.on_state: Callable[[int, bytes], None] | None = None
+        """Is given the engine's state, if it has one, behind each segment's last frame."""
         self._engine = engine
         self._checker = checker
         self._every = every
@@ -363,10 +394,23 @@ class _Restore:
             self._checker.check(pixels, restored)
             self.seconds_verify += time.perf_counter() - started
         self.frames += 1
+        self._keep_state()
         if self._strength == 1:
             return restored.pixels
         mixed = cv2.addWeighted(restored.pixels, self._strength, pixels, 1 - self._strength, 0)
         return np.asarray(mixed, pixels.dtype)
+
+    def _keep_state(self) -> None:
+        if self.on_state is None or self.frames % FRAMES:
+            return
+        state = self._engine.state()
+        if state is None:
+            return
+        if len(state) > LARGEST_STATE:
+            raise BackendError(
+                f"the engine carries on {len(state)} bytes, of which {LARGEST_STATE} can be kept"
+            )
+        self.on_state(self.frames, state)
 
 
 def _files_behind(spec: str) -> list[Path]:

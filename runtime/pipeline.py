@@ -60,6 +60,7 @@ def run(
     sink: Sink,
     *,
     on_progress: Callable[[RunFigures], None] = lambda figures: None,
+    on_restored: Callable[[Frame, Frame], None] = lambda source, restored: None,
     stop: threading.Event | None = None,
     queue_size: int = 4,
     limit: int | None = None,
@@ -72,6 +73,8 @@ def run(
     Args:
         restore: H×W×3 RGB to the same shape and depth; called in one thread, in order.
         on_progress: called about ten times a second in the caller's thread.
+        on_restored: called with every frame of the source and what became of it, in the restoring thread;
+            it changes neither.
         stop: once set, the frames restored so far are written and the run ends.
         queue_size: how many frames may wait before each stage.
         limit: end after so many frames, those before ``resumed_at`` included.
@@ -83,7 +86,9 @@ def run(
     figures = RunFigures(resumed_at=resumed_at)
     if limit is not None and figures.position >= limit:
         return figures
-    stages = _Stages(source, restore, sink, stop or threading.Event(), queue_size, limit, figures)
+    stages = _Stages(
+        source, restore, sink, on_restored, stop or threading.Event(), queue_size, limit, figures
+    )
     return stages.run(on_progress)
 
 
@@ -93,6 +98,7 @@ class _Stages:
         source: Source,
         restore: Restore,
         sink: Sink,
+        on_restored: Callable[[Frame, Frame], None],
         stop: threading.Event,
         queue_size: int,
         limit: int | None,
@@ -101,6 +107,7 @@ class _Stages:
         self._source = source
         self._restore = restore
         self._sink = sink
+        self._on_restored = on_restored
         self._stop = stop
         self._limit = limit
         live = source.info.kind == "live"
@@ -160,9 +167,11 @@ class _Stages:
             while (item := self._decoded.get()) is not None:
                 if isinstance(item, Frame):
                     started = time.perf_counter()
-                    item = replace(item, pixels=self._restore(item.pixels))
+                    restored = replace(item, pixels=self._restore(item.pixels))
                     self._figures.seconds_restore += time.perf_counter() - started
                     self._figures.frames += 1
+                    self._on_restored(item, restored)
+                    item = restored
                 self._restored.put(item)
                 if self._figures.position == self._limit:
                     self._decoded.abort()

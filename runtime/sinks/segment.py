@@ -1,7 +1,8 @@
 """Encoded pictures on disk: a stretch of the result that an encoder of its own made.
 
-A segment's file is its packets end to end, and behind them a JSON table with one row for each:
-bytes, presentation time, duration, and 1 for a key frame.
+A segment's file is its packets end to end; then what the engine carries from its last frame to the next, if
+it carries anything; then a JSON table with one row for each packet: bytes, presentation time, duration, and
+1 for a key frame.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ What a cut costs is at most this many frames' work, and every segment begins wit
 one in four seconds of film, which seeking likes and which costs little in size.
 """
 
+LARGEST_STATE = 1 << 20
+"""Bytes that an engine may have kept from one segment to the next."""
+
 _LARGEST_TABLE = 1 << 20
 _LARGEST_TIME = 1 << 62
 
@@ -40,13 +44,28 @@ Row = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A whole segment: its file, in which the table begins at byte ``table``.
+    """A whole segment: its file, in which the table begins at byte ``table``, after ``state_bytes`` of the
+    engine's.
 
     The table is read when it is asked for, or a long film's would fill memory.
     """
 
     path: Path
     table: int
+    state_bytes: int = 0
+
+    @property
+    def picture_bytes(self) -> int:
+        """Of all packets; 0 if none of its frames could be placed."""
+        return self.table - self.state_bytes
+
+    def state(self) -> bytes | None:
+        """What the engine had to carry on behind its last frame, if anything. Raises OSError."""
+        if not self.state_bytes:
+            return None
+        with self.path.open("rb") as file:
+            file.seek(self.picture_bytes)
+            return file.read(self.state_bytes)
 
     def rows(self) -> list[Row]:
         """The table. Raises OSError, also when it is none."""
@@ -95,8 +114,10 @@ class SegmentWriter:
             self._file.write(data)
             self._rows.append((len(data), packet.pts, packet.duration or 0, int(packet.is_keyframe)))
 
-    def finish(self) -> tuple[Segment, dict[str, Any]]:
+    def finish(self, state: bytes | None = None) -> tuple[Segment, dict[str, Any]]:
         """Give it its name, for good; the segment, and what the manifest has to say of the file."""
+        state = state or b""
+        self._file.write(state)
         table = self._file.tell()
         self._file.write(json.dumps(self._rows).encode())
         self._file.flush()
@@ -106,7 +127,8 @@ class SegmentWriter:
         digest = hashlib.file_digest(self._file, "sha256").hexdigest()
         self._file.close()
         self._aside.replace(self._path)
-        return Segment(self._path, table), {"bytes": size, "table": table, "sha256": digest}
+        segment = Segment(self._path, table, len(state))
+        return segment, {"bytes": size, "table": table, "state": len(state), "sha256": digest}
 
     def discard(self) -> None:
         """Leave nothing of it behind."""
@@ -118,20 +140,22 @@ class SegmentWriter:
 def read_segment(path: Path, part: dict[str, Any]) -> Segment | None:
     """The segment that lies at ``path``; None unless it is a plain file and all as ``part`` of the manifest
     says."""
-    size, table, sha256 = part.get("bytes"), part.get("table"), part.get("sha256")
+    size, table, state = part.get("bytes"), part.get("table"), part.get("state")
     if not is_count(size, 2) or not is_count(table, 0, size) or size - table > _LARGEST_TABLE:
+        return None
+    if not is_count(state, 0, min(table, LARGEST_STATE)):
         return None
     if not is_plain_file(path, size):
         return None
     try:
         with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            if hashlib.file_digest(file, "sha256").hexdigest() != part.get("sha256"):
                 return None
-        segment = Segment(path, table)
+        segment = Segment(path, table, state)
         rows = segment.rows()
     except OSError:
         return None
-    return segment if sum(row[0] for row in rows) == table else None
+    return segment if sum(row[0] for row in rows) == segment.picture_bytes else None
 
 
 def _is_row(row: Any) -> bool:

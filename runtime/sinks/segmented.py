@@ -75,6 +75,9 @@ class SegmentedVideoSink:
     ) -> None:
         self.skipped = 0
         self.done = 0
+        self.state: bytes | None = None
+        """What the engine had to carry on behind frame ``done``; there after ``begin``."""
+        self._states: dict[int, bytes] = {}
         self._target = target
         self._info = info
         self._copies = copies
@@ -118,6 +121,11 @@ class SegmentedVideoSink:
         _, good = _sound(self._folder.path, manifest)
         return sum(part["frames"] for part in good)
 
+    def keep_state(self, frames: int, state: bytes) -> None:
+        """Keep what the engine carries on behind the first ``frames`` of the result, a multiple of FRAMES,
+        with the segment that ends there; before the last of them is written. From any thread."""
+        self._states[frames] = state
+
     def write(self, item: Item) -> None:
         """See Sink.write. Packets are not taken here: they are read again for the joining."""
         if not isinstance(item, Frame):
@@ -142,7 +150,7 @@ class SegmentedVideoSink:
         try:
             if self._written:
                 self._finish_segment(last=partial)
-            if not any(segment.table for segment in self._segments):
+            if not any(segment.picture_bytes for segment in self._segments):
                 self._folder.discard()
                 return None
             target = partial_name(self._target) if partial else self._target
@@ -185,6 +193,7 @@ class SegmentedVideoSink:
         manifest.keep(len(good))
         self.done = sum(part["frames"] for part in good)
         if good:
+            self.state = self._segments[-1].state()
             self._times.last = good[-1]["last"]
             self.skipped = self._times.skipped = good[-1]["skipped"]
             self._times.rounded = good[-1]["rounded"]
@@ -206,9 +215,9 @@ class SegmentedVideoSink:
         assert self._writer is not None
         if self._encoder is not None:
             self._writer.add(self._encoder.flush())
-        segment, file = self._writer.finish()
-        self._segments.append(segment)
         frames, self._written = self._written, 0
+        segment, file = self._writer.finish(self._states.pop(self.done + frames, None))
+        self._segments.append(segment)
         self._writer = self._encoder = None
         if last:
             return
@@ -271,7 +280,7 @@ class SegmentedVideoSink:
 
     def _end(self) -> Fraction:
         """When the last picture has been shown."""
-        last = next(segment for segment in reversed(self._segments) if segment.table)
+        last = next(segment for segment in reversed(self._segments) if segment.picture_bytes)
         _, pts, duration, _ = max(last.rows(), key=lambda row: row[1])
         return (pts + duration) * self.encoding.time_base
 

@@ -13,9 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import cv2
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from .conftest import IDENTITY_COMMAND, Answer, IdentityRestored, IdentityRestorer, MakeClip, probe
 
@@ -41,6 +43,19 @@ def test_help_answers_without_the_heavy_packages() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "measnet-run clip.mp4" in done.stdout
+
+
+def test_every_option_stands_under_one_heading_of_the_help() -> None:
+    from measnet.runtime import cli
+
+    named = sorted(name for names in cli.HEADINGS.values() for name in names)
+    options = [option for option in cli.main.params if isinstance(option, click.Option)]
+    assert named == sorted(str(option.name) for option in options)
+    text = CliRunner().invoke(cli.main, ["--help"]).output
+    places = [text.index(f"\n{heading}:") for heading in cli.HEADINGS]
+    assert places == sorted(places)
+    for option in options:
+        assert max(option.opts, key=len) in text
 
 
 def test_result_lies_beside_the_video(measnet_run: Run, video: Path) -> None:
@@ -209,8 +224,6 @@ def test_engine_that_cannot_be_loaded_is_status_2_and_in_the_report(
 
 
 def test_debug_shows_where(measnet_run: Run, tmp_path: Path) -> None:
-    from click.testing import CliRunner
-
     from measnet.errors import InputError
     from measnet.runtime import cli
 

@@ -152,11 +152,17 @@ def test_tiles_are_held_by_the_guarded_engine_and_by_the_one_fallen_back_to(movi
 
 def test_frames_are_numbered_on_where_an_earlier_run_ended(moving: Pixels) -> None:
     guard = Guard(Engine(black, spoilt=1), "stop", no_engine)
-    guard.go_on_at(96)
+    guard.go_on_at(96, None)
     guard.restore(moving[0])
     with pytest.raises(BackendError, match="frame 97 came back wrong"):
         guard.restore(moving[1])
     assert guard.faults.first == 97
+
+
+@pytest.mark.parametrize("stored", [b"", b"[]", b'{"frames": -1}', b'{"other": 1}', b"[" * 100_000, b"\xff"])
+def test_a_state_that_was_tampered_with_is_refused(stored: bytes) -> None:
+    with pytest.raises(ValueError, match="cannot be read"):
+        Guard(sound(), "fallback", no_engine).go_on_at(96, stored + b"\n")
 
 
 class Described:

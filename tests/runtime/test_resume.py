@@ -20,6 +20,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from measnet.errors import BackendError, UsageError
 from measnet.runtime.frame import Frame, Pixels, StreamInfo
@@ -29,7 +30,7 @@ from measnet.runtime.sinks.encoder import PictureEncoding
 from measnet.runtime.sinks.frame_times import decoding_times
 from measnet.runtime.sinks.manifest import Header, Manifest
 from measnet.runtime.sinks.part_folder import PartFolder
-from measnet.runtime.sinks.segment import FRAMES
+from measnet.runtime.sinks.segment import FRAMES, LARGEST_STATE
 from measnet.runtime.sinks.segmented import SegmentedVideoSink
 from measnet.runtime.sources.excerpt import Excerpt
 from measnet.runtime.sources.options import SourceOptions
@@ -267,6 +268,8 @@ def _linked_away(part: Path) -> None:
         (_rewritten(lambda line: line.update(table=-1)), 96),
         (_rewritten(lambda line: line.update(last=10**30)), 96),
         (_rewritten(lambda line: line.pop("sha256")), 96),
+        (_rewritten(lambda line: line.update(state=5)), 96),
+        (_rewritten(lambda line: line.update(state=-1)), 96),
     ],
 )
 def test_what_is_damaged_is_made_again(
@@ -635,6 +638,95 @@ def test_tiles_are_those_the_run_began_with(
     monkeypatch.setattr(Tiling, "free", 30)
     assert measnet_run(video, *OPTIONS).status == 0
     assert Tiling.held == [Tile(0, 0, 48, 24), Tile(0, 24, 48, 40)]
+
+
+class Trailing(FailingRestorer):
+    """Every result depends on all frames before it."""
+
+    trail: NDArray[np.uint8] | None = None
+
+    def restore(self, pixels: Pixels) -> IdentityRestored:
+        before = pixels if self.trail is None else self.trail
+        self.trail = super().restore(pixels).pixels // 2 + before // 2
+        return IdentityRestored(self.trail)
+
+    def state(self) -> bytes:
+        assert self.trail is not None
+        return self.trail.tobytes()
+
+    def set_state(self, state: bytes) -> None:
+        if len(state) != 48 * 64 * 3:
+            raise ValueError("it knows of pictures of another size")
+        self.trail = np.frombuffer(state, np.uint8).reshape(48, 64, 3)
+
+
+def test_what_an_engine_remembers_goes_on_too(
+    measnet_run: Run, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from measnet.runtime import restorer
+
+    once, again = video.with_name("once.mp4"), video.with_name("again.mp4")
+    monkeypatch.setattr(restorer, "Restorer", Trailing)
+    monkeypatch.setattr(Trailing, "last", LENGTH)
+    assert measnet_run(video, "-o", once, *OPTIONS).status == 0
+    monkeypatch.setattr(Trailing, "last", 200)
+    assert measnet_run(video, "-o", again, *OPTIONS).status == 1
+    assert measnet_run(video, "-o", again, *OPTIONS).status == 0
+    assert frame_sums(again) == frame_sums(once)
+
+
+def test_an_engine_that_cannot_remember_does_not_go_on(
+    measnet_run: Run, video: Path, part: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from measnet.runtime import restorer
+
+    before = names(part)
+    monkeypatch.setattr(restorer, "Restorer", Trailing)
+    answer = measnet_run(video, *OPTIONS)
+    assert answer.status == 2
+    assert "of the frames before is not there" in " ".join(answer.err.split()) and "--restart" in answer.err
+    assert names(part) == before
+
+
+def test_more_than_can_be_kept_is_said(
+    measnet_run: Run, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from measnet.runtime import restorer
+
+    monkeypatch.setattr(restorer, "Restorer", Trailing)
+    monkeypatch.setattr(Trailing, "state", lambda self: bytes(LARGEST_STATE + 1))
+    answer = measnet_run(video, *OPTIONS)
+    assert answer.status == 1 and f"of which {LARGEST_STATE} can be kept" in " ".join(answer.err.split())
+
+
+def test_a_run_that_had_fallen_back_goes_on_with_the_engine_it_fell_back_to(
+    measnet_run: Run, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from measnet.runtime import guard, restorer
+
+    class Faulty(FailingRestorer):
+        def restore(self, pixels: Pixels) -> IdentityRestored:
+            if self.frames == 50:
+                raise BackendError("out of memory")
+            return super().restore(pixels)
+
+    class Safe(FailingRestorer):
+        description = FailingRestorer.description | {"backend": "safe"}
+
+        def restore(self, pixels: Pixels) -> IdentityRestored:
+            return IdentityRestored(255 - super().restore(pixels).pixels)
+
+    once, again, report = (video.with_name(name) for name in ("once.mp4", "again.mp4", "report.json"))
+    monkeypatch.setattr(restorer, "Restorer", Faulty)
+    monkeypatch.setattr(guard, "safer_than", lambda *given: Safe())
+    assert measnet_run(video, "-o", once, *OPTIONS).status == 0
+    monkeypatch.setattr(Safe, "last", 100)
+    assert measnet_run(video, "-o", again, *OPTIONS).status == 1
+    monkeypatch.setattr(Safe, "last", LENGTH)
+    answer = measnet_run(video, "-o", again, *OPTIONS, "--report", report)
+    assert answer.status == 0, answer.err
+    assert resumed_at(report) == 96 and frame_sums(again) == frame_sums(once)
+    assert "frame 50 came back wrong: out of memory; from there on safe" in " ".join(answer.err.split())
 
 
 @pytest.mark.parametrize(
