@@ -244,7 +244,7 @@ def manifest_claim(data: bytes, chance: random.Random) -> bytes:
     lines = [json.loads(line) for line in data.splitlines()]
     line = chance.choice(lines)
     line.pop("seal")
-    target = chance.choice((line, *(value for value in line.values() if isinstance(value, dict))))
+    target = chance.choice((line, *(value for value in line.values() if isinstance(value, dict) and value)))
     target[chance.choice(list(target))] = chance.choice(
         (*ABSURD, "", "x", None, [], {}, [[1, 2, 3, 4]], True)
     )

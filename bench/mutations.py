@@ -98,16 +98,19 @@ def main() -> None:
         import_all()
         for template in found:
             settle(template, folder)
-        tallies = try_all(found, folder, options)
+        tallies = {template.kind: Tally() for template in found}
+        with contextlib.suppress(KeyboardInterrupt):  # what was tried until then is told
+            try_all(found, folder, options, tallies)
     print_table(tallies)
     sys.exit(1 if any(tally.wrong for tally in tallies.values()) else 0)
 
 
-def try_all(found: list[Template], folder: Path, options: argparse.Namespace) -> dict[str, Tally]:
+def try_all(
+    found: list[Template], folder: Path, options: argparse.Namespace, tallies: dict[str, Tally]
+) -> None:
     kinds: dict[str, list[Template]] = {}
     for template in found:
         kinds.setdefault(template.kind, []).append(template)
-    tallies = {kind: Tally() for kind in kinds}
     for number in range(options.cases):
         kind = list(kinds)[number % len(kinds)]
         chance = random.Random(f"{options.seed} {number}")
@@ -131,7 +134,6 @@ def try_all(found: list[Template], folder: Path, options: argparse.Namespace) ->
             options.keep.mkdir(parents=True, exist_ok=True)
             (options.keep / f"{options.seed}-{number}-{template.name}").write_bytes(data)
         shutil.rmtree(place)
-    return tallies
 
 
 def chosen(template: Template, chance: random.Random) -> mutants.Mutation:

@@ -88,8 +88,8 @@ def check_graph(content: bytes, path: Path) -> None:
     """As ``check_graph_file``, of the bytes that were read from ``path``."""
     if _is_broken(content):
         raise GraphError(
-            f"{path} is not as measnet-export wrote it: it is damaged, or another program has changed it; "
-            "copy or export it again"
+            f"{path} is not as measnet-export wrote it; copy or export it again, or, where you have changed "
+            f"it yourself, remove its metadata entry {SEAL}"
         )
     try:
         for constant in constants(content):

@@ -20,7 +20,7 @@ from measnet.description import GraphDescription
 from measnet.engine_file import read_engine
 from measnet.export.build_settings import BuildSettings, Profile
 from measnet.export.camera_bytes import camera_graph
-from measnet.export.graph import exact_graph
+from measnet.export.graph import exact_graph, write_graph
 from measnet.export.precision import Precision, typed_graph
 from measnet.network import MEASNet
 from measnet.weights import bundled
@@ -112,7 +112,7 @@ def test_the_graph_builds_for_the_card(
     if io == "uint8-nhwc":
         model, description = camera_graph(model, description)
     graph = tmp_path / f"{variant}.onnx"
-    onnx.save(model, graph)
+    write_graph(graph, model)
     settings = DYNAMIC if description.static_size is None else FAST
     (built,) = build_engines([graph], [targets[card]], tmp_path, settings, cache=None)
     facts, plan = read_engine(built.path)
