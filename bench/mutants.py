@@ -205,11 +205,11 @@ def checkpoint_claim(data: bytes, chance: random.Random) -> bytes:
     kind = chance.randrange(6)
     if kind == 0:
         # A tensor of any size that takes four bytes on disk.
-        state[name] = torch.zeros(1).expand(*[chance.choice((1, 7, 100_000)) for _ in state[name].shape])
+        state[name] = torch.zeros(()).expand([chance.choice((1, 7, 100_000)) for _ in state[name].shape])
     elif kind == 1:
         wide = chance.choice((100_000, 1 << 20))
         for key, tensor in state.items():
-            state[key] = torch.zeros(1).expand(*[side * wide for side in tensor.shape])
+            state[key] = torch.zeros(()).expand([side * wide for side in tensor.shape])
     elif kind == 2:
         state[name] = chance.choice((None, "text", 1, [1], {"a": torch.zeros(1)}, torch.zeros(0)))
     elif kind == 3:

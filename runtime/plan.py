@@ -51,11 +51,13 @@ def _what_where_when(report: RunReport) -> str:
 
 
 def _encoding(encoding: dict[str, Any]) -> str:
-    preset = f", preset {encoding['preset']}" if encoding["preset"] else ""
-    return (
-        f"{encoding['encoder']} at CRF {encoding['crf']}{preset}, {encoding['width']}x{encoding['height']}, "
-        f"{encoding['bits']} bits ({encoding['pixel_format']})"
-    )
+    effort = [encoding["encoder"]]
+    if encoding["crf"] is not None:
+        effort.append(f"CRF {encoding['crf']}")
+    if encoding["preset"]:
+        effort.append(f"preset {encoding['preset']}")
+    size = f"{encoding['width']}x{encoding['height']}"
+    return ", ".join([*effort, size, f"{encoding['bits']} bits ({encoding['pixel_format']})"])
 
 
 def _beside(source: dict[str, Any]) -> str:

@@ -73,8 +73,6 @@ def test_a_terminal_has_one_bar_over_all_inputs(clip: MakeClip, tmp_path: Path) 
     assert status == 0, written
     assert "input 1 of 2" in written and "input 2 of 2" in written
     assert "/20  " in written and "/40" in written and " left" in written
-    status, written = on_a_terminal(tmp_path / "a.mp4", "--preset", "ultrafast", "-y", seconds="0.02")
-    assert status == 0 and "input 1" not in written
 
 
 def test_a_log_has_a_line_now_and_then_and_no_bars(

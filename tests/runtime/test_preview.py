@@ -189,6 +189,7 @@ def test_a_terminal_shows_both_and_the_result_is_the_same(clip: MakeClip, tmp_pa
         )
         assert status == 0, written
         assert ("▀" in written) == bool(options)
+        assert "/20  " in written and "input 1" not in written  # a bar, and none over all
     assert (tmp_path / "with.mp4").read_bytes() == (tmp_path / "without.mp4").read_bytes()
 
 
