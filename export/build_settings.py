@@ -136,7 +136,7 @@ class BuildSettings:
                 problems.append("TensorRT-RTX builds no version-compatible plans: it has no lean runtime")
             if self.hardware_compatible != "none":
                 problems.append(
-                    "TensorRT-RTX has no hardware compatibility: build one engine per --gpu instead"
+                    "TensorRT-RTX has no hardware compatibility: --gpu rtx builds one engine for most cards"
                 )
         return problems
 

@@ -152,7 +152,7 @@ def _config_loader(
     if job["flavour"] == "tensorrt-rtx":
         from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
 
-        ahead = [tuple(job["capability"])] if job["ahead_of_time"] else None
+        ahead = [tuple(capability) for capability in job["capabilities"]] if job["ahead_of_time"] else None
         return CreateConfigRTX(compute_capabilities=ahead, use_gpu=ahead is None, **shared)
     levels = {
         "none": trt.HardwareCompatibilityLevel.NONE,

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def flavour_version(flavour: Flavour) -> str:
 def build_plan(
     graph: bytes,
     flavour: Flavour,
-    capability: str,
+    capabilities: Sequence[str],
     *,
     ahead_of_time: bool,
     profiles: tuple[Mapping[str, Range], ...],
@@ -67,7 +67,9 @@ def build_plan(
     timing_cache: bytes | None,
     progress: Progress,
 ) -> Plan:
-    """Builds a plan for a GPU of compute ``capability`` (``8.9``) from the bytes of an ONNX file.
+    """Builds one plan for GPUs of these compute ``capabilities`` (``8.9``) from the bytes of an ONNX file.
+
+    More than one is for TensorRT-RTX ahead of time; each of them has to take the graph.
 
     ``timing_cache`` is b"" to begin one, None to keep none; TensorRT ends its process over a damaged one.
     Ctrl-C ends the build at once. Raises ``GraphError`` when TensorRT does not take the graph,
@@ -76,13 +78,13 @@ def build_plan(
     job = {
         "flavour": flavour,
         "build": True,
-        "capability": [int(part) for part in capability.split(".")],
+        "capabilities": [[int(part) for part in capability.split(".")] for capability in capabilities],
         "ahead_of_time": ahead_of_time,
         "profiles": [dict(profile) for profile in profiles],
         "settings": settings.as_facts(),
         "timing_cache": timing_cache is not None,
     }
-    target = f"{BRAND[flavour]} for compute capability {capability}"
+    target = f"{BRAND[flavour]} for compute capability {', '.join(capabilities)}"
     with tempfile.TemporaryDirectory(prefix="measnet-") as name:
         folder = Path(name)
         _write(folder / "job.json", json.dumps(job).encode())

@@ -205,7 +205,7 @@ def _build(
             build_plan(
                 content,
                 job.target.flavour,
-                job.target.compute_capability,
+                job.target.compute_capabilities,
                 ahead_of_time=job.target.ahead_of_time,
                 profiles=job.facts.profiles,
                 settings=settings,

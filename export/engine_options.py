@@ -35,7 +35,8 @@ OPTIONS = (
         "cards",
         multiple=True,
         metavar="sm89",
-        help="RTX cards to build for ahead of time, no GPU needed; may be repeated.  [default: this GPU]",
+        help="RTX cards to build for ahead of time, no GPU needed; may be repeated. sm86+sm89 is one engine "
+        "for both, rtx one for all from GeForce RTX 30 on.  [default: this GPU]",
     ),
     click.option(
         "--profile",
@@ -205,7 +206,8 @@ def hint(graphs: list[Path]) -> str:
     if all(find_spec(name) for name in ("tensorrt_rtx", "polygraphy", "filelock")):
         lines.append("  engines that can be built here, for RTX cards elsewhere:")
         lines.append(f"    {command('tensorrt-rtx', here)} --gpu sm89")
-        lines.append("    sm89 is GeForce RTX 40; also sm80, sm86, sm120, and sm75 for FP16 graphs")
+        lines.append("    sm89 is GeForce RTX 40; also sm80, sm86, sm120, rtx (one engine for these four),")
+        lines.append("    and sm75 for FP16 graphs")
     else:
         lines.append("  engines for RTX cards can be built here, without a GPU, after:")
         lines.append("    pip install 'measnet[rtx]'")

@@ -23,6 +23,7 @@ from measnet.errors import OutputError, UsageError
 from measnet.export.exact import ExactMEASNet
 from measnet.network import MEASNet
 from measnet.onnx_file import SEAL, sealed
+from measnet.weights import at_hand, bundled
 from measnet.whole_file import write_whole
 
 OPSET = 20  # has Gelu; TensorRT's parser and ONNX Runtime both take it
@@ -48,15 +49,20 @@ def export_graph(
 def exact_graph(network: MEASNet, size: tuple[int, int] | None) -> tuple[onnx.ModelProto, GraphDescription]:
     """The float32 graph of ``network``, checked, and what it says of itself; as ``export_graph`` writes it.
 
+    Bundled weights are not traced for every size: their graph is bundled too.
+
     Raises ``UsageError`` for a size out of range.
     """
+    sha256 = weights_sha256(network)
+    if size is None and (ready := _bundled_graph(network.config, sha256)) is not None:
+        return ready
     if size is not None:
         if not all(1 <= side <= LARGEST_SIDE for side in size):
             raise UsageError(f"a size of {size[0]}x{size[1]} pixels is not within 1 to {LARGEST_SIDE}")
         size = network.config.size_rule.fit(*size)
     description = GraphDescription(
         config=network.config,
-        weights_sha256=weights_sha256(network),
+        weights_sha256=sha256,
         static_size=size,
         versions=tuple((name, version(name)) for name in ("measnet", "torch", "onnx", "onnxscript")),
     )
@@ -67,6 +73,22 @@ def exact_graph(network: MEASNet, size: tuple[int, int] | None) -> tuple[onnx.Mo
     onnx.helper.set_model_props(model, description.to_metadata())
     onnx.checker.check_model(model, full_check=True)
     return model, description
+
+
+def _bundled_graph(config: MEASNetConfig, sha256: str) -> tuple[onnx.ModelProto, GraphDescription] | None:
+    """The graph that comes with bundled weights, known by their ``sha256``; None of any others."""
+    for name in at_hand(".onnx"):
+        model = onnx.load(bundled(name, ".onnx"))
+        description = GraphDescription.from_metadata({p.key: p.value for p in model.metadata_props}, name)
+        if (description.weights_sha256, description.config, description.static_size) == (
+            sha256,
+            config,
+            None,
+        ):
+            # In the words of this version, which may be later than the graph.
+            onnx.helper.set_model_props(model, description.to_metadata())
+            return model, description
+    return None
 
 
 def write_graph(path: str | os.PathLike[str], model: onnx.ModelProto) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from measnet.errors import MissingPackageError, UsageError
@@ -20,6 +19,12 @@ RTX_CARDS = {
 }
 """The compute capabilities that TensorRT-RTX 1.7 builds for without a GPU, and cards that have them."""
 
+PORTABLE = "rtx"
+"""Stands for ``PORTABLE_CARDS`` in one engine."""
+
+PORTABLE_CARDS = ("sm80", "sm86", "sm89", "sm120")
+"""What NVIDIA's portable engines are for. sm75 takes graphs of another form and so has its own engines."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -28,6 +33,8 @@ class Target:
     flavour: Flavour
     flavour_version: str
     compute_capability: str
+    """Such as ``8.9``; of a portable engine several, ``8.6 8.9``."""
+
     gpu: str = ""
     driver: str = ""
     cuda: str = ""
@@ -37,18 +44,26 @@ class Target:
         return not self.gpu
 
     @property
+    def compute_capabilities(self) -> tuple[str, ...]:
+        return tuple(self.compute_capability.split())
+
+    @property
     def label(self) -> str:
-        """For file names: ``rtx-sm89``, ``trt-sm90``."""
+        """For file names: ``rtx-sm89``, ``rtx-sm86-sm89``, ``trt-sm90``."""
         short = {"tensorrt": "trt", "tensorrt-rtx": "rtx"}[self.flavour]
-        return f"{short}-sm{self.compute_capability.replace('.', '')}"
+        return "-".join([short, *(f"sm{c.replace('.', '')}" for c in self.compute_capabilities)])
 
 
 def find_targets(flavours: tuple[str, ...], cards: tuple[str, ...]) -> list[Target]:
-    """The targets of ``--engine`` (``flavours``) and ``--gpu`` (``cards``, such as sm89; none: this GPU).
+    """The targets of ``--engine`` (``flavours``) and ``--gpu`` (``cards``; none: this GPU).
 
+    A card is called sm89; sm86+sm89 is one target for both, ``rtx`` one for all of ``PORTABLE_CARDS``.
     Raises ``UsageError`` with every mistake at once, ``MissingPackageError`` without a package.
     """
-    problems = [_unknown(card) for card in cards if card.lower() not in RTX_CARDS]
+    wanted = [_cards(text) for text in cards]
+    problems = [_unknown(name) for names in wanted for name in names if name not in RTX_CARDS]
+    if any(len(set(names)) > 1 and "sm75" in names for names in wanted):
+        problems.append("sm75 takes graphs of another form and shares no engine: give it a --gpu of its own")
     if cards and "tensorrt-rtx" not in flavours:
         problems.append(
             "--gpu goes with --engine tensorrt-rtx: TensorRT itself builds only for the GPU it runs on"
@@ -60,8 +75,8 @@ def find_targets(flavours: tuple[str, ...], cards: tuple[str, ...]) -> list[Targ
         if flavour == "tensorrt-rtx":
             version = flavour_version("tensorrt-rtx")
             ahead = [
-                Target("tensorrt-rtx", version, _capability(card))
-                for card in dict.fromkeys(card.lower() for card in cards)
+                Target("tensorrt-rtx", version, capability)
+                for capability in dict.fromkeys(_capabilities(names) for names in wanted)
             ]
             targets.extend(ahead or [_this_machine("tensorrt-rtx", version)])
         else:
@@ -94,11 +109,16 @@ def _unknown(card: str) -> str:
 
 
 def _choices() -> str:
-    return ", ".join(f"--gpu {name} ({cards})" for name, cards in RTX_CARDS.items())
+    each = ", ".join(f"--gpu {name} ({cards})" for name, cards in RTX_CARDS.items())
+    return f"{each}, --gpu {PORTABLE} (one engine for {', '.join(PORTABLE_CARDS)})"
 
 
-def _capability(card: str) -> str:
-    """sm89 -> 8.9, sm120 -> 12.0."""
-    found = re.fullmatch(r"sm(\d+)(\d)", card)
-    assert found is not None
-    return f"{found[1]}.{found[2]}"
+def _cards(text: str) -> list[str]:
+    """The cards of one ``--gpu``."""
+    lower = text.lower()
+    return list(PORTABLE_CARDS) if lower == PORTABLE else lower.split("+")
+
+
+def _capabilities(names: list[str]) -> str:
+    """sm120+sm89 -> "8.9 12.0"."""
+    return " ".join(f"{name[2:-1]}.{name[-1]}" for name in RTX_CARDS if name in names)

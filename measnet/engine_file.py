@@ -52,7 +52,7 @@ class EngineFacts:
     flavour_version: str
 
     compute_capability: str
-    """Of the GPU it was built for, such as ``8.9``."""
+    """Of the GPU it was built for, such as ``8.9``; of a portable engine several, ``8.6 8.9``."""
 
     gpu: str
     """The GPU's name; "" for a plan built ahead of time, for any GPU of that compute capability."""
@@ -69,6 +69,11 @@ class EngineFacts:
         return GraphDescription.from_metadata(self.graph, "the engine")
 
     @property
+    def compute_capabilities(self) -> tuple[str, ...]:
+        """All that it was built for, one but for a portable engine."""
+        return tuple(self.compute_capability.split())
+
+    @property
     def key(self) -> str:
         """SHA-256 of all facts, hexadecimal."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
@@ -79,7 +84,9 @@ class EngineFacts:
         gpu = f"{self.gpu}, compute capability" if self.gpu else "any GPU of compute capability"
         driver = f", driver {self.driver}" if self.driver else ""
         cuda = f", CUDA {self.cuda}" if self.cuda else ""
-        return f"{brand} {self.flavour_version} on {gpu} {self.compute_capability}{driver}{cuda}"
+        *others, last = self.compute_capabilities or ("",)
+        capability = f"{', '.join(others)} or {last}" if others else last
+        return f"{brand} {self.flavour_version} on {gpu} {capability}{driver}{cuda}"
 
 
 def write_engine(path: Path, facts: EngineFacts, plan: bytes) -> None:

@@ -132,7 +132,7 @@ def test_it_restores_frames_and_is_verified_with_int8s_own_tolerance(
 @needs_rtx
 @pytest.mark.parametrize(
     ("card", "capability", "size"),
-    [("sm75", "7.5", None), ("sm86", "8.6", 128), ("sm89", "8.9", None), ("sm120", "12.0", 128)],
+    [("sm75", "7.5", None), ("rtx", "8.0 8.6 8.9 12.0", 128)],
 )
 def test_tensorrt_rtx_builds_it(
     exported: tuple[Path, str], tmp_path: Path, card: str, capability: str, size: int | None

@@ -1,33 +1,81 @@
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from filelock import FileLock
 
 from measnet.checkpoint import load_checkpoint
+from measnet.config import VARIANTS
 from measnet.export.graph import export_graph
+from measnet.network import MEASNet
+from measnet.weights import bundled
+
+Traced = Callable[[str, MEASNet, tuple[int, int] | None], Path]
 
 
 @pytest.fixture(scope="session")
-def dynamic_graph(golden_checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Traced:
+    """Writes the graph of a network under a name, once for all processes that the tests run in."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    (folder / "graphs").mkdir(exist_ok=True)
+
+    def graph(name: str, network: MEASNet, size: tuple[int, int] | None) -> Path:
+        path = folder / "graphs" / f"{name}.onnx"
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                export_graph(network, path, size=size)
+        return path
+
+    return graph
+
+
+@pytest.fixture(scope="session")
+def dynamic_graph(golden_checkpoint: Callable[[str], Path], traced_once: Traced) -> Path:
     """The tiny golden network as a graph for any size."""
-    path = tmp_path_factory.mktemp("graphs") / "tiny-dynamic.onnx"
-    export_graph(load_checkpoint(golden_checkpoint("tiny")), path, size=None)
-    return path
+    return traced_once("tiny-dynamic", load_checkpoint(golden_checkpoint("tiny")), None)
 
 
 @pytest.fixture(scope="session")
-def static_graph(golden_checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def static_graph(golden_checkpoint: Callable[[str], Path], traced_once: Traced) -> Path:
     """The tiny golden network as a graph for 136x200."""
-    path = tmp_path_factory.mktemp("graphs") / "tiny-136x200.onnx"
-    export_graph(load_checkpoint(golden_checkpoint("tiny")), path, size=(136, 200))
-    return path
+    return traced_once("tiny-136x200", load_checkpoint(golden_checkpoint("tiny")), (136, 200))
 
 
 @pytest.fixture(scope="session")
-def base_graph(golden_checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def nano_graph(traced_once: Traced) -> Path:
+    """The bundled nano as a graph for 128x160."""
+    return traced_once("nano-128x160", load_checkpoint(bundled("nano", ".safetensors")), (128, 160))
+
+
+@pytest.fixture(scope="session")
+def base_graph(golden_checkpoint: Callable[[str], Path], traced_once: Traced) -> Path:
     """The published network with the golden weights, as a graph for 128x128; tracing it takes a while."""
-    path = tmp_path_factory.mktemp("graphs") / "base-128x128.onnx"
-    export_graph(load_checkpoint(golden_checkpoint("base")), path, size=(128, 128))
-    return path
+    return traced_once("base-128x128", load_checkpoint(golden_checkpoint("base")), (128, 128))
+
+
+@pytest.fixture(scope="session")
+def graph_of_variant(
+    golden_checkpoint: Callable[[str], Path], traced_once: Traced, request: pytest.FixtureRequest
+) -> Callable[[str, str], Path]:
+    """The float32 graph of a variant, ``static`` or ``dynamic``; of nano the bundled weights."""
+
+    @functools.cache
+    def graph(variant: str, size: str) -> Path:
+        if variant == "nano" and size == "dynamic":
+            return bundled("nano", ".onnx")
+        if variant != "small" and size == "static":
+            return Path(request.getfixturevalue(f"{variant}_graph"))
+        if variant == "base":
+            return traced_once("base-dynamic", load_checkpoint(golden_checkpoint("base")), None)
+        torch.manual_seed(0)
+        network = MEASNet(VARIANTS[variant]).eval()
+        return traced_once(f"{variant}-{size}", network, None if size == "dynamic" else (128, 160))
+
+    return graph

@@ -234,7 +234,7 @@ def build_as_tensorrt(graph: Path, settings: BuildSettings) -> tuple[bytes, tupl
     plan = build_plan(
         content,
         "tensorrt",
-        "8.9",
+        ["8.9"],
         ahead_of_time=False,
         profiles=profiles,
         settings=settings,

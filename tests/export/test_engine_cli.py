@@ -40,6 +40,17 @@ def test_a_graph_becomes_an_engine_is_kept_listed_and_cleared(tmp_path: Path) ->
 
 
 @needs_rtx
+def test_one_engine_is_built_for_several_cards(tmp_path: Path) -> None:
+    build = ["--graph", NANO, "--engine", "tensorrt-rtx", "--gpu", "sm120+sm86", "--profile", "128x128"]
+    result = CliRunner().invoke(main, [*build, "--no-cache", "-o", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert "on any GPU of compute capability 8.6 or 12.0, " in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["nano.rtx-sm86-sm120.engine"]
+    facts, _ = read_engine(tmp_path / "nano.rtx-sm86-sm120.engine")
+    assert facts.compute_capabilities == ("8.6", "12.0")
+
+
+@needs_rtx
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -47,6 +58,7 @@ def test_a_graph_becomes_an_engine_is_kept_listed_and_cleared(tmp_path: Path) ->
         (["--optimization-level", "0"], "--optimization-level goes with --engine"),
         (["--dynamic", "64x64:128x128:256x256"], "--profile goes with --engine"),
         (["--engine", "tensorrt-rtx", "--gpu", "rtx4090"], "no GPU called 'rtx4090'"),
+        (["--engine", "tensorrt-rtx", "--gpu", "sm75+sm89"], "shares no engine"),
         (["--engine", "tensorrt-rtx", "--gpu", "sm89", "--profile", "big"], "a profile is MIN:OPT:MAX"),
         (["--engine", "tensorrt-rtx", "--gpu", "sm89", "--workspace", "0"], "0 MiB is nothing"),
         (["--engine", "tensorrt-rtx", "--gpu", "sm89", "--version-compatible"], "no lean runtime"),

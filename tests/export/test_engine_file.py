@@ -159,6 +159,7 @@ def test_what_is_no_file_is_refused_without_waiting(tmp_path: Path) -> None:
         {"flavour_version": "1.8"},
         {"gpu": "NVIDIA L4"},
         {"compute_capability": "8.6"},
+        {"compute_capability": "8.6 8.9"},
         {"driver": "580.1"},
         {"cuda": "13.1"},
         {"profiles": ({"image": ((1, 3, 128, 128),) * 3},)},
@@ -170,6 +171,8 @@ def test_everything_that_decides_what_a_plan_is_changes_its_key(change: dict[str
 
 def test_it_says_in_words_what_it_was_built_for() -> None:
     assert FACTS.built_for() == "TensorRT-RTX 1.7.1.116 on any GPU of compute capability 8.9"
+    portable = replace(FACTS, compute_capability="8.0 8.9 12.0")
+    assert portable.built_for().endswith("on any GPU of compute capability 8.0, 8.9 or 12.0")
     here = replace(FACTS, flavour="tensorrt", gpu="NVIDIA L4", driver="580.82", cuda="13.0")
     assert here.built_for() == (
         "TensorRT 1.7.1.116 on NVIDIA L4, compute capability 8.9, driver 580.82, CUDA 13.0"

@@ -15,9 +15,10 @@ from conftest import golden_case
 from measnet.checkpoint import load_checkpoint, weights_sha256
 from measnet.description import GraphDescription
 from measnet.errors import GraphError, OutputError, UsageError
-from measnet.export.graph import export_graph
+from measnet.export.graph import exact_graph, export_graph
 from measnet.export.parity import graph_parity, sample_pictures
 from measnet.metrics import FP32_TOLERANCE
+from measnet.weights import at_hand, bundled
 
 
 def run(graph: Path, image: np.ndarray) -> dict[str, np.ndarray]:
@@ -167,3 +168,28 @@ def test_the_optimisers_rules_are_left_as_they_were_but_for_the_slow_one_meanwhi
         left_out = {rule.name for rule in before} - {rule.name for rule in rewriter._DEFAULT_REWRITE_RULES}
     assert left_out == SLOW_RULES
     assert rewriter._DEFAULT_REWRITE_RULES is before
+
+
+@pytest.mark.parametrize("name", at_hand(".onnx"))
+def test_bundled_weights_are_not_traced_for_every_size_but_come_with_their_graph(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("measnet.export.graph._traced", None)
+    network = load_checkpoint(bundled(name, ".safetensors"))
+    model, description = exact_graph(network, None)
+    assert description.weights_sha256 == weights_sha256(network) and description.static_size is None
+    assert {entry.key: entry.value for entry in model.metadata_props} == description.to_metadata()
+    assert model.graph == onnx.load(bundled(name, ".onnx")).graph
+
+
+def test_the_bundled_graph_is_what_the_exporter_writes_today(nano_graph: Path) -> None:
+    """When it is not: remove measnet/weights/*.onnx and write them again with measnet-export --model NAME."""
+    today, bundle = onnx.load(nano_graph), onnx.load(bundled("nano", ".onnx"))
+
+    def layers(model: onnx.ModelProto) -> set[tuple[str, str]]:
+        weighty = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LayerNormalization", "TopK", "Softmax")
+        return {(node.op_type, node.name) for node in model.graph.node if node.op_type in weighty}
+
+    assert layers(today) == layers(bundle)
+    assert today.opset_import == bundle.opset_import
+    assert [output.name for output in today.graph.output] == [output.name for output in bundle.graph.output]

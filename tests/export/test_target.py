@@ -77,3 +77,28 @@ def test_cards_become_compute_capabilities(cuda: Any) -> None:
     assert [t.compute_capability for t in targets] == ["7.5", "8.0", "8.6", "8.9", "12.0", "12.1"]
     assert all(target.ahead_of_time for target in targets)
     assert targets[4].label == "rtx-sm120"
+
+
+def test_cards_that_are_joined_share_one_engine(cuda: Any) -> None:
+    cuda(None)
+    pair, rtx, lone, twice = find_targets(("tensorrt-rtx",), ("SM120+sm89", "rtx", "sm89", "sm86+sm86+sm120"))
+    assert (pair.compute_capability, pair.label) == ("8.9 12.0", "rtx-sm89-sm120")
+    assert rtx.compute_capabilities == ("8.0", "8.6", "8.9", "12.0")
+    assert (lone.compute_capability, lone.label) == ("8.9", "rtx-sm89")
+    assert twice.compute_capability == "8.6 12.0" and twice.ahead_of_time
+    assert find_targets(("tensorrt-rtx",), ("rtx", "sm120+sm89+sm86+sm80", "RTX")) == [rtx]
+
+
+@pytest.mark.parametrize(
+    ("card", "message"),
+    [
+        ("sm75+sm89", "sm75 takes graphs of another form and shares no engine"),
+        ("sm89+sm90", "no GPU called 'sm90'"),
+        ("sm89+", "no GPU called ''"),
+        ("sm89,sm120", "no GPU called 'sm89,sm120'; it knows .*--gpu rtx \\(one engine for sm80, sm86"),
+    ],
+)
+def test_cards_that_cannot_share_one_are_refused(cuda: Any, card: str, message: str) -> None:
+    cuda(None)
+    with pytest.raises(UsageError, match=message):
+        find_targets(("tensorrt-rtx",), (card,))

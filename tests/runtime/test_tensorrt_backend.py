@@ -571,6 +571,7 @@ def test_a_machine_without_a_gpu_says_so(bench: Bench) -> None:
 
 
 HERE = GPU("NVIDIA A", "8.9", "580.1", "13.0")
+PORTABLE = {"flavour": "tensorrt-rtx", "flavour_version": "1.7.1", "gpu": ""}
 
 
 @pytest.mark.parametrize(
@@ -596,6 +597,8 @@ HERE = GPU("NVIDIA A", "8.9", "580.1", "13.0")
         ({"compute_capability": "8.6"}, "10.16.1.11", False),
         ({"flavour": "tensorrt-rtx", "flavour_version": "1.7.1", "gpu": ""}, "1.7.1", True),
         ({"flavour": "tensorrt-rtx", "flavour_version": "1.7.1", "gpu": "NVIDIA B"}, "1.7.1", True),
+        ({**PORTABLE, "compute_capability": "8.0 8.6 8.9 12.0"}, "1.7.1", True),
+        ({**PORTABLE, "compute_capability": "8.6 12.0"}, "1.7.1", False),
         ({"flavour": "tensorrt-rtx", "flavour_version": "1.7.1", "gpu": ""}, "1.8.0", False),
         ({"driver": "570.0", "cuda": "12.8"}, "10.16.1.11", True),
     ],

@@ -30,7 +30,7 @@ def _runs_on(facts: EngineFacts, gpu: GPU) -> bool:
     level = facts.settings.get("hardware_compatible", "none")
     if level == "ampere-plus":
         return _capability(gpu.compute_capability) >= (8, 0)
-    if facts.compute_capability != gpu.compute_capability:
+    if gpu.compute_capability not in facts.compute_capabilities:
         return False
     # TensorRT times its kernels on one model of GPU; TensorRT-RTX chooses them when the engine is loaded.
     return facts.flavour == "tensorrt-rtx" or level != "none" or facts.gpu in ("", gpu.name)
