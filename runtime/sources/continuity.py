@@ -18,6 +18,7 @@ class Continuity:
 
     Each stream comes to the jump at its own place in the file; the second takes over what the first was moved
     by, unless that would put it before its own past. A gap ahead is left: nothing says that it is a mistake.
+    Subtitles follow, and never lead: they may be stored in any order.
 
     ``jumps`` counts them, by the stream that has most.
     """
@@ -39,7 +40,12 @@ class Continuity:
         shifts = self._shifts.setdefault(stream, [])
         moment = packet.dts * unit
         if stream in self._last and moment + _total(shifts) < self._last[stream] - _JUMP:
-            shifts.append(self._jump(stream, moment) - _total(shifts))
+            leads = packet.stream.type in ("video", "audio")
+            shift = self._shared(stream, moment, Fraction(0) if leads else _JUMP)
+            if shift is None and leads:
+                shift = self._ends[stream] - moment
+            if shift is not None:
+                shifts.append(shift - _total(shifts))
         if shifts:
             steps = round(_total(shifts) / unit)
             packet.dts += steps
@@ -47,15 +53,15 @@ class Continuity:
         self._last[stream] = packet.dts * unit
         self._ends[stream] = (packet.dts + (packet.duration or 0)) * unit
 
-    def _jump(self, stream: int, moment: Fraction) -> Fraction:
-        """By how much a stream is moved from here on, in all."""
+    def _shared(self, stream: int, moment: Fraction, overlap: Fraction) -> Fraction | None:
+        """By how much another stream was moved, in all, at the jump that this one has come to; None if that
+        reaches back by more than ``overlap`` before this one's past."""
         number = len(self._shifts[stream]) + 1
         for other in self._shifts.values():
-            if len(other) >= number:
-                shared = _total(other[:number])
-                if moment + shared > self._last[stream]:
-                    return shared
-        return self._ends[stream] - moment
+            shared = _total(other[:number])
+            if len(other) >= number and moment + shared > self._last[stream] - overlap:
+                return shared
+        return None
 
 
 def _total(shifts: list[Fraction]) -> Fraction:

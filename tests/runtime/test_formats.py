@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import cv2
@@ -13,6 +16,7 @@ import pytest
 
 from measnet.errors import UsageError
 from measnet.runtime.patterns import expanded
+from measnet.runtime.sources.continuity import Continuity
 from measnet.runtime.sources.options import SourceOptions
 
 from .conftest import Answer, MakeClip, ffmpeg, probe, restore_unchanged
@@ -169,6 +173,41 @@ def test_a_pattern_is_every_picture_that_fits(tmp_path: Path, measnet_run: Run) 
     nothing = measnet_run(str(tmp_path / "*.tif"))
     assert nothing.status == 2 and "no file is called" in nothing.err
     assert expanded(["rtsp://cam/?a=*", "-", "camera:0"]) == ("rtsp://cam/?a=*", "-", "camera:0")
+
+
+@dataclass
+class Stored:
+    """A packet as Continuity sees it, in milliseconds."""
+
+    index: int
+    kind: str
+    dts: int
+    duration: int = 100
+    time_base: Fraction = Fraction(1, 1000)
+
+    def __post_init__(self) -> None:
+        self.pts = self.dts
+        self.stream = SimpleNamespace(index=self.index, type=self.kind)
+
+
+def test_all_streams_are_moved_alike_and_subtitles_do_not_lead() -> None:
+    stored = [
+        *(
+            Stored(0, "video", 0),
+            Stored(1, "audio", 20),
+            Stored(2, "subtitle", 900),
+            Stored(2, "subtitle", 100),
+        ),
+        *(Stored(0, "video", 900), Stored(1, "audio", 950), Stored(2, "subtitle", 950)),
+        # The second recording: its sound comes first, and its subtitles.
+        *(Stored(1, "audio", 30), Stored(0, "video", 0), Stored(2, "subtitle", 50)),
+    ]
+    continuity = Continuity()
+    for packet in stored:
+        continuity.carry_on(packet)  # type: ignore[arg-type]  # has what is asked of it
+    assert [packet.dts for packet in stored[:7]] == [0, 20, 900, 100, 900, 950, 950]
+    assert [packet.dts for packet in stored[7:]] == [1050, 1020, 1070]
+    assert continuity.jumps == 1
 
 
 def test_names_that_mp4_has_no_field_for_are_kept(clip: MakeClip, tmp_path: Path) -> None:
