@@ -315,8 +315,11 @@ def _export_typed(
 def _check(options: dict[str, Any]) -> None:
     import sys
 
-    from measnet.errors import MissingPackageError
+    from measnet.errors import MissingPackageError, UsageError
 
+    checked, target = options["checked"], options["json_file"]
+    if target is not None and target.exists() and checked.exists() and target.samefile(checked):
+        raise UsageError(f"--json {target} is the graph itself; give it another name")
     try:
         import onnx  # noqa: F401 - only to find out whether it is there
     except ModuleNotFoundError:

@@ -23,6 +23,7 @@ from measnet.description import GraphDescription
 from measnet.errors import OutputError, UsageError
 from measnet.export.exact import ExactMEASNet
 from measnet.network import MEASNet
+from measnet.onnx_file import SEAL, sealed
 from measnet.weights import at_hand, bundled
 from measnet.whole_file import write_whole
 
@@ -100,13 +101,18 @@ def _bundled_graph(config: MEASNetConfig, sha256: str) -> tuple[onnx.ModelProto,
 
 
 def write_graph(path: str | os.PathLike[str], model: onnx.ModelProto) -> None:
-    """Writes ``model`` to ``path``, making its folder. Raises ``OutputError`` and leaves nothing then."""
+    """Writes ``model`` to ``path``, sealed as in ``measnet/onnx_file.py``, making its folder.
+
+    Raises ``OutputError`` and leaves nothing then.
+    """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {path.parent}: {error.strerror}") from None
-    write_whole(path, model.SerializeToString())
+    for entry in [entry for entry in model.metadata_props if entry.key == SEAL]:
+        model.metadata_props.remove(entry)
+    write_whole(path, sealed(model.SerializeToString()))
 
 
 def _traced(exact: ExactMEASNet, config: MEASNetConfig, size: tuple[int, int] | None) -> onnx.ModelProto:

@@ -304,7 +304,9 @@ class _Session:
 
     def run(self, inputs: tuple[str, ...]) -> int:
         """The exit status: that of the first input that failed."""
-        status = 0
+        status = self._guarded(partial(self._check_report, inputs))
+        if status:
+            return status
         with self._stopping_on_signals():
             numbers = list(range(len(inputs)))
             if self._several:
@@ -557,6 +559,17 @@ class _Session:
 
         verifier = Verifier(restorer, self._options["checkpoint"])
         return BackgroundChecker(verifier, self._options["verify_share"])
+
+    def _check_report(self, inputs: tuple[str, ...]) -> int:
+        """The report must not take the place of what is read."""
+        report = self._options["report"]
+        if report is not None and report.exists():
+            from measnet.runtime.sinks.aside import is_same
+
+            for read in (*inputs, self._options["model"], self._options["checkpoint"]):
+                if read is not None and is_same(Path(read), report):
+                    raise UsageError(f"--report {report} is what is read; give it another name")
+        return 0
 
     def _write_report(self) -> int:
         from measnet.runtime.report import write_reports

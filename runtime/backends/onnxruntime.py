@@ -12,6 +12,7 @@ from measnet.description import GraphDescription
 from measnet.errors import BackendError, GraphError, MissingPackageError, UsageError, first_line
 from measnet.image import Image, Pixels, batch_to_images, images_to_batch
 from measnet.metrics import Choices
+from measnet.onnx_file import check_graph_file
 from measnet.runtime.backends import Inference, Steering, steering_inputs
 from measnet.runtime.backends.onnxruntime_binding import BoundSession
 
@@ -87,6 +88,7 @@ class OnnxRuntimeBackend:
             raise MissingPackageError("the onnxruntime backend", "onnxruntime", "cpu") from None
         if not self.graph.is_file():
             raise GraphError(f"the graph {self.graph} does not exist")
+        check_graph_file(self.graph)
         available = ort.get_available_providers()
         if self.provider is not None and self.provider not in available:
             raise UsageError(
