@@ -104,6 +104,8 @@ class Bars:
             return _clock(figures.seconds_total)
         if not figures.fps:
             return ""
+        if figures.position >= self._total:
+            return "finishing"
         return _left(max(0, self._total - figures.position) / figures.fps)
 
     def _line(self, figures: RunFigures) -> str:

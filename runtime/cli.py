@@ -340,6 +340,7 @@ class _Session:
             raise
         if rehearsal:
             job.rehearse(restorer)
+            job.report.also = self._beside(comparison)
             self._console.result(job.report)
             return 0
         try:
@@ -351,15 +352,26 @@ class _Session:
             if verifier is not None:
                 verifier.close()
 
+    def _beside(self, comparison: Comparison | None) -> list[str]:
+        """What the run would do beside its result."""
+        options, also = self._options, []
+        if options["strength"] < 1:
+            also.append(f"{options['strength']:g} of the restored picture, the rest is the source")
+        if options["verify"] is not None:
+            every = "every frame" if options["verify"] == 1 else f"one frame in {options['verify']}"
+            also.append(f"{every} is checked against the network in float32")
+        if comparison is not None:
+            also.append(str(comparison.target))
+        return also
+
     def _run_job(self, job: Job, restorer: Restorer, verifier: BackgroundChecker | None) -> int:
         from measnet.runtime.guard import Guard, safer_than
 
-        total = self._options["frames"] or job.info.frames
         options = self._options
         guard = Guard(restorer, options["on_fault"], partial(safer_than, restorer, options["checkpoint"]))
         try:
             with self._console.progress(
-                job.target.name, total, overall=self._overall, preview=self._preview
+                job.target.name, job.length, overall=self._overall, preview=self._preview
             ) as on_progress:
                 job.run(
                     guard,

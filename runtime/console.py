@@ -15,6 +15,7 @@ from measnet.runtime.bars import Bars
 from measnet.runtime.compare.layout import Layout
 from measnet.runtime.overall import Overall
 from measnet.runtime.pipeline import RunFigures
+from measnet.runtime.plan import plan_lines, plan_of_all
 from measnet.runtime.preview.choose import Where, open_screen
 from measnet.runtime.preview.preview import Preview
 from measnet.runtime.preview.screen import NoScreenError
@@ -99,8 +100,9 @@ class Console:
 
     def planned(self, reports: list[RunReport]) -> None:
         """What all inputs would take together."""
-        if not self._quiet and reports:
-            self._out.print(_plan_of_all(reports))
+        line = plan_of_all(reports)
+        if not self._quiet and line is not None:
+            self._out.print(line)
 
     def result(self, report: RunReport) -> None:
         """Where the result lies, and its key figures."""
@@ -109,7 +111,8 @@ class Console:
         if self._quiet:
             return
         if report.status == "planned":
-            self._out.print(escape(_plan(report)))
+            for line in plan_lines(report):
+                self._out.print(escape(line))
             return
         if report.output is None:
             self._out.print(f"{escape(report.input)}: stopped before the first frame was written")
@@ -121,43 +124,6 @@ class Console:
             self.warn(_faults(report.faults))
         if report.verify is not None:
             self._out.print(f"  {_parity(report.verify)}")
-
-
-def _plan_of_all(reports: list[RunReport]) -> str:
-    """What rehearsals of several inputs found together."""
-    planned = [report for report in reports if report.status == "planned"]
-    known = [report.seconds["expected"] for report in planned if "expected" in report.seconds]
-    line = "1 input" if len(planned) == 1 else f"{len(planned)} inputs"
-    if known:
-        line += f": about {_duration(sum(known))} in all"
-    if len(known) < len(planned):
-        line += f", and {len(planned) - len(known)} of unknown length"
-    return line
-
-
-def _plan(report: RunReport) -> str:
-    """What a rehearsal found, in one line."""
-    frames = "frames" if report.expected_frames is None else f"{report.expected_frames} frames"
-    size = f"{frames} of {report.width}x{report.height}"
-    if report.largest_tile_count > 1:
-        size += f" in {report.largest_tile_count} tiles each"
-    if report.resumed_at:
-        size += f", going on at frame {report.resumed_at}"
-    pace = f"{report.fps:.2g} frames a second"
-    expected = report.seconds.get("expected")
-    if expected is not None:
-        pace = f"about {_duration(expected)} at {pace}"
-    return f"{report.input} -> {report.output}: {size}, {pace}; nothing was written"
-
-
-def _duration(seconds: float) -> str:
-    """4 s, 2 min 5 s, 3 h 20 min."""
-    whole = max(1, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _figures(report: RunReport) -> str:

@@ -39,7 +39,10 @@ from measnet.runtime.targets import target_for
 from measnet.runtime.tiles import Tile, tiles_from
 
 REHEARSED = 4
-"""Frames that a rehearsal restores."""
+"""Frames that a rehearsal restores at most."""
+
+REHEARSED_SECONDS = 10.0
+"""It ends after these, once it has restored two."""
 
 
 class Restored(Protocol):
@@ -229,6 +232,8 @@ class Job:
                 restored = engine.restore(frame.pixels)
                 seconds.append(time.perf_counter() - started)
                 report.largest_tile_count = max(report.largest_tile_count, restored.tiles)
+                if len(seconds) >= 2 and sum(seconds) > REHEARSED_SECONDS:
+                    break
             self._gather(None, engine)
         except BaseException as error:
             report.error = str(error)
@@ -241,10 +246,17 @@ class Job:
         report.fps = round(1 / statistics.median(seconds[1:] or seconds), 3)
         report.status = "planned"
         report.output = str(self.target)
-        length = self._options.frames or self.info.frames
+        length = self.length
         if length is not None:
             report.seconds = {"expected": round((length - report.resumed_at) / report.fps, 1)}
         return report
+
+    @property
+    def length(self) -> int | None:
+        """Frames that the result is to have, where that is known."""
+        lengths = [length for length in (self.info.frames, self._options.frames) if length is not None]
+        # A live stream goes on until it has been asked for enough.
+        return min(lengths, default=None)
 
     def close(self) -> None:
         """Give up a job that will not run."""
@@ -279,7 +291,7 @@ class Job:
             raise UsageError(
                 f"{self.target} cannot go on at frame {sink.done} ({error}); add --restart to begin anew"
             ) from None
-        length = self._options.frames or self.info.frames
+        length = self.length
         on_note(f"{self.target}: going on at frame {sink.done}" + (f" of {length}" if length else ""))
 
     def _header(self, engine: Engine) -> Header:
@@ -376,7 +388,7 @@ class Job:
         info, report = self.info, self.report
         report.kind = info.kind
         report.width, report.height = info.width, info.height
-        report.expected_frames = info.frames
+        report.expected_frames = self.length
         path = Path(spec)
         if is_on_disk(spec) and path.is_file():
             report.input_bytes = path.stat().st_size
@@ -391,6 +403,17 @@ class Job:
             "display_matrix": info.display_matrix,
             "copied_streams": [stream.type for stream in info.copied],
         }
+        if isinstance(self._sink, SegmentedVideoSink | VideoSink):
+            encoding = self._sink.encoding
+            report.encoding = {
+                "encoder": encoding.codec.encoder,
+                "crf": encoding.crf,
+                "preset": encoding.preset,
+                "width": encoding.size[0],
+                "height": encoding.size[1],
+                "bits": encoding.bits,
+                "pixel_format": encoding.pixel_format,
+            }
 
 
 class _Restore:

@@ -19,9 +19,11 @@ class RunReport:
     Sizes are in bytes and pixels, times in seconds. ``frames`` were restored and written;
     ``frames`` counts those of an earlier run too, where this one went on at frame ``resumed_at``.
     ``kept`` are frames that the same command need not restore again, of a run that was stopped or failed.
-    ``expected_frames`` is what the source declared, where it did. ``damaged`` could not be
-    decoded, ``dropped`` were overtaken by newer ones (live sources), ``skipped`` could not be
+    ``expected_frames`` is what the source declared, where it did, up to ``--frames``. ``damaged`` could not
+    be decoded, ``dropped`` were overtaken by newer ones (live sources), ``skipped`` could not be
     placed in the output. ``largest_tile_count`` is 1 when every frame went through whole.
+    ``encoding`` is how a video's picture is written: encoder, crf, preset, width, height, bits, pixel format.
+    ``also`` names what a ``planned`` run would do beside it.
     ``verify`` has the figures of ``--verify``; ``faults`` what was wrong with frames as they came back, if
     anything was. ``experts`` says who restored the frames, over time (docs/experts.md). ``error`` is the line
     a failed run ended with.
@@ -48,11 +50,13 @@ class RunReport:
     input_bytes: int | None = None
     output_bytes: int | None = None
     source: dict[str, Any] = field(default_factory=dict)
+    encoding: dict[str, Any] = field(default_factory=dict)
     engine: dict[str, Any] = field(default_factory=dict)
     largest_tile_count: int = 0
     verify: dict[str, Any] | None = None
     faults: dict[str, Any] | None = None
     experts: dict[str, Any] | None = None
+    also: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     error: str | None = None
 

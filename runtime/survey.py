@@ -34,7 +34,4 @@ class Survey:
                 raise UsageError(
                     f"{first} and {spec} would both become {job.target}; restore them one by one"
                 )
-        frames, limit = job.info.frames, self._options.frames
-        if frames is not None and limit is not None:
-            frames = min(frames, limit)
-        return Amount(frames, job.info.width * job.info.height)
+        return Amount(job.length, job.info.width * job.info.height)

@@ -17,10 +17,12 @@ Colours = Literal["truecolor", "256"]
 
 _UPPER_HALF = "▀"
 _RESET = "\x1b[0m"
-# The middle 216 of a terminal's 256 colours are a cube with these levels on each side.
-_FIRST_OF_CUBE = 16
+# Of a terminal's 256 colours, 216 are a cube with these levels on each side, and the last 24 these greys.
+_FIRST_OF_CUBE, _FIRST_GREY = 16, 232
 _LEVELS = np.array([0, 95, 135, 175, 215, 255])
+_GREYS = np.arange(8, 239, 10)
 _NEAREST_LEVEL = np.abs(np.arange(256)[:, None] - _LEVELS).argmin(axis=1)
+_NEAREST_GREY = np.abs(np.arange(256)[:, None] - _GREYS).argmin(axis=1)
 
 
 def lines(picture: Picture, colours: Colours) -> list[str]:
@@ -30,7 +32,7 @@ def lines(picture: Picture, colours: Colours) -> list[str]:
     """
     if len(picture) % 2:
         picture = np.concatenate([picture, np.zeros_like(picture[:1])])
-    named = _true_colours(picture) if colours == "truecolor" else _cube_colours(picture)
+    named = _true_colours(picture) if colours == "truecolor" else _fewer_colours(picture)
     return ["".join(_line(*rows)) + _RESET for rows in zip(named[::2], named[1::2], strict=True)]
 
 
@@ -50,7 +52,13 @@ def _true_colours(picture: Picture) -> list[list[str]]:
     return [[f"2;{r};{g};{b}" for r, g, b in row] for row in picture.tolist()]
 
 
-def _cube_colours(picture: Picture) -> list[list[str]]:
-    red, green, blue = np.moveaxis(_NEAREST_LEVEL[picture], 2, 0)
-    numbers = _FIRST_OF_CUBE + 36 * red + 6 * green + blue
+def _fewer_colours(picture: Picture) -> list[list[str]]:
+    """Of the cube or the greys whichever is nearer."""
+    levels = _NEAREST_LEVEL[picture]
+    cube = _FIRST_OF_CUBE + levels @ np.array([36, 6, 1])
+    grey = _NEAREST_GREY[picture.mean(axis=2).astype(np.uint8)]
+    wanted = picture.astype(int)
+    from_cube = ((_LEVELS[levels] - wanted) ** 2).sum(axis=2)
+    from_grey = ((_GREYS[grey][:, :, None] - wanted) ** 2).sum(axis=2)
+    numbers = np.where(from_grey < from_cube, _FIRST_GREY + grey, cube)
     return [[f"5;{number}" for number in row] for row in numbers.tolist()]

@@ -81,6 +81,12 @@ class PictureEncoding:
         self._threads: int | None = None
         self._tell_of_hdr()
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of what is written, in pixels."""
+        width, height = self._info.width, self._info.height
+        return (height, width) if self.turn is not None and self.turn[0] else (width, height)
+
     def repeat_with(self, threads: int) -> None:
         """From now on the same pictures become the same bytes, in this process or another.
 
@@ -96,7 +102,7 @@ class PictureEncoding:
         """
         info, codec = self._info, self.codec
         swapped = self.turn is not None and self.turn[0]
-        context.width, context.height = (info.height, info.width) if swapped else (info.width, info.height)
+        context.width, context.height = self.size
         writer = YuvWriter(self._colour, context.width, context.height, self._chroma, codec.chroma, self.bits)
         context.pix_fmt = self.pixel_format
         context.colorspace = self._colour.matrix

@@ -53,10 +53,10 @@ class VideoSink:
         self._aside = Aside(target)
         self._done = False
         kind = container_for(target)
-        encoding = PictureEncoding(target, kind, info, codec=codec, crf=crf, preset=preset, bits=bits)
-        self._times = FrameTimes(encoding.time_base)
-        self._muxer = Muxer(self._aside.path, target, kind, info, encoding)
-        self.warnings = [*encoding.warnings, *self._muxer.warnings]
+        self.encoding = PictureEncoding(target, kind, info, codec=codec, crf=crf, preset=preset, bits=bits)
+        self._times = FrameTimes(self.encoding.time_base)
+        self._muxer = Muxer(self._aside.path, target, kind, info, self.encoding)
+        self.warnings = [*self.encoding.warnings, *self._muxer.warnings]
 
     def write(self, item: Item) -> None:
         """See Sink.write."""

@@ -1,16 +1,22 @@
-"""measnet-run with an engine that changes nothing, killed at the N-th step that makes something last: before
-a file is synced, or before it gets its name."""
+"""A program of ours that is sent a signal at the N-th step that makes something last: before a file is
+synced, or before it gets its name.
+
+    killed_run.py SIGNAL N SCRIPT ARGUMENT...
+"""
 
 from __future__ import annotations
 
 import os
+import runpy
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-_left = int(sys.argv.pop(1))
+_signal = signal.Signals(int(sys.argv[1]))
+_left = int(sys.argv[2])
+del sys.argv[:3]
 
 
 def _counted(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -18,7 +24,7 @@ def _counted(step: Callable[..., Any]) -> Callable[..., Any]:
         global _left
         _left -= 1
         if _left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), _signal)
         return step(*arguments)
 
     return counting
@@ -26,6 +32,5 @@ def _counted(step: Callable[..., Any]) -> Callable[..., Any]:
 
 os.fsync = _counted(os.fsync)
 Path.replace = _counted(Path.replace)  # type: ignore[method-assign]
-sys.argv.insert(1, "0")
-
-import identity_run  # noqa: E402, F401 - runs
+sys.path.insert(0, str(Path(sys.argv[0]).parent))
+runpy.run_path(sys.argv[0], run_name="__main__")

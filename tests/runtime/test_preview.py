@@ -72,9 +72,9 @@ def test_half_blocks_show_every_pixel() -> None:
     assert (odd[:5] == picture[:5]).all() and (odd[5] == 0).all()
 
 
-def test_a_terminal_of_256_colours_gets_the_nearest_of_its_cube() -> None:
-    (line,) = lines(np.array([[[255, 0, 0]], [[94, 136, 250]]], np.uint8), "256")
-    assert line == "\x1b[38;5;196m\x1b[48;5;69m▀\x1b[0m"
+def test_a_terminal_of_256_colours_gets_the_nearest_of_them() -> None:
+    (line,) = lines(np.array([[[255, 0, 0], [59, 57, 58]], [[94, 136, 250], [0, 0, 0]]], np.uint8), "256")
+    assert line == "\x1b[38;5;196m\x1b[48;5;69m▀\x1b[38;5;237m\x1b[48;5;16m▀\x1b[0m"
 
 
 def test_the_source_is_left_and_the_result_right() -> None:
@@ -248,13 +248,16 @@ def screenshot(file: Path) -> np.ndarray[Any, Any]:
 
 
 PERSON = """
-import sys, tkinter
-milliseconds, here = int(sys.argv.pop(1)), sys.argv.pop(1)
+import pathlib, sys, tkinter
+seen, here = pathlib.Path(sys.argv.pop(1)), sys.argv.pop(1)
 class Tk(tkinter.Tk):
     def __init__(self, **options):
         super().__init__(**options)
-        self.after(milliseconds, self.press)
+        self.after(50, self.press)
     def press(self):
+        if not seen.exists():
+            self.after(50, self.press)
+            return
         self.focus_force()
         self.update()
         self.event_generate("<q>")
@@ -262,7 +265,7 @@ tkinter.Tk = Tk
 sys.path.insert(0, here)
 import identity_run
 """
-"""``measnet-run`` in front of a person who presses q after some milliseconds."""
+"""``measnet-run`` in front of a person who presses q once there is a certain file."""
 
 
 def test_a_window_shows_both_until_the_person_closes_it(
@@ -272,21 +275,27 @@ def test_a_window_shows_both_until_the_person_closes_it(
     halves = np.full((60, 80, 3), (200, 60, 20), np.uint8)
     cv2.imwrite(str(tmp_path / "photo.png"), halves[:, :, ::-1])
     here = str(Path(__file__).parent)
-    person = [sys.executable, "-c", PERSON, "1500", here, "0"]
+    seen = tmp_path / "seen"
+    person = [sys.executable, "-c", PERSON, str(seen), here, "0"]
     running = subprocess.Popen([*person, str(tmp_path / "photo.png"), "--preview", "window"], env=environment)
-    most = 0
-    while running.poll() is None:
-        most = max(most, int((screenshot(screen) == halves[0, 0]).all(axis=2).sum()))
+    for _ in range(400):
+        if (screenshot(screen) == halves[0, 0]).all(axis=2).sum() == 2 * 60 * 80:
+            break
         time.sleep(0.05)
-    assert running.returncode == 0
-    assert most == 2 * 60 * 80
+    else:
+        running.kill()
+        pytest.fail("the window does not show both")
+    assert running.poll() is None
+    seen.touch()
+    assert running.wait(timeout=20) == 0
 
 
 def test_a_run_goes_on_when_its_window_is_closed(
     display: tuple[dict[str, str], Path], clip: MakeClip, tmp_path: Path
 ) -> None:
     environment, _ = display
-    person = [sys.executable, "-c", PERSON, "100", str(Path(__file__).parent), "0.05"]
+    here = Path(__file__).parent
+    person = [sys.executable, "-c", PERSON, str(here), str(here), "0.05"]
     arguments = [str(clip("plain.mp4")), "-o", str(tmp_path / "out.mp4"), "--preview", "window"]
     done = subprocess.run([*person, *arguments], env=environment, capture_output=True, text=True, timeout=30)
     assert done.returncode == 0 and "20 frames" in done.stdout, done.stderr

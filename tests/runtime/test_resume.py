@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -148,6 +147,13 @@ def resumed_at(report: Path) -> int:
     return int(run["resumed_at"])
 
 
+def _sent(number: signal.Signals, moment: int, *command: str | Path) -> subprocess.CompletedProcess[str]:
+    """A program of ours to which a signal was sent at its ``moment``-th step that makes something last."""
+    script = Path(__file__).parent / "killed_run.py"
+    words = [sys.executable, script, number.value, moment, *command]
+    return subprocess.run([*map(str, words)], capture_output=True, text=True, timeout=300)
+
+
 # Counted: the header's line; of every segment its file, its name, its folder's names, its line; the joined
 # file, its name.
 @pytest.mark.parametrize(
@@ -156,9 +162,7 @@ def resumed_at(report: Path) -> int:
 def test_killed_at_any_step_it_goes_on_to_the_same_result(
     measnet_run: Run, video: Path, whole: list[str], moment: int, done: int
 ) -> None:
-    killed_run = Path(__file__).parent / "killed_run.py"
-    command = [sys.executable, str(killed_run), str(moment), str(video), *OPTIONS]
-    killed = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    killed = _sent(signal.SIGKILL, moment, IDENTITY_COMMAND[1], "0", video, *OPTIONS)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not result(video).exists()
     report = video.with_name("report.json")
@@ -170,26 +174,45 @@ def test_killed_at_any_step_it_goes_on_to_the_same_result(
     assert names(video.parent) == ["clip.mp4", "clip.restored.mp4", "report.json"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_by_a_signal_it_goes_on_to_the_same_result(
-    measnet_run: Run, video: Path, whole: list[str], number: int
+    measnet_run: Run, video: Path, whole: list[str], number: signal.Signals
 ) -> None:
-    part = video.with_name("clip.restored.mp4.part")
-    command = [*IDENTITY_COMMAND, "0.01", str(video), *OPTIONS]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not (part / "segment-00000").exists() and running.poll() is None:
-        time.sleep(0.01)
-    running.send_signal(number)
-    out, _ = running.communicate(timeout=30)
-    assert running.returncode == (-number if number == signal.SIGKILL else 130)
-    partial = video.with_name("clip.restored.partial.mp4")
-    if number != signal.SIGKILL:
-        assert "the same command goes on at frame 96" in " ".join(out.split())
-        assert names(part) == ["lock", "manifest.jsonl", "segment-00000"]
-        assert probe(partial).times == probe(video).times[: len(probe(partial).times)]
+    part, partial = (video.with_name(f"clip.restored.{rest}") for rest in ("mp4.part", "partial.mp4"))
+    stopped = _sent(number, 5, IDENTITY_COMMAND[1], "0.005", video, *OPTIONS)
+    assert stopped.returncode == 130, stopped.stderr
+    assert "the same command goes on at frame 96" in " ".join(stopped.stdout.split())
+    assert names(part) == ["lock", "manifest.jsonl", "segment-00000"]
+    assert probe(partial).times == probe(video).times[: len(probe(partial).times)]
     answer = measnet_run(video, *OPTIONS)
     assert answer.status == 0, answer.err
     assert frame_sums(result(video)) == whole
+
+
+def test_the_program_with_the_real_network_is_killed_and_goes_on_to_the_same_result(tmp_path: Path) -> None:
+    length, source = FRAMES + 9, tmp_path / "clip.mp4"
+    sample = Path(__file__).parents[2] / "examples" / "car-park.mp4"
+    ffmpeg(
+        *["-stream_loop", "-1", "-i", sample, "-vf", "crop=128:96,setpts=(N+mod(N\\,3)/2)/12.5/TB"],
+        *["-frames:v", str(length), "-fps_mode", "vfr", "-c:a", "copy", "-shortest", source],
+    )
+    once, again, report = (tmp_path / name for name in ("once.mp4", "again.mp4", "report.json"))
+    program = str(Path(sys.executable).with_name("measnet-run"))
+    options = ["--threads", "1", "--preset", "veryfast"]
+    subprocess.run([program, source, "-o", once, *options], check=True, capture_output=True, timeout=300)
+    killed = _sent(signal.SIGKILL, 6, program, source, "-o", again, *options)
+    assert killed.returncode == -signal.SIGKILL and not again.exists(), killed.stderr
+    on = subprocess.run(
+        [program, source, "-o", again, *options, "--report", report],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert on.returncode == 0 and f"going on at frame {FRAMES} of {length}" in " ".join(on.stderr.split())
+    (run,) = json.loads(report.read_text())["runs"]
+    assert run["resumed_at"] == FRAMES and run["frames"] == length
+    assert run["engine"]["backend"] == "onnxruntime" and run["engine"]["weights_sha256"]
+    assert frame_sums(again) == frame_sums(once)
 
 
 def test_matroska_goes_on_to_the_same_result_too(
