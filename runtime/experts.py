@@ -98,7 +98,7 @@ class Experts:
         if not tiles:
             self._strongest = None
             return
-        weights = np.mean([tile.reshape(-1) for tile in tiles], axis=0, dtype=np.float64)
+        weights = np.stack([tile.reshape(-1) for tile in tiles]).astype(np.float64).mean(axis=0)
         strongest, before = int(weights.argmax()), self._strongest
         row |= {"prompts": weights, "prompt_frames": _one(1)}
         if before is not None and not cut:
