@@ -62,8 +62,13 @@ Exit status: 0 done, 1 failed on the way, 2 the input or an option is wrong, 130
 PLACES = ("auto", "window", "terminal")
 
 HEADINGS = {
-    "Result": (*("out", "overwrite", "strength", "compare", "codec", "crf", "preset", "bits", "raw_out"),),
-    "Which part of the input, and how it is read": (*("start", "duration", "frames", "interlaced", "raw"),),
+    "Result": (
+        *("out", "overwrite", "strength", "compare", "codec", "crf", "preset", "bits", "pixel_format"),
+        *("sound", "raw_out"),
+    ),
+    "Which part of the input, and how it is read": (
+        *("start", "duration", "frames", "interlaced", "track", "keep_tracks", "raw"),
+    ),
     "What restores": ("model", "backend", "tile", "threads"),
     "Checks on the way": ("verify", "verify_share", "checkpoint", "on_fault"),
     "The run itself": ("dry_run", "preview", "report", "restart", "quiet", "debug", "version"),
@@ -175,9 +180,21 @@ class _RunCommand(HeadedCommand):
 )
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads for the engine.")
 @click.option("--crf", type=click.IntRange(0, 63), metavar="0..63", help="Video quality, lower is better.")
-@click.option("--codec", type=click.Choice(["h264", "hevc", "vp9", "av1"]), help="Video codec.")
 @click.option(
-    "--bits", type=click.Choice(["8", "10", "12"]), help="Per channel of a video; else as the source."
+    "--codec",
+    metavar="NAME",
+    help="Video codec: h264, hevc, vp9, av1, prores, ffv1, or a graphics card's, as h264_nvenc.",
+)
+@click.option(
+    "--bits", type=click.Choice(["8", "10", "12", "16"]), help="Per channel of a video; else as the source."
+)
+@click.option("--pixel-format", metavar="NAME", help="Of a video, as yuv422p10le; else as the source.")
+@click.option(
+    "--sound",
+    type=click.Choice(["copy", "convert", "none"]),
+    default="copy",
+    show_default=True,
+    help="Copy it or refuse; convert it where the file cannot hold it; leave it out.",
 )
 @click.option("--preset", metavar="NAME", help="Encoder effort, in the encoder's own words.")
 @click.option(
@@ -205,6 +222,10 @@ class _RunCommand(HeadedCommand):
     show_default=True,
     help="What to do with frames that the decoder finds interlaced.",
 )
+@click.option(
+    "--track", type=click.IntRange(min=1), metavar="N", help="Which of several video tracks, from 1."
+)
+@click.option("--keep-tracks", is_flag=True, help="Copy the other video tracks as they are.")
 @click.option("--raw", metavar="WxH:FORMAT@RATE", help="INPUT is raw video: 640x360:yuv420p@25.")
 @click.option(
     "--raw-out", type=click.Choice(["rgb24", "bgr24"]), help="With -o -: bare pixels instead of y4m."
@@ -232,11 +253,17 @@ def main(inputs: tuple[str, ...], **options: Any) -> None:
     """Restore noisy, hazy, rainy, blurred or dark videos and images.
 
     INPUT is a video, an image, a folder of images, camera:N, a stream's address, or - for standard
-    input. Several are restored one after another.
+    input. Several, or a pattern ('shots/*.png'), are restored one after another.
     """
     from measnet.runtime.console import Console
+    from measnet.runtime.patterns import expanded
 
     console = Console(quiet=options["quiet"], stdout_taken=options["out"] == "-")
+    try:
+        inputs = expanded(inputs)
+    except UsageError as error:
+        console.error(str(error))
+        sys.exit(error.exit_code)
     session = _Session(console, options, several=len(inputs) > 1)
     try:
         status = session.run(inputs)
@@ -446,6 +473,8 @@ class _Session:
             crf=options["crf"],
             preset=options["preset"],
             bits=options["bits"] and int(options["bits"]),
+            pixel_format=options["pixel_format"],
+            sound=options["sound"],
             frames=options["frames"],
             verify_every=options["verify"],
             strength=options["strength"],
@@ -466,6 +495,8 @@ class _Session:
         return SourceOptions(
             excerpt=Excerpt(options["start"], options["duration"]),
             interlaced=options["interlaced"],
+            track=options["track"],
+            keep_tracks=options["keep_tracks"],
             raw=None if options["raw"] is None else parse_raw(options["raw"]),
         )
 

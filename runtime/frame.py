@@ -106,7 +106,8 @@ class StreamInfo:
     whose sizes differ). ``frames`` is how many are expected, where that is known.
     ``bits`` is the depth of the source's own samples. ``display_matrix`` has nine integers
     in the order of the MP4 ``tkhd`` box. ``copied`` are the audio, subtitle and attachment
-    streams whose packets travel along untouched.
+    streams whose packets travel along untouched. ``metadata`` is said of the whole file,
+    ``picture_metadata`` of the picture's stream.
     """
 
     name: str
@@ -124,4 +125,5 @@ class StreamInfo:
     display_matrix: tuple[int, ...] | None = None
     copied: tuple[Stream, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
+    picture_metadata: dict[str, str] = field(default_factory=dict)
     chapters: tuple[Any, ...] = ()

@@ -28,6 +28,7 @@ from measnet.runtime.sinks.images import ImageSink
 from measnet.runtime.sinks.manifest import Header
 from measnet.runtime.sinks.segment import FRAMES, LARGEST_STATE
 from measnet.runtime.sinks.segmented import MOST_THREADS, SegmentedVideoSink
+from measnet.runtime.sinks.sound import SoundChoice
 from measnet.runtime.sinks.standard_output import STANDARD_OUTPUT, RawFormat, StandardOutput
 from measnet.runtime.sinks.video import VideoSink
 from measnet.runtime.sources import Source
@@ -121,6 +122,8 @@ class JobOptions:
     crf: int | None = None
     preset: str | None = None
     bits: int | None = None
+    pixel_format: str | None = None
+    sound: SoundChoice = "copy"
     frames: int | None = None
     verify_every: int | None = None
     strength: float = 1.0
@@ -302,10 +305,11 @@ class Job:
             encoding = self._sink.encoding
             made_of = of_input(Path(self.report.input)) | {
                 "encoder": encoding.codec.encoder,
-                "pixel format": encoding.pixel_format,
+                "--pixel-format": encoding.pixel_format,
                 "--crf": encoding.crf,
                 "--preset": encoding.preset,
                 "--bits": encoding.bits,
+                "--sound": options.sound,
                 **options.source.as_given(),
             }
             settings["encoder_threads"] = min(MOST_THREADS, os.cpu_count() or 1)
@@ -479,7 +483,16 @@ def _open_sink(target: Path, source: Source, spec: str, options: JobOptions) -> 
             crf=options.crf,
             preset=options.preset,
             bits=options.bits,
+            pixel_format=options.pixel_format,
+            sound=options.sound,
         )
     return VideoSink(
-        target, info, codec=options.codec, crf=options.crf, preset=options.preset, bits=options.bits
+        target,
+        info,
+        codec=options.codec,
+        crf=options.crf,
+        preset=options.preset,
+        bits=options.bits,
+        pixel_format=options.pixel_format,
+        sound=options.sound,
     )

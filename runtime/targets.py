@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from measnet.errors import UsageError
@@ -9,6 +10,8 @@ from measnet.runtime.frame import StreamInfo
 from measnet.runtime.sinks.containers import CONTAINERS, FALLBACK_ENDING
 from measnet.runtime.sinks.standard_output import STANDARD_OUTPUT
 from measnet.runtime.sources.standard_input import STANDARD_INPUT
+
+_SLASHES = ("/", os.sep)
 
 
 def target_for(spec: str, info: StreamInfo, out: str | None) -> Path:
@@ -19,7 +22,8 @@ def target_for(spec: str, info: StreamInfo, out: str | None) -> Path:
     ``out`` an existing folder, a file goes into it under its own name; ``-`` is standard output.
 
     Raises:
-        UsageError: a live source, or standard input, without ``out``.
+        UsageError: a live source, or standard input, without ``out``; or ``out`` ends in a slash and there
+            is no such folder for the file to go into.
     """
     if out == str(STANDARD_OUTPUT):
         return STANDARD_OUTPUT
@@ -28,6 +32,8 @@ def target_for(spec: str, info: StreamInfo, out: str | None) -> Path:
             raise UsageError(f"{spec} has no file name of its own; say where to write with --out")
         return Path(out)
     source = Path(spec)
+    if out is not None and out.endswith(_SLASHES) and not source.is_dir() and not Path(out).is_dir():
+        raise UsageError(f"the folder {out} does not exist; create it or choose another --out")
     if source.is_dir():
         # 'shots/' and '.' have names only once resolved.
         source = source.resolve()

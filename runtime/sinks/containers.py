@@ -14,39 +14,94 @@ class Container:
     """``muxer`` is FFmpeg's name for the format. ``codec`` is the usual one, ``deep_codec`` that for more
     than 8 bits: hardware players decode HEVC of 10 bits, and hardly any H.264.
 
-    ``display_matrix``: it can say that players are to turn the picture. ``even_pace``: it
-    stores a frame number instead of a time, so frames must be evenly spaced. ``edit_list``: it
-    can hold sound from before time zero (an encoder's run-up) without moving zero. ``attachments``:
-    it takes fonts and the like. ``sound`` and ``subtitles`` are FFmpeg's decoders of what it takes, where its
-    muxer would write anything, to be found again as nameless data.
+    ``display_matrix``: it can say that players are to turn the picture. ``pixel_shape``: it can say
+    that pixels are not square, where the codec does not. ``even_pace``: it stores a frame number instead
+    of a time, so frames must be evenly spaced. ``edit_list``: it can hold sound from before time zero (an
+    encoder's run-up) without moving zero; ``opus_run_up``: that of Opus alone. ``chapters`` and
+    ``attachments`` (fonts and the like): it takes them. ``languages``: it says which a stream is in;
+    ``one_sound``: it holds no second stream of it. ``names`` are the metadata that it keeps, None
+    for all. ``sound`` and ``subtitles`` are FFmpeg's decoders of what it takes, where its muxer would
+    write anything, to be found again as nameless data; ``no_sound`` is how those begin that its muxer
+    takes and players do not.
     """
 
     muxer: str
     codec: str = "h264"
     deep_codec: str = "hevc"
     display_matrix: bool = False
+    pixel_shape: bool = False
     even_pace: bool = False
     edit_list: bool = False
+    opus_run_up: bool = False
+    chapters: bool = False
     attachments: bool = False
+    languages: bool = True
+    one_sound: bool = False
+    names: frozenset[str] | None = None
     sound: frozenset[str] | None = None
+    no_sound: str | None = None
     subtitles: frozenset[str] | None = None
 
 
 _MPEG_TS = Container(
     "mpegts",
+    # Its muxer makes the title the service's name.
+    names=frozenset(("title", "service_name", "service_provider")),
     sound=frozenset(
         ("aac", "aac_latm", "ac3", "dca", "eac3", "libopus", "mp2", "mp2float", "mp3", "mp3float", "opus")
     ),
     subtitles=frozenset(("dvbsub", "libzvbi_teletextdec", "pgssub")),
 )
 
+# PCM in .mp4 is a late addition to the standard: FFmpeg before 6 plays it as noise, most players not at all.
+_MP4 = Container(
+    "mp4",
+    display_matrix=True,
+    pixel_shape=True,
+    edit_list=True,
+    opus_run_up=True,
+    chapters=True,
+    no_sound="pcm_",
+)
+
 CONTAINERS = {
-    ".mp4": Container("mp4", display_matrix=True, edit_list=True),
-    ".m4v": Container("mp4", display_matrix=True, edit_list=True),
-    ".mov": Container("mov", display_matrix=True, edit_list=True),
-    ".mkv": Container("matroska", display_matrix=True, attachments=True),
-    ".webm": Container("webm", codec="vp9", deep_codec="vp9", display_matrix=True),
-    ".avi": Container("avi", deep_codec="h264", even_pace=True),
+    ".mp4": _MP4,
+    ".m4v": _MP4,
+    ".mov": Container("mov", display_matrix=True, pixel_shape=True, edit_list=True, chapters=True),
+    ".mkv": Container("matroska", display_matrix=True, opus_run_up=True, chapters=True, attachments=True),
+    ".webm": Container(
+        "webm", codec="vp9", deep_codec="vp9", display_matrix=True, opus_run_up=True, chapters=True
+    ),
+    ".avi": Container(
+        "avi",
+        deep_codec="h264",
+        even_pace=True,
+        languages=False,
+        # What RIFF has tags for.
+        names=frozenset(
+            (
+                "title",
+                "artist",
+                "album",
+                "comment",
+                "copyright",
+                "date",
+                "genre",
+                "language",
+                "product",
+                "track",
+            )
+        ),
+    ),
+    ".flv": Container(
+        "flv",
+        deep_codec="h264",
+        languages=False,
+        one_sound=True,
+        # Of others, FFmpeg 8 aborts the whole program over some.
+        sound=frozenset(("aac", "mp3", "mp3float")),
+        subtitles=frozenset(),
+    ),
     ".ts": _MPEG_TS,
     ".mts": _MPEG_TS,
     ".m2ts": _MPEG_TS,
@@ -60,20 +115,26 @@ FALLBACK_ENDING = ".mkv"
 class Codec:
     """``encoder`` is FFmpeg's name. ``options`` come beside the quality and the preset.
 
-    ``chroma`` is where decoders place the chroma samples of a stream that does not say.
+    ``quality`` are the encoder's options that take the quality ``crf``; none for one that loses nothing
+    or has its own idea. ``chroma`` is where decoders place the chroma samples of a stream that does not
+    say. ``pixel_shape``: the encoded stream itself can say that pixels are not square. ``hardware``: the
+    encoder is a chip, which this machine may lack.
     """
 
     encoder: str
     crf: int
     options: dict[str, str]
+    quality: tuple[str, ...] = ("crf",)
     preset_option: str = "preset"
     odd_sizes: bool = False
     chroma: Siting = "left"
+    pixel_shape: bool = False
+    hardware: bool = False
 
 
 CODECS = {
-    "h264": Codec("libx264", 18, {}),
-    "hevc": Codec("libx265", 20, {"x265-params": "log-level=error"}),
+    "h264": Codec("libx264", 18, {}, pixel_shape=True),
+    "hevc": Codec("libx265", 20, {"x265-params": "log-level=error"}, pixel_shape=True),
     "vp9": Codec(
         "libvpx-vp9",
         24,
@@ -83,10 +144,20 @@ CODECS = {
         chroma="centre",
     ),
     "av1": Codec("libsvtav1", 24, {}, chroma="centre"),
+    "prores": Codec("prores_ks", 0, {}, quality=(), preset_option="profile"),
+    "ffv1": Codec("ffv1", 0, {"level": "3", "slicecrc": "1"}, quality=(), odd_sizes=True),
 }
 
+# The encoders of graphics cards, by the ends of their names, as FFmpeg has them: h264_nvenc, hevc_qsv.
+_HARDWARE: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
+    "_nvenc": (("cq",), {"rc": "vbr", "b": "0"}),
+    "_qsv": (("global_quality",), {}),
+    "_amf": (("qp_i", "qp_p"), {"rc": "cqp"}),
+}
+_CHIPS = tuple(f"{codec}{family}" for family in _HARDWARE for codec in ("h264", "hevc", "av1"))
+
 # Not for files: no quality to choose, no packets to copy in beside it.
-_RAW = Codec("rawvideo", 0, {}, odd_sizes=True, chroma="centre")
+_RAW = Codec("rawvideo", 0, {}, odd_sizes=True, chroma="centre", pixel_shape=True)
 
 
 def container_for(target: Path) -> Container:
@@ -106,6 +177,26 @@ def codec_for(container: Container, name: str | None, bits: int = 8) -> Codec:
         return _RAW
     if name is None:
         return CODECS[container.codec if bits <= 8 else container.deep_codec]
+    if name in _CHIPS:
+        return _on_a_chip(name)
     if name not in CODECS:
-        raise UsageError(f"--codec {name} is not known; use one of {' '.join(CODECS)}")
+        raise UsageError(
+            f"--codec {name} is not known; use one of {' '.join(CODECS)}, "
+            f"or a graphics card's: {' '.join(_CHIPS)}"
+        )
     return CODECS[name]
+
+
+def _on_a_chip(encoder: str) -> Codec:
+    codec, family = encoder.split("_")
+    quality, options = _HARDWARE[f"_{family}"]
+    usual = CODECS[codec]
+    return Codec(
+        encoder,
+        usual.crf,
+        dict(options),
+        quality,
+        chroma=usual.chroma,
+        pixel_shape=usual.pixel_shape,
+        hardware=True,
+    )

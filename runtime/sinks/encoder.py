@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING
 
 import av
 import cv2
+from av.bitstream import BitStreamFilterContext
 from av.codec.context import Flags, ThreadType
 from av.error import FFmpegError
+from av.packet import Packet
 
 from measnet.errors import OutputError, UsageError
 from measnet.runtime.colour import Chroma, YuvWriter, chroma_of, written_colour, yuv_format
-from measnet.runtime.frame import Pixels, StreamInfo
+from measnet.runtime.frame import Colour, Pixels, StreamInfo
 from measnet.runtime.hdr import WORDINGS, encoder_parameters
 from measnet.runtime.sinks.containers import Container, codec_for
 from measnet.runtime.sinks.orientation import Turn, turn_of, turned
 
 if TYPE_CHECKING:
-    from av.packet import Packet
     from av.video.codeccontext import VideoCodecContext
     from av.video.stream import VideoStream
 
@@ -28,6 +29,14 @@ if TYPE_CHECKING:
 _AVX_512 = 13  # OpenCV's number
 _UP_TO_AVX2 = "AVX2,FMA3,LZCNT,BMI1,BMI2"
 
+
+_CHROMAS: tuple[Chroma, ...] = ("420", "422", "444")
+_DEPTHS = (8, 10, 12, 16)
+# What chips take in place of planes: the same samples, laid out in pairs.
+_IN_PAIRS = {"yuv420p": "nv12", "yuv420p10le": "p010le"}
+_CHIP_DEPTHS = (8, 10)
+_UNSPECIFIED = 2
+_LIMITED = 1
 
 # x265 sets no decoding times, but what lay in memory, where there are no more frames than these.
 _X265_LEAVES_UNTIMED = 2
@@ -40,14 +49,18 @@ class PictureEncoding:
         target: the result's name, for messages.
         kind: the container that it goes into.
         info: what belongs to the source's stream and is to survive.
-        codec: ``h264``, ``hevc``, ``vp9``, ``av1``; None for the container's usual one.
+        codec: a name in ``CODECS``, or a graphics card's encoder (``h264_nvenc``); None for the
+            container's usual one.
         crf: the encoder's quality, lower is better; None for the codec's default.
         preset: the encoder's name for how much effort it takes; None for its default.
-        bits: per channel, 8, 10 or 12; None for as many as the source has, or the most below
+        bits: per channel, 8, 10, 12 or 16; None for as many as the source has, or the most below
             that which the encoder takes.
+        pixel_format: FFmpeg's name of what is encoded (``yuv422p10le``); None for the source's own
+            chroma resolution in ``bits``.
 
     Raises:
-        UsageError: the codec is not known, or its encoder takes not so many bits.
+        UsageError: the codec is not known, or its encoder takes not so many bits or no such
+            pixel format.
     """
 
     def __init__(
@@ -60,22 +73,23 @@ class PictureEncoding:
         crf: int | None = None,
         preset: str | None = None,
         bits: int | None = None,
+        pixel_format: str | None = None,
     ) -> None:
         self.warnings: list[str] = []
         self._target = target
         self._kind = kind
         self._info = info
-        self.codec = codec_for(kind, codec, bits or info.bits)
+        asked = None if pixel_format is None else _parsed(pixel_format, bits)
+        self.codec = codec_for(kind, codec, bits or (asked[1] if asked else info.bits))
         self.crf = self.codec.crf if crf is None else crf
         self.preset = preset
         self.time_base = _time_base(kind, info)
         self.rate = info.rate or Fraction(25)
         self.turn = self._turn_to_apply()
         self._colour = written_colour(info.colour)
-        self._chroma = self._chroma_to_keep()
-        self.bits = self._bits_to_keep(bits)
+        self._chroma, self.bits = self._asked_for(*asked) if asked else self._to_keep(bits)
         self.pixel_format = yuv_format(self._chroma, self.bits)
-        self._options = {**self.codec.options, "crf": str(self.crf)}
+        self._options = {**self.codec.options, **dict.fromkeys(self.codec.quality, str(self.crf))}
         if preset is not None:
             self._options[self.codec.preset_option] = preset
         self._threads: int | None = None
@@ -104,7 +118,7 @@ class PictureEncoding:
         swapped = self.turn is not None and self.turn[0]
         context.width, context.height = self.size
         writer = YuvWriter(self._colour, context.width, context.height, self._chroma, codec.chroma, self.bits)
-        context.pix_fmt = self.pixel_format
+        context.pix_fmt = self._layout()
         context.colorspace = self._colour.matrix
         context.color_range = self._colour.range
         context.color_primaries = self._colour.primaries
@@ -131,11 +145,18 @@ class PictureEncoding:
         try:
             context.open()
         except (FFmpegError, ValueError) as error:
+            if codec.hardware:
+                reason = error.strerror if isinstance(error, FFmpegError) else error
+                raise OutputError(
+                    f"{codec.encoder} does not start on this machine ({reason}): it "
+                    "needs the graphics card that it is for, and its driver; without, use --codec "
+                    f"{codec.encoder.split('_')[0]}"
+                ) from None
             raise OutputError(
                 f"the encoder {codec.encoder} refuses {context.width}×{context.height} "
                 f"{context.pix_fmt} with these options ({error}); try --codec h264"
             ) from None
-        return PictureEncoder(context, writer, self.turn)
+        return PictureEncoder(context, writer, self.turn, _range_tag(context, self._colour))
 
     def open_alone(self, flags: int) -> PictureEncoder:
         """An encoder of its own, with the ``flags`` of one that a container has opened.
@@ -149,26 +170,33 @@ class PictureEncoding:
         context.flags = flags
         return self.open(context)
 
+    def _to_keep(self, bits: int | None) -> tuple[Chroma, int]:
+        chroma = self._chroma_to_keep()
+        return chroma, self._bits_to_keep(chroma, bits)
+
     def _chroma_to_keep(self) -> Chroma:
-        """The source's own chroma resolution, where the encoder has it."""
+        """The source's own chroma resolution, or the nearest that the encoder has: rather more than less."""
         info, codec = self._info, self.codec
-        wanted = chroma_of(info.pixel_format)
-        if info.kind == "live" or codec.encoder == "libsvtav1":
-            wanted = "420"
-        odd = info.width % 2 or info.height % 2
-        if odd and not codec.odd_sizes and wanted != "444":
+        wanted: Chroma = "420" if info.kind == "live" else chroma_of(info.pixel_format)
+        if self._is_odd and not codec.odd_sizes and wanted != "444":
             self.warnings.append(
                 f"{info.width}×{info.height} is odd: written as 4:4:4 to keep the exact size, "
                 "which some hardware players refuse"
             )
             wanted = "444"
-        return wanted
+        place = _CHROMAS.index(wanted)
+        nearest = (*_CHROMAS[place:], *reversed(_CHROMAS[:place]))
+        chroma = next(chroma for chroma in nearest if self._depths(chroma))
+        if _CHROMAS.index(chroma) < place:
+            self.warnings.append(
+                f"{codec.encoder} has no {_spoken(wanted)} here: colours are written as {_spoken(chroma)}"
+            )
+        return chroma
 
-    def _bits_to_keep(self, asked: int | None) -> int:
+    def _bits_to_keep(self, chroma: Chroma, asked: int | None) -> int:
         """The fewest bits that hold the source's, among those that the encoder takes."""
         info, encoder = self._info, self.codec.encoder
-        formats = _formats(encoder)
-        possible = [8, *(bits for bits in (10, 12) if yuv_format(self._chroma, bits) in formats)]
+        possible = self._depths(chroma)
         if asked is not None:
             if asked not in possible:
                 raise UsageError(
@@ -183,6 +211,39 @@ class PictureEncoding:
                 f"{encoder} takes here{'; --codec av1 keeps 10' if bits == 8 else ''}"
             )
         return bits
+
+    def _asked_for(self, chroma: Chroma, bits: int) -> tuple[Chroma, int]:
+        if bits not in self._depths(chroma):
+            known = (yuv_format(c, bits) for c in _CHROMAS for bits in self._depths(c))
+            raise UsageError(
+                f"{self.codec.encoder} does not take {yuv_format(chroma, bits)}, only {' '.join(known)}"
+            )
+        if self._is_odd and chroma != "444" and not self.codec.odd_sizes:
+            raise UsageError(
+                f"{self._info.width}×{self._info.height} is odd, which {self.codec.encoder} takes as "
+                "4:4:4 alone; choose another --pixel-format"
+            )
+        if bits < self._info.bits:
+            self.warnings.append(f"{self._info.bits}-bit video is written in {bits} bits, as asked for")
+        return chroma, bits
+
+    @property
+    def _is_odd(self) -> bool:
+        return bool(self._info.width % 2 or self._info.height % 2)
+
+    def _depths(self, chroma: Chroma) -> list[int]:
+        """The bits per channel in which the encoder takes such planes, or the same samples in pairs."""
+        formats = _formats(self.codec.encoder)
+        depths = _CHIP_DEPTHS if self.codec.hardware else _DEPTHS
+        names = {bits: yuv_format(chroma, bits) for bits in depths}
+        # The encoder of bare pixels names none: it takes all.
+        return [bits for bits, name in names.items() if not formats or {name, _IN_PAIRS.get(name)} & formats]
+
+    def _layout(self) -> str:
+        """The pixel format for the encoder; PyAV rearranges what it is given."""
+        formats = _formats(self.codec.encoder)
+        as_it_is = not formats or self.pixel_format in formats
+        return self.pixel_format if as_it_is else _IN_PAIRS[self.pixel_format]
 
     def _tell_of_hdr(self) -> None:
         """Mastering display and content light level go into the encoded stream itself."""
@@ -220,12 +281,20 @@ class PictureEncoder:
         context: open.
         writer: makes the frames that ``context`` takes.
         turn: to be applied to every picture.
+        tag: what goes into the encoded stream's headers, and the encoder cannot be told.
     """
 
-    def __init__(self, context: VideoCodecContext, writer: YuvWriter, turn: Turn | None) -> None:
+    def __init__(
+        self,
+        context: VideoCodecContext,
+        writer: YuvWriter,
+        turn: Turn | None,
+        tag: BitStreamFilterContext | None = None,
+    ) -> None:
         self._context = context
         self._writer = writer
         self._turn = turn
+        self._tag = tag
         self._encoded = 0
 
     @property
@@ -243,7 +312,7 @@ class PictureEncoder:
         frame.time_base = self._context.time_base
         frame.duration = duration
         self._encoded += 1
-        return self._context.encode(frame)
+        return self._tagged(self._context.encode(frame))
 
     def flush(self) -> list[Packet[VideoStream]]:
         """What the encoder still held; nothing can be encoded afterwards. Raises FFmpegError."""
@@ -251,12 +320,51 @@ class PictureEncoder:
         if self._encoded <= _X265_LEAVES_UNTIMED and self._context.name == "libx265":
             for packet in packets:
                 packet.dts = packet.pts
-        return packets
+        return self._tagged(packets)
+
+    def _tagged(self, packets: list[Packet[VideoStream]]) -> list[Packet[VideoStream]]:
+        if self._tag is None:
+            return packets
+        tagged = []
+        for packet in packets:
+            time_base = packet.time_base
+            for changed in self._tag.filter(packet):
+                changed.time_base = time_base
+                tagged.append(changed)
+        return tagged
 
 
 def _joined(*parameters: str | None) -> str:
     """As encoders take several of their own parameters in one option."""
     return ":".join(filter(None, parameters))
+
+
+def _range_tag(context: VideoCodecContext, colour: Colour) -> BitStreamFilterContext | None:
+    """Says that the range is limited in a stream of H.264 that says nothing else of its colours: x264 holds
+    that to be understood, and leaves it out."""
+    alone = colour.matrix == colour.primaries == colour.transfer == _UNSPECIFIED
+    if context.name != "libx264" or colour.range != _LIMITED or not alone:
+        return None
+    tag = BitStreamFilterContext("h264_metadata=video_full_range_flag=0", "h264")
+    if context.extradata:
+        (header,) = tag.filter(Packet(context.extradata))
+        context.extradata = bytes(header)
+    return tag
+
+
+def _parsed(pixel_format: str, bits: int | None) -> tuple[Chroma, int]:
+    """FFmpeg's name of a format of planes as chroma and bits. Raises UsageError."""
+    known = {yuv_format(chroma, depth): (chroma, depth) for chroma in _CHROMAS for depth in _DEPTHS}
+    found = known.get(pixel_format) or known.get(f"{pixel_format}le")
+    if found is None:
+        raise UsageError(f"--pixel-format {pixel_format} is not known; use one of {' '.join(known)}")
+    if bits is not None and bits != found[1]:
+        raise UsageError(f"--bits {bits} is not what --pixel-format {pixel_format} has; leave one away")
+    return found
+
+
+def _spoken(chroma: Chroma) -> str:
+    return ":".join(chroma)
 
 
 def _formats(encoder: str) -> set[str]:

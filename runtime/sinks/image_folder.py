@@ -134,12 +134,11 @@ class ImageFolderSink:
     def _is_sound(self, name: str, part: dict[str, Any]) -> bool:
         place = self._pictures / name
         try:
-            return (
-                not self._pictures.is_symlink()
-                and is_plain_file(place, part["bytes"])
-                and hashlib.sha256(place.read_bytes()).hexdigest() == part["sha256"]
-                and _stamp(self._source / name) == part["source"]
-            )
+            if self._pictures.is_symlink() or not is_plain_file(place, part["bytes"]):
+                return False
+            with place.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return digest == part.get("sha256") and _stamp(self._source / name) == part.get("source")
         except OSError:
             return False
 

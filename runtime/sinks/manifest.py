@@ -19,6 +19,8 @@ from measnet.errors import UsageError
 _FORMAT = 1
 # Ours are below 10 kB; a longer one is not read into memory.
 _LONGEST_LINE = 1 << 20
+# Lines of a film of a month; what is more is not read either.
+_MOST_BYTES = 256 << 20
 _SHOWN = 12
 
 
@@ -75,7 +77,7 @@ class Manifest:
             return
         with file:
             while data := file.readline(_LONGEST_LINE):
-                line = _unsealed(data)
+                line = _unsealed(data) if file.tell() <= _MOST_BYTES else None
                 if line is None or not self._take(line):
                     self.torn = True
                     return
@@ -111,7 +113,7 @@ def differences(begun: dict[str, Any], now: dict[str, Any]) -> str:
     for key in dict.fromkeys([*begun, *now]):
         old, new = begun.get(key), now.get(key)
         if old != new:
-            lines.append(f"{key}: {_short(old)}, now {_short(new)}")
+            lines.append(f"{_short(key)}: {_short(old)}, now {_short(new)}")
     return "; ".join(lines)
 
 
@@ -136,12 +138,12 @@ def _sealed(line: dict[str, Any]) -> bytes:
 def _unsealed(data: bytes) -> dict[str, Any] | None:
     try:
         line = json.loads(data)
+        if not data.endswith(b"\n") or not isinstance(line, dict):
+            return None
+        seal = line.pop("seal", None)
+        return line if seal == _seal(line) else None
     except (ValueError, RecursionError):
         return None
-    if not data.endswith(b"\n") or not isinstance(line, dict):
-        return None
-    seal = line.pop("seal", None)
-    return line if seal == _seal(line) else None
 
 
 def _seal(line: dict[str, Any]) -> str:
@@ -151,5 +153,10 @@ def _seal(line: dict[str, Any]) -> str:
 def _short(value: Any) -> str:
     if value is None:
         return "none"
-    text = str(value)
+    try:
+        text = str(value)
+    except RecursionError:
+        return "…"
+    # A terminal obeys what is not printable, and the manifest may be anybody's.
+    text = "".join(sign if sign.isprintable() else "?" for sign in text)
     return text if len(text) <= 4 * _SHOWN else f"{text[:_SHOWN]}…"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import av
+from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.error import ArgumentError, FFmpegError
 from av.video.stream import VideoStream
@@ -16,18 +18,40 @@ from av.video.stream import VideoStream
 from measnet.errors import OutputError, UsageError
 from measnet.runtime.frame import StreamInfo
 from measnet.runtime.sinks.aside import encoding_error
-from measnet.runtime.sinks.containers import Container
+from measnet.runtime.sinks.containers import CONTAINERS, Container
 from measnet.runtime.sinks.encoder import PictureEncoder, PictureEncoding
+from measnet.runtime.sinks.sound import ConvertedSound, SoundChoice
 
 if TYPE_CHECKING:
     from av.packet import Packet
     from av.stream import Stream
 
 # Written by the muxer about the file it makes; the source's own would be untrue of it.
-_MUXER_METADATA = frozenset({"encoder", "major_brand", "minor_version", "compatible_brands", "duration"})
+_MUXER_METADATA = frozenset(
+    {"encoder", "software", "major_brand", "minor_version", "compatible_brands", "duration"}
+)
 
-# Codecs whose run-up every container knows of.
-_OWN_RUN_UP = ("opus", "libopus")
+_OPUS = ("opus", "libopus")
+
+# The metadata that MP4 and MOV have fields for; for any other they take names of one's own, as phones write.
+_MP4_FIELDS = frozenset(
+    {
+        *("title", "artist", "album", "album_artist", "composer", "comment", "copyright", "date"),
+        *("description", "genre", "grouping", "keywords", "lyrics", "make", "model", "location", "show"),
+        *("synopsis", "track", "disc", "creation_time", "timecode"),
+    }
+)
+# What is said of the picture's stream, and holds for the one that it is encoded to.
+_PICTURE_METADATA = frozenset({"language", "title", "creation_time", "timecode", "comment"})
+# Where decoding times before zero move all others; others store them apart, or none.
+_DECODING_FROM_ZERO = ("mpegts", "flv")
+# QuickTime has its own list of languages, by the names that libraries used: ISO 639-2/T -> B.
+_QUICKTIME_NAMES = {
+    **{"bod": "tib", "ces": "cze", "cym": "wel", "deu": "ger", "ell": "gre", "eus": "baq", "fas": "per"},
+    **{"fra": "fre", "hye": "arm", "isl": "ice", "kat": "geo", "mkd": "mac", "mri": "mao", "msa": "may"},
+    **{"mya": "bur", "nld": "dut", "ron": "rum", "slk": "slo", "sqi": "alb", "zho": "chi"},
+}
+_TIMECODE = ("mp4", "mov", "matroska")
 
 
 class Muxer:
@@ -39,6 +63,7 @@ class Muxer:
         kind: of container.
         info: what belongs to the source and is to survive.
         encoding: of the picture.
+        sound: copied or else refused, or converted where it has to be, or left out.
         in_order: packets will come in the order of their times over all streams.
 
     ``encoder`` makes packets for it. ``warnings`` are lines for the user.
@@ -56,6 +81,7 @@ class Muxer:
         info: StreamInfo,
         encoding: PictureEncoding,
         *,
+        sound: SoundChoice = "copy",
         in_order: bool = False,
     ) -> None:
         self.warnings: list[str] = []
@@ -65,16 +91,17 @@ class Muxer:
         self._info = info
         self._rounded = 0
         self._packets_left_out = 0
+        self._converted: dict[int, ConvertedSound] = {}
         self._run_up = Fraction(0)
         self._container = self._open(in_order)
         try:
             self.stream = self._add_picture(encoding)
             self.encoder: PictureEncoder = encoding.open(self.stream.codec_context)
-            self._copies = self._add_copies()
-            self._container.metadata.update(
-                {k: v for k, v in info.metadata.items() if k.lower() not in _MUXER_METADATA}
-            )
-            self._container.set_chapters(list(info.chapters))
+            self._copies = self._add_copies(sound)
+            self._container.metadata.update(_kept_names(kind, info))
+            if kind.chapters:
+                self._container.set_chapters(list(info.chapters))
+            self._tell_of_losses(encoding)
         except BaseException:
             self.close_anyhow()
             raise
@@ -84,6 +111,8 @@ class Muxer:
         try:
             for packet in packets:
                 seconds = (packet.pts or 0) * packet.time_base
+                if packet.dts is not None and self._kind.muxer in _DECODING_FROM_ZERO:
+                    self._run_up = min(self._run_up, packet.dts * packet.time_base)
                 packet.stream = self.stream
                 self._container.mux_one(packet)
                 # The container settles its own time base when it begins.
@@ -94,11 +123,14 @@ class Muxer:
 
     def mux_copy(self, packet: Packet[Stream]) -> None:
         """Write a packet of one of the source's other streams. Raises OutputError."""
+        converted = self._converted.get(packet.stream.index)
+        if converted is not None:
+            self._mux_converted(converted, packet)
+            return
         copy = self._copies.get(packet.stream.index)
         if copy is None:
             return
-        if packet.pts is not None and packet.pts < 0 and copy.name not in _OWN_RUN_UP:
-            self._run_up = min(self._run_up, packet.pts * packet.time_base)
+        self._note_run_up(packet, copy)
         packet.stream = copy
         try:
             self._container.mux_one(packet)
@@ -110,10 +142,25 @@ class Muxer:
 
     def close(self) -> None:
         """Complete the file. Raises OutputError."""
+        for converted in self._converted.values():
+            self._mux_converted(converted, None)
         try:
             self._container.close()
         except FFmpegError as error:
             raise encoding_error(self._target, error) from None
+
+    def _mux_converted(self, converted: ConvertedSound, packet: Packet[Stream] | None) -> None:
+        try:
+            for encoded in converted.encoded(packet):
+                self._note_run_up(encoded, converted.stream)
+                self._container.mux_one(encoded)
+        except FFmpegError as error:
+            raise encoding_error(self._target, error) from None
+
+    def _note_run_up(self, packet: Packet[Stream], stream: Stream) -> None:
+        counted = self._kind.opus_run_up and stream.name in _OPUS
+        if packet.pts is not None and packet.pts < 0 and not counted:
+            self._run_up = min(self._run_up, packet.pts * packet.time_base)
 
     def close_anyhow(self) -> None:
         """Let go of a file that is not wanted."""
@@ -128,22 +175,60 @@ class Muxer:
                 f"{self._target.suffix} files count time in steps of {self.stream.time_base} s; "
                 "the source's finer times were rounded to that"
             )
-        if self._run_up and not self._kind.edit_list:
+        if self._run_up and self._kind.even_pace:
             lines.append(
-                f"{self._target.suffix} files cannot begin before time zero as the source's sound "
-                f"does: every time lies {float(-self._run_up):.3f} s later"
+                f"{self._target.suffix} files cannot begin before time zero, as the run-up of its sound "
+                f"does: the sound lies {float(-self._run_up):.3f} s later"
+            )
+        elif self._run_up and not self._kind.edit_list:
+            lines.append(
+                f"{self._target.suffix} files cannot begin before time zero, as the run-up of sound or of "
+                f"pictures stored early does: every time lies {float(-self._run_up):.3f} s later"
             )
         if self._packets_left_out:
             lines.append(
                 f"{self._packets_left_out} audio or subtitle packets were left out: their times run backwards"
             )
+        if damaged := sum(converted.damaged for converted in self._converted.values()):
+            lines.append(f"{damaged} audio packets could not be decoded, and are silent")
         return lines
+
+    def _tell_of_losses(self, encoding: PictureEncoding) -> None:
+        """What such a file cannot say, and the source does."""
+        kind, info = self._kind, self._info
+        lost = []
+        if info.chapters and not kind.chapters:
+            lost.append(f"{len(info.chapters)} chapters")
+        names = [name for name in _names(info) if name not in _kept_names(kind, info)]
+        if kind.muxer not in _TIMECODE and "timecode" in {k.lower() for k in info.picture_metadata}:
+            names.append("timecode")
+        if names:
+            lost.append(f"metadata ({', '.join(names)})")
+        if not kind.languages and any("language" in stream.metadata for stream in info.copied):
+            lost.append("the languages of sound and subtitles")
+        aspect = info.sample_aspect
+        if aspect is not None and aspect != 1 and not (kind.pixel_shape or encoding.codec.pixel_shape):
+            lost.append(
+                f"the pixels' shape of {aspect.numerator}:{aspect.denominator}, players show them square"
+            )
+        if lost:
+            self.warnings.append(
+                f"not carried over, as {self._target.suffix} files with {encoding.codec.encoder} have no "
+                f"place for it: {'; '.join(lost)}"
+            )
+        if kind.muxer == "mpegts" and "title" in {k.lower() for k in info.metadata}:
+            self.warnings.append(f"the title is the service's name in {self._target.suffix} files")
 
     def _open(self, in_order: bool) -> OutputContainer:
         # Audio waits in memory for the encoder's look-ahead instead of overtaking the picture.
         options = {} if in_order else {"max_interleave_delta": "0"}
         if self._kind.muxer == "mpegts":
             options["mpegts_copyts"] = "1"
+        if self._kind.even_pace:
+            # Sound is as long as it is, wherever it begins; frame numbers that were moved would leave a hole.
+            options["avoid_negative_ts"] = "disabled"
+        if self._kind.muxer in ("mp4", "mov") and not {k.lower() for k in _names(self._info)} <= _MP4_FIELDS:
+            options["movflags"] = "use_metadata_tags"
         try:
             return av.open(str(self._path), "w", format=self._kind.muxer, container_options=options)
         except (FFmpegError, OSError) as error:
@@ -163,39 +248,104 @@ class Muxer:
             ) from None
         if self._info.display_matrix and encoding.turn is None:
             stream.set_display_matrix(self._info.display_matrix)
+        stream.metadata.update(
+            {k: v for k, v in self._info.picture_metadata.items() if k.lower() in _PICTURE_METADATA}
+        )
         return stream
 
-    def _add_copies(self) -> dict[int, Stream]:
+    def _add_copies(self, sound: SoundChoice) -> dict[int, Stream]:
         copies: dict[int, Stream] = {}
         left_out: list[str] = []
+        heard = False
         for source in self._info.copied:
-            try:
-                if not _takes(self._kind, source):
-                    raise ValueError
-                copy = self._container.add_stream_from_template(source)
-            except ValueError:
-                if source.type == "audio":
-                    raise UsageError(
-                        f"{self._target.suffix} files cannot hold the source's "
-                        f"{source.codec_context.name} audio, which is copied; choose an --out "
-                        "ending in .mkv"
-                    ) from None
+            if source.type == "audio" and sound == "none":
+                continue
+            if source.type == "audio" and heard and self._kind.one_sound:
+                left_out.append("further audio")
+                continue
+            heard = heard or source.type == "audio"
+            if _takes(self._kind, source):
+                copy = self._container.add_stream_from_template(source, opaque=True)
+                copies[source.index] = copy
+            elif source.type != "audio":
                 left_out.append(source.type)
                 continue
+            elif sound == "copy":
+                raise UsageError(_no_place(self._target, source))
+            else:
+                copy = self._add_converted(source)
             copy.metadata.update(source.metadata)
+            if self._kind.muxer == "mov" and "language" in source.metadata:
+                language = source.metadata["language"]
+                copy.metadata["language"] = _QUICKTIME_NAMES.get(language, language)
             copy.disposition = source.disposition
-            copies[source.index] = copy
         if left_out:
             self.warnings.append(
-                f"{self._target.suffix} files cannot hold the source's {', '.join(left_out)} "
-                "streams; they were left out (.mkv takes them)"
+                f"{self._target.suffix} files cannot hold the source's {', '.join(dict.fromkeys(left_out))} "
+                f"streams; they were left out{' (.mkv takes them)' if self._kind.muxer != 'matroska' else ''}"
             )
         return copies
 
+    def _add_converted(self, source: Stream) -> Stream:
+        assert isinstance(source, AudioStream)
+        try:
+            converted = ConvertedSound(self._container, self._kind.muxer, source)
+        except (ValueError, FFmpegError) as error:
+            raise UsageError(
+                f"the source's {source.codec_context.name} audio cannot be converted for "
+                f"{self._target.suffix} files ({error}); use --sound none"
+            ) from None
+        self._converted[source.index] = converted
+        self.warnings.append(
+            f"{self._target.suffix} files cannot hold the source's {source.codec_context.name} audio: it was "
+            f"converted to {converted.stream.codec_context.name.removeprefix('lib')}"
+        )
+        return converted.stream
+
 
 def _takes(kind: Container, source: Stream) -> bool:
-    """Whether a stream can be found again in such a file; beyond that, its muxer is asked."""
+    """Whether a stream can be found again in such a file."""
     if source.type == "attachment":
         return kind.attachments
+    name = source.codec_context.name
     known = {"audio": kind.sound, "subtitle": kind.subtitles}.get(source.type)
-    return known is None or source.codec_context.name in known
+    if known is not None and name not in known:
+        return False
+    if kind.no_sound is not None and name.startswith(kind.no_sound):
+        return False
+    return _muxes(kind, source)
+
+
+def _muxes(kind: Container, source: Stream) -> bool:
+    """Whether FFmpeg begins such a file with a stream like this one. Some muxers say no only then."""
+    nowhere = io.BytesIO()
+    with av.open(nowhere, "w", format=kind.muxer) as trial:
+        try:
+            trial.add_stream_from_template(source, opaque=True)
+            trial.start_encoding()
+        except (ValueError, FFmpegError):
+            return False
+        finally:
+            # So that it is not completed: there is nothing in it.
+            nowhere.close()
+    return True
+
+
+def _no_place(target: Path, source: Stream) -> str:
+    """Why there can be no such file, and which there can be."""
+    # The first ending stands for all of its kind.
+    endings = {kind: ending for ending, kind in reversed(CONTAINERS.items())}
+    others = [ending for kind, ending in endings.items() if _takes(kind, source)]
+    another = f"choose an --out ending in {' '.join(sorted(others))}, or " if others else "choose "
+    return (
+        f"{target.suffix} files cannot hold the source's {source.codec_context.name} audio as it is; "
+        f"{another}--sound convert or none"
+    )
+
+
+def _names(info: StreamInfo) -> dict[str, str]:
+    return {k: v for k, v in info.metadata.items() if k.lower() not in _MUXER_METADATA}
+
+
+def _kept_names(kind: Container, info: StreamInfo) -> dict[str, str]:
+    return {k: v for k, v in _names(info).items() if kind.names is None or k.lower() in kind.names}

@@ -38,6 +38,7 @@ LARGEST_STATE = 1 << 20
 
 _LARGEST_TABLE = 1 << 20
 _LARGEST_TIME = 1 << 62
+_LARGEST_PACKET = 1 << 28
 
 Row = tuple[int, int, int, int]
 
@@ -162,7 +163,7 @@ def _is_row(row: Any) -> bool:
     return (
         isinstance(row, list)
         and len(row) == 4
-        and is_count(row[0], 1)
+        and is_count(row[0], 1, _LARGEST_PACKET)
         and is_count(row[1], -_LARGEST_TIME)
         and is_count(row[2])
         and is_count(row[3], 0, 1)

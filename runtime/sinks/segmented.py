@@ -29,6 +29,7 @@ from measnet.runtime.sinks.manifest import Header, Manifest, is_count
 from measnet.runtime.sinks.muxer import Muxer
 from measnet.runtime.sinks.part_folder import PartFolder, sync_folder
 from measnet.runtime.sinks.segment import FRAMES, Segment, SegmentWriter, read_segment
+from measnet.runtime.sinks.sound import SoundChoice
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -53,7 +54,7 @@ class SegmentedVideoSink:
         copies: gives the packets of the source's other streams, from the first to the last, when the
             segments are joined.
         limit: of frames, if the run is to end early; the other streams then end with the picture.
-        codec, crf, preset, bits: as for PictureEncoding.
+        codec, crf, preset, bits, pixel_format: as for PictureEncoding; sound: as for Muxer.
 
     Raises:
         UsageError: the container cannot hold the source's audio or the codec, or the encoder
@@ -72,6 +73,8 @@ class SegmentedVideoSink:
         crf: int | None = None,
         preset: str | None = None,
         bits: int | None = None,
+        pixel_format: str | None = None,
+        sound: SoundChoice = "copy",
     ) -> None:
         self.skipped = 0
         self.done = 0
@@ -85,8 +88,16 @@ class SegmentedVideoSink:
         self._folder = PartFolder(target)
         self._kind = container_for(target)
         self.encoding = PictureEncoding(
-            target, self._kind, info, codec=codec, crf=crf, preset=preset, bits=bits
+            target,
+            self._kind,
+            info,
+            codec=codec,
+            crf=crf,
+            preset=preset,
+            bits=bits,
+            pixel_format=pixel_format,
         )
+        self.sound: SoundChoice = sound
         self._times = FrameTimes(self.encoding.time_base)
         self._segments: list[Segment] = []
         self._written = 0
@@ -289,7 +300,15 @@ class SegmentedVideoSink:
         return self._folder.path / f"joined{self._target.suffix}"
 
     def _new_muxer(self) -> Muxer:
-        return Muxer(self._joined, self._target, self._kind, self._info, self.encoding, in_order=True)
+        return Muxer(
+            self._joined,
+            self._target,
+            self._kind,
+            self._info,
+            self.encoding,
+            sound=self.sound,
+            in_order=True,
+        )
 
 
 def _sound(folder: Path, manifest: Manifest) -> tuple[list[Segment], list[dict[str, Any]]]:

@@ -14,6 +14,7 @@ from measnet.runtime.sinks.containers import container_for
 from measnet.runtime.sinks.encoder import PictureEncoding
 from measnet.runtime.sinks.frame_times import FrameTimes
 from measnet.runtime.sinks.muxer import Muxer
+from measnet.runtime.sinks.sound import SoundChoice
 
 if TYPE_CHECKING:
     from measnet.runtime.sources import Item
@@ -26,11 +27,7 @@ class VideoSink:
         target: the result's name; its ending chooses the container. ``check_target`` has
             said yes to it.
         info: what belongs to the source's stream and is to survive.
-        codec: ``h264``, ``hevc``, ``vp9``, ``av1``; None for the container's usual one.
-        crf: the encoder's quality, lower is better; None for the codec's default.
-        preset: the encoder's name for how much effort it takes; None for its default.
-        bits: per channel, 8, 10 or 12; None for as many as the source has, or the most below
-            that which the encoder takes.
+        codec, crf, preset, bits, pixel_format: as for PictureEncoding; sound: as for Muxer.
 
     Raises:
         UsageError: the container cannot hold the source's audio or the codec, or the encoder
@@ -47,15 +44,26 @@ class VideoSink:
         crf: int | None = None,
         preset: str | None = None,
         bits: int | None = None,
+        pixel_format: str | None = None,
+        sound: SoundChoice = "copy",
     ) -> None:
         self.skipped = 0
         self._target = target
         self._aside = Aside(target)
         self._done = False
         kind = container_for(target)
-        self.encoding = PictureEncoding(target, kind, info, codec=codec, crf=crf, preset=preset, bits=bits)
+        self.encoding = PictureEncoding(
+            target,
+            kind,
+            info,
+            codec=codec,
+            crf=crf,
+            preset=preset,
+            bits=bits,
+            pixel_format=pixel_format,
+        )
         self._times = FrameTimes(self.encoding.time_base)
-        self._muxer = Muxer(self._aside.path, target, kind, info, self.encoding)
+        self._muxer = Muxer(self._aside.path, target, kind, info, self.encoding, sound=sound)
         self.warnings = [*self.encoding.warnings, *self._muxer.warnings]
 
     def write(self, item: Item) -> None:

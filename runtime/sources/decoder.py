@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import av
 import numpy as np
 from av.container import InputContainer
-from av.stream import Disposition
+from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
-from measnet.errors import InputError
+from measnet.errors import InputError, UsageError
 from measnet.runtime.colour import bit_depth, read_colour
 from measnet.runtime.frame import Kind, StreamInfo
 from measnet.runtime.hdr import read_hdr
+from measnet.runtime.sources.continuity import Continuity
 from measnet.runtime.sources.limits import MAX_PIXELS, check_size
 
 if TYPE_CHECKING:
@@ -33,27 +34,48 @@ class PictureDecoder:
     Args:
         container: open for reading.
         name: what messages call it.
+        track: which of several video tracks, from 1; None for the default one.
+        keep_tracks: copy the other ones.
         low_delay: give out every frame at once, at the price of decoding on one core.
 
     Raises:
         InputError: no picture stream, no decoder for it, an absurd size.
+        UsageError: it has not so many tracks.
     """
 
-    def __init__(self, container: InputContainer, name: str, *, low_delay: bool = False) -> None:
+    def __init__(
+        self,
+        container: InputContainer,
+        name: str,
+        *,
+        track: int | None = None,
+        keep_tracks: bool = False,
+        low_delay: bool = False,
+    ) -> None:
         self._container = container
         self._name = name
-        self.stream = _picture_stream(container, name)
+        self.tracks = _picture_streams(container, name)
+        self.stream = _chosen(self.tracks, track, name)
+        copied = ("audio", "subtitle", "video") if keep_tracks else ("audio", "subtitle")
         self.copied = tuple(
             stream
             for stream in container.streams
             if stream.type == "attachment"
-            or (stream.type in ("audio", "subtitle") and stream.codec_context is not None)
+            or (
+                stream.type in copied
+                and stream.codec_context is not None
+                and stream is not self.stream
+                and not _is_cover(stream)
+            )
         )
         self.left_behind = [
             f"{stream.type} stream {stream.index}"
             for stream in container.streams
-            if stream is not self.stream and stream not in self.copied and not _is_cover(stream)
+            if not (stream is self.stream or stream in self.copied or _is_cover(stream))
+            and not _says_it_elsewhere(container, stream)
         ]
+        if any(_is_cover(stream) for stream in container.streams):
+            self.left_behind.append("the cover picture")
         context = self.stream.codec_context
         check_size(name, context.width, context.height)
         # A damaged bitstream can claim another size than its container does.
@@ -63,6 +85,13 @@ class PictureDecoder:
         self.pictures_read = 0
         self.end = Fraction(0)
         self.gave_up = False
+        self._continuity = Continuity()
+        self._untimed: dict[int, list[Packet[Stream]]] = {}
+
+    @property
+    def jumps(self) -> int:
+        """How often times jumped back so far."""
+        return self._continuity.jumps
 
     def items(self) -> Iterator[av.VideoFrame | Packet[Stream]]:
         """Sound frames in order of presentation, copied packets in order of storage.
@@ -73,8 +102,7 @@ class PictureDecoder:
         failures = 0
         for packet in self._packets([self.stream, *self._timed_copies()]):
             if packet.stream is not self.stream:
-                if packet.dts is not None:
-                    yield packet
+                yield from self._with_decoding_times(packet)
                 continue
             try:
                 frames = self.stream.decode(packet)
@@ -100,9 +128,10 @@ class PictureDecoder:
         """The copied packets alone, as ``items`` gives them; call one or the other."""
         if not (wanted := self._timed_copies()):
             return
-        for packet in self._packets(wanted):
-            if packet.dts is not None:
-                yield packet
+        # The pictures are passed over, but not left unread: where times jump back, all streams go together.
+        for packet in self._packets([self.stream, *wanted]):
+            if packet.stream is not self.stream:
+                yield from self._with_decoding_times(packet)
 
     def info(self, first: av.VideoFrame, kind: Kind) -> StreamInfo:
         """What belongs to the stream, by its headers and its first frame."""
@@ -127,11 +156,27 @@ class PictureDecoder:
             display_matrix=_display_matrix(first),
             copied=self.copied,
             metadata=dict(self._container.metadata),
+            picture_metadata=dict(stream.metadata),
             chapters=tuple(self._container.chapters()),
         )
 
     def _timed_copies(self) -> list[Stream]:
         return [stream for stream in self.copied if stream.type != "attachment"]
+
+    def _with_decoding_times(self, packet: Packet[Stream]) -> Iterator[Packet[Stream]]:
+        """A copied packet, and those before it that waited for it to tell their decoding times: the first
+        pictures of a track in Matroska have none."""
+        waiting = self._untimed.setdefault(packet.stream.index, [])
+        if packet.dts is None:
+            if packet.stream.type == "video" and packet.size:
+                waiting.append(packet)
+            return
+        step = packet.duration or 1
+        for place, early in enumerate(waiting):
+            early.dts = packet.dts - (len(waiting) - place) * step
+            yield early
+        waiting.clear()
+        yield packet
 
     def _packets(self, wanted: list[Stream]) -> Iterator[Packet[Stream]]:
         failures = 0
@@ -139,6 +184,7 @@ class PictureDecoder:
             try:
                 for packet in self._container.demux(wanted):
                     failures = 0
+                    self._continuity.carry_on(packet)
                     self._note_end(packet)
                     yield packet
                 return
@@ -156,16 +202,33 @@ class PictureDecoder:
             self.end = max(self.end, (packet.pts + (packet.duration or 0)) * packet.time_base)
 
 
-def _picture_stream(container: InputContainer, name: str) -> VideoStream:
+def _picture_streams(container: InputContainer, name: str) -> list[VideoStream]:
     pictures = [stream for stream in container.streams.video if not _is_cover(stream)]
     if not pictures:
         kinds = " and ".join(sorted({stream.type for stream in container.streams}))
         only = "a cover picture" if container.streams.video else kinds or "nothing"
         raise InputError(f"{name}: holds {only} but no video; give a file with a picture in it")
-    stream = max(pictures, key=lambda s: bool(s.disposition & Disposition.default))
+    return pictures
+
+
+def _chosen(tracks: list[VideoStream], number: int | None, name: str) -> VideoStream:
+    if number is None:
+        stream = max(tracks, key=lambda s: bool(s.disposition & Disposition.default))
+    elif number <= len(tracks):
+        stream = tracks[number - 1]
+    else:
+        has = "one video track" if len(tracks) == 1 else f"{len(tracks)} video tracks"
+        raise UsageError(f"{name} has {has}, not {number}; choose another --track")
     if stream.codec_context is None:
         raise InputError(f"{name}: its video codec is unknown to this build of FFmpeg; convert it first")
     return stream
+
+
+def _says_it_elsewhere(container: InputContainer, stream: Stream) -> bool:
+    """Whether a data stream is but the titles of the chapters, or a timecode, in MP4 and MOV: both are known
+    from elsewhere."""
+    chapters = stream.type == "data" and stream.discard == Discard.all and bool(container.chapters())
+    return chapters or "timecode" in stream.metadata
 
 
 def _is_cover(stream: Stream) -> bool:

@@ -143,5 +143,6 @@ def _images_in(folder: Path) -> list[Path]:
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error.strerror}") from None
     if not paths:
-        raise InputError(f"{folder} holds no images ({' '.join(IMAGE_ENDINGS)})")
+        other = "" if next(folder.iterdir(), None) is None else f"; name videos one by one: {folder / '*'}"
+        raise InputError(f"{folder} holds no images ({' '.join(IMAGE_ENDINGS)}){other}")
     return paths

@@ -14,11 +14,14 @@ Interlaced = Literal["deinterlace", "refuse", "keep"]
 
 @dataclass(frozen=True, slots=True)
 class SourceOptions:
-    """How a video file is read."""
+    """How a video file is read. ``track`` is which of several video tracks is restored, from 1, None for the
+    default one; ``keep_tracks`` copies the other ones."""
 
     excerpt: Excerpt = field(default_factory=Excerpt)
     raw: RawVideo | None = None
     interlaced: Interlaced = "deinterlace"
+    track: int | None = None
+    keep_tracks: bool = False
 
     def as_given(self) -> dict[str, Any]:
         """By the names that users know, ready for JSON."""
@@ -28,6 +31,8 @@ class SourceOptions:
             "--duration": None if duration is None else float(duration),
             "--raw": None if self.raw is None else str(self.raw),
             "--interlaced": self.interlaced,
+            "--track": self.track,
+            "--keep-tracks": self.keep_tracks,
         }
 
     def check_none_given(self, spec: str) -> None:
@@ -38,4 +43,10 @@ class SourceOptions:
                 raise UsageError(f"{flag} is for video files only; {spec} is not one")
 
 
-_FLAGS = {"excerpt": "--start or --duration", "raw": "--raw", "interlaced": "--interlaced"}
+_FLAGS = {
+    "excerpt": "--start or --duration",
+    "raw": "--raw",
+    "interlaced": "--interlaced",
+    "track": "--track",
+    "keep_tracks": "--keep-tracks",
+}

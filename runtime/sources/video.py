@@ -57,7 +57,7 @@ class VideoFile:
         self._options = options or SourceOptions()
         self._container = _open(path, self._options.raw)
         try:
-            self._decoder = PictureDecoder(self._container, str(path))
+            self._decoder = self._new_decoder(self._container)
             self._cutter = self._cut_out()
             self._fields = Fields(self._options.interlaced, str(path))
             whole = self._fields.whole(self._timed(self._read_from_start()))
@@ -88,7 +88,7 @@ class VideoFile:
         try:
             if self._sought:
                 self._seek(container)
-            packets = PictureDecoder(container, str(self._path)).copied_packets()
+            packets = self._new_decoder(container).copied_packets()
             yield from self._cutter.cut_copies(packets)
         finally:
             container.close()
@@ -124,6 +124,12 @@ class VideoFile:
         """See Source.close."""
         self._container.close()
 
+    def _new_decoder(self, container: InputContainer) -> PictureDecoder:
+        options = self._options
+        return PictureDecoder(
+            container, str(self._path), track=options.track, keep_tracks=options.keep_tracks
+        )
+
     def _cut_out(self) -> Cutter:
         # What lies before zero is an encoder's run-up, which players do not count.
         origin = Fraction(max(0, self._container.start_time or 0), av.time_base)
@@ -153,7 +159,7 @@ class VideoFile:
         # No index, or one that leads astray: the frames before are decoded to be left out.
         self._container.close()
         self._container = _open(self._path, self._options.raw)
-        self._decoder = PictureDecoder(self._container, str(self._path))
+        self._decoder = self._new_decoder(self._container)
         self._cutter = self._cut_out()
         return self._decoder.items()
 
@@ -195,6 +201,10 @@ class VideoFile:
         decoder = self._decoder
         self.damaged = decoder.damaged
         self.warnings += self._fields.warnings
+        if decoder.jumps:
+            self.warnings.append(
+                f"its times jump back {decoder.jumps} times: what follows was moved to go on where it was"
+            )
         if decoder.damaged:
             self.warnings.append(
                 f"{decoder.damaged} damaged frames were left out; "
@@ -242,6 +252,13 @@ class VideoFile:
             self.warnings.append(HDR_TREATMENT)
         if any(c.is_alpha for c in first.format.components):
             self.warnings.append("the video's transparency is not kept")
+        tracks, taken = self._decoder.tracks, self._decoder.stream
+        if len(tracks) > 1 and self._options.track is None:
+            self.warnings.append(
+                f"it has {len(tracks)} video tracks: number {tracks.index(taken) + 1} "
+                f"({info.width}×{info.height}) was restored; --track takes another"
+                f"{'' if self._options.keep_tracks else ', --keep-tracks copies the others'}"
+            )
         if self._decoder.left_behind:
             self.warnings.append(f"not carried over: {', '.join(self._decoder.left_behind)}")
 

@@ -55,6 +55,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory, golden_checkpoint: Callable[[
         cv2.imwrite(str(folder / name), rng.integers(0, 256, (90, 120, 3), np.uint8))
     source = ["-f", "lavfi", "-i", "testsrc2=s=96x64:r=10:d=1", "-f", "lavfi", "-i", "sine=d=1"]
     subprocess.run(["ffmpeg", "-v", "error", *source, "-shortest", str(folder / "clip.mp4")], check=True)
+    angles = ["-i", str(folder / "clip.mp4"), "-map", "0:v", "-map", "0:v", "-map", "0:a", "-c", "copy"]
+    subprocess.run(["ffmpeg", "-v", "error", *angles, str(folder / "two-angles.mkv")], check=True)
     torch.manual_seed(0)
     save_checkpoint(MEASNet(VARIANTS["nano"]), folder / "mine.safetensors")
     shutil.copy(golden_checkpoint("tiny"), folder / "epoch=149.ckpt")

@@ -220,6 +220,8 @@ def test_folder_named_with_a_slash(measnet_run: Run, tmp_path: Path) -> None:
         (["missing.mp4"], "does not exist"),
         (["{video}", "-o", "nowhere/out.mp4"], "folder nowhere does not exist"),
         (["{video}", "-o", "out.xyz"], "ending '.xyz'"),
+        (["{video}", "-o", "results/"], "folder results/ does not exist"),
+        (["."], "name videos one by one: *"),
         (["{video}", "{video}", "-o", "out.mp4"], "several inputs"),
         (["{video}", "-o", "out.webm", "--codec", "h264"], "cannot hold libx264"),
         (["{video}", "--tile", "big"], "auto, off or a number"),

@@ -1,0 +1,198 @@
+"""Containers, codecs and tracks: what cannot be is refused in a line before any work."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from measnet.errors import UsageError
+from measnet.runtime.patterns import expanded
+from measnet.runtime.sources.options import SourceOptions
+
+from .conftest import Answer, MakeClip, ffmpeg, probe, restore_unchanged
+
+Run = Callable[..., Answer]
+
+
+@pytest.mark.parametrize(
+    ("codec", "ending", "another"),
+    [
+        ("libopus", "mov", ".mkv"),
+        ("flac", "mov", ".mp4"),
+        ("pcm_s16le", "mp4", ".mov"),
+        ("aac", "webm", ".mp4"),
+    ],
+)
+def test_sound_without_a_place_is_refused_with_those_that_have_one(
+    clip: MakeClip, tmp_path: Path, codec: str, ending: str, another: str
+) -> None:
+    source = clip(f"{codec}.mkv", "-c:a", codec, seconds=0.2)
+    with pytest.raises(
+        UsageError, match=rf"\.{ending} files cannot hold .*{another}.*--sound convert"
+    ) as caught:
+        restore_unchanged(source, tmp_path / f"out.{ending}", preset="8" if ending == "webm" else "ultrafast")
+    assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
+
+
+def samples(path: Path) -> np.ndarray:
+    command = ["ffmpeg", "-v", "error", "-i", str(path), "-f", "s32le", "-ac", "1", "-ar", "44100", "-"]
+    done = subprocess.run(command, capture_output=True, timeout=60, check=True)
+    return np.frombuffer(done.stdout, np.int32)
+
+
+@pytest.mark.parametrize("direct", [False, True], ids=["in segments", "direct"])
+@pytest.mark.parametrize(("codec", "ending"), [("pcm_s24le", "mp4"), ("pcm_mulaw", "mkv"), ("flac", "mov")])
+def test_converted_sound_loses_nothing_where_the_page_says_so(
+    clip: MakeClip, tmp_path: Path, codec: str, ending: str, direct: bool
+) -> None:
+    source = clip(f"{codec}.mkv", "-c:a", codec, seconds=0.4)
+    outcome = restore_unchanged(source, tmp_path / f"out.{ending}", sound="convert", direct=direct)
+    assert np.array_equal(samples(tmp_path / f"out.{ending}"), samples(source))
+    assert any("was converted to" in line for line in outcome.warnings)
+
+
+def test_a_video_of_a_kind_that_is_not_written_has_its_sound_too(
+    clip: MakeClip, tmp_path: Path, measnet_run: Run
+) -> None:
+    source = clip("old.wmv", "-c:v", "wmv2", "-c:a", "wmav2", seconds=0.4)
+    refused = measnet_run(source, "-o", tmp_path / "out.mkv")
+    assert refused.status == 2 and "--sound convert" in refused.err
+    assert measnet_run(source, "-o", tmp_path / "out.mkv", "--sound", "convert").status == 0
+    assert probe(tmp_path / "out.mkv").kinds == ["video", "audio"]
+    assert measnet_run(source, "-o", tmp_path / "mute.mkv", "--sound", "none").status == 0
+    assert probe(tmp_path / "mute.mkv").kinds == ["video"]
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "ts", "avi"])
+def test_a_limited_range_is_said_even_where_nothing_else_is(
+    clip: MakeClip, tmp_path: Path, ending: str
+) -> None:
+    source = clip("tv.ts", "-c:v", "mpeg2video", audio=False, seconds=0.2)
+    assert probe(source).tags() == ("unknown", "unknown", "unknown", "tv")
+    restore_unchanged(source, tmp_path / f"out.{ending}")
+    assert probe(tmp_path / f"out.{ending}").tags() == probe(source).tags()
+
+
+@pytest.fixture
+def two_tracks(clip: MakeClip, tmp_path: Path) -> Path:
+    """96×64 at 25 frames a second, and 64×48 at 10, with B-frames."""
+    path = tmp_path / "two.mkv"
+    small = ["-f", "lavfi", "-i", "testsrc2=s=64x48:r=10:d=0.8"]
+    maps = ["-map", "0:v", "-map", "1:v", "-map", "0:a", "-c:v:0", "copy", "-c:a", "copy"]
+    ffmpeg("-i", clip("plain.mp4"), *small, *maps, "-c:v:1", "libx264", "-bf", "2", path)
+    return path
+
+
+def test_one_of_several_tracks_is_taken_and_it_is_said_which(two_tracks: Path, tmp_path: Path) -> None:
+    first = restore_unchanged(two_tracks, tmp_path / "first.mkv")
+    assert probe(tmp_path / "first.mkv").video["width"] == 96
+    assert any("2 video tracks: number 1 (96×64)" in line for line in first.warnings)
+    second = restore_unchanged(two_tracks, tmp_path / "second.mkv", reading=SourceOptions(track=2))
+    assert probe(tmp_path / "second.mkv").kinds == ["video", "audio"]
+    assert probe(tmp_path / "second.mkv").video["width"] == 64
+    assert not any("number" in line for line in second.warnings)
+    with pytest.raises(UsageError, match="has 2 video tracks, not 3"):
+        restore_unchanged(two_tracks, tmp_path / "third.mkv", reading=SourceOptions(track=3))
+
+
+@pytest.mark.parametrize("direct", [False, True], ids=["in segments", "direct"])
+def test_other_tracks_are_copied_if_asked(two_tracks: Path, tmp_path: Path, direct: bool) -> None:
+    target = tmp_path / "both.mp4"
+    reading = SourceOptions(keep_tracks=True)
+    restore_unchanged(two_tracks, target, reading=reading, direct=direct)
+
+    def shown(path: Path) -> list[tuple[int, bytes]]:
+        with av.open(str(path)) as container:
+            frames = container.decode(video=1)
+            return [(frame.width, frame.to_ndarray(format="rgb24").tobytes()) for frame in frames]
+
+    assert probe(target).kinds == ["video", "video", "audio"]
+    assert shown(target) == shown(two_tracks) and len(shown(target)) == 8
+
+
+def test_a_pixel_format_is_as_asked_for_or_refused(clip: MakeClip, tmp_path: Path, measnet_run: Run) -> None:
+    plain = clip("plain.mp4")
+    asked = ["--pixel-format", "yuv422p10", "--preset", "ultrafast", "-o"]
+    assert measnet_run(plain, *asked, tmp_path / "deep.mp4").status == 0
+    assert probe(tmp_path / "deep.mp4").video["pix_fmt"] == "yuv422p10le"
+    wrong = measnet_run(plain, *asked, tmp_path / "no.mp4", "--codec", "av1")
+    assert wrong.status == 2 and "libsvtav1 does not take yuv422p10le, only yuv420p yuv420p10le" in wrong.err
+    assert measnet_run(plain, "--pixel-format", "rgb24", "-o", tmp_path / "no.mp4").status == 2
+    assert measnet_run(plain, *asked, tmp_path / "no.mp4", "--bits", "8").status == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["deep.mp4"]
+
+
+def test_sixteen_bits_stay_sixteen_without_loss(tmp_path: Path) -> None:
+    source, target = tmp_path / "in.mkv", tmp_path / "out.mkv"
+    deep = ["-pix_fmt", "yuv444p16le", "-color_range", "pc", "-c:v", "ffv1"]
+    ffmpeg("-f", "lavfi", "-i", "gradients=s=64x48:d=0.08:r=25,format=gbrp16le", *deep, source)
+    restore_unchanged(source, target, codec="ffv1", preset=None)
+    assert probe(target).video["pix_fmt"] == "yuv444p16le"
+    with av.open(str(source)) as before, av.open(str(target)) as after:
+        for was, became in zip(before.decode(video=0), after.decode(video=0), strict=True):
+            off = np.abs(was.to_ndarray().astype(int) - became.to_ndarray().astype(int))
+            assert off.max() <= 4  # of 65535: the rounding of RGB in between
+
+
+def test_a_graphics_cards_encoder_that_does_not_start_is_one_line(
+    clip: MakeClip, tmp_path: Path, measnet_run: Run
+) -> None:
+    try:
+        av.Codec("h264_nvenc", "w")
+    except ValueError:
+        pytest.skip("this FFmpeg was built without NVENC")
+    answer = measnet_run(clip("plain.mp4"), "--codec", "h264_nvenc", "-o", tmp_path / "out.mp4")
+    if answer.status == 0:
+        assert probe(tmp_path / "out.mp4").video["codec_name"] == "h264"
+        return
+    assert answer.status == 1 and answer.err.count("\n") == 1
+    assert "h264_nvenc does not start on this machine" in answer.err and "--codec h264" in answer.err
+    assert list(tmp_path.iterdir()) == []
+    unknown = measnet_run(clip("plain.mp4"), "--codec", "h265", "-o", tmp_path / "out.mp4")
+    assert unknown.status == 2 and "hevc" in unknown.err and "h264_nvenc" in unknown.err
+
+
+def test_a_pattern_is_every_picture_that_fits(tmp_path: Path, measnet_run: Run) -> None:
+    for name in ("a.png", "b.png", "[c].png", "d.jpg"):
+        cv2.imwrite(str(tmp_path / name), np.full((16, 24, 3), 90, np.uint8))
+    (tmp_path / "out").mkdir()
+    answer = measnet_run(str(tmp_path / "?.png"), str(tmp_path / "[c].png"), "-o", tmp_path / "out")
+    assert answer.status == 0, answer.err
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["[c].restored.png", "a.restored.png", "b.restored.png"]
+    nothing = measnet_run(str(tmp_path / "*.tif"))
+    assert nothing.status == 2 and "no file is called" in nothing.err
+    assert expanded(["rtsp://cam/?a=*", "-", "camera:0"]) == ("rtsp://cam/?a=*", "-", "camera:0")
+
+
+def test_names_that_mp4_has_no_field_for_are_kept(clip: MakeClip, tmp_path: Path) -> None:
+    named = [
+        "-movflags",
+        "use_metadata_tags",
+        "-metadata",
+        "com.android.version=14",
+        "-metadata",
+        "title=walk",
+    ]
+    source = clip("phone.mp4", *named, audio=False, seconds=0.2)
+    restore_unchanged(source, tmp_path / "out.mp4")
+    kept = probe(tmp_path / "out.mp4").format["tags"]
+    assert (kept["com.android.version"], kept["title"]) == ("14", "walk")
+    plain = clip("plain.mp4", "-metadata", "title=walk", audio=False, seconds=0.2)
+    restore_unchanged(plain, tmp_path / "plain.mp4")
+    assert b"\xa9nam" in (tmp_path / "plain.mp4").read_bytes()  # the field that every player reads
+
+
+def test_a_timecode_is_kept_or_its_loss_is_said(clip: MakeClip, tmp_path: Path) -> None:
+    source = clip("coded.mov", "-timecode", "01:02:03:04", audio=False, seconds=0.2)
+    kept = restore_unchanged(source, tmp_path / "out.mov")
+    assert probe(tmp_path / "out.mov").video["tags"]["timecode"] == "01:02:03:04"
+    assert kept.warnings == []
+    lost = restore_unchanged(source, tmp_path / "out.ts")
+    assert any("not carried over" in line and "timecode" in line for line in lost.warnings)
