@@ -142,7 +142,7 @@ class _RunCommand(HeadedCommand):
     default="nano",
     show_default=True,
     metavar="NAME|FILE",
-    help="nano, nano-five-task, or an .onnx, .engine or .ckpt file.",
+    help="nano, nano-five-task, small, or an .onnx, .engine or .ckpt file.",
 )
 @click.option(
     "--backend",
@@ -384,18 +384,19 @@ class _Session:
         try:
             comparison = self._comparison(spec, job)
             restorer = self._shared_restorer()
+            engine = self._engine_for(job, restorer)
             verifier = None if rehearsal else self._verifier(restorer)
         except BaseException as error:
             job.report.error = str(error)
             job.close()
             raise
         if rehearsal:
-            job.rehearse(self._engine_for(job, restorer))
+            job.rehearse(engine)
             job.report.also = self._beside(comparison)
             self._console.result(job.report)
             return 0
         try:
-            status = self._run_job(job, restorer, verifier)
+            status = self._run_job(job, restorer, engine, verifier)
             if status == 0 and comparison is not None and job.report.output is not None:
                 status = self._compare(comparison, spec, Path(job.report.output))
             return status
@@ -415,13 +416,13 @@ class _Session:
             also.append(str(comparison.target))
         return also
 
-    def _run_job(self, job: Job, restorer: Restorer, verifier: BackgroundChecker | None) -> int:
+    def _run_job(
+        self, job: Job, restorer: Restorer, engine: Engine, verifier: BackgroundChecker | None
+    ) -> int:
         from measnet.runtime.guard import Guard
 
         options = self._options
-        guard = Guard(
-            self._engine_for(job, restorer), options["on_fault"], partial(self._safer_than, job, restorer)
-        )
+        guard = Guard(engine, options["on_fault"], partial(self._safer_than, job, restorer))
         try:
             with self._console.progress(
                 job.target.name, job.length, overall=self._overall, preview=self._preview
@@ -552,10 +553,10 @@ class _Session:
 
     def _engine_for(self, job: Job, restorer: Restorer) -> Engine:
         """The restorer, or what knows of the frames before where that matters."""
-        if job.info.kind == "images" or not restorer.steerable:
+        if job.info.kind == "images":
             return restorer
         in_tiles = len(restorer.plan(job.info.height, job.info.width)) > 1
-        if not in_tiles and self._options["steady"] is None:
+        if self._options["steady"] is None and not (in_tiles and restorer.steerable):
             return restorer
         from measnet.runtime.steady import SteadyVideo
 
