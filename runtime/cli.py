@@ -61,7 +61,7 @@ Exit status: 0 done, 1 failed on the way, 2 the input or an option is wrong, 130
 
 
 PLACES = ("auto", "window", "terminal")
-STEADY = 0.9
+STEADY = 0.7
 
 HEADINGS = {
     "Result": (
@@ -225,7 +225,7 @@ class _RunCommand(HeadedCommand):
     "--steady",
     type=click.FloatRange(0, 1, max_open=True),
     metavar="[SHARE]",
-    help="Against flicker: takes this share of each image-level decision from the frames before (0.9).",
+    help="Against flicker: takes this share of each image-level decision from the frames before (0.7).",
 )
 @click.option(
     "--compare",
