@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
 from measnet.errors import GraphError, first_line
+from measnet.onnx_file import DamagedError, constants, external_length, fault_of, is_outside
 from measnet.whole_file import write_whole
 
 LARGEST_FILE = 1 << 30  # bytes; what is larger keeps its constants in another file
@@ -59,8 +60,8 @@ def check_file(path: str | Path) -> list[Finding]:
     from measnet.export.rules import RULES, Graph
 
     path = Path(path)
-    model = _read(path)
-    findings = list(_external_data(model, path.parent))
+    content, model = _read(path)
+    findings = list(_constants(content, path))
     inside = _without_external_data(model)
     count = sum(1 for _ in all_nodes(model.graph))
     if not count or count > MOST_NODES:
@@ -111,7 +112,7 @@ def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
                 yield from all_nodes(inner)
 
 
-def _read(path: Path) -> onnx.ModelProto:
+def _read(path: Path) -> tuple[bytes, onnx.ModelProto]:
     try:
         size = path.stat().st_size
         if not path.is_file():
@@ -130,42 +131,45 @@ def _read(path: Path) -> onnx.ModelProto:
         raise GraphError(f"{path} is not an ONNX file, or a damaged one") from None
     if not model.HasField("graph"):
         raise GraphError(f"{path} holds no ONNX graph")
-    return model
+    return content, model
 
 
-def _external_data(model: onnx.ModelProto, folder: Path) -> Iterator[Finding]:
-    """Constants in other files: they must lie beside the graph, and be as long as they say."""
-    folder = folder.resolve()
+def _constants(content: bytes, path: Path) -> Iterator[Finding]:
+    """Constants in other files must lie beside the graph and be as long as they say; others no larger."""
     files: set[str] = set()
-    for tensor in model.graph.initializer:
-        if tensor.data_location != TensorProto.EXTERNAL:
-            continue
-        facts = {entry.key: entry.value for entry in tensor.external_data}
-        location = facts.get("location", "")
-        try:
-            target = (folder / location).resolve()
-            outside = not location or not target.is_relative_to(folder)
-            start, length = int(facts.get("offset", 0)), int(facts.get("length", 0))
-            there = -1 if outside or not target.is_file() else target.stat().st_size
-        except (ValueError, OSError):
-            outside, there, start, length = True, -1, 0, 0
-        if outside:
+    try:
+        found = list(constants(content))
+    except DamagedError:
+        raise GraphError(f"{path} is not an ONNX file, or a damaged one") from None
+    for constant in found:
+        location = constant.location[:80]
+        if constant.external and is_outside(constant.location, path.parent):
             yield Finding(
                 "error",
                 "external-data",
-                f"constants lie in {location[:80]!r}, outside the graph's own folder; it is not opened",
+                f"constants lie in {location!r}, outside the graph's own folder; it is not opened",
                 "put the file beside the graph and save the graph again",
-                (tensor.name,),
+                (constant.name,),
             )
-        elif there < 0 or start < 0 or length < 0 or start + length > there:
+        elif constant.external and external_length(constant, path.parent) < 0:
             yield Finding(
                 "error",
                 "external-data",
-                f"constants should lie in {location[:80]!r}, which is missing or too short",
+                f"constants should lie in {location!r}, which is missing or too short",
                 "copy the file that belongs to the graph beside it",
-                (tensor.name,),
+                (constant.name,),
             )
-        files.add(location[:80])
+        elif not constant.sparse and (fault := fault_of(constant, path.parent)):
+            yield Finding(
+                "error",
+                "unsound",
+                f"a constant {fault}",
+                "export it again",
+                (constant.name,),
+                source="measnet",
+            )
+        if constant.external:
+            files.add(location)
     if files:
         yield Finding(
             "note",

@@ -50,6 +50,11 @@ Exit status: 0 done, 1 failed on the way or --check found an error, 2 an option 
     metavar="[MIN:OPT:MAX]",
     help="One graph for every size, engines for these; what is done without --shape.",
 )
+@click.option(
+    "--steerable",
+    is_flag=True,
+    help="Takes and returns image-level decisions too: for measnet-run's --steady, and tiles that agree.",
+)
 @click.option("--fp16", is_flag=True, help="FP16 tensors, float32 where it matters; writes a report.")
 @click.option("--bf16", is_flag=True, help="The same with BF16, for GPUs from compute capability 8.0 on.")
 @click.option(
@@ -133,6 +138,11 @@ def _export_all(options: dict[str, Any]) -> None:
     output: Path = options["output"]
     if options["json_file"]:
         raise UsageError("--json goes with --check; a report is written beside every 16-bit and INT8 graph")
+    if options["steerable"] and (asked or options["io"] != "nchw" or options["flavours"]):
+        raise UsageError(
+            "--steerable makes float32 graphs with --io nchw, which ONNX Runtime runs; leave --fp16, --bf16, "
+            "--int8, --io and --engine away"
+        )
     if options["calibration_frames"] is not None and not options["int8"]:
         raise UsageError("--calibration-frames goes with --int8")
     if output.suffix == ".onnx" and len(wanted) * len(precisions) > 1:
@@ -163,7 +173,8 @@ def _export_all(options: dict[str, Any]) -> None:
     for size in wanted:
         suffix = "dynamic" if size is None else f"{size[0]}x{size[1]}"
         for precision in precisions:
-            ending = f"{f'.{precision}' if precision else ''}{form.ending}.onnx"
+            kind = ".steerable" if options["steerable"] else ""
+            ending = f"{f'.{precision}' if precision else ''}{form.ending}{kind}.onnx"
             path = output if output.suffix == ".onnx" else output / f"{name}-{suffix}{ending}"
             if precision is None:
                 _export_exact(network, source, path, size, form, options)
@@ -209,7 +220,9 @@ def _export_exact(
         if options["verify"] and size is not None and is_too_large(network, size):
             trial = stack.enter_context(Apart(try_exact, source, form, options["frames"]))
         with Console(stderr=True).status(f"writing {path}"):
-            model, description = form.given_to(*exact_graph(network, size), size)
+            model, description = form.given_to(
+                *exact_graph(network, size, steerable=options["steerable"]), size
+            )
             write_graph(path, model)
         click.echo(
             f"{path}: {description.variant}, {takes(description, size)}, {path.stat().st_size / 1e6:.1f} MB"
@@ -302,8 +315,11 @@ def _export_typed(
 def _check(options: dict[str, Any]) -> None:
     import sys
 
-    from measnet.errors import MissingPackageError
+    from measnet.errors import MissingPackageError, UsageError
 
+    checked, target = options["checked"], options["json_file"]
+    if target is not None and target.exists() and checked.exists() and target.samefile(checked):
+        raise UsageError(f"--json {target} is the graph itself; give it another name")
     try:
         import onnx  # noqa: F401 - only to find out whether it is there
     except ModuleNotFoundError:

@@ -31,6 +31,7 @@ from measnet.export.cache import EngineCache
 from measnet.export.target import Target
 from measnet.export.timing import read_timing_cache, write_timing_cache
 from measnet.export.turing import turing_graph
+from measnet.onnx_file import check_graph
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ def read_graph(path: Path) -> tuple[bytes, onnx.ModelProto, GraphDescription]:
     """
     try:
         content = path.read_bytes()
+        check_graph(content, path)
         model = onnx.load_model_from_string(content)
     except OSError as error:
         raise GraphError(f"cannot read {path}: {error.strerror}") from None

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from measnet.network import MEASNet
+from measnet.network.decisions import OWN, Decisions, SteeredDecisions
 from measnet.network.frequency_block import CELL, BandSplit, FrequencyBlock
 from measnet.network.image_experts import ImageExpertLayer, ImageRouting, choose_experts
 from measnet.network.pixel_experts import PixelExpert, PixelExperts, PixelRouting
@@ -32,10 +33,13 @@ class ExactMEASNet(nn.Module):
     """A MEASNet in its export form: the same tensors, the same results, operators that ONNX has.
 
     ``static_size`` is the image's (height, width) when the graph is for one size: what that size never
-    uses is left out. The given network is not changed.
+    uses is left out. A ``steerable`` graph also takes image-level decisions and returns its own. The given
+    network is not changed.
     """
 
-    def __init__(self, network: MEASNet, static_size: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, network: MEASNet, static_size: tuple[int, int] | None = None, *, steerable: bool = False
+    ) -> None:
         super().__init__()
         self.network = copy.deepcopy(network).requires_grad_(False)
         for level in (2, 3):  # they serve the training loss alone
@@ -53,21 +57,40 @@ class ExactMEASNet(nn.Module):
             self.output_names.append("pixel_experts")
         if config.mee and config.fd_mee_levels:
             self.output_names.append("image_experts")
+        self.steerable = steerable
+        self.input_names = ["image"]
+        if steerable:
+            self.input_names += ["window", "held", "hold"]
+            self.output_names += ["decisions", "norms"]
         self.eval()
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self,
+        image: Tensor,
+        window: Tensor | None = None,
+        held: Tensor | None = None,
+        hold: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
         """B 3 H W in [0, 1] -> the outputs named in ``output_names``:
 
         ``restored`` B 3 H W; ``prompt_weights`` B T; ``pixel_experts`` B K h w, uint8, the strongest first;
         ``image_experts`` B S K, uint8, where S counts FD-MEE branches in the order they act.
+
+        A steerable graph also takes what ``SteeredDecisions`` does: ``window`` B 1 H W, ``held`` and ``hold``
+        B D; and returns ``decisions`` B D and ``norms`` B E (``measnet.decisions`` says what is where).
         """
-        restoration = self.network.restore(image)
+        decisions: Decisions = OWN
+        if window is not None and held is not None and hold is not None:
+            decisions = SteeredDecisions(window, held, hold)
+        restoration = self.network.restore(image, decisions)
         outputs = [restoration.restored]
         if restoration.prompt_weights is not None:
             outputs.append(restoration.prompt_weights)
         for chosen in (restoration.pixel_experts(), restoration.image_experts()):
             if chosen is not None:
                 outputs.append(chosen)
+        if isinstance(decisions, SteeredDecisions):
+            outputs += [decisions.own(), decisions.norms()]
         return tuple(outputs)
 
     def _drop_empty_bands(self, size: tuple[int, int]) -> None:
@@ -148,8 +171,10 @@ class ExactImageExpertLayer(nn.Module):
         self.register_buffer("widen_weight", _stacked(layer, "widen.weight", 1, widest))
         self.register_buffer("widen_bias", _stacked(layer, "widen.bias"))
 
-    def forward(self, features: Tensor, context: Tensor) -> tuple[Tensor, ImageRouting]:
-        routing = choose_experts(features, self.scores, self.top_k)
+    def forward(
+        self, features: Tensor, context: Tensor, decisions: Decisions = OWN
+    ) -> tuple[Tensor, ImageRouting]:
+        routing = choose_experts(features, self.scores, self.top_k, decisions)
         batch, channels, height, width = features.shape
         narrow_features = _narrowed(features, routing.experts, self.features_weight, self.features_bias)
         narrow_context = _narrowed(context, routing.experts, self.context_weight, self.context_bias)

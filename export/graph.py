@@ -18,10 +18,12 @@ import torch
 
 from measnet.checkpoint import weights_sha256
 from measnet.config import MEASNetConfig
+from measnet.decisions import DecisionLayout
 from measnet.description import GraphDescription
 from measnet.errors import OutputError, UsageError
 from measnet.export.exact import ExactMEASNet
 from measnet.network import MEASNet
+from measnet.onnx_file import SEAL, sealed
 from measnet.weights import at_hand, bundled
 from measnet.whole_file import write_whole
 
@@ -31,21 +33,28 @@ LARGEST_BATCH = 256
 
 
 def export_graph(
-    network: MEASNet, path: str | os.PathLike[str], *, size: tuple[int, int] | None
+    network: MEASNet,
+    path: str | os.PathLike[str],
+    *,
+    size: tuple[int, int] | None,
+    steerable: bool = False,
 ) -> GraphDescription:
     """Writes the float32 graph of ``network`` to ``path``, for any batch.
 
     ``size`` is the (height, width) of the frames it is for, in pixels, fitted to the network's size rule;
-    None makes a graph for every size. The file appears under its name only when it is whole and checked.
+    None makes a graph for every size. A ``steerable`` one takes and returns image-level decisions
+    (``measnet/decisions.py``). The file appears under its name only when it is whole and checked.
 
     Raises ``UsageError`` for a size out of range, ``OutputError`` when the file cannot be written.
     """
-    model, description = exact_graph(network, size)
+    model, description = exact_graph(network, size, steerable=steerable)
     write_graph(path, model)
     return description
 
 
-def exact_graph(network: MEASNet, size: tuple[int, int] | None) -> tuple[onnx.ModelProto, GraphDescription]:
+def exact_graph(
+    network: MEASNet, size: tuple[int, int] | None, *, steerable: bool = False
+) -> tuple[onnx.ModelProto, GraphDescription]:
     """The float32 graph of ``network``, checked, and what it says of itself; as ``export_graph`` writes it.
 
     Bundled weights are not traced for every size: their graph is bundled too.
@@ -64,8 +73,9 @@ def exact_graph(network: MEASNet, size: tuple[int, int] | None) -> tuple[onnx.Mo
         weights_sha256=sha256,
         static_size=size,
         versions=tuple((name, version(name)) for name in ("measnet", "torch", "onnx", "onnxscript")),
+        steerable=steerable,
     )
-    model = _traced(ExactMEASNet(network, static_size=size), network.config, size)
+    model = _traced(ExactMEASNet(network, static_size=size, steerable=steerable), network.config, size)
     _name_nodes(model)
     _name_dimensions(model)
     _strip(model)
@@ -91,13 +101,18 @@ def _bundled_graph(config: MEASNetConfig, sha256: str) -> tuple[onnx.ModelProto,
 
 
 def write_graph(path: str | os.PathLike[str], model: onnx.ModelProto) -> None:
-    """Writes ``model`` to ``path``, making its folder. Raises ``OutputError`` and leaves nothing then."""
+    """Writes ``model`` to ``path``, sealed as in ``measnet/onnx_file.py``, making its folder.
+
+    Raises ``OutputError`` and leaves nothing then.
+    """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {path.parent}: {error.strerror}") from None
-    write_whole(path, model.SerializeToString())
+    for entry in [entry for entry in model.metadata_props if entry.key == SEAL]:
+        model.metadata_props.remove(entry)
+    write_whole(path, sealed(model.SerializeToString()))
 
 
 def _traced(exact: ExactMEASNet, config: MEASNetConfig, size: tuple[int, int] | None) -> onnx.ModelProto:
@@ -110,15 +125,20 @@ def _traced(exact: ExactMEASNet, config: MEASNetConfig, size: tuple[int, int] | 
         dynamic[3] = rule.multiple * torch.export.Dim("width_cells", **cells)
     # Two unequal sides, so that nothing is taken for equal that is not.
     height, width = size or (rule.fit(rule.minimum * 2, 0)[0], rule.minimum * 3)
-    example = torch.rand(2, 3, height, width)
+    example = [torch.rand(2, 3, height, width)]
+    shapes: dict[str, dict[int, object]] = {"image": dynamic}
+    if exact.steerable:
+        numbers = DecisionLayout(config).size
+        example += [torch.ones(2, 1, height, width), torch.zeros(2, numbers), torch.zeros(2, numbers)]
+        shapes |= {"window": dynamic, "held": {0: batch}, "hold": {0: batch}}
     with _quiet(), _without_slow_rules():
         program = torch.onnx.export(
             exact,
-            (example,),
+            tuple(example),
             dynamo=True,
-            input_names=["image"],
+            input_names=exact.input_names,
             output_names=exact.output_names,
-            dynamic_shapes={"image": dynamic},
+            dynamic_shapes=shapes,
             opset_version=OPSET,
             verbose=False,
         )
@@ -178,6 +198,7 @@ def _name_dimensions(model: onnx.ModelProto) -> None:
     """Free dimensions are called what they are, not how the tracer derived them."""
     names = {
         "image": ("batch", None, "height", "width"),
+        "window": ("batch", None, "height", "width"),
         "restored": ("batch", None, "height", "width"),
         "pixel_experts": ("batch", None, "stem_height", "stem_width"),
     }

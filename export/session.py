@@ -35,9 +35,20 @@ class GraphSession:
     def run(self, images: Image | Pixels) -> dict[str, NDArray[np.generic]]:
         """All outputs by name for ``images``, as the graph takes them. Raises ``GraphError`` otherwise."""
         try:
-            return dict(zip(self._names, self._session.run(None, {"image": images}), strict=True))
+            given = {"image": images, **self._unsteered(images)}
+            return dict(zip(self._names, self._session.run(None, given), strict=True))
         except Exception as error:  # as above
             raise self._refused(error) from None
+
+    def _unsteered(self, images: Image | Pixels) -> dict[str, NDArray[np.float32]]:
+        """What a steerable graph takes beside ``image`` to decide by itself; nothing for others."""
+        given = {}
+        for value in self._session.get_inputs():
+            if value.name == "window":
+                given["window"] = np.ones((len(images), 1, *images.shape[2:]), np.float32)
+            elif value.name in ("held", "hold"):
+                given[value.name] = np.zeros((len(images), value.shape[1]), np.float32)
+        return given
 
     def _refused(self, error: Exception) -> GraphError:
         return GraphError(f"ONNX Runtime does not run {self._what}: {first_line(error)}")

@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError
 from measnet.description import GraphDescription
 from measnet.engine_file import EngineFacts, read_engine
 from measnet.errors import GraphError, OutputError, UsageError
+from measnet.onnx_file import check_graph
 from measnet.whole_file import write_whole
 
 # ONNX tensor type -> Triton's name for it.
@@ -147,6 +148,7 @@ def _graph_model(path: Path) -> _Model:
 
     try:
         content = path.read_bytes()
+        check_graph(content, path)
         model = onnx.load_model_from_string(content)
     except OSError as error:
         raise GraphError(f"cannot read {path}: {error.strerror}") from None

@@ -28,7 +28,9 @@ from measnet.reference_names import is_reference_name, is_stored_but_unused, to_
 from measnet.whole_file import write_whole
 
 _CONFIG_KEY = "measnet.config"
+_WEIGHTS_KEY = "measnet.weights_sha256"
 _LISTED = 6  # names per kind of problem in one message
+_LONGEST = 120  # characters of each
 
 
 def load_checkpoint(path: str | os.PathLike[str], config: MEASNetConfig | None = None) -> MEASNet:
@@ -41,8 +43,10 @@ def load_checkpoint(path: str | os.PathLike[str], config: MEASNetConfig | None =
     the message lists what is missing, unexpected or misshapen.
     """
     path = Path(path)
-    tensors, stored = _read(path)
+    tensors, facts = _read(path)
+    _check_claims(path, tensors)
     tensors = _in_our_names(tensors)
+    stored = facts.get(_CONFIG_KEY)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     try:
         config = config or (MEASNetConfig.from_json(stored) if stored else config_from_shapes(shapes))
@@ -51,8 +55,10 @@ def load_checkpoint(path: str | os.PathLike[str], config: MEASNetConfig | None =
     except UsageError as error:
         raise CheckpointError(f"{path}: {error}") from None
     _check_fit(path, shapes, network)
-    _check_values(path, tensors)
+    _check_values(path, tensors, network)
     network.load_state_dict(tensors, assign=True)
+    if _WEIGHTS_KEY in facts and facts[_WEIGHTS_KEY] != weights_sha256(network):
+        raise CheckpointError(f"{path} is damaged: its weights are not those that were saved; copy it again")
     return network.float().requires_grad_(True).eval()
 
 
@@ -68,6 +74,7 @@ def save_checkpoint(
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     metadata = {
         **(facts or {}),
+        _WEIGHTS_KEY: weights_sha256(network),
         _CONFIG_KEY: network.config.to_json(),
         "measnet.variant": variant_name(network.config),
     }
@@ -93,8 +100,8 @@ def weights_sha256(network: MEASNet) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], str | None]:
-    """Tensors by name, and the stored configuration if there is one."""
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors by name, and what is stored beside them, by key."""
     if not path.is_file():
         kind = "is a folder" if path.is_dir() else "does not exist"
         raise CheckpointError(f"the checkpoint {path} {kind}")
@@ -104,10 +111,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], str | None]:
         raise CheckpointError(f"the checkpoint {path} is empty (0 bytes)")
     if start[8:9] == b"{":
         return _read_safetensors(path)
-    return _read_pickle(path), None
+    return _read_pickle(path), {}
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         from safetensors import SafetensorError, safe_open
     except ModuleNotFoundError:
@@ -115,13 +122,13 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-            return tensors, (file.metadata() or {}).get(_CONFIG_KEY)
+            return tensors, file.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is not a sound safetensors file: {first_line(error)}") from None
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
-    _refuse_compressed(path)
+    _check_archive(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     # A hostile pickle can fail in any way while it is read; none of them is our failure.
@@ -141,17 +148,35 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     return {str(name): tensor for name, tensor in content.items()}
 
 
-def _refuse_compressed(path: Path) -> None:
-    """PyTorch stores tensors as they are; an archive that grows when read is no checkpoint."""
+def _check_archive(path: Path) -> None:
+    """PyTorch stores tensors as they are, so an archive that grows when read is no checkpoint. It writes
+    checksums beside them, and does not look at them when it reads."""
     if not zipfile.is_zipfile(path):
         return
     try:
         with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+            entries = archive.infolist()
+            grows = sum(entry.file_size for entry in entries) > path.stat().st_size or any(
+                entry.compress_type != zipfile.ZIP_STORED for entry in entries
+            )
+            broken = None if grows else archive.testzip()
+    except (EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is a damaged archive: {first_line(error)}") from None
-    if size > path.stat().st_size:
+    if broken is not None:
+        raise CheckpointError(f"{path} is damaged: the checksum of {broken[:80]} is wrong; copy it again")
+    if grows:
         raise CheckpointError(f"{path} is a compressed archive, which PyTorch never writes; not read")
+
+
+def _check_claims(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """A tensor may repeat one number a million times over, and would be written out in full later on."""
+    empty = sorted(name for name, tensor in tensors.items() if not tensor.numel())
+    if empty:
+        raise CheckpointError(f"{path} is not a MEASNet checkpoint: {_some(empty)} hold nothing")
+    claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    stored = path.stat().st_size
+    if claimed > stored:
+        raise CheckpointError(f"{path} claims {claimed} bytes of tensors and has {stored}; not read")
 
 
 def _in_our_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -187,7 +212,14 @@ def _check_fit(path: Path, shapes: Mapping[str, tuple[int, ...]], network: MEASN
         raise CheckpointError(f"{path} is not this MEASNet: " + "; ".join(problems))
 
 
-def _check_values(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def _check_values(path: Path, tensors: Mapping[str, Tensor], network: MEASNet) -> None:
+    other = [
+        f"{name} ({str(tensors[name].dtype).removeprefix('torch.')})"
+        for name, expected in sorted(network.state_dict().items())
+        if expected.is_floating_point() and not tensors[name].is_floating_point()
+    ]
+    if other:
+        raise CheckpointError(f"{path} is not this MEASNet: {_some(other)} must be floating-point numbers")
     broken = [name for name, tensor in sorted(tensors.items()) if not tensor.isfinite().all()]
     if broken:
         raise CheckpointError(
@@ -197,5 +229,5 @@ def _check_values(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:_LISTED])
+    shown = ", ".join(name[:_LONGEST] for name in names[:_LISTED])
     return shown if len(names) <= _LISTED else f"{shown} and {len(names) - _LISTED} more"

@@ -24,6 +24,14 @@ def run_command(step: Callable[[], None], *, debug: bool, interrupted: str) -> N
             raise
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except click.ClickException:
+        raise
+    except Exception as error:
+        if debug:
+            raise
+        told = f"{type(error).__name__}: {error} (a fault of this program; --debug shows where)"
+        click.echo(f"error: {told}", err=True)
+        sys.exit(1)
     except KeyboardInterrupt:
         click.echo(interrupted, err=True)
         sys.exit(INTERRUPTED)

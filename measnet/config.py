@@ -25,6 +25,7 @@ FREQUENCY_HEADS = 4  # heads of the frequency blocks' attention
 NARROWEST_EXPERT = 2  # inner width of the first image-level expert; each next one is 1 wider
 AGGREGATION = 16  # FD-MEE's context pools by 4, twice
 
+WIDEST = 1024  # channels at level 1; a checkpoint that claims more is not sound
 MOST_MODULES = 64  # blocks or experts in one place; a checkpoint that claims more is not sound
 
 
@@ -110,8 +111,9 @@ class MEASNetConfig:
             found.append(f"stem_scale is {self.stem_scale}, must be 1 or 2")
         if self.ensemble not in ("logsumexp", "weighted_sum"):
             found.append(f"ensemble is {self.ensemble!r}, must be 'logsumexp' or 'weighted_sum'")
-        if self.width < 4:
-            found.append(f"width is {self.width}, must be at least 4")
+        if not 4 <= self.width <= WIDEST:
+            found.append(f"width is {str(self.width)[:20]}, must be 4 to {WIDEST}")
+            return found  # all else is told in multiples of it
         for level, heads in enumerate(self.heads, start=1):
             if heads < 1 or self.channels(level) % heads:
                 found.append(f"{heads} heads do not divide {self.channels(level)} channels at level {level}")
@@ -165,7 +167,7 @@ class MEASNetConfig:
         """The configuration that ``to_json`` wrote. Raises ``UsageError`` on anything else."""
         try:
             stored = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise UsageError("the stored MEASNet configuration is not JSON") from None
         return cls.from_dict(stored)
 

@@ -30,10 +30,12 @@ def config_from_shapes(shapes: Shapes) -> MEASNetConfig:
     mese = any(name.startswith("pixel_experts") for name in shapes)
     fd = any(".decompose." in name for name in shapes)
     mee = any(re.match(r"fd_mee\d\.(high|low|whole)\.", name) for name in shapes)
-    pixel_experts = _three(_count(shapes, rf"pixel_experts{level}\.experts\.(\d+)\.") for level in (1, 2, 3))
+    pixel_experts = _three(
+        _count(shapes, rf"pixel_experts{level}\.experts\.(\d{{1,9}})\.") for level in (1, 2, 3)
+    )
     if mee:
         image_experts = _three(
-            _count(shapes, rf"fd_mee{level}\.\w+\.experts\.experts\.(\d+)\.") for level in (1, 2, 3)
+            _count(shapes, rf"fd_mee{level}\.\w+\.experts\.experts\.(\d{{1,9}})\.") for level in (1, 2, 3)
         )
     else:
         present = [any(name.startswith(f"fd_mee{level}.") for name in shapes) for level in (1, 2, 3)]
@@ -44,12 +46,12 @@ def config_from_shapes(shapes: Shapes) -> MEASNetConfig:
         return MEASNetConfig(
             width=width,
             blocks=(
-                _count(shapes, r"encoder1\.(\d+)\."),
-                _count(shapes, r"encoder2\.(\d+)\."),
-                _count(shapes, r"encoder3\.(\d+)\."),
-                _count(shapes, r"latent\.(\d+)\."),
+                _count(shapes, r"encoder1\.(\d{1,9})\."),
+                _count(shapes, r"encoder2\.(\d{1,9})\."),
+                _count(shapes, r"encoder3\.(\d{1,9})\."),
+                _count(shapes, r"latent\.(\d{1,9})\."),
             ),
-            refinement_blocks=_count(shapes, r"refinement\.(\d+)\."),
+            refinement_blocks=_count(shapes, r"refinement\.(\d{1,9})\."),
             heads=(
                 _heads(shapes, "encoder1", published.heads[0]),
                 _heads(shapes, "encoder2", published.heads[1]),

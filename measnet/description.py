@@ -15,6 +15,7 @@ FORMAT = "measnet-graph 1"
 
 IO = Literal["nchw", "uint8-nhwc"]
 FORMS = (("nchw", "rgb"), ("uint8-nhwc", "rgb"), ("uint8-nhwc", "bgr"))
+LARGEST_SIDE = 16_384  # pixels; a graph that claims another size is not sound
 ANY_SIZE = SizeRule(multiple=1, minimum=1)
 
 
@@ -41,6 +42,9 @@ class GraphDescription:
 
     channel_order: ChannelOrder = "rgb"
     """Of ``image`` and ``restored``; ``bgr`` is for camera bytes alone."""
+
+    steerable: bool = False
+    """Whether it also takes image-level decisions and returns its own (``measnet/decisions.py``)."""
 
     @property
     def variant(self) -> str:
@@ -92,7 +96,7 @@ class GraphDescription:
             "measnet.output": f"restored: {gives}",
             "measnet.precision": self.precision,
             "measnet.versions": json.dumps(dict(self.versions)),
-        }
+        } | ({"measnet.steerable": "yes"} if self.steerable else {})
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], origin: str) -> GraphDescription:
@@ -118,8 +122,9 @@ class GraphDescription:
                 versions=tuple((str(name), str(version)) for name, version in versions.items()),
                 io=cast(IO, io),
                 channel_order=cast(ChannelOrder, order),
+                steerable=metadata.get("measnet.steerable") == "yes",
             )
-        except (KeyError, ValueError, AttributeError, UsageError) as error:
+        except (KeyError, ValueError, AttributeError, RecursionError, UsageError) as error:
             raise GraphError(
                 f"{origin} has a damaged MEASNet description ({error}); export it again"
             ) from None
@@ -127,6 +132,6 @@ class GraphDescription:
 
 def _parse_size(text: str) -> tuple[int, int]:
     height, width = (int(side) for side in text.split("x"))
-    if height < 1 or width < 1:
-        raise ValueError(f"size {text}")
+    if not (1 <= height <= LARGEST_SIDE and 1 <= width <= LARGEST_SIDE):
+        raise ValueError(f"size {text[:40]}")
     return height, width

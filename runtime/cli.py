@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from measnet.runtime.console import Console
     from measnet.runtime.experts import Experts
     from measnet.runtime.frame import Frame
-    from measnet.runtime.guard import Guard
-    from measnet.runtime.job import Job, JobOptions
+    from measnet.runtime.guard import Guard, SafeEngine
+    from measnet.runtime.job import Engine, Job, JobOptions
     from measnet.runtime.overall import Overall
     from measnet.runtime.preview.preview import Preview
     from measnet.runtime.report import RunReport
@@ -47,6 +47,7 @@ Examples:
   measnet-run clip.mp4 --start 1:30 --duration 10   ten seconds of it, exact to the frame
   measnet-run clip.mp4 --dry-run              what would happen, and how long it would take
   measnet-run clip.mp4 --strength 0.7         leave some of the grain
+  measnet-run clip.mp4 --steady               no flicker from decisions that jump
   measnet-run clip.mp4 --compare slider       and a page that shows both, with a slider between
   measnet-run clip.mp4 --preview              source and result in a window, or in the terminal
   measnet-run clip.mp4 --verify 1/30          check every 30th frame against PyTorch
@@ -60,16 +61,17 @@ Exit status: 0 done, 1 failed on the way, 2 the input or an option is wrong, 130
 
 
 PLACES = ("auto", "window", "terminal")
+STEADY = 0.7
 
 HEADINGS = {
     "Result": (
-        *("out", "overwrite", "strength", "compare", "codec", "crf", "preset", "bits", "pixel_format"),
-        *("sound", "raw_out"),
+        *("out", "overwrite", "strength", "steady", "compare", "codec", "crf", "preset", "bits"),
+        *("pixel_format", "sound", "raw_out"),
     ),
     "Which part of the input, and how it is read": (
         *("start", "duration", "frames", "interlaced", "track", "keep_tracks", "raw"),
     ),
-    "What restores": ("model", "backend", "tile", "threads"),
+    "What restores": ("model", "backend", "tile", "memory", "threads"),
     "Checks on the way": ("verify", "verify_share", "checkpoint", "on_fault"),
     "The run itself": ("dry_run", "preview", "report", "restart", "quiet", "debug", "version"),
 }
@@ -104,8 +106,12 @@ def _time(context: click.Context, option: click.Parameter, value: str | None) ->
         raise click.BadParameter(str(error), context, option) from None
 
 
+def _is_number(word: str) -> bool:
+    return word.replace(".", "", 1).isdecimal()
+
+
 class _RunCommand(HeadedCommand):
-    """``--preview`` may stand alone, whatever follows it."""
+    """``--preview`` and ``--steady`` may stand alone, whatever follows them."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """See click.Command."""
@@ -113,7 +119,11 @@ class _RunCommand(HeadedCommand):
         return super().parse_args(
             ctx,
             [
-                "--preview=auto" if word == "--preview" and after not in PLACES else word
+                "--preview=auto"
+                if word == "--preview" and after not in PLACES
+                else f"--steady={STEADY}"
+                if word == "--steady" and not _is_number(after)
+                else word
                 for word, after in pairs
             ],
         )
@@ -132,7 +142,7 @@ class _RunCommand(HeadedCommand):
     default="nano",
     show_default=True,
     metavar="NAME|FILE",
-    help="nano, nano-five-task, or an .onnx, .engine or .ckpt file.",
+    help="nano, nano-five-task, small, or an .onnx, .engine or .ckpt file.",
 )
 @click.option(
     "--backend",
@@ -178,6 +188,12 @@ class _RunCommand(HeadedCommand):
     metavar="N",
     help="Restore in squares of N pixels; auto: where memory asks for it; off: never.",
 )
+@click.option(
+    "--memory",
+    type=click.FloatRange(0, min_open=True),
+    metavar="GB",
+    help="Most that one inference may take, tiles are sized by it; else what is free.",
+)
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads for the engine.")
 @click.option("--crf", type=click.IntRange(0, 63), metavar="0..63", help="Video quality, lower is better.")
 @click.option(
@@ -204,6 +220,12 @@ class _RunCommand(HeadedCommand):
     show_default=True,
     metavar="0..1",
     help="Share of the restored picture; the rest is the source.",
+)
+@click.option(
+    "--steady",
+    type=click.FloatRange(0, 1, max_open=True),
+    metavar="[SHARE]",
+    help="Against flicker: takes this share of each image-level decision from the frames before (0.7).",
 )
 @click.option(
     "--compare",
@@ -288,7 +310,9 @@ class _Session:
 
     def run(self, inputs: tuple[str, ...]) -> int:
         """The exit status: that of the first input that failed."""
-        status = 0
+        status = self._guarded(partial(self._check_report, inputs))
+        if status:
+            return status
         with self._stopping_on_signals():
             numbers = list(range(len(inputs)))
             if self._several:
@@ -360,18 +384,19 @@ class _Session:
         try:
             comparison = self._comparison(spec, job)
             restorer = self._shared_restorer()
+            engine = self._engine_for(job, restorer)
             verifier = None if rehearsal else self._verifier(restorer)
         except BaseException as error:
             job.report.error = str(error)
             job.close()
             raise
         if rehearsal:
-            job.rehearse(restorer)
+            job.rehearse(engine)
             job.report.also = self._beside(comparison)
             self._console.result(job.report)
             return 0
         try:
-            status = self._run_job(job, restorer, verifier)
+            status = self._run_job(job, restorer, engine, verifier)
             if status == 0 and comparison is not None and job.report.output is not None:
                 status = self._compare(comparison, spec, Path(job.report.output))
             return status
@@ -391,11 +416,13 @@ class _Session:
             also.append(str(comparison.target))
         return also
 
-    def _run_job(self, job: Job, restorer: Restorer, verifier: BackgroundChecker | None) -> int:
-        from measnet.runtime.guard import Guard, safer_than
+    def _run_job(
+        self, job: Job, restorer: Restorer, engine: Engine, verifier: BackgroundChecker | None
+    ) -> int:
+        from measnet.runtime.guard import Guard
 
         options = self._options
-        guard = Guard(restorer, options["on_fault"], partial(safer_than, restorer, options["checkpoint"]))
+        guard = Guard(engine, options["on_fault"], partial(self._safer_than, job, restorer))
         try:
             with self._console.progress(
                 job.target.name, job.length, overall=self._overall, preview=self._preview
@@ -515,8 +542,35 @@ class _Session:
                 options["backend"],
                 tile=options["tile"],
                 threads=options["threads"],
+                memory=None if options["memory"] is None else int(options["memory"] * 1e9),
             )
+            if options["steady"] is not None and not self._restorer.steerable:
+                raise UsageError(
+                    f"{options['model']} cannot be held steady: it takes no decisions from outside; take a "
+                    "bundled model, a checkpoint, or a graph exported with --steerable"
+                )
         return self._restorer
+
+    def _engine_for(self, job: Job, restorer: Restorer) -> Engine:
+        """The restorer, or what knows of the frames before where that matters."""
+        if job.info.kind == "images":
+            return restorer
+        in_tiles = len(restorer.plan(job.info.height, job.info.width)) > 1
+        if self._options["steady"] is None and not (in_tiles and restorer.steerable):
+            return restorer
+        from measnet.runtime.steady import SteadyVideo
+
+        return SteadyVideo(restorer, self._options["steady"] or 0.0)
+
+    def _safer_than(self, job: Job, restorer: Restorer) -> SafeEngine | None:
+        from measnet.runtime.guard import safer_than
+        from measnet.runtime.steady import SteadyVideo
+
+        safe = safer_than(restorer, self._options["checkpoint"])
+        if safe is None:
+            return None
+        engine = self._engine_for(job, safe)
+        return engine if isinstance(engine, SteadyVideo) else safe
 
     def _verifier(self, restorer: Restorer) -> BackgroundChecker | None:
         if self._options["verify"] is None:
@@ -526,6 +580,17 @@ class _Session:
 
         verifier = Verifier(restorer, self._options["checkpoint"])
         return BackgroundChecker(verifier, self._options["verify_share"])
+
+    def _check_report(self, inputs: tuple[str, ...]) -> int:
+        """The report must not take the place of what is read."""
+        report = self._options["report"]
+        if report is not None and report.exists():
+            from measnet.runtime.sinks.aside import is_same
+
+            for read in (*inputs, self._options["model"], self._options["checkpoint"]):
+                if read is not None and is_same(Path(read), report):
+                    raise UsageError(f"--report {report} is what is read; give it another name")
+        return 0
 
     def _write_report(self) -> int:
         from measnet.runtime.report import write_pictures, write_reports

@@ -75,9 +75,26 @@ class RgbReader:
         self._width = width
         self._height = height
         self._reformatter = VideoReformatter()
+        self._scaled = 0
+        self._first_scaled = ""
+
+    @property
+    def warnings(self) -> list[str]:
+        """A line on frames that had another size, if any had."""
+        if not self._scaled:
+            return []
+        return [
+            f"the picture changes its size on the way, from {self._width}×{self._height} to "
+            f"{self._first_scaled}: {self._scaled} frames were scaled to the first size"
+        ]
 
     def read(self, frame: av.VideoFrame) -> Pixels:
-        """The frame as H×W×3, RGB, 0..255 or 0..65535."""
+        """The frame as H×W×3, RGB, 0..255 or 0..65535; one of another size is scaled, and counted."""
+        if (frame.width, frame.height) != (self._width, self._height):
+            self._first_scaled = (
+                self._first_scaled or f"{frame.width}×{frame.height} at {frame.time or 0:.2f} s"
+            )
+            self._scaled += 1
         deep = bit_depth(frame.format) > 8
         rgb = self._reformatter.reformat(
             frame,

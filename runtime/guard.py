@@ -167,7 +167,7 @@ def safer_than(restorer: Restorer, checkpoint: str | None) -> Restorer | None:
     if model is None:
         return None
     backend = "auto" if checkpoint else "onnxruntime-cpu"
-    safe = Restorer(model, backend, restorer.channel_order, tile=restorer.tile)
+    safe = restorer.like(model, backend)
     facts = safe.description
     if facts["weights_sha256"] == now["weights_sha256"] and facts["precision"] == "fp32":
         return safe

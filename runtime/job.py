@@ -35,6 +35,7 @@ from measnet.runtime.sources import Source
 from measnet.runtime.sources.choose import is_on_disk, open_source
 from measnet.runtime.sources.images import Images
 from measnet.runtime.sources.options import SourceOptions
+from measnet.runtime.sources.standard_input import STANDARD_INPUT
 from measnet.runtime.sources.video import VideoFile
 from measnet.runtime.targets import target_for
 from measnet.runtime.tiles import Tile, tiles_from
@@ -155,8 +156,7 @@ class Job:
             self.info = self._source.info
             self.target = target_for(spec, self.info, options.out)
             if self.target != STANDARD_OUTPUT:
-                inputs = [Path(spec)] if is_on_disk(spec) else []
-                check_target(self.target, inputs, overwrite=options.overwrite)
+                check_target(self.target, _files_behind(spec), overwrite=options.overwrite)
             self._sink = _open_sink(self.target, self._source, spec, options)
         except BaseException:
             self._source.close()
@@ -321,6 +321,7 @@ class Job:
             "--strength": options.strength,
             "--frames": options.frames,
             "--on-fault": options.on_fault,
+            "--steady": engine.description.get("steady"),
         }
         return Header(made_of | of_programs(), settings)
 
@@ -463,6 +464,13 @@ class _Restore:
                 f"the engine carries on {len(state)} bytes, of which {LARGEST_STATE} can be kept"
             )
         self.on_state(self.frames, state)
+
+
+def _files_behind(spec: str) -> list[Path]:
+    """What of an input lies on disk."""
+    if spec == STANDARD_INPUT:
+        return [Path("/dev/stdin")]  # the file that was redirected into it, if one was
+    return [Path(spec)] if is_on_disk(spec) else []
 
 
 def _open_sink(target: Path, source: Source, spec: str, options: JobOptions) -> Sink:

@@ -10,9 +10,10 @@ _ASSUMED = 2 * 1024**3  # bytes, where the system does not tell
 _SHARE = 0.6  # of what is free, for one inference; decoding, encoding and the rest need theirs
 
 
-def largest_area(config: MEASNetConfig) -> int:
-    """Pixels that one inference may have, from the memory that is free now."""
-    return max(1, int(available_memory() * _SHARE / bytes_per_pixel(config)))
+def largest_area(config: MEASNetConfig, memory: int | None = None) -> int:
+    """Pixels that one inference may have, from ``memory`` in bytes; by default, from what is free now."""
+    free = available_memory() if memory is None else memory
+    return max(1, int(free * _SHARE / bytes_per_pixel(config)))
 
 
 def bytes_per_pixel(config: MEASNetConfig) -> float:

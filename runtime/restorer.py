@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from measnet.decisions import DecisionLayout, Vector
 from measnet.errors import BackendError, UsageError
 from measnet.image import ChannelOrder, Image, Pixels, pad, to_image, to_pixels
 from measnet.metrics import Choices
-from measnet.runtime.backends import Backend
-from measnet.runtime.backends.choice import choose_backend
+from measnet.runtime.backends import Backend, SteerableBackend, Steering
+from measnet.runtime.backends.choice import choose_backend, steerable_twin
 from measnet.runtime.memory import largest_area
+from measnet.runtime.steering import TileRound, cut
 from measnet.runtime.tiles import Tile, plan_tiles, restore_tiles, square_tiles
 
 SMALLEST_TILE = 128  # pixels
+
+SWEEPS = 3
+"""How often all tiles are asked before a decision holds. A decision depends on those before it, so each
+sweep asks with what the last one settled; bench/tiles.py measures what more of them would bring."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,12 @@ class RestoredFrame:
     prompt_weights: list[NDArray[np.float32]] = field(default_factory=list)
     """How much of each basic prompt was called for, per tile; empty without a prompt."""
 
+    steering: Steering | None = None
+    """Image-level decisions that were given to every tile; None where each had its own."""
+
+    decisions: Vector | None = None
+    """D: the picture's own image-level decisions, whatever held; None without ``steering``."""
+
     @property
     def tiles(self) -> int:
         """Pieces it was restored in; 1 is whole."""
@@ -51,7 +63,8 @@ class Restorer:
 
     ``model`` is a bundled variant (``nano``), an .onnx file that ``measnet-export`` wrote, or a checkpoint.
     ``backend`` is ``auto``, ``onnxruntime`` or ``torch``. ``tile`` is ``auto`` (tiles when a picture is too
-    large for the memory that is free), ``off``, or the side of square tiles in pixels.
+    large for ``memory``, in bytes, by default what is free), ``off``, or the side of square tiles in pixels.
+    Tiles are given the image-level decisions of the whole picture, where the model can be steered.
 
     One restorer serves one thread. Raises ``UsageError`` for what cannot be used, ``BackendError`` when
     the backend fails.
@@ -65,6 +78,7 @@ class Restorer:
         *,
         tile: int | Literal["auto", "off"] = "auto",
         threads: int | None = None,
+        memory: int | None = None,
     ) -> None:
         if channel_order not in ("rgb", "bgr"):
             raise UsageError(f"channel_order is {channel_order!r}, must be 'rgb' or 'bgr'")
@@ -73,8 +87,17 @@ class Restorer:
         self.model = model
         self.channel_order = channel_order
         self.tile = tile
+        self._options: dict[str, Any] = {
+            "channel_order": channel_order,
+            "tile": tile,
+            "threads": threads,
+            "memory": memory,
+        }
         self._backend: Backend = choose_backend(model, backend, threads)
         self._backend.activate()
+        self._layout = DecisionLayout(self._backend.description.config)
+        self._steered: SteerableBackend | None = None
+        self._given = Steering(self._layout.hold(0), self._layout.hold(0))
         self._plans: dict[tuple[int, int], list[Tile]] = {}
         self._rounds = False
 
@@ -85,31 +108,89 @@ class Restorer:
         """
         return self.restore(pixels).pixels
 
-    def restore(self, pixels: Pixels) -> RestoredFrame:
-        """As calling it, with everything there is to know about the result."""
+    def restore(self, pixels: Pixels, steering: Steering | None = None) -> RestoredFrame:
+        """As calling it, with everything there is to know about the result.
+
+        ``steering`` gives image-level decisions in place of those that the picture would have settled.
+        """
         image = to_image(pixels, self.channel_order)
         if self._rounds:
             image = to_image(to_pixels(image))
         height, width = image.shape[2:]
+        plan = self.plan(height, width)
+        if steering is None:
+            steering = self._settle(image, plan)
         choices: list[Choices] = []
         prompts: list[NDArray[np.float32]] = []
+        around = None if steering is None else self._round(image, plan)
 
-        def restore_piece(piece: Image) -> Image:
-            size = self._backend.description.fit(*piece.shape[2:])
-            done = self._backend.infer(pad(piece, size))
+        def restore_tile(tile: Tile) -> Image:
+            if around is None or steering is None:
+                piece = cut(image, tile)
+                done = self._backend.infer(pad(piece, self._backend.description.fit(*piece.shape[2:])))
+            else:
+                done = around.ask(tile, steering)
             choices.append(done.choices)
             if done.prompt_weights is not None:
                 prompts.append(done.prompt_weights)
-            restored = done.restored[:, :, : piece.shape[2], : piece.shape[3]]
+            restored = done.restored[:, :, : tile.height, : tile.width]
             return to_image(to_pixels(restored)) if self._rounds else restored
 
-        restored = restore_tiles(image, self.plan(height, width), restore_piece)
+        restored = restore_tiles(image.shape, plan, restore_tile)
         if not np.isfinite(restored).all():
             raise BackendError(
                 "the restored picture holds NaN or infinity; run with --verify 1 to find out why"
             )
         whole = to_pixels(restored, self.channel_order, pixels.dtype)
-        return RestoredFrame(whole, restored, choices, prompts)
+        decisions = None if around is None else around.settled()
+        return RestoredFrame(whole, restored, choices, prompts, steering, decisions)
+
+    def settle(self, pixels: Pixels) -> Steering | None:
+        """The image-level decisions for every tile of a picture, as ``restore`` settles them for itself;
+        None where each tile has its own."""
+        return self._settle(to_image(pixels, self.channel_order), self.plan(*pixels.shape[:2]))
+
+    def steer(self, held: Vector, share: float) -> Steering:
+        """Takes ``share`` (0 to 1) of every decision from ``held`` (D)."""
+        given = self._given
+        held = np.where(given.hold == 1, given.held, held)
+        return Steering(held, np.maximum(given.hold, np.float32(share)))
+
+    @property
+    def decisions_size(self) -> int:
+        """D, how many numbers all image-level decisions are."""
+        return self._layout.size
+
+    @property
+    def steerable(self) -> bool:
+        """Whether its model takes image-level decisions from outside."""
+        return self._steerable() is not None
+
+    def _settle(self, image: Image, plan: list[Tile]) -> Steering | None:
+        if len(plan) == 1 or self._steerable() is None:
+            return None
+        steering = self._given
+        for _ in range(SWEEPS):
+            around = self._round(image, plan)
+            for tile in plan:
+                around.ask(tile, steering)
+            steering = self.steer(around.settled(), 1)
+        return steering
+
+    def _round(self, image: Image, plan: list[Tile]) -> TileRound:
+        backend = self._steerable()
+        assert backend is not None
+        return TileRound(backend, self._layout, image, plan)
+
+    def _steerable(self) -> SteerableBackend | None:
+        """What computes the same with decisions from outside; None where there is nothing that does."""
+        if self._steered is None:
+            if self._backend.description.steerable:
+                self._steered = cast(SteerableBackend, self._backend)
+            elif (other := steerable_twin(self._backend, self.model, self._options["threads"])) is not None:
+                other.activate()
+                self._steered = other
+        return self._steered
 
     def plan(self, height: int, width: int) -> list[Tile]:
         """The tiles that a picture of this size is restored in, decided once per size."""
@@ -127,6 +208,10 @@ class Restorer:
         self._rounds = other._backend.description.takes_bytes
         self._plans[height, width] = other.plan(height, width)
 
+    def like(self, model: str, backend: str) -> Restorer:
+        """Another restorer with the same options, of another model and backend."""
+        return Restorer(model, backend, **self._options)
+
     @property
     def description(self) -> dict[str, Any]:
         """The model and what runs it, ready for JSON."""
@@ -142,6 +227,8 @@ class Restorer:
 
     def close(self) -> None:
         self._backend.deactivate()
+        if self._steered is not None:
+            self._steered.deactivate()
 
     def __enter__(self) -> Restorer:
         return self
@@ -157,7 +244,7 @@ class Restorer:
     def _new_plan(self, height: int, width: int) -> list[Tile]:
         graph = self._backend.description
         if isinstance(self.tile, int):
-            return square_tiles(height, width, self.tile)
+            return square_tiles(height, width, self.tile, graph.size_rule)
         if graph.static_size is not None and self.tile == "auto":
             rows, columns = graph.static_size
             if height > rows or width > columns:
@@ -168,4 +255,4 @@ class Restorer:
                 )
         if self.tile == "off" or graph.static_size is not None:
             return [Tile(0, 0, height, width)]
-        return plan_tiles(height, width, largest_area(graph.config), graph.size_rule.multiple)
+        return plan_tiles(height, width, largest_area(graph.config, self._options["memory"]), graph.size_rule)

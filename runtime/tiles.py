@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from measnet.config import SizeRule
 from measnet.image import Image
 
-OVERLAP = 32  # pixels that neighbouring tiles share and blend over
+OVERLAP = 64  # pixels that neighbouring tiles share and blend over
 
 
 @dataclass(frozen=True)
@@ -24,41 +26,60 @@ class Tile:
     width: int
 
 
-def plan_tiles(height: int, width: int, largest_area: int, multiple: int) -> list[Tile]:
-    """The fewest tiles of equal size that cover ``height`` x ``width``, none above ``largest_area`` pixels.
+def plan_tiles(height: int, width: int, largest_area: int, rule: SizeRule) -> list[Tile]:
+    """The fewest tiles of about equal size that cover ``height`` x ``width``, none above ``largest_area``
+    pixels.
 
-    One tile is the whole picture. Sides of smaller tiles are multiples of ``multiple``.
+    One tile is the whole picture. Otherwise they lie on the grid of a network with this size rule.
     """
     if height * width <= largest_area:
         return [Tile(0, 0, height, width)]
     best: list[Tile] = []
-    for rows in range(1, math.ceil(height / OVERLAP) + 1):
-        tile_height = _tile_side(height, rows, multiple)
+    for rows in range(1, math.ceil(height / rule.multiple) + 1):
+        tile_height = _tile_side(height, rows, rule)
         columns = next(
-            (n for n in range(1, 4096) if tile_height * _tile_side(width, n, multiple) <= largest_area),
+            (n for n in range(1, 4096) if tile_height * _tile_side(width, n, rule) <= largest_area),
             None,
         )
         if columns is None or (best and rows >= len(best)):
             continue
-        tops = _starts(height, tile_height)
-        tile_width = _tile_side(width, columns, multiple)
-        lefts = _starts(width, tile_width)
-        if not best or len(tops) * len(lefts) < len(best):
-            best = [
-                Tile(top, left, min(tile_height, height), min(tile_width, width))
-                for top in tops
-                for left in lefts
-            ]
-    return best or plan_tiles(height, width, (4 * OVERLAP) ** 2, multiple)
+        tiles = _grid(height, width, tile_height, _tile_side(width, columns, rule), rule)
+        if not best or len(tiles) < len(best):
+            best = tiles
+    smallest = rule.minimum + 2 * OVERLAP
+    return best or _grid(height, width, smallest, smallest, rule)
 
 
-def square_tiles(height: int, width: int, side: int) -> list[Tile]:
-    """Tiles of ``side`` x ``side`` pixels that cover the picture; fewer pixels where it is smaller."""
-    return [
-        Tile(top, left, min(side, height), min(side, width))
-        for top in _starts(height, side)
-        for left in _starts(width, side)
+def square_tiles(height: int, width: int, side: int, rule: SizeRule) -> list[Tile]:
+    """Tiles of ``side`` x ``side`` pixels that cover the picture, fewer where it ends; on the grid of a
+    network with this size rule."""
+    return _grid(height, width, side, side, rule)
+
+
+def cores(tiles: list[Tile], height: int, width: int, multiple: int) -> list[Tile]:
+    """The part of each tile that no other one has: together they cover the picture once.
+
+    Borders lie in the middle of what neighbours share, on multiples of ``multiple``.
+    """
+    rows = _borders({(tile.top, tile.height) for tile in tiles}, height, multiple)
+    columns = _borders({(tile.left, tile.width) for tile in tiles}, width, multiple)
+    found = []
+    for tile in tiles:
+        top, bottom = rows[tile.top]
+        left, right = columns[tile.left]
+        found.append(Tile(top, left, bottom - top, right - left))
+    return found
+
+
+def _borders(sides: set[tuple[int, int]], end: int, multiple: int) -> dict[int, tuple[int, int]]:
+    """Of tiles in a row, by where they start: from where to where each has the picture to itself."""
+    ordered = sorted(sides)
+    between = [
+        (start + before + length) // 2 // multiple * multiple
+        for (before, length), (start, _) in itertools.pairwise(ordered)
     ]
+    edges = [0, *between, end]
+    return {start: (edges[index], edges[index + 1]) for index, (start, _) in enumerate(ordered)}
 
 
 def tiles_from(stored: object, height: int, width: int) -> list[Tile] | None:
@@ -79,36 +100,53 @@ def tiles_from(stored: object, height: int, width: int) -> list[Tile] | None:
     return tiles if covered.all() else None
 
 
-def restore_tiles(image: Image, tiles: list[Tile], restore: Callable[[Image], Image]) -> Image:
-    """``restore`` on each tile of ``image`` (1 3 H W), blended by linear ramps where tiles overlap."""
+def restore_tiles(shape: tuple[int, ...], tiles: list[Tile], restore: Callable[[Tile], Image]) -> Image:
+    """What ``restore`` makes of each tile of a picture (``shape`` is 1 3 H W), blended by linear ramps
+    where tiles overlap."""
     if len(tiles) == 1:
-        return restore(image)
-    total = np.zeros_like(image)
-    weight = np.zeros((1, 1, *image.shape[2:]), np.float32)
+        return restore(tiles[0])
+    total = np.zeros(shape, np.float32)
+    weight = np.zeros((1, 1, *shape[2:]), np.float32)
     for tile in tiles:
         rows = slice(tile.top, tile.top + tile.height)
         columns = slice(tile.left, tile.left + tile.width)
         window = np.outer(_ramp(tile.height), _ramp(tile.width)).astype(np.float32)
-        total[:, :, rows, columns] += restore(np.ascontiguousarray(image[:, :, rows, columns])) * window
+        total[:, :, rows, columns] += restore(tile) * window
         weight[:, :, rows, columns] += window
     np.divide(total, weight, out=total)
     return total
 
 
-def _tile_side(side: int, count: int, multiple: int) -> int:
-    """The side of ``count`` overlapping tiles over ``side`` pixels."""
+def _grid(height: int, width: int, tile_height: int, tile_width: int, rule: SizeRule) -> list[Tile]:
+    return [
+        Tile(top, left, min(tile_height, height - top), min(tile_width, width - left))
+        for top in _starts(height, tile_height, rule)
+        for left in _starts(width, tile_width, rule)
+    ]
+
+
+def _tile_side(side: int, count: int, rule: SizeRule) -> int:
+    """The side of ``count`` overlapping tiles over ``side`` pixels, a multiple of the rule's."""
     if count == 1:
         return side
-    least = math.ceil((side + (count - 1) * OVERLAP) / count)
-    return min(side, max(-(-least // multiple) * multiple, 2 * OVERLAP))
+    least = math.ceil((side + (count - 1) * (OVERLAP + rule.multiple)) / count)
+    return min(side, max(-(-least // rule.multiple) * rule.multiple, rule.minimum, 2 * OVERLAP))
 
 
-def _starts(side: int, tile: int) -> list[int]:
-    """Where tiles begin: evenly spread, so that all overlaps are alike and at least ``OVERLAP``."""
+def _starts(side: int, tile: int, rule: SizeRule) -> list[int]:
+    """Where tiles begin: evenly spread on the network's grid, overlapping by at least ``OVERLAP``, or by
+    half of a small tile.
+
+    A network that halves its features sees a picture through a grid. Off the picture's own grid a tile
+    comes out otherwise than the same pixels of the whole.
+    """
     if tile >= side:
         return [0]
-    count = math.ceil((side - OVERLAP) / max(1, tile - OVERLAP))
-    return [round(i * (side - tile) / (count - 1)) for i in range(count)]
+    grid = rule.minimum if tile >= 4 * rule.minimum else rule.multiple
+    last = -(-(side - tile) // grid) * grid
+    longest = max(grid, (tile - min(OVERLAP, tile // 2)) // grid * grid)
+    count = -(-last // longest)
+    return [index * last // count // grid * grid for index in range(count + 1)]
 
 
 def _ramp(side: int) -> NDArray[np.float64]:

@@ -95,7 +95,9 @@ def _train(
     network, average = network.to(device), average.to(device)
     bf16 = _uses_bf16(recipe, device)
     if bf16 and device.type == "cpu":  # oneDNN's bf16 kernels want the channels of a pixel side by side
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch hints
+        for parameter in network.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )

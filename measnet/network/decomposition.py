@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from measnet.config import FILTER_GROUPS, FILTER_SIZE
+from measnet.network.decisions import OWN, Decisions
 
 
 class FeatureDecomposition(nn.Module):
@@ -20,14 +21,14 @@ class FeatureDecomposition(nn.Module):
         self.predict = nn.Conv2d(channels, taps, 1, bias=False)
         self.norm = nn.BatchNorm2d(taps)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, decisions: Decisions = OWN) -> tuple[Tensor, Tensor]:
         """B C H W -> low and high frequencies, each B C H W; they sum to ``x``."""
-        low = low_pass(x, self.filters(x))
+        low = low_pass(x, self.filters(x, decisions))
         return low, x - low
 
-    def filters(self, x: Tensor) -> Tensor:
+    def filters(self, x: Tensor, decisions: Decisions = OWN) -> Tensor:
         """The filter of each group, B G S*S (row by row); its taps are positive and sum to 1 (eq. 7)."""
-        taps = self.norm(self.predict(x.mean(dim=(2, 3), keepdim=True)))  # B G*S*S 1 1
+        taps = decisions.settle(self.norm(self.predict(decisions.mean(x))))  # B G*S*S 1 1
         return taps.view(x.shape[0], FILTER_GROUPS, FILTER_SIZE**2).softmax(dim=2)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from measnet.network.decisions import OWN, Decisions
 from measnet.network.decomposition import FeatureDecomposition
 from measnet.network.image_experts import ImageExpertBlock, ImageRouting
 
@@ -24,15 +25,15 @@ class FDMEE(nn.Module):
         self.whole = ImageExpertBlock(channels, experts, top_k) if mee and not fd else None
         self.project = nn.Conv2d(channels * 2, channels, 1) if fd else None
 
-    def forward(self, x: Tensor) -> tuple[Tensor, list[ImageRouting]]:
+    def forward(self, x: Tensor, decisions: Decisions = OWN) -> tuple[Tensor, list[ImageRouting]]:
         if self.decompose is None or self.project is None:
             assert self.whole is not None
-            x, routing = self.whole(x)
+            x, routing = self.whole(x, decisions)
             return x, [routing]
-        low, high = self.decompose(x)  # each B C H W
+        low, high = self.decompose(x, decisions)  # each B C H W
         routings = []
         if self.high is not None and self.low is not None:
-            high, high_routing = self.high(high)
-            low, low_routing = self.low(low)
+            high, high_routing = self.high(high, decisions)
+            low, low_routing = self.low(low, decisions)
             routings = [high_routing, low_routing]
         return self.project(torch.cat([high, low], dim=1)), routings

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from measnet.config import NARROWEST_EXPERT
+from measnet.network.decisions import OWN, Decisions
 from measnet.network.transformer import ChannelNorm, depthwise
 
 
@@ -49,9 +50,11 @@ class ImageExpertLayer(nn.Module):
         self.scores = nn.Linear(channels, experts, bias=False)
         self.top_k = top_k
 
-    def forward(self, features: Tensor, context: Tensor) -> tuple[Tensor, ImageRouting]:
+    def forward(
+        self, features: Tensor, context: Tensor, decisions: Decisions = OWN
+    ) -> tuple[Tensor, ImageRouting]:
         """Two feature maps, each B C H W -> B C H W."""
-        routing = choose_experts(features, self.scores, self.top_k)
+        routing = choose_experts(features, self.scores, self.top_k, decisions)
         out = features
         for index, expert in enumerate(self.experts):
             images, rank = (routing.experts == index).nonzero(as_tuple=True)  # each: as many as chose it
@@ -62,9 +65,12 @@ class ImageExpertLayer(nn.Module):
         return out, routing
 
 
-def choose_experts(features: Tensor, scores: nn.Module, top_k: int) -> ImageRouting:
+def choose_experts(
+    features: Tensor, scores: nn.Module, top_k: int, decisions: Decisions = OWN
+) -> ImageRouting:
     """The K best experts of each image, from the mean of its features (B C H W)."""
-    demand = scores(features.mean(dim=(2, 3))).softmax(dim=1)  # B N
+    mean = decisions.mean(features).flatten(1)  # B C
+    demand = decisions.settle(scores(mean)).softmax(dim=1)  # B N
     gates, experts = demand.topk(top_k, dim=1)  # B K
     return ImageRouting(experts, gates, demand)
 
@@ -88,12 +94,12 @@ class ImageExpertBlock(nn.Module):
         self.experts = ImageExpertLayer(channels, experts, top_k)
         self.project = nn.Conv2d(channels, channels, 1)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ImageRouting]:
+    def forward(self, x: Tensor, decisions: Decisions = OWN) -> tuple[Tensor, ImageRouting]:
         """B C H W -> the same shape, and who did it."""
         features, context = self.expand(self.norm(x)).chunk(2, dim=1)  # each B C H W
         features = F.gelu(self.down(self.across(features)))  # B C H W
         context = context + self._wide_context(context)  # B C H W
-        features, routing = self.experts(features, context)
+        features, routing = self.experts(features, context, decisions)
         return x + self.project(features), routing
 
     def _wide_context(self, context: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from measnet.config import MEASNetConfig
 from measnet.metrics import Choices
+from measnet.network.decisions import OWN, Decisions
 from measnet.network.fd_mee import FDMEE
 from measnet.network.frequency_block import FrequencyBlock
 from measnet.network.image_experts import ImageRouting
@@ -131,19 +132,20 @@ class MEASNet(nn.Module):
         """
         return self.restore(image).restored
 
-    def restore(self, image: Tensor) -> Restoration:
-        """As ``forward``, with the choices of every router."""
-        q, prompt = self._prompt(image)
+    def restore(self, image: Tensor, decisions: Decisions = OWN) -> Restoration:
+        """As ``forward``, with the choices of every router; image-level decisions hold as ``decisions``
+        says."""
+        q, prompt = self._prompt(image, decisions)
         x = self._embed(image)  # B C h w
         routing = None
         if self.pixel_experts1 is not None:
             x, routing = self.pixel_experts1(x, prompt)
         elif self.prompt_fusion is not None:
             x = self.prompt_fusion(x, prompt)
-        e1 = self.encoder1(x)
-        e2 = self.encoder2(self.down1(e1))
-        e3 = self.encoder3(self.down2(e2))
-        restored, image_routings = self._decode(image, e1, e2, e3)
+        e1 = self.encoder1(x, decisions)
+        e2 = self.encoder2(self.down1(e1), decisions)
+        e3 = self.encoder3(self.down2(e2), decisions)
+        restored, image_routings = self._decode(image, e1, e2, e3, decisions)
         return Restoration(restored, q, routing, image_routings)
 
     def forward_training(self, image: Tensor, noisy: NoisyRouting = NoisyRouting()) -> TrainingPass:  # noqa: B008
@@ -151,7 +153,7 @@ class MEASNet(nn.Module):
 
         The MESE modules of levels 2 and 3 act here only: nothing but the balance loss uses them.
         """
-        _, prompt = self._prompt(image)
+        _, prompt = self._prompt(image, OWN)
         x = self._embed(image)  # B C h w
         balance, demand = x.new_zeros(()), None
         if self.pixel_experts1 is not None:
@@ -167,7 +169,7 @@ class MEASNet(nn.Module):
         if self.pixel_experts3 is not None:
             balance = balance + self.pixel_experts3.forward_training(x3, prompt, noisy)[1]
         e3 = self.encoder3(x3)
-        restored, routings = self._decode(image, e1, e2, e3)
+        restored, routings = self._decode(image, e1, e2, e3, OWN)
         return TrainingPass(restored, balance, demand, [routing.demand for routing in routings])
 
     def recompute_blocks(self, recompute: bool = True) -> None:
@@ -180,43 +182,47 @@ class MEASNet(nn.Module):
             if isinstance(blocks, TransformerBlocks):
                 blocks.recompute = recompute
 
-    def _prompt(self, image: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def _prompt(self, image: Tensor, decisions: Decisions) -> tuple[Tensor | None, Tensor | None]:
         if self.prompt is None:
             return None, None
-        q, prompt = self.prompt(image)
+        q, prompt = self.prompt(image, decisions)
         return q, prompt
 
     def _embed(self, image: Tensor) -> Tensor:
         scale = self.config.stem_scale
         return self.stem(F.pixel_unshuffle(image, scale) if scale > 1 else image)
 
-    def _decode(self, image: Tensor, e1: Tensor, e2: Tensor, e3: Tensor) -> tuple[Tensor, list[ImageRouting]]:
+    def _decode(
+        self, image: Tensor, e1: Tensor, e2: Tensor, e3: Tensor, decisions: Decisions
+    ) -> tuple[Tensor, list[ImageRouting]]:
         routings: list[ImageRouting] = []
-        z = self.latent(self.down3(e3))  # B 8C h/8 w/8
+        z = self.latent(self.down3(e3), decisions)  # B 8C h/8 w/8
         if self.frequency4 is not None:
             z = self.frequency4(image, z)
 
         x = self.reduce3(torch.cat([self.up3(z), e3], dim=1))  # B 4C h/4 w/4
-        d3 = self.decoder3(self._experts(self.fd_mee3, x, routings))
+        d3 = self.decoder3(self._experts(self.fd_mee3, x, routings, decisions), decisions)
         if self.frequency3 is not None:
             d3 = self.frequency3(image, d3)
 
         x = self.reduce2(torch.cat([self.up2(d3), e2], dim=1))  # B 2C h/2 w/2
-        d2 = self.decoder2(self._experts(self.fd_mee2, x, routings))
+        d2 = self.decoder2(self._experts(self.fd_mee2, x, routings, decisions), decisions)
         if self.frequency2 is not None:
             d2 = self.frequency2(image, d2)
 
         x = torch.cat([self.up1(d2), e1], dim=1)  # B 2C h w
-        d1 = self.decoder1(self._experts(self.fd_mee1, x, routings))
-        residual = self.output(self.refinement(d1))
+        d1 = self.decoder1(self._experts(self.fd_mee1, x, routings, decisions), decisions)
+        residual = self.output(self.refinement(d1, decisions))
         scale = self.config.stem_scale
         return image + (F.pixel_shuffle(residual, scale) if scale > 1 else residual), routings
 
     @staticmethod
-    def _experts(fd_mee: FDMEE | None, x: Tensor, routings: list[ImageRouting]) -> Tensor:
+    def _experts(
+        fd_mee: FDMEE | None, x: Tensor, routings: list[ImageRouting], decisions: Decisions
+    ) -> Tensor:
         if fd_mee is None:
             return x
-        x, chosen = fd_mee(x)
+        x, chosen = fd_mee(x, decisions)
         routings.extend(chosen)
         return x
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from measnet.config import PROMPT_BASIS, PROMPT_LENGTH
+from measnet.network.decisions import OWN, Decisions
 
 
 class PromptGenerator(nn.Module):
@@ -32,9 +33,10 @@ class PromptGenerator(nn.Module):
         self.mixer = nn.Linear(PROMPT_BASIS, PROMPT_BASIS)
         self.basic_prompts = nn.Parameter(torch.randn(PROMPT_BASIS, PROMPT_LENGTH))  # P_t: T M
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, image: Tensor, decisions: Decisions = OWN) -> tuple[Tensor, Tensor]:
         """B 3 H W in [0, 1] -> the mixing weights q (B T, summing to 1) and the prompt (B M)."""
-        q = self.mixer(self.features(image).mean(dim=(2, 3))).softmax(dim=1)  # B T
+        mean = decisions.mean(self.features(image)).flatten(1)  # B T
+        q = decisions.settle(self.mixer(mean)).softmax(dim=1)  # B T
         prompt = F.gelu(q @ self.basic_prompts)  # B M, eq. 1
         return q, prompt
 

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from measnet.network.decisions import OWN, Decisions
+
 
 class ChannelNorm(nn.Module):
     """Layer norm over the channels of each pixel, with gain and bias."""
@@ -34,14 +36,13 @@ def depthwise(channels: int, kernel: int | tuple[int, int], bias: bool = False) 
     return nn.Conv2d(channels, channels, sides, padding=padding, groups=channels, bias=bias)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor, decisions: Decisions = OWN) -> Tensor:
     """Attention between channels: q, k, v are B C H W, temperature is h 1 1; returns B C H W."""
     batch, channels, height, width = q.shape
     heads = temperature.shape[0]
     split = (batch, heads, channels // heads, height * width)
-    q = F.normalize(q.reshape(split), dim=-1)  # B h C/h P
-    k = F.normalize(k.reshape(split), dim=-1)  # B h C/h P
-    scores = q @ k.transpose(-2, -1) * temperature  # B h C/h C/h
+    affinities = decisions.affinities(q.reshape(split), k.reshape(split), (height, width))
+    scores = affinities * temperature  # B h C/h C/h
     mixed = scores.softmax(dim=-1) @ v.reshape(split)  # B h C/h P
     return mixed.reshape(batch, channels, height, width)
 
@@ -56,9 +57,9 @@ class ChannelAttention(nn.Module):
         self.qkv_depthwise = depthwise(channels * 3, 3)
         self.project = nn.Conv2d(channels, channels, 1, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, decisions: Decisions = OWN) -> Tensor:
         q, k, v = self.qkv_depthwise(self.qkv(x)).chunk(3, dim=1)  # each B C H W
-        return self.project(attend(q, k, v, self.temperature))
+        return self.project(attend(q, k, v, self.temperature, decisions))
 
 
 class CrossChannelAttention(nn.Module):
@@ -103,8 +104,8 @@ class TransformerBlock(nn.Module):
         self.feed_forward_norm = ChannelNorm(channels)
         self.feed_forward = GatedFeedForward(channels, hidden)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.attention_norm(x))
+    def forward(self, x: Tensor, decisions: Decisions = OWN) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), decisions)
         x = x + self.feed_forward(self.feed_forward_norm(x))
         return x
 
@@ -114,10 +115,10 @@ class TransformerBlocks(nn.Sequential):
 
     recompute = False
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, decisions: Decisions = OWN) -> Tensor:
         for block in self:
             if self.recompute and self.training and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False)
+                x = checkpoint(block, x, decisions, use_reentrant=False)
             else:
-                x = block(x)
+                x = block(x, decisions)
         return x

@@ -1,5 +1,7 @@
 """The weights that come with the package: ``NAME.onnx`` to run, ``NAME.safetensors`` to verify or go on.
 
+``NAME.steerable.onnx`` takes image-level decisions too; its weights are the bytes inside ``NAME.onnx``.
+
 README.md in this folder says what each was trained on and what it reaches.
 """
 
@@ -17,7 +19,8 @@ NAMES = (*VARIANTS, "nano-five-task")
 
 
 def bundled(name: str, suffix: str) -> Path:
-    """The bundled file of a name in ``NAMES``; ``suffix`` is ``.onnx`` or ``.safetensors``.
+    """The bundled file of a name in ``NAMES``; ``suffix`` is ``.onnx``, ``.safetensors`` or
+    ``.steerable.onnx``.
 
     Raises ``UsageError`` when this version has no such weights.
     """
@@ -33,4 +36,4 @@ def bundled(name: str, suffix: str) -> Path:
 
 def at_hand(suffix: str) -> list[str]:
     """The names whose bundled file with this ending is in this version."""
-    return sorted(path.stem for path in FOLDER.glob("*" + suffix))
+    return sorted(name for name in NAMES if (FOLDER / (name + suffix)).is_file())

@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from measnet.decisions import Vector
 from measnet.description import GraphDescription
 from measnet.image import Image
 from measnet.metrics import Choices
@@ -27,6 +28,27 @@ class Inference:
 
     prompt_weights: NDArray[np.float32] | None
     """B T, or None where the network has no prompt."""
+
+    decisions: NDArray[np.float32] | None = None
+    """B D: the images' own image-level decisions (``measnet/decisions.py``), whatever held; None without
+    steering."""
+
+    norms: NDArray[np.float32] | None = None
+    """B E, beside ``decisions``."""
+
+
+@dataclass(frozen=True)
+class Steering:
+    """Image-level decisions to take from outside."""
+
+    held: Vector
+    """D."""
+
+    hold: Vector
+    """D, 0 to 1: how much of each is taken from ``held``."""
+
+    window: NDArray[np.float32] | None = None
+    """H W of the given images, 0 or 1: the pixels whose means decide what is not held; None is all."""
 
 
 class Backend(Protocol):
@@ -48,3 +70,21 @@ class Backend(Protocol):
 
     def deactivate(self) -> None:
         """Lets go of everything; ``activate`` may follow."""
+
+
+class SteerableBackend(Backend, Protocol):
+    """A backend whose description says that it is steerable."""
+
+    def infer_steered(self, images: Image, steering: Steering) -> Inference:
+        """As ``infer``, with decisions from outside; also tells which held. Raises ``BackendError``."""
+
+
+def steering_inputs(steering: Steering, images: Image) -> tuple[Image, Vector, Vector]:
+    """``window`` B 1 H W, ``held`` and ``hold`` B D, as graphs take them, for ``images`` (B 3 H W)."""
+    batch, _, height, width = images.shape
+    window = np.ones((height, width), np.float32) if steering.window is None else steering.window
+    return (
+        np.broadcast_to(window, (batch, 1, height, width)).copy(),
+        np.tile(steering.held, (batch, 1)),
+        np.tile(steering.hold, (batch, 1)),
+    )

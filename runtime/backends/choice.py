@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from measnet.errors import UsageError
-from measnet.runtime.backends import Backend
+from measnet.runtime.backends import Backend, SteerableBackend
 from measnet.runtime.backends.onnxruntime import OnnxRuntimeBackend, Provider
 from measnet.runtime.backends.tensorrt import TensorRTBackend
 from measnet.runtime.backends.torch import TorchBackend
-from measnet.weights import NAMES, bundled
+from measnet.weights import NAMES, at_hand, bundled
 
 BACKENDS = (
     "auto",
@@ -61,6 +61,14 @@ def choose_backend(model: str, backend: str = "auto", threads: int | None = None
         )
     path = bundled(model, ".onnx") if named else _file(model)
     return OnnxRuntimeBackend(path, threads, _PROVIDERS[backend])
+
+
+def steerable_twin(backend: Backend, model: str, threads: int | None) -> SteerableBackend | None:
+    """The bundled graph that computes what ``backend``'s does and takes image-level decisions; None where
+    there is none, or where ``backend`` is not ONNX Runtime."""
+    if model not in at_hand(".steerable.onnx") or not isinstance(backend, OnnxRuntimeBackend):
+        return None
+    return OnnxRuntimeBackend(bundled(model, ".steerable.onnx"), threads, backend.provider)
 
 
 def _export(model: str, named: bool) -> str:

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from measnet.decisions import DecisionLayout
 from measnet.description import GraphDescription
 from measnet.errors import BackendError, GraphError, MissingPackageError, UsageError, first_line
 from measnet.image import Image, Pixels, batch_to_images, images_to_batch
 from measnet.metrics import Choices
-from measnet.runtime.backends import Inference
+from measnet.onnx_file import check_graph_file
+from measnet.runtime.backends import Inference, Steering, steering_inputs
 from measnet.runtime.backends.onnxruntime_binding import BoundSession
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ class OnnxRuntimeBackend:
         self._session: onnxruntime.InferenceSession | None = None
         self._bound: BoundSession | None = None
         self._description: GraphDescription | None = None
+        self._neutral: Steering | None = None
         self._version = ""
         self._fallback = ""
 
@@ -85,6 +88,7 @@ class OnnxRuntimeBackend:
             raise MissingPackageError("the onnxruntime backend", "onnxruntime", "cpu") from None
         if not self.graph.is_file():
             raise GraphError(f"the graph {self.graph} does not exist")
+        check_graph_file(self.graph)
         available = ort.get_available_providers()
         if self.provider is not None and self.provider not in available:
             raise UsageError(
@@ -106,15 +110,26 @@ class OnnxRuntimeBackend:
         self._description = GraphDescription.from_metadata(metadata, str(self.graph))
         self._version = ort.__version__
         self._session = session
-        self._bound = BoundSession(session, "cuda") if active in (_CUDA, _TENSORRT) else None
+        self._neutral = _neutral(self._description)
+        on_gpu = active in (_CUDA, _TENSORRT)
+        self._bound = BoundSession(session, "cuda") if on_gpu and self._neutral is None else None
         self._probe()
 
     def infer(self, images: Image) -> Inference:
+        if self._neutral is not None:
+            return self.infer_steered(images, self._neutral)
+        return self._infer(images, {})
+
+    def infer_steered(self, images: Image, steering: Steering) -> Inference:
+        names = ("window", "held", "hold")
+        return self._infer(images, dict(zip(names, steering_inputs(steering, images), strict=True)))
+
+    def _infer(self, images: Image, beside: dict[str, Image]) -> Inference:
         session, description = self._active(), self.description
         order = description.channel_order
         given = images_to_batch(images, order) if description.takes_bytes else images
         try:
-            outputs = self._run(session, given)
+            outputs = self._run(session, given, beside)
         except Exception as error:  # as in _open
             raise BackendError(
                 f"ONNX Runtime failed on {images.shape[2]}x{images.shape[3]} pixels: {first_line(error)}"
@@ -124,16 +139,20 @@ class OnnxRuntimeBackend:
             restored=batch_to_images(restored, order) if description.takes_bytes else restored,
             choices=Choices(outputs.get("pixel_experts"), outputs.get("image_experts")),
             prompt_weights=outputs.get("prompt_weights"),
+            decisions=outputs.get("decisions"),
+            norms=outputs.get("norms"),
         )
 
     def deactivate(self) -> None:
         self._session = None
         self._bound = None
 
-    def _run(self, session: onnxruntime.InferenceSession, given: Image | Pixels) -> dict[str, Any]:
+    def _run(
+        self, session: onnxruntime.InferenceSession, given: Image | Pixels, beside: dict[str, Image]
+    ) -> dict[str, Any]:
         if self._bound is not None:
             return self._bound.run(given)
-        values = session.run(None, {"image": given})
+        values = session.run(None, {"image": given, **beside})
         return {output.name: value for output, value in zip(session.get_outputs(), values, strict=True)}
 
     def _open(self, ort: Any, wanted: list[str]) -> onnxruntime.InferenceSession:
@@ -170,9 +189,10 @@ class OnnxRuntimeBackend:
         session = self._active()
         names = [value.name for value in session.get_inputs()]
         outputs = [value.name for value in session.get_outputs()]
-        if names != ["image"] or "restored" not in outputs:
+        expected = ["image"] if self._neutral is None else ["image", "window", "held", "hold"]
+        if names != expected or "restored" not in outputs:
             raise GraphError(
-                f"{self.graph} takes {names} and returns {outputs}; a MEASNet graph takes 'image' and "
+                f"{self.graph} takes {names} and returns {outputs}; a MEASNet graph takes {expected} and "
                 "returns 'restored'"
             )
         height, width = self.description.fit(1, 1)
@@ -186,3 +206,11 @@ class OnnxRuntimeBackend:
                 f"{self.graph} does not restore a plain grey picture (its weights may hold NaN); "
                 "export it again from a sound checkpoint"
             )
+
+
+def _neutral(description: GraphDescription) -> Steering | None:
+    """What a steerable graph is given when nobody steers; None for others."""
+    if not description.steerable:
+        return None
+    nothing = DecisionLayout(description.config).hold(0)
+    return Steering(held=nothing, hold=nothing)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from measnet.description import GraphDescription
 from measnet.errors import BackendError, MissingPackageError, first_line
 from measnet.image import Image
-from measnet.runtime.backends import Inference
+from measnet.runtime.backends import Inference, Steering, steering_inputs
 
 if TYPE_CHECKING:
     from measnet.network import MEASNet
@@ -51,26 +51,44 @@ class TorchBackend:
         if self.threads:
             torch.set_num_threads(self.threads)
         network = load_checkpoint(self.checkpoint)
-        self._description = GraphDescription(network.config, weights_sha256(network), static_size=None)
+        self._description = GraphDescription(
+            network.config, weights_sha256(network), static_size=None, steerable=True
+        )
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._network = network.to(self._device)
 
     def infer(self, images: Image) -> Inference:
+        return self._infer(images, None)
+
+    def infer_steered(self, images: Image, steering: Steering) -> Inference:
+        return self._infer(images, steering)
+
+    def _infer(self, images: Image, steering: Steering | None) -> Inference:
         import torch
+
+        from measnet.network.decisions import OWN, SteeredDecisions
 
         if self._network is None:
             raise BackendError("the PyTorch backend is not active")
         try:
             with torch.inference_mode():
-                done = self._network.restore(torch.from_numpy(images).to(self._device))
+                given = torch.from_numpy(images).to(self._device)
+                decisions = OWN
+                if steering is not None:
+                    inputs = steering_inputs(steering, images)
+                    decisions = SteeredDecisions(*(torch.from_numpy(x).to(self._device) for x in inputs))
+                done = self._network.restore(given, decisions)
         except RuntimeError as error:
             raise BackendError(
                 f"PyTorch failed on {images.shape[2]}x{images.shape[3]} pixels: {first_line(error)}"
             ) from None
+        steered = decisions if isinstance(decisions, SteeredDecisions) else None
         return Inference(
             restored=done.restored.float().cpu().numpy(),
             choices=done.choices(),
             prompt_weights=None if done.prompt_weights is None else done.prompt_weights.cpu().numpy(),
+            decisions=None if steered is None else steered.own().cpu().numpy(),
+            norms=None if steered is None else steered.norms().cpu().numpy(),
         )
 
     def deactivate(self) -> None:

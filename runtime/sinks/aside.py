@@ -15,20 +15,45 @@ def check_target(target: Path, inputs: list[Path], *, overwrite: bool) -> None:
     """Refuse a target that cannot or must not be written, before any work is done.
 
     Raises:
-        UsageError: it is one of the inputs, exists already, or its folder is missing or
-            closed to this user.
+        UsageError: it is one of the inputs, by whatever name or link, or an input lies where it would grow;
+            it exists already; or its folder is missing or closed to this user.
     """
     folder = target.parent
     if not folder.is_dir():
         raise UsageError(f"the folder {folder} does not exist; create it or choose another --out")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"the folder {folder} cannot be written to; choose another --out")
+    for place in _grows_at(target):
+        if any(_is_in(source, place) for source in inputs):
+            raise UsageError(f"the input is {place}, where {target} would grow; choose another --out")
     if not target.exists():
         return
-    if any(source.exists() and source.samefile(target) for source in inputs):
+    if any(is_same(source, target) for source in inputs):
         raise UsageError(f"{target} is the input itself; choose another --out")
     if not overwrite:
         raise UsageError(f"{target} exists already; add --overwrite or choose another --out")
+
+
+def is_same(one: Path, other: Path) -> bool:
+    """Whether both are there and are one file or folder, by whatever names and links."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
+def _grows_at(target: Path) -> tuple[Path, ...]:
+    """Where files are made, replaced and thrown away on the way to ``target``."""
+    return _growing(target), partial_name(target), partial_name(target, folder=True)
+
+
+def _is_in(source: Path, place: Path) -> bool:
+    """Whether ``source`` is ``place``, or lies in it."""
+    return any(is_same(path, place) for path in (source, *source.resolve().parents))
+
+
+def _growing(target: Path) -> Path:
+    return target.with_name(target.name + ".part")
 
 
 class Aside:
@@ -40,7 +65,7 @@ class Aside:
 
     def __init__(self, target: Path) -> None:
         self._target = target
-        self.path = target.with_name(target.name + ".part")
+        self.path = _growing(target)
 
     def keep(self, *, partial: bool = False) -> Path:
         """Give the result its name, or with ``partial`` one that says it is not whole."""

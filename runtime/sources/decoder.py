@@ -17,7 +17,7 @@ from measnet.runtime.colour import bit_depth, read_colour
 from measnet.runtime.frame import Kind, StreamInfo
 from measnet.runtime.hdr import read_hdr
 from measnet.runtime.sources.continuity import Continuity
-from measnet.runtime.sources.limits import MAX_PIXELS, check_size
+from measnet.runtime.sources.limits import MAX_PIXELS, check_memory, check_size
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -78,6 +78,7 @@ class PictureDecoder:
             self.left_behind.append("the cover picture")
         context = self.stream.codec_context
         check_size(name, context.width, context.height)
+        check_memory(name, context.width, context.height)
         # A damaged bitstream can claim another size than its container does.
         context.options = {"max_pixels": str(MAX_PIXELS)}
         context.thread_type = "SLICE" if low_delay else "AUTO"

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from measnet.errors import InputError
 from measnet.image_header import IMAGE_ENDINGS, read_header
 from measnet.runtime.frame import Frame, Picture, StreamInfo
-from measnet.runtime.sources.limits import check_size
+from measnet.runtime.sources.limits import check_memory, check_size
 
 _KEPT_METADATA = (cv2.IMAGE_METADATA_EXIF, cv2.IMAGE_METADATA_XMP, cv2.IMAGE_METADATA_ICCP)
 
@@ -113,6 +113,7 @@ def _load(path: Path) -> _Loaded:
         raise InputError(f"{path} cannot be read: {error.strerror}; check its name") from None
     header = read_header(path, data)
     check_size(str(path), header.width, header.height)
+    check_memory(str(path), header.width, header.height)
     if header.several:
         raise InputError(f"{path} holds several pictures; save the one wanted as a file of its own")
     try:

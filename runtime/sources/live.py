@@ -77,6 +77,7 @@ class LiveStream:
                     yield item
         except av.error.FFmpegError as error:
             self.warnings.append(f"{self._url} stopped sending: {error.strerror}")
+        self.warnings += reader.warnings
         self.damaged = self._decoder.damaged
         if self.damaged:
             self.warnings.append(f"{self.damaged} damaged frames were left out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import stat
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -52,6 +53,8 @@ class VideoFile:
         self.truncated = False
         self.warnings: list[str] = []
         self._path = path
+        self._stamp = _stamp(path)
+        self._changed = False
         self._skipped = 0
         self._sought = False
         self._options = options or SourceOptions()
@@ -89,6 +92,8 @@ class VideoFile:
             if self._sought:
                 self._seek(container)
             packets = self._new_decoder(container).copied_packets()
+            if self._changed:
+                packets = _until(self._decoder.end, packets)
             yield from self._cutter.cut_copies(packets)
         finally:
             container.close()
@@ -113,7 +118,7 @@ class VideoFile:
                 time_base=info.time_base,
                 duration=item.duration,
             )
-        self._settle()
+        self._settle(reader)
 
     def interrupt(self) -> None:
         """See Source.interrupt."""
@@ -197,10 +202,16 @@ class VideoFile:
             chapters=self._cutter.chapters(info.chapters),
         )
 
-    def _settle(self) -> None:
+    def _settle(self, reader: RgbReader) -> None:
         decoder = self._decoder
         self.damaged = decoder.damaged
-        self.warnings += self._fields.warnings
+        self.warnings += self._fields.warnings + reader.warnings
+        self._changed = _stamp(self._path) != self._stamp
+        if self._changed:
+            self.warnings.append(
+                f"{self._path} was written to while it was read: it was restored up to "
+                f"{float(decoder.end):.2f} s; restore it again once it is complete"
+            )
         if decoder.jumps:
             self.warnings.append(
                 f"its times jump back {decoder.jumps} times: what follows was moved to go on where it was"
@@ -281,6 +292,22 @@ def _open(path: Path | StandardInput, raw: RawVideo | None) -> InputContainer:
         raise InputError(_why_unreadable(path)) from None
     except (av.error.FFmpegError, OSError) as error:
         raise InputError(f"{path} cannot be opened: {error.strerror}") from None
+
+
+def _stamp(path: Path | StandardInput) -> tuple[int, int] | None:
+    """Size and time of change; they tell that somebody has written to a file."""
+    try:
+        found = path.stat() if isinstance(path, Path) else None
+    except OSError:
+        return None
+    return (found.st_size, found.st_mtime_ns) if found and stat.S_ISREG(found.st_mode) else None
+
+
+def _until(end: Fraction, packets: Iterator[Packet[Stream]]) -> Iterator[Packet[Stream]]:
+    """Those that begin before ``end``: what a file has grown by since belongs to no picture that was read."""
+    for packet in packets:
+        if packet.pts is None or packet.pts * packet.time_base < end:
+            yield packet
 
 
 def _why_unreadable(path: Path | StandardInput) -> str:

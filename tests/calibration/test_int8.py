@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 
 from measnet.export.check import check_file
 from measnet.export.cli import main
+from measnet.export.graph import write_graph
 from measnet.export.pictures import sample_clip
 from measnet.metrics import INT8_TOLERANCE, TOLERANCES, Tolerance
 from measnet.runtime.parity import Verifier
@@ -149,7 +150,7 @@ def test_tensorrt_rtx_builds_it(
         metadata = {entry.key: entry.value for entry in model.metadata_props}
         helper.set_model_props(model, metadata | {"measnet.size": f"{size}x{size}"})
         path = tmp_path / "static.int8.onnx"
-        onnx.save(model, path)
+        write_graph(path, model)
     targets = find_targets(("tensorrt-rtx",), (card,))
     (built,) = build_engines([path], targets, tmp_path, BuildSettings(profiles=profiles), cache=None)
     facts, plan = read_engine(built.path)

@@ -23,6 +23,7 @@ from measnet.export.build_settings import BuildSettings, Profile
 from measnet.export.camera_bytes import MODULE, camera_graph, reflected
 from measnet.export.check import check_file
 from measnet.export.cli import main
+from measnet.export.graph import write_graph
 from measnet.export.precision import typed_graph
 from measnet.export.session import run_graph
 from measnet.image import ChannelOrder
@@ -43,7 +44,7 @@ def described(path: Path) -> tuple[onnx.ModelProto, GraphDescription]:
 
 
 def saved(model: onnx.ModelProto, path: Path) -> Path:
-    onnx.save(model, path)
+    write_graph(path, model)
     return path
 
 

@@ -24,6 +24,7 @@ from measnet.engine_file import read_engine_facts
 from measnet.errors import BuildError
 from measnet.export.build_settings import BuildSettings, Profile
 from measnet.export.camera_bytes import camera_graph
+from measnet.export.graph import write_graph
 from measnet.export.precision import Precision, typed_graph
 from measnet.weights import at_hand
 
@@ -76,7 +77,7 @@ def graph_file(source: Path, precision: str, form: str, path: Path) -> Described
         onnx.helper.set_model_props(model, description.to_metadata())
     if form == "uint8-nhwc":
         model, description = camera_graph(model, description)
-    onnx.save(model, path)
+    write_graph(path, model)
     return model, description
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -175,3 +177,70 @@ def test_a_checkpoint_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> N
     with pytest.raises(OutputError, match="cannot write"):
         save_checkpoint(MEASNet(VARIANTS["nano"]), tmp_path / "no-such-folder" / "x.safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tensor_that_repeats_one_number_a_million_times_is_not_written_out(tmp_path: Path) -> None:
+    state = golden_state("tiny")
+    state["patch_embed.proj.weight"] = torch.zeros(1).expand(100_000, 3, 3, 100_000)
+    torch.save(state, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match=r"claims 3\d{11} bytes of tensors"):
+        load_checkpoint(tmp_path / "x.pt")
+
+
+def test_flipped_bits_in_weights_are_noticed(tmp_path: Path) -> None:
+    network = MEASNet(VARIANTS["nano"])
+    save_checkpoint(network, tmp_path / "x.safetensors")
+    torch.save(network.state_dict(), tmp_path / "x.ckpt")
+    for name, words in (("x.safetensors", "weights are not those"), ("x.ckpt", "checksum of .* is wrong")):
+        content = bytearray((tmp_path / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(CheckpointError, match=words):
+            load_checkpoint(tmp_path / name)
+
+
+def header_changed(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    change(header)
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda h: h["stem.weight"].update(shape=[1 << 20, 12, 3, 3]), "not a sound safetensors file"),
+        (lambda h: h["stem.weight"].update(data_offsets=[0, 1 << 60]), "not a sound safetensors file"),
+        (lambda h: h["__metadata__"].update({"measnet.config": '{"width": 1099511627776}'}), "width is 1099"),
+        (lambda h: h["__metadata__"].update({"measnet.config": "[" * 100_000}), "is not JSON"),
+        (lambda h: h.update({f"encoder1.{'9' * 5000}.x": h.pop("stem.weight")}), "1 missing: stem.weight"),
+    ],
+)
+def test_a_header_that_claims_the_absurd_is_refused(
+    change: Callable[[dict[str, Any]], object], words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.safetensors"
+    save_checkpoint(MEASNet(VARIANTS["nano"]), path)
+    header_changed(path, change)
+    with pytest.raises(CheckpointError, match=words) as caught:
+        load_checkpoint(path)
+    assert len(str(caught.value)) < 2000
+
+
+def test_tensors_without_an_element_are_refused(tmp_path: Path) -> None:
+    state = golden_state("tiny")
+    state["encoder_level1.0.ffn.project_in.weight"] = torch.zeros(0, 3, 1, 1)
+    torch.save(state, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match="hold nothing"):
+        load_checkpoint(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.bool, torch.complex64])
+def test_weights_that_are_no_floating_point_numbers_are_refused(kind: torch.dtype, tmp_path: Path) -> None:
+    state = golden_state("tiny")
+    state["output.weight"] = state["output.weight"].to(kind)
+    torch.save(state, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match=r"output\.weight \(\w+\) must be floating-point numbers"):
+        load_checkpoint(tmp_path / "x.pt")

@@ -190,6 +190,7 @@ class IdentityRestorer:
         "precision": "fp32",
         "provider": "cpu",
     }
+    steerable = False
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         pass

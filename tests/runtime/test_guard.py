@@ -175,6 +175,9 @@ class Described:
         with Restorer("nano") as nano:
             self.description = nano.description | facts
 
+    def like(self, model: str, backend: str) -> Restorer:
+        return Restorer(model, backend)
+
 
 def test_the_same_weights_in_float32_on_the_cpu_are_safer_than_anything_else() -> None:
     safe = safer_than(Described(precision="fp16"), None)  # type: ignore[arg-type]  # what is looked at of one

@@ -169,7 +169,7 @@ def test_killed_at_any_step_it_goes_on_to_the_same_result(
     assert resumed_at(report) == done
     assert (f"going on at frame {done} of {LENGTH}" in " ".join(answer.err.split())) == (done > 0)
     assert frame_sums(result(video)) == whole
-    assert names(video.parent) == ["clip.mp4", "clip.restored.mp4", "report.json"]
+    assert names(video.parent) == ["clip.mp4", "clip.restored.mp4", "report.json", "report.svg"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -401,8 +401,9 @@ def test_of_every_option_it_is_known_whether_it_changes_the_result(part: Path) -
     elsewhere = {"out", "raw_out", "compare", "preview", "report", "verify", "verify_share", "quiet", "debug"}
     not_a_run = {"dry_run", "restart", "overwrite", "version"}
     only_on_faults = {"checkpoint"}
+    kept_otherwise = {"memory"}  # it decides about tiles, and these are stored themselves
     options = {option.name for option in main.params}
-    assert options - noticed == elsewhere | not_a_run | only_on_faults
+    assert options - noticed == elsewhere | not_a_run | only_on_faults | kept_otherwise
 
 
 def test_another_model_is_refused(

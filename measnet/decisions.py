@@ -1,0 +1,111 @@
+"""Image-level decisions as one vector: which numbers are what, and how those of several pieces become one.
+
+The order is that in which the network comes to them (``measnet/network/decisions.py``). All are linear in
+means over pixels, but for the affinities of channel attention: these are averaged as the products that they
+are, over the norms that belong to them.
+Shapes: D numbers of all decisions, E of all norms, T pieces of a picture, h heads, c channels of a head.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from measnet.config import FILTER_GROUPS, FILTER_SIZE, PROMPT_BASIS, MEASNetConfig
+
+Kind = Literal["prompt", "attention", "filters", "experts"]
+Vector = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One decision: ``prompt`` (T basic prompts), ``attention`` (h, c, c), ``filters`` (G, S*S), ``experts``
+    (N,)."""
+
+    kind: Kind
+    shape: tuple[int, ...]
+    start: int
+    """Of its numbers in D."""
+
+    norms_start: int
+    """Of its norms in E: h*c of the queries, then as many of the keys. Attention alone has any."""
+
+    @property
+    def numbers(self) -> slice:
+        return slice(self.start, self.start + math.prod(self.shape))
+
+
+class DecisionLayout:
+    """What the D and E numbers of a network of ``config`` are."""
+
+    def __init__(self, config: MEASNetConfig) -> None:
+        self.parts: list[Part] = []
+        self.size = self.norms_size = 0
+        for kind, shape in _parts(config):
+            self.parts.append(Part(kind, shape, self.size, self.norms_size))
+            self.size += math.prod(shape)
+            self.norms_size += 2 * shape[0] * shape[1] if kind == "attention" else 0
+
+    def hold(self, share: float, *kinds: Kind) -> Vector:
+        """D: ``share`` at the decisions of these kinds, or of all where none is named; 0 elsewhere."""
+        vector = np.zeros(self.size, np.float32)
+        for part in self.parts:
+            if part.kind in kinds or not kinds:
+                vector[part.numbers] = share
+        return vector
+
+    def put(self, vector: Vector, kind: Kind, values: Vector) -> None:
+        """Writes ``values`` over the first decision of this kind, in place."""
+        part = next(part for part in self.parts if part.kind == kind)
+        vector[part.numbers] = values
+
+    def combine(self, decisions: Sequence[Vector], norms: Sequence[Vector], pixels: Sequence[int]) -> Vector:
+        """T times D and E, of pieces with so many pixels that counted -> D, as the whole picture has them."""
+        share = np.asarray(pixels, np.float64) / sum(pixels)  # T
+        each = np.stack(decisions).astype(np.float64)  # T D
+        norm = np.stack(norms).astype(np.float64)  # T E
+        whole = share @ each  # D
+        whole_norm = share @ norm  # E
+        for part in self.parts:
+            if part.kind == "attention":
+                products = each[:, part.numbers] * _lengths(part, norm)
+                whole[part.numbers] = share @ products / np.maximum(_lengths(part, whole_norm), 1e-12)
+        return whole.astype(np.float32)
+
+
+def _lengths(part: Part, norms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """... E -> ... h*c*c: the product of the lengths of each query's and each key's channel."""
+    heads, channels, _ = part.shape
+    count = heads * channels
+    of_part = np.sqrt(norms[..., part.norms_start : part.norms_start + 2 * count])
+    queries = of_part[..., :count].reshape(*norms.shape[:-1], heads, channels, 1)
+    keys = of_part[..., count:].reshape(*norms.shape[:-1], heads, 1, channels)
+    return np.asarray(queries * keys).reshape(*norms.shape[:-1], count * channels)
+
+
+def _parts(config: MEASNetConfig) -> Iterator[tuple[Kind, tuple[int, ...]]]:
+    if config.tspg:
+        yield "prompt", (PROMPT_BASIS,)
+    for level in (1, 2, 3, 4):
+        yield from _attention(config.heads[level - 1], config.channels(level), config.blocks[level - 1])
+    for level in (3, 2, 1):
+        if level in config.fd_mee_levels:
+            if config.fd:
+                yield "filters", (FILTER_GROUPS, FILTER_SIZE**2)
+            if config.mee:
+                branches = 2 if config.fd else 1
+                for _ in range(branches):
+                    yield "experts", (config.image_experts[level - 1],)
+        channels = config.channels(level) * (2 if level == 1 else 1)
+        yield from _attention(config.heads[level - 1], channels, config.blocks[level - 1])
+    yield from _attention(config.heads[0], config.channels(1) * 2, config.refinement_blocks)
+
+
+def _attention(heads: int, channels: int, blocks: int) -> Iterator[tuple[Kind, tuple[int, ...]]]:
+    for _ in range(blocks):
+        yield "attention", (heads, channels // heads, channels // heads)

@@ -1,0 +1,246 @@
+"""What an ONNX file claims, looked at before any library builds what it claims.
+
+Reads the protobuf itself, so that running needs no ``onnx`` package and constants are passed over unread.
+Sources: onnx.proto (field numbers), the protobuf encoding guide.
+
+A graph that ``measnet-export`` writes ends in a seal: a metadata entry of fixed length whose value is the
+SHA-256 of all bytes before it. To every other reader it is one more entry. It tells damage, not intent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from measnet.errors import GraphError
+
+SEAL = "measnet.sha256"
+"""The key of the seal."""
+
+_ENTRY = b"\x0a" + bytes([len(SEAL)]) + SEAL.encode() + b"\x12\x40"  # key, then a value of 64 characters
+_HEAD = b"\x72" + bytes([len(_ENTRY) + 64]) + _ENTRY  # field 14 of the model
+_SEAL_LENGTH = len(_HEAD) + 64
+
+DEEPEST = 16
+"""Graphs within graphs; ours have none."""
+
+MOST_PER_BYTE = 4
+"""Elements that a stored byte can hold at most: the narrowest types have 2 bits."""
+
+# Message -> its fields that hold further messages on the way to constants.
+_INSIDE = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "function": {7: "node", 11: "attribute"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+}
+# A second one would be merged into the first, and its claims be others than either's.
+_ONCE = {("model", 7), ("attribute", 5), ("attribute", 6), ("attribute", 22)}
+# Of a tensor: everything that holds its elements.
+_ELEMENTS = (4, 5, 6, 7, 9, 10, 11)
+
+
+@dataclass
+class Constant:
+    """A tensor as the file describes it. ``stored`` are the bytes of its elements in the file itself."""
+
+    name: str = ""
+    dims: list[int] = field(default_factory=list)
+    stored: int = 0
+    external: bool = False
+    sparse: bool = False
+    entries: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def location(self) -> str:
+        return self.entries.get("location", "")
+
+
+class DamagedError(Exception):
+    """The bytes are no ONNX model."""
+
+
+def sealed(content: bytes) -> bytes:
+    """A serialised model with its seal behind it."""
+    return content + _HEAD + hashlib.sha256(content).hexdigest().encode()
+
+
+def check_graph_file(path: Path) -> None:
+    """Refuses a graph file that must not be given to a library.
+
+    Raises ``GraphError``: it cannot be read, is no ONNX file, is not as it was when it was sealed, holds
+    constants that claim to be larger than what is stored of them, or keeps them in a file that is missing,
+    too short or outside its own folder.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise GraphError(f"cannot read {path}: {error.strerror or error}") from None
+    check_graph(content, path)
+
+
+def check_graph(content: bytes, path: Path) -> None:
+    """As ``check_graph_file``, of the bytes that were read from ``path``."""
+    if _is_broken(content):
+        raise GraphError(
+            f"{path} is not as measnet-export wrote it; copy or export it again, or, where you have changed "
+            f"it yourself, remove its metadata entry {SEAL}"
+        )
+    try:
+        for constant in constants(content):
+            fault = fault_of(constant, path.parent)
+            if fault:
+                raise GraphError(f"{path}: constant '{constant.name[:80]}' {fault}; export it again")
+    except DamagedError as error:
+        raise GraphError(f"{path} is not a sound ONNX file: {error}") from None
+
+
+def constants(content: bytes) -> Iterator[Constant]:
+    """Every constant of a model, those inside attributes, branches and functions included.
+
+    Raises ``DamagedError``.
+    """
+    yield from _constants(memoryview(content), "model", 0)
+
+
+def fault_of(constant: Constant, folder: Path) -> str:
+    """What is wrong with a constant of a graph that lies in ``folder``, to go on behind its name; or ""."""
+    if constant.sparse:
+        return "is sparse, as none of ours is: a few bytes could become any size"
+    if any(side < 0 for side in constant.dims):
+        return f"claims the shape {constant.dims[:8]}"
+    stored = constant.stored
+    if constant.external:
+        stored = external_length(constant, folder)
+        if stored < 0:
+            return (
+                f"lies in {constant.location[:80]!r}, which is missing, too short or not in the graph's own "
+                "folder; it is not opened"
+            )
+    if math.prod(constant.dims) > MOST_PER_BYTE * stored:
+        return f"claims the shape {constant.dims[:8]}, and {stored} bytes are stored of it"
+    return ""
+
+
+def is_outside(location: str, folder: Path) -> bool:
+    """Whether a file named by a graph in ``folder`` lies elsewhere, links followed."""
+    folder = folder.resolve()
+    try:
+        return not location or not (folder / location).resolve().is_relative_to(folder)
+    except (ValueError, OSError, RuntimeError):
+        return True
+
+
+def external_length(constant: Constant, folder: Path) -> int:
+    """Bytes of a constant that is kept in another file; -1 where that is not beside the graph in ``folder``
+    or not as long as the graph says."""
+    if is_outside(constant.location, folder):
+        return -1
+    try:
+        there = (folder / constant.location).resolve()
+        if not there.is_file():
+            return -1
+        size, start = there.stat().st_size, int(constant.entries.get("offset", 0))
+        length = int(constant.entries.get("length", size - start))
+    except (ValueError, OSError):
+        return -1
+    return length if start >= 0 and length >= 0 and start + length <= size else -1
+
+
+def _is_broken(content: bytes) -> bool:
+    """Whether there is a seal, and it is not that of what precedes it."""
+    head, digest = content[-_SEAL_LENGTH:-64], content[-64:]
+    if head != _HEAD:
+        return False
+    return hashlib.sha256(memoryview(content)[:-_SEAL_LENGTH]).hexdigest().encode() != digest
+
+
+def _constants(message: memoryview, kind: str, depth: int) -> Iterator[Constant]:
+    if depth > 4 * DEEPEST:  # a graph, a node, an attribute, and the next graph
+        raise DamagedError("its graphs lie too deep within each other")
+    inside, seen = _INSIDE[kind], set()
+    for number, value in _fields(message):
+        inner = inside.get(number)
+        if inner is None:
+            continue
+        if not isinstance(value, memoryview) or ((kind, number) in _ONCE and number in seen):
+            raise DamagedError("its parts are not in order")
+        seen.add(number)
+        if inner == "sparse":
+            yield Constant(sparse=True)
+        elif inner == "tensor":
+            yield _constant(value)
+        else:
+            yield from _constants(value, inner, depth + 1)
+
+
+def _constant(message: memoryview) -> Constant:
+    found = Constant()
+    for number, value in _fields(message):
+        if number == 1:
+            found.dims += _signed(value)
+        elif number in _ELEMENTS:
+            found.stored += len(value) if isinstance(value, memoryview) else 8
+        elif number == 8 and isinstance(value, memoryview):
+            found.name = _text(value)
+        elif number == 13 and isinstance(value, memoryview):
+            entry = {key: _text(text) for key, text in _fields(value) if isinstance(text, memoryview)}
+            found.entries[entry.get(1, "")] = entry.get(2, "")
+            found.external = True
+        elif number == 14:
+            found.external = found.external or value == 1
+    return found
+
+
+def _signed(value: int | memoryview) -> list[int]:
+    numbers = [value] if isinstance(value, int) else list(_varints(value))
+    return [number - (1 << 64) if number >> 63 else number for number in numbers]
+
+
+def _varints(message: memoryview) -> Iterator[int]:
+    at = 0
+    while at < len(message):
+        number, at = _varint(message, at)
+        yield number
+
+
+def _text(value: memoryview) -> str:
+    return bytes(value).decode("utf-8", "replace")
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Numbers and values of a message's fields; fixed-width values as their bytes."""
+    at = 0
+    while at < len(message):
+        tag, at = _varint(message, at)
+        kind = tag & 7
+        if kind == 0:
+            value, at = _varint(message, at)
+            yield tag >> 3, value
+            continue
+        if kind == 2:
+            length, at = _varint(message, at)
+        elif kind in (1, 5):
+            length = 8 if kind == 1 else 4
+        else:
+            raise DamagedError("its fields are of no known kind")
+        if at + length > len(message):
+            raise DamagedError("it is cut off")
+        yield tag >> 3, message[at : at + length]
+        at += length
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    number = shift = 0
+    while at < len(message) and shift < 70:
+        byte = message[at]
+        number |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return number & ((1 << 64) - 1), at
+    raise DamagedError("it is cut off")

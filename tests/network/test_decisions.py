@@ -1,0 +1,89 @@
+"""Image-level decisions: written down, given from outside, and put together from pieces of a picture."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from measnet.config import VARIANTS, MEASNetConfig
+from measnet.decisions import DecisionLayout
+from measnet.network import MEASNet
+from measnet.network.decisions import SteeredDecisions
+
+TINY = dataclasses.replace(
+    VARIANTS["nano"], width=8, blocks=(1, 1, 1, 1), refinement_blocks=1, heads=(1, 1, 2, 2)
+)
+
+
+def network(config: MEASNetConfig) -> MEASNet:
+    torch.manual_seed(3)
+    made = MEASNet(config).eval().requires_grad_(False)
+    for scores in (p for name, p in made.named_parameters() if name.endswith("scores")):
+        torch.nn.init.normal_(scores)
+    return made
+
+
+def steered(
+    made: MEASNet, image: torch.Tensor, held: np.ndarray, share: float, window: torch.Tensor | None = None
+) -> tuple[torch.Tensor, SteeredDecisions]:
+    layout = DecisionLayout(made.config)
+    window = torch.ones_like(image[:, :1]) if window is None else window
+    hold = torch.from_numpy(layout.hold(share))[None]
+    decisions = SteeredDecisions(window, torch.from_numpy(held)[None], hold)
+    return made.restore(image, decisions).restored, decisions
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"tspg": False}, {"fd": False}, {"mee": False}, {"image_experts": (0, 3, 5)}]
+)
+def test_the_layout_has_every_decision_that_a_network_takes(changes: dict[str, object]) -> None:
+    made = network(dataclasses.replace(TINY, **changes))
+    layout = DecisionLayout(made.config)
+    _, decisions = steered(made, torch.rand(1, 3, 128, 144), layout.hold(0), 0.0)
+    assert decisions.own().shape == (1, layout.size)
+    assert decisions.norms().shape == (1, layout.norms_size)
+
+
+def test_a_network_that_holds_nothing_computes_what_it_does_by_itself() -> None:
+    made, image = network(TINY), torch.rand(1, 3, 128, 144)
+    restored, _ = steered(made, image, DecisionLayout(TINY).hold(0), 0.0)
+    assert torch.equal(restored, made(image))
+
+
+def test_decisions_of_another_picture_are_followed() -> None:
+    made, one, other = network(TINY), torch.rand(1, 3, 128, 144), torch.rand(1, 3, 128, 144) * 0.3
+    own, of_one = steered(made, one, DecisionLayout(TINY).hold(0), 0.0)
+    held = of_one.own()[0].numpy()
+    again, _ = steered(made, one, held, 1.0)
+    assert (again - own).abs().max() < 1e-5
+    foreign, _ = steered(made, other, held, 1.0)
+    half, _ = steered(made, other, held, 0.5)
+    free = made(other)
+    assert (foreign - free).abs().max() > 1e-3
+    assert 0 < (half - free).abs().mean() < (foreign - free).abs().mean()
+
+
+def test_pieces_that_count_each_pixel_once_make_up_the_whole_pictures_decisions() -> None:
+    # With the whole picture's decisions given, what each piece says of its own part must add up to the same
+    # again: windows, norms and shares of pixels are then right.
+    made, image = network(TINY), torch.rand(1, 3, 128, 512)
+    image[..., 256:] *= 0.2
+    layout = DecisionLayout(TINY)
+    _, whole = steered(made, image, layout.hold(0), 0.0)
+    held = whole.own()[0].numpy()
+    decisions, norms, pixels = [], [], []
+    for first, last, left, right in ((0, 320, 0, 192), (64, 512, 192, 512)):  # a tile, and its own columns
+        window = torch.zeros(1, 1, 128, last - first)
+        window[..., left - first : right - first] = 1
+        _, piece = steered(made, image[..., first:last], held, 1.0, window)
+        decisions.append(piece.own()[0].numpy())
+        norms.append(piece.norms()[0].numpy())
+        pixels.append(int(window.sum()))
+    error = np.abs(layout.combine(decisions, norms, pixels) - held).mean()
+    unweighted = np.abs(layout.combine(decisions, norms, [1, 1]) - held).mean()
+    no_norms = np.abs(np.average(np.stack(decisions), axis=0, weights=pixels) - held).mean()
+    assert error < 0.25 * unweighted
+    assert error < 0.25 * no_norms
