@@ -48,14 +48,16 @@ class BackgroundChecker:
         self._thread = threading.Thread(target=self._work, name="measnet-verify", daemon=True)
         self._thread.start()
 
-    def check(self, pixels: Pixels, restored: Any, /) -> None:
-        """Has ``restored`` compared soon, or leaves it out. Raises what an earlier comparison raised."""
+    def check(self, pixels: Pixels, restored: Any, /) -> bool:
+        """Has ``restored`` compared soon, or leaves it out and says False. Raises what an earlier comparison
+        raised."""
         self._raise_failure()
         if not self._idle.is_set() or self._clock() < self._free_from:
             self._left_out += 1
-            return
+            return False
         self._idle.clear()
         self._frames.put(copy.deepcopy((pixels, restored)))  # an engine may use its memory again
+        return True
 
     @property
     def figures(self) -> dict[str, Any]:

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from measnet.runtime.compare.comparison import Comparison
     from measnet.runtime.compare.layout import Layout
     from measnet.runtime.console import Console
+    from measnet.runtime.experts import Experts
     from measnet.runtime.frame import Frame
+    from measnet.runtime.guard import Guard
     from measnet.runtime.job import Job, JobOptions
     from measnet.runtime.overall import Overall
     from measnet.runtime.preview.preview import Preview
@@ -236,7 +238,12 @@ class _RunCommand(HeadedCommand):
     type=click.Choice(PLACES),
     help="Show source and result meanwhile; alone: a window, else the terminal.",
 )
-@click.option("--report", metavar="FILE", type=click.Path(path_type=Path), help="Figures as JSON.")
+@click.option(
+    "--report",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Figures as JSON, and beside it as .svg a picture of who restored what.",
+)
 @click.option("--restart", is_flag=True, help="Begin anew what an earlier run left unfinished.")
 @click.option("-y", "--overwrite", is_flag=True, help="Replace results that exist.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
@@ -396,7 +403,13 @@ class _Session:
                 job.target.name, job.length, overall=self._overall, preview=self._preview
             ) as on_progress:
                 job.run(
-                    guard, verifier, self._stop, on_progress, self._console.note, self._begun_preview(job)
+                    guard,
+                    verifier,
+                    self._stop,
+                    on_progress,
+                    self._console.note,
+                    self._begun_preview(job),
+                    self._new_record(job, guard),
                 )
         finally:
             guard.close()
@@ -404,6 +417,14 @@ class _Session:
             if job.report.status != "failed":
                 self._console.result(job.report)
         return INTERRUPTED if job.report.status == "partial" else 0
+
+    def _new_record(self, job: Job, guard: Guard) -> Callable[[int], Experts] | None:
+        if self._options["report"] is None:
+            return None
+        from measnet.runtime.experts import Experts
+
+        by_number = job.info.kind == "images"
+        return partial(Experts, by_number=by_number, faults=lambda: guard.faults.frames)
 
     def _begun_preview(self, job: Job) -> Callable[[Frame, Frame], None]:
         """What is to be called with every frame of ``job`` and what became of it."""
@@ -520,9 +541,12 @@ class _Session:
         return 0
 
     def _write_report(self) -> int:
-        from measnet.runtime.report import write_reports
+        from measnet.runtime.report import write_pictures, write_reports
 
-        write_reports(self._options["report"], [self._reports[index] for index in sorted(self._reports)])
+        reports = [self._reports[index] for index in sorted(self._reports)]
+        for picture in write_pictures(self._options["report"], reports):
+            self._console.also(picture)
+        write_reports(self._options["report"], reports)
         return 0
 
     def _guarded(self, step: Callable[[], int]) -> int:

@@ -94,11 +94,19 @@ class CountingEngine(Engine, Protocol):
 
 
 class Checker(Protocol):
-    """What compares restored pictures with the reference: the part of Verifier a job needs."""
+    """What compares restored pictures with the reference: the part of Verifier a job needs. ``check`` gives
+    False for one that it left out."""
 
     @property
     def figures(self) -> dict[str, Any]: ...
     def check(self, pixels: Pixels, restored: Any, /) -> Any: ...
+
+
+class Record(Protocol):
+    """What keeps account of every frame: the part of Experts a job needs."""
+
+    def look(self, source: Frame, result: Frame, restored: Any, /, *, verified: bool) -> None: ...
+    def for_report(self) -> dict[str, Any] | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +171,11 @@ class Job:
         on_progress: Callable[[RunFigures], None],
         on_note: Callable[[str], None] = lambda line: None,
         on_restored: Callable[[Frame, Frame], None] = lambda source, restored: None,
+        new_record: Callable[[int], Record] | None = None,
     ) -> RunReport:
-        """Restore it all, or what an earlier run left of it; on ``stop`` keep what there is.
+        """Restore it all, or what an earlier run left of it; on ``stop`` keep what there is. What
+        ``new_record`` makes, of the first frame's number, looks at every frame and fills the report's
+        ``experts``.
 
         Raises:
             MEASNetError: something failed on the way; no output is left behind, save what the same
@@ -173,14 +184,22 @@ class Job:
         """
         options = self._options
         restore = _Restore(engine, checker, options.verify_every or 1, options.strength)
+        record: Record | None = None
+
+        def tell(source: Frame, result: Frame) -> None:
+            on_restored(source, result)
+            if record is not None:
+                record.look(source, result, restore.last, verified=restore.verified_last)
+
         try:
             self._begin(engine, restore, on_note)
+            record = new_record(self.report.resumed_at) if new_record is not None else None
             figures = run(
                 self._source,
                 restore,
                 self._sink,
                 on_progress=on_progress,
-                on_restored=on_restored,
+                on_restored=tell,
                 stop=stop,
                 limit=self._options.frames,
                 resumed_at=self.report.resumed_at,
@@ -194,6 +213,8 @@ class Job:
             self._sink.abort()
             self._source.close()
             self._gather(restore, engine)
+            if record is not None:
+                self.report.experts = record.for_report()
         if checker is not None:
             self._judge(checker)
         return self.report
@@ -412,13 +433,17 @@ class _Restore:
         self.frames = 0
         self.largest_tile_count = 0
         self.seconds_verify = 0.0
+        self.last: Restored | None = None
+        """What the engine returned for the last frame."""
+        self.verified_last = False
 
     def __call__(self, pixels: Pixels) -> Pixels:
         restored: Restored = self._engine.restore(pixels)
+        self.last, self.verified_last = restored, False
         self.largest_tile_count = max(self.largest_tile_count, restored.tiles)
         if self._checker is not None and self.frames % self._every == 0:
             started = time.perf_counter()
-            self._checker.check(pixels, restored)
+            self.verified_last = self._checker.check(pixels, restored) is not False
             self.seconds_verify += time.perf_counter() - started
         self.frames += 1
         self._keep_state()

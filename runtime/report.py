@@ -25,7 +25,8 @@ class RunReport:
     ``encoding`` is how a video's picture is written: encoder, crf, preset, width, height, bits, pixel format.
     ``also`` names what a ``planned`` run would do beside it.
     ``verify`` has the figures of ``--verify``; ``faults`` what was wrong with frames as they came back, if
-    anything was. ``error`` is the line a failed run ended with.
+    anything was. ``experts`` says who restored the frames, over time (docs/experts.md). ``error`` is the line
+    a failed run ended with.
     A ``planned`` run wrote nothing: ``output`` is where it would write, ``fps`` was measured on the
     first few frames, and ``seconds`` has what all of them would take as ``expected``.
     """
@@ -54,6 +55,7 @@ class RunReport:
     largest_tile_count: int = 0
     verify: dict[str, Any] | None = None
     faults: dict[str, Any] | None = None
+    experts: dict[str, Any] | None = None
     also: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     error: str | None = None
@@ -66,3 +68,25 @@ def write_reports(path: Path, reports: list[RunReport]) -> None:
     """
     content = json.dumps({"runs": [asdict(report) for report in reports]}, indent=2) + "\n"
     write_whole(path, content.encode())
+
+
+def write_pictures(path: Path, reports: list[RunReport]) -> list[Path]:
+    """Write a picture of each run's experts over time beside the report at ``path``: ``run.json`` gets
+    ``run.svg``, and with several runs ``run.1.svg``, ``run.2.svg``, as they are counted there. Runs of fewer
+    than two frames get none. Each report is told its own; returns them all.
+
+    Raises OutputError.
+    """
+    from measnet.runtime.experts_picture import draw
+
+    written = []
+    for number, report in enumerate(reports, start=1):
+        if report.experts is None or report.experts["frames"] < 2:
+            continue
+        stem = path.name if path.suffix == ".svg" else path.stem
+        target = path.with_name(f"{stem}.{number}.svg" if len(reports) > 1 else f"{stem}.svg")
+        name = f"{Path(report.input).name}, restored by {report.engine.get('variant', 'its engine')}"
+        write_whole(target, draw(name, report.experts).encode())
+        report.experts["picture"] = target.name
+        written.append(target)
+    return written

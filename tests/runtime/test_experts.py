@@ -1,0 +1,153 @@
+"""What a report says of who restored a run: exact counts, bounded memory, a picture that stands alone."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from measnet.metrics import Choices
+from measnet.network.measnet import NO_EXPERT
+from measnet.runtime import restorer
+from measnet.runtime.experts import MOST_BINS, Experts
+from measnet.runtime.experts_picture import draw
+from measnet.runtime.frame import Frame, Pixels
+from tests.runtime.conftest import Answer, IdentityRestorer, MakeClip
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+OTHER = np.asarray(255 - PICTURE, np.uint8)
+
+
+@dataclass
+class Restored:
+    """As a restorer gives it, in tiles."""
+
+    choices: list[Choices]
+    prompt_weights: list[np.ndarray[Any, np.dtype[np.float32]]] = field(default_factory=list)
+
+
+def tile(pixels: int = 0, image: list[list[int]] | None = None) -> Choices:
+    """Whose pixels all choose the expert ``pixels`` first and the next one too."""
+    maps = np.stack([np.full((12, 16), pixels + k, np.uint8) for k in range(2)])[None]
+    return Choices(maps, np.array([image or [[0, 1], [2, NO_EXPERT]]], np.uint8))
+
+
+def prompt(strongest: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    weights = np.full((1, 4), 0.2, np.float32)
+    weights[0, strongest] = 0.4
+    return weights
+
+
+def looked_at(frames: list[tuple[Pixels, Restored]], **options: Any) -> dict[str, Any]:
+    experts = Experts(**options)
+    for number, (pixels, restored) in enumerate(frames):
+        frame = Frame(pixels, number, Fraction(1, 25), 1)
+        experts.look(frame, frame, restored)
+    report = experts.for_report()
+    assert report is not None
+    return report
+
+
+def test_shares_and_weights_are_means_over_tiles_and_frames() -> None:
+    frames = [
+        Restored([tile(0), tile(2)], [prompt(0), prompt(1)]),
+        Restored([tile(0), tile(0)], [prompt(0)] * 2),
+    ]
+    report = looked_at([(PICTURE, frame) for frame in frames])
+    assert report["pixel_experts"]["first"] == [0.75, 0, 0.25, 0]
+    assert report["pixel_experts"]["any"] == [0.75, 0.75, 0.25, 0.25]
+    assert report["pixel_experts"]["changed"] == 0.5
+    assert report["prompts"]["weights"] == pytest.approx([0.35, 0.25, 0.2, 0.2])
+    assert report["image_experts"]["chosen"] == [[1, 1, 0], [0, 0, 1]]  # NO_EXPERT is none
+
+
+def test_flips_are_changes_of_the_set_and_not_counted_across_a_cut() -> None:
+    first, turned = [[0, 1], [2, NO_EXPERT]], [[1, 0], [2, NO_EXPERT]]
+    changed = [[0, 3], [2, NO_EXPERT]]
+    choices = [first, turned, changed, changed, first]
+    prompts = [0, 0, 1, 0, 2]
+    pictures = [PICTURE, PICTURE, PICTURE, PICTURE, OTHER]
+    report = looked_at(
+        [
+            (pixels, Restored([tile(0, image)], [prompt(strongest)]))
+            for pixels, image, strongest in zip(pictures, choices, prompts, strict=True)
+        ]
+    )
+    assert report["scene_cuts"] == 1
+    assert report["image_experts"]["flips"] == [1, 0] and report["image_experts"]["pairs"] == 3
+    assert report["prompts"]["flips"] == 2 and report["prompts"]["pairs"] == 3
+
+
+def test_a_long_run_keeps_few_bins_and_every_flip() -> None:
+    count = 2 * MOST_BINS + 101
+    small = PICTURE[:8, :8]
+    frames = [(small, Restored([tile(n % 2)], [prompt(int(n % 3 == 0))])) for n in range(count)]
+    report = looked_at(frames, faults=iter(range(count + 1)).__next__)
+    over_time = report["over_time"]
+    assert len(over_time["bins"]) <= MOST_BINS and over_time["frames_per_bin"] == 4
+    assert sum(b["frames"] for b in over_time["bins"]) == report["frames"] == report["faults"] == count
+    flips = sum((n % 3 == 0) != ((n - 1) % 3 == 0) for n in range(1, count))
+    assert report["prompts"]["flips"] == sum(b["prompts"]["flips"] for b in over_time["bins"]) == flips
+    assert over_time["bins"][-1]["to"] == pytest.approx(count / 25)
+
+
+@pytest.mark.parametrize(
+    ("restored", "told"),
+    [
+        (object(), set()),
+        (Restored([Choices(None, None)]), set()),
+        (Restored([tile()]), {"pixel_experts", "image_experts"}),
+        (Restored([Choices(None, None)], [prompt(1)]), {"prompts"}),
+    ],
+    ids=["nothing", "no routers", "no prompt", "a prompt alone"],
+)
+def test_what_an_engine_does_not_tell_is_left_out_of_report_and_picture(
+    restored: Any, told: set[str]
+) -> None:
+    report = looked_at([(PICTURE, restored)] * 3)
+    assert {"prompts", "pixel_experts", "image_experts"} & report.keys() == told
+    assert ("Prompt weights" in draw("clip", report)) == ("prompts" in told)
+
+
+def test_the_picture_needs_nothing_else_and_takes_any_name() -> None:
+    report = looked_at([(PICTURE, Restored([tile(n % 3)], [prompt(n % 2)])) for n in range(30)])
+    svg = draw("<a & b>.mp4", report)
+    root = ElementTree.fromstring(svg)
+    assert "<a & b>.mp4" in [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert all(
+        image.get("href", "").startswith("data:") for image in root.iter("{http://www.w3.org/2000/svg}image")
+    )
+    assert "script" not in svg and svg.count("http") == 1
+
+
+class Routed(IdentityRestorer):
+    """Changes nothing, and says who did it."""
+
+    def restore(self, pixels: Pixels) -> Any:
+        restored = super().restore(pixels)
+        restored.choices, restored.prompt_weights = [tile()], [prompt(1)]  # type: ignore[attr-defined]
+        return restored
+
+
+def test_a_run_with_a_report_has_its_experts_in_it_and_a_picture_for_each_video(
+    measnet_run: Callable[..., Answer], clip: MakeClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restorer, "Restorer", Routed)
+    first, second = clip("one.mp4"), clip("two.mp4", seconds=0.4)
+    report = tmp_path / "run.json"
+    assert measnet_run(first, "-o", tmp_path / "a.mp4", "--report", report).status == 0
+    (run,) = json.loads(report.read_text())["runs"]
+    assert run["experts"]["frames"] == 20 and run["experts"]["flicker"] == 0
+    assert run["experts"]["over_time"]["bins"][-1]["to"] == pytest.approx(0.8)
+    assert run["experts"]["picture"] == "run.svg" and (tmp_path / "run.svg").exists()
+    assert measnet_run(first, second, "-o", tmp_path, "--report", report, "--frames", "3").status == 0
+    pictures = [run["experts"]["picture"] for run in json.loads(report.read_text())["runs"]]
+    assert pictures == ["run.1.svg", "run.2.svg"] and all((tmp_path / name).exists() for name in pictures)
+    assert not list(tmp_path.glob("*.part"))
