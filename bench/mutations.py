@@ -43,7 +43,7 @@ import numpy as np
 
 SECONDS = 60
 ADDRESS_SPACE = 4 << 30  # bytes, beside what the imports take
-MEMORY = 1 << 30
+MEMORY = 3 << 29  # bytes, resident, with what the imports take
 UNSETTLED = "to be settled"
 FAULT = "a fault of this program"
 
@@ -202,14 +202,12 @@ def become(template: Template, place: Path) -> None:
 
 
 def ended(child: int, deadline: float) -> tuple[int, int]:
-    """Exit status (minus a signal's number where one ended it; 124: it had to be ended), peak memory in
-    bytes beyond this process's."""
-    # Of a fork, the peak begins with what it shares with this process.
-    own = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    """Exit status (minus a signal's number where one ended it; 124: it had to be ended), and peak resident
+    memory in bytes, with what the imports take."""
     while True:
         found, status, used = os.wait4(child, os.WNOHANG)
         if found:
-            return os.waitstatus_to_exitcode(status), max(0, used.ru_maxrss * 1024 - own)
+            return os.waitstatus_to_exitcode(status), used.ru_maxrss * 1024
         if time.monotonic() > deadline:
             os.killpg(child, signal.SIGKILL)
             os.wait4(child, 0)
