@@ -38,7 +38,7 @@ def main() -> None:
         pixels = read(path, options.noise)
         expected = whole.restore(pixels).image
         plan = tiled.plan(*pixels.shape[:2])
-        steering = tiled.steer(np.zeros(tiled.decisions_size, np.float32), 0)
+        steering = tiled.unsteered()
         print(f"{path.name}, {pixels.shape[1]}x{pixels.shape[0]}, {len(plan)} tiles")
         for sweeps in range(SWEEPS + 2):
             done = tiled.restore(pixels, steering)

@@ -62,7 +62,7 @@ def exact_graph(
     Raises ``UsageError`` for a size out of range.
     """
     sha256 = weights_sha256(network)
-    if size is None and (ready := _bundled_graph(network.config, sha256)) is not None:
+    if size is None and (ready := _bundled_graph(network.config, sha256, steerable)) is not None:
         return ready
     if size is not None:
         if not all(1 <= side <= LARGEST_SIDE for side in size):
@@ -84,10 +84,13 @@ def exact_graph(
     return model, description
 
 
-def _bundled_graph(config: MEASNetConfig, sha256: str) -> tuple[onnx.ModelProto, GraphDescription] | None:
+def _bundled_graph(
+    config: MEASNetConfig, sha256: str, steerable: bool
+) -> tuple[onnx.ModelProto, GraphDescription] | None:
     """The graph that comes with bundled weights, known by their ``sha256``; None of any others."""
-    for name in at_hand(".onnx"):
-        model = onnx.load(bundled(name, ".onnx"))
+    suffix = ".steerable.onnx" if steerable else ".onnx"
+    for name in at_hand(suffix):
+        model = onnx.load(bundled(name, suffix))
         description = GraphDescription.from_metadata({p.key: p.value for p in model.metadata_props}, name)
         if (description.weights_sha256, description.config, description.static_size) == (
             sha256,

@@ -82,7 +82,8 @@ class Verifier:
     def check(self, pixels: Pixels, restored: RestoredFrame) -> Parity:
         """Restores ``pixels`` with PyTorch and adds how far ``restored`` is from it."""
         self._network.follow(self._restorer, *pixels.shape[:2])
-        expected = self._network.restore(pixels, restored.steering)
+        steering = restored.steering
+        expected = self._network.restore(pixels, steering, apart=steering is None)
         agree = [
             experts_agree(ours, theirs)
             for ours, theirs in zip(restored.choices, expected.choices, strict=True)

@@ -108,17 +108,20 @@ class Restorer:
         """
         return self.restore(pixels).pixels
 
-    def restore(self, pixels: Pixels, steering: Steering | None = None) -> RestoredFrame:
+    def restore(
+        self, pixels: Pixels, steering: Steering | None = None, *, apart: bool = False
+    ) -> RestoredFrame:
         """As calling it, with everything there is to know about the result.
 
-        ``steering`` gives image-level decisions in place of those that the picture would have settled.
+        ``steering`` gives image-level decisions in place of those that the picture would have settled;
+        ``apart`` lets each tile decide for itself, as models do that cannot be steered.
         """
         image = to_image(pixels, self.channel_order)
         if self._rounds:
             image = to_image(to_pixels(image))
         height, width = image.shape[2:]
         plan = self.plan(height, width)
-        if steering is None:
+        if steering is None and not apart:
             steering = self._settle(image, plan)
         choices: list[Choices] = []
         prompts: list[NDArray[np.float32]] = []
@@ -155,6 +158,10 @@ class Restorer:
         given = self._given
         held = np.where(given.hold == 1, given.held, held)
         return Steering(held, np.maximum(given.hold, np.float32(share)))
+
+    def unsteered(self) -> Steering:
+        """Takes nothing from outside: every tile decides for itself."""
+        return self.steer(np.zeros(self._layout.size, np.float32), 0)
 
     @property
     def decisions_size(self) -> int:

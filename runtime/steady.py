@@ -39,7 +39,7 @@ class SteadyVideo:
         if before is None:
             steering = self._restorer.settle(pixels)
             if steering is None:
-                steering = self._restorer.steer(np.zeros(self._restorer.decisions_size, np.float32), 0)
+                steering = self._restorer.unsteered()
         else:
             steering = self._restorer.steer(before, 1 if in_tiles else float(self._steady))
         done = self._restorer.restore(pixels, steering)

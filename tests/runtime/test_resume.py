@@ -169,7 +169,8 @@ def test_killed_at_any_step_it_goes_on_to_the_same_result(
     assert resumed_at(report) == done
     assert (f"going on at frame {done} of {LENGTH}" in " ".join(answer.err.split())) == (done > 0)
     assert frame_sums(result(video)) == whole
-    assert names(video.parent) == ["clip.mp4", "clip.restored.mp4", "report.json", "report.svg"]
+    picture = ["report.svg"] if done < LENGTH else []  # nobody restored anything in this run
+    assert names(video.parent) == ["clip.mp4", "clip.restored.mp4", "report.json", *picture]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -54,8 +54,7 @@ def test_tiles_decide_as_the_whole_picture_does(tiled: Restorer) -> None:
     with Restorer("nano-five-task", tile="off") as whole:
         expected = whole.restore(picture).image
     together = tiled.restore(picture)
-    nothing = tiled.steer(np.zeros(tiled.decisions_size, np.float32), 0)
-    apart = tiled.restore(picture, nothing)
+    apart = tiled.restore(picture, tiled.unsteered())
     assert together.tiles == apart.tiles > 1
     assert psnr(together.image, expected) > psnr(apart.image, expected) + 10
 

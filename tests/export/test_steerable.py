@@ -1,0 +1,86 @@
+"""Steerable graphs: the network itself when nothing is held, and whatever is held, followed exactly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+
+from measnet.export.cli import main
+from measnet.export.shared_weights import SMALL
+from measnet.image import Image
+from measnet.metrics import psnr
+from measnet.runtime.backends import Steering
+from measnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from measnet.runtime.backends.torch import TorchBackend
+from measnet.weights import NAMES, at_hand, bundled
+
+
+@pytest.fixture(scope="module")
+def image() -> Image:
+    return np.random.default_rng(4).random((1, 3, 128, 160), np.float32)
+
+
+def graph(path: Path) -> OnnxRuntimeBackend:
+    backend = OnnxRuntimeBackend(path, threads=1, provider="CPUExecutionProvider")
+    backend.activate()
+    return backend
+
+
+def test_all_bundled_weights_can_be_steered() -> None:
+    assert at_hand(".steerable.onnx") == at_hand(".onnx")
+    assert set(at_hand(".onnx")) <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", at_hand(".steerable.onnx"))
+def test_a_bundled_graph_that_nobody_steers_is_the_plain_one(name: str, image: Image) -> None:
+    plain, steerable = graph(bundled(name, ".onnx")), graph(bundled(name, ".steerable.onnx"))
+    assert plain.description.weights_sha256 == steerable.description.weights_sha256
+    assert np.abs(plain.infer(image).restored - steerable.infer(image).restored).max() < 1e-5
+
+
+@pytest.mark.parametrize("name", at_hand(".steerable.onnx"))
+def test_a_bundled_steerable_graph_stores_no_weights_twice(name: str) -> None:
+    model = onnx.load(bundled(name, ".steerable.onnx"), load_external_data=False)
+    large = [tensor for tensor in model.graph.initializer if np.prod(tensor.dims) * 4 >= SMALL]
+    assert large and bundled(name, ".steerable.onnx").stat().st_size < 300_000
+    assert all(
+        {"location": f"{name}.onnx"}.items() <= {e.key: e.value for e in t.external_data}.items()
+        for t in large
+    )
+
+
+def test_a_steered_graph_does_what_the_steered_network_does(image: Image) -> None:
+    steerable, network = (
+        graph(bundled("nano", ".steerable.onnx")),
+        TorchBackend(bundled("nano", ".safetensors")),
+    )
+    network.activate()
+    free = np.zeros_like(steerable.infer(image).decisions[0])
+    window = np.zeros(image.shape[2:], np.float32)
+    window[:64, 32:] = 1
+    dark = steerable.infer_steered(image * np.float32(0.2), Steering(free, free))
+    steering = Steering(dark.decisions[0], np.full_like(free, 0.7), window)
+    ours, theirs = (backend.infer_steered(image, steering) for backend in (steerable, network))
+    assert psnr(ours.restored, theirs.restored) > 100
+    assert np.abs(ours.decisions - theirs.decisions).max() < 1e-3
+    assert np.allclose(ours.norms, theirs.norms, rtol=1e-3, atol=1e-5)
+    assert psnr(ours.restored, steerable.infer(image).restored) < 80
+
+
+def test_a_steerable_graph_of_bundled_weights_is_written_whole(tmp_path: Path, image: Image) -> None:
+    result = CliRunner().invoke(main, ["--steerable", "--dynamic", "-o", str(tmp_path), "--no-verify"])
+    assert result.exit_code == 0, result.output
+    made = graph(tmp_path / "nano-dynamic.steerable.onnx")
+    assert made.description.steerable
+    expected = graph(bundled("nano", ".steerable.onnx")).infer(image).restored
+    assert np.array_equal(made.infer(image).restored, expected)
+
+
+def test_a_steerable_graph_is_float32_and_plain() -> None:
+    for more in (["--fp16"], ["--io", "uint8-nhwc"]):
+        result = CliRunner().invoke(main, ["--steerable", *more])
+        assert result.exit_code == 2 and "--steerable" in result.output
