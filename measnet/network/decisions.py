@@ -16,9 +16,9 @@ from torch import Tensor
 class Decisions:
     """Every decision as the image itself has it: how the network works by itself."""
 
-    def mean(self, x: Tensor) -> Tensor:
-        """B C H W -> B C 1 1, the mean over the pixels that count."""
-        return x.mean(dim=(2, 3), keepdim=True)
+    def mean(self, x: Tensor, keepdim: bool = False) -> Tensor:
+        """B C H W -> B C, or B C 1 1: the mean over the pixels that count."""
+        return x.mean(dim=(2, 3), keepdim=keepdim)
 
     def settle(self, own: Tensor) -> Tensor:
         """What the image says (B ...) -> what holds, the same shape."""
@@ -49,9 +49,9 @@ class SteeredDecisions(Decisions):
         self._norms: list[Tensor] = []
         self._next = 0
 
-    def mean(self, x: Tensor) -> Tensor:
+    def mean(self, x: Tensor, keepdim: bool = False) -> Tensor:
         counted = self._counted((x.shape[2], x.shape[3]))
-        return (x * counted).mean(dim=(2, 3), keepdim=True) / counted.mean(dim=(2, 3), keepdim=True)
+        return (x * counted).mean(dim=(2, 3), keepdim=keepdim) / counted.mean(dim=(2, 3), keepdim=keepdim)
 
     def settle(self, own: Tensor) -> Tensor:
         flat = own.flatten(1)  # B n

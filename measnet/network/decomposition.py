@@ -28,7 +28,7 @@ class FeatureDecomposition(nn.Module):
 
     def filters(self, x: Tensor, decisions: Decisions = OWN) -> Tensor:
         """The filter of each group, B G S*S (row by row); its taps are positive and sum to 1 (eq. 7)."""
-        taps = decisions.settle(self.norm(self.predict(decisions.mean(x))))  # B G*S*S 1 1
+        taps = decisions.settle(self.norm(self.predict(decisions.mean(x, keepdim=True))))  # B G*S*S 1 1
         return taps.view(x.shape[0], FILTER_GROUPS, FILTER_SIZE**2).softmax(dim=2)
 
 

@@ -69,7 +69,7 @@ def choose_experts(
     features: Tensor, scores: nn.Module, top_k: int, decisions: Decisions = OWN
 ) -> ImageRouting:
     """The K best experts of each image, from the mean of its features (B C H W)."""
-    mean = decisions.mean(features).flatten(1)  # B C
+    mean = decisions.mean(features)  # B C
     demand = decisions.settle(scores(mean)).softmax(dim=1)  # B N
     gates, experts = demand.topk(top_k, dim=1)  # B K
     return ImageRouting(experts, gates, demand)
