@@ -131,7 +131,7 @@ def test_anything_but_a_uint8_rgb_picture_is_refused(pixels: object, message: st
     ("arguments", "message"),
     [
         ({"model": "giant"}, "neither one of"),
-        ({"model": "small"}, "no bundled weights called 'small'"),
+        ({"model": "base"}, "no bundled weights called 'base'"),
         ({"backend": "abacus"}, "no backend 'abacus'"),
         ({"channel_order": "hsv"}, "must be 'rgb' or 'bgr'"),
         ({"tile": 16}, "too small"),

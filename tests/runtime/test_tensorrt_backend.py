@@ -155,7 +155,7 @@ def test_restored_pictures_are_those_of_onnxruntime(bench: Bench, frames: list[n
     path = bench.engine()
     with Restorer(str(path)) as restorer, Restorer("nano") as other:
         for pixels in (frames[0], frames[1][:150, :130], frames[2][:, :201], frames[3][:1, :5], frames[0]):
-            a, b = restorer.restore(pixels), other.restore(pixels)
+            a, b = restorer.restore(pixels), other.restore(pixels, apart=True)
             assert a.pixels.shape == pixels.shape
             assert np.abs(a.image - b.image).max() < 1e-5
             assert (a.choices[0].pixel_experts == b.choices[0].pixel_experts).mean() > 0.999
@@ -176,7 +176,7 @@ def test_an_engine_for_camera_bytes_is_fed_bytes(
     path = bench.engine([((1, 100, 90, 3), (1, 128, 160, 3), (1, 192, 256, 3))], graph=graph)
     with Restorer(str(path)) as restorer, Restorer("nano") as other:
         for pixels in (frames[0], frames[1][:150, :131], frames[2][:101, :201]):
-            a, b = restorer.restore(pixels), other.restore(pixels)
+            a, b = restorer.restore(pixels), other.restore(pixels, apart=True)
             assert (a.pixels == b.pixels).all()
             assert (a.choices[0].pixel_experts == b.choices[0].pixel_experts).all()
         # Less than the engine takes is padded before, as far as it must be.
@@ -196,7 +196,7 @@ def test_an_engine_that_takes_something_else_than_it_says_is_refused(bench: Benc
 def test_tiles_of_several_sizes_come_out_right(bench: Bench, frames: list[np.ndarray]) -> None:
     path = bench.engine([((1, 3, 128, 128), (1, 3, 128, 128), (1, 3, 144, 160))])
     with Restorer(str(path), tile=128) as restorer, Restorer("nano", tile=128) as other:
-        a, b = restorer.restore(frames[0]), other.restore(frames[0])
+        a, b = restorer.restore(frames[0]), other.restore(frames[0], apart=True)
     assert a.tiles == b.tiles > 1
     assert np.abs(a.image - b.image).max() < 1e-5
 
