@@ -197,7 +197,7 @@ def test_the_restorer_runs_it_whole_and_in_tiles_and_verifies_it(bgr: Path, fram
 def traced(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bundled graph, in place of tracing it again, which takes a quarter of a minute."""
     for module in ("graph", "typed"):
-        monkeypatch.setattr(f"measnet.export.{module}.exact_graph", lambda *_: described(NANO))
+        monkeypatch.setattr(f"measnet.export.{module}.exact_graph", lambda *_, **options: described(NANO))
 
 
 @pytest.mark.usefixtures("traced")
