@@ -411,7 +411,7 @@ def test_an_unknown_card_is_told_which_are_known(
 @needs_rtx
 def test_a_file_that_is_no_graph_of_ours_is_refused(sm89: list[Target], tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_bytes(b"\xff" * 100)
-    with pytest.raises(GraphError, match="no ONNX file|not a sound ONNX file"):
+    with pytest.raises(GraphError, match="is not a sound ONNX file"):
         build_engines([tmp_path / "x.onnx"], sm89, tmp_path, BuildSettings(), cache=None)
     with pytest.raises(GraphError, match="cannot read"):
         build_engines([tmp_path / "absent.onnx"], sm89, tmp_path, BuildSettings(), cache=None)
