@@ -51,18 +51,9 @@ class DecisionLayout:
             self.size += math.prod(shape)
             self.norms_size += 2 * shape[0] * shape[1] if kind == "attention" else 0
 
-    def hold(self, share: float, *kinds: Kind) -> Vector:
-        """D: ``share`` at the decisions of these kinds, or of all where none is named; 0 elsewhere."""
-        vector = np.zeros(self.size, np.float32)
-        for part in self.parts:
-            if part.kind in kinds or not kinds:
-                vector[part.numbers] = share
-        return vector
-
-    def put(self, vector: Vector, kind: Kind, values: Vector) -> None:
-        """Writes ``values`` over the first decision of this kind, in place."""
-        part = next(part for part in self.parts if part.kind == kind)
-        vector[part.numbers] = values
+    def hold(self, share: float) -> Vector:
+        """D: ``share`` of every decision."""
+        return np.full(self.size, share, np.float32)
 
     def combine(self, decisions: Sequence[Vector], norms: Sequence[Vector], pixels: Sequence[int]) -> Vector:
         """T times D and E, of pieces with so many pixels that counted -> D, as the whole picture has them."""

@@ -73,7 +73,7 @@ class Stateful(Protocol):
 
     A run that was cut off goes on at the end of a segment (96 frames of a video; the pictures of a folder
     are independent of each other). What the engine has to know there of the frames before is stored with the
-    segment, just under 1 MiB at most, and checked by its SHA-256 when it is read.
+    segment, just under 4 MiB at most, and checked by its SHA-256 when it is read.
 
     ``state`` is called after the segment's last frame, and gives bytes that are not empty. ``set_state`` is
     called before the first frame of a run that goes on, on an engine that is new: the same frames must then

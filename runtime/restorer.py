@@ -97,7 +97,6 @@ class Restorer:
         self._backend.activate()
         self._layout = DecisionLayout(self._backend.description.config)
         self._steered: SteerableBackend | None = None
-        self._given = Steering(self._layout.hold(0), self._layout.hold(0))
         self._plans: dict[tuple[int, int], list[Tile]] = {}
         self._rounds = False
 
@@ -155,13 +154,12 @@ class Restorer:
 
     def steer(self, held: Vector, share: float) -> Steering:
         """Takes ``share`` (0 to 1) of every decision from ``held`` (D)."""
-        given = self._given
-        held = np.where(given.hold == 1, given.held, held)
-        return Steering(held, np.maximum(given.hold, np.float32(share)))
+        return Steering(held, self._layout.hold(share))
 
     def unsteered(self) -> Steering:
         """Takes nothing from outside: every tile decides for itself."""
-        return self.steer(np.zeros(self._layout.size, np.float32), 0)
+        nothing = self._layout.hold(0)
+        return Steering(held=nothing, hold=nothing)
 
     @property
     def decisions_size(self) -> int:
@@ -176,7 +174,7 @@ class Restorer:
     def _settle(self, image: Image, plan: list[Tile]) -> Steering | None:
         if len(plan) == 1 or self._steerable() is None:
             return None
-        steering = self._given
+        steering = self.unsteered()
         for _ in range(SWEEPS):
             around = self._round(image, plan)
             for tile in plan:

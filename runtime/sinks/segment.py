@@ -33,7 +33,7 @@ What a cut costs is at most this many frames' work, and every segment begins wit
 one in four seconds of film, which seeking likes and which costs little in size.
 """
 
-LARGEST_STATE = 1 << 20
+LARGEST_STATE = 1 << 22
 """Bytes that an engine may have kept from one segment to the next."""
 
 _LARGEST_TABLE = 1 << 20

@@ -12,10 +12,13 @@ import pytest
 from click.testing import CliRunner
 
 from measnet import Restorer, UsageError
+from measnet.config import VARIANTS
+from measnet.decisions import DecisionLayout
 from measnet.metrics import psnr
 from measnet.runtime.backends import Inference, Steering
 from measnet.runtime.cli import main
 from measnet.runtime.parity import Verifier
+from measnet.runtime.sinks.segment import LARGEST_STATE
 from measnet.runtime.steady import SteadyVideo
 from measnet.runtime.steering import TileRound
 from measnet.runtime.tiles import Tile, cores, plan_tiles, square_tiles
@@ -154,3 +157,9 @@ def test_less_memory_means_more_tiles() -> None:
         assert len(small.plan(720, 1280)) > len(large.plan(720, 1280)) == 1
     with pytest.raises(UsageError):
         Restorer("nano", tile=16)
+
+
+@pytest.mark.parametrize("name", sorted(VARIANTS))
+def test_what_a_steady_video_knows_can_be_kept_of_every_variant(name: str) -> None:
+    beside = 64 * 1024  # the scene's thumbnail, and what the guard says of faults
+    assert 1 + 4 * DecisionLayout(VARIANTS[name]).size + beside <= LARGEST_STATE
