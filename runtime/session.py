@@ -1,0 +1,374 @@
+"""All inputs of one ``measnet-run``, from its options to its exit status.
+
+Everything heavy is imported once there is something to do, so that a mistake is answered at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from measnet.command_line import INTERRUPTED
+from measnet.errors import MEASNetError, UsageError
+
+if TYPE_CHECKING:
+    from measnet.runtime.background import BackgroundChecker
+    from measnet.runtime.compare.comparison import Comparison
+    from measnet.runtime.compare.layout import Layout
+    from measnet.runtime.console import Console
+    from measnet.runtime.experts import Experts
+    from measnet.runtime.frame import Frame
+    from measnet.runtime.guard import Guard, SafeEngine
+    from measnet.runtime.job import Engine, Job, JobOptions
+    from measnet.runtime.overall import Overall
+    from measnet.runtime.preview.preview import Preview
+    from measnet.runtime.report import RunReport
+    from measnet.runtime.restorer import Restorer
+    from measnet.runtime.sources.options import SourceOptions
+
+
+class Session:
+    """All inputs of one command, with the engine they share."""
+
+    def __init__(self, console: Console, options: dict[str, Any], *, several: bool) -> None:
+        self._console = console
+        self._options = options
+        self._several = several
+        self._stop = threading.Event()
+        self._restorer: Restorer | None = None
+        self._reports: dict[int, RunReport] = {}
+        self._overall: Overall | None = None
+        self._preview: Preview | None = None
+        self._last_was_picture = False
+
+    def run(self, inputs: tuple[str, ...]) -> int:
+        """The exit status: that of the first input that failed."""
+        status = self._guarded(partial(self._check_report, inputs))
+        if status:
+            return status
+        with self._stopping_on_signals():
+            numbers = list(range(len(inputs)))
+            if self._several:
+                status, numbers = self._look_ahead(inputs)
+            if self._options["preview"] is not None and not self._options["dry_run"] and numbers:
+                layout: Layout = "split" if self._options["compare"] == "split" else "side"
+                self._preview = self._console.preview(self._options["preview"], layout)
+            for place, index in enumerate(numbers):
+                if self._overall is not None:
+                    self._overall.begin(place)
+                outcome = self._guarded(partial(self._restore, index, inputs[index]))
+                status = status or outcome
+                if self._overall is not None:
+                    self._overall.end()
+                if self._stop.is_set():
+                    break
+            if self._restorer is not None:
+                self._restorer.close()
+            if self._preview is not None:
+                if self._last_was_picture:
+                    self._preview.linger(self._stop)
+                self._preview.close()
+        if self._several and self._options["dry_run"]:
+            self._console.planned(list(self._reports.values()))
+        if self._options["report"] is not None:
+            outcome = self._guarded(self._write_report)
+            status = status or outcome
+        return status
+
+    def _look_ahead(self, inputs: tuple[str, ...]) -> tuple[int, list[int]]:
+        """Says at once what cannot be restored; the exit status of that, and the numbers of the others."""
+        from measnet.runtime.overall import Amount, Overall
+        from measnet.runtime.report import RunReport
+        from measnet.runtime.survey import Survey
+
+        amounts: dict[int, Amount] = {}
+        survey: Survey | None = None
+
+        def look_at(index: int) -> int:
+            nonlocal survey
+            try:
+                self._check_out(inputs[index])
+                survey = survey or Survey(self._job_options())
+                amounts[index] = survey.look_at(inputs[index])
+            except MEASNetError as error:
+                self._reports[index] = RunReport(input=inputs[index], error=str(error))
+                raise
+            return 0
+
+        status = 0
+        for index in range(len(inputs)):
+            outcome = self._guarded(partial(look_at, index))
+            status = status or outcome
+        self._overall = Overall(list(amounts.values()))
+        return status, list(amounts)
+
+    def _restore(self, index: int, spec: str) -> int:
+        from measnet.runtime.job import Job
+        from measnet.runtime.report import RunReport
+
+        self._check_out(spec)
+        try:
+            job = Job(spec, self._job_options())
+        except MEASNetError as error:
+            self._reports[index] = RunReport(input=spec, error=str(error))
+            raise
+        self._reports[index] = job.report
+        rehearsal = self._options["dry_run"]
+        try:
+            comparison = self._comparison(spec, job)
+            restorer = self._shared_restorer()
+            engine = self._engine_for(job, restorer)
+            verifier = None if rehearsal else self._verifier(restorer)
+        except BaseException as error:
+            job.report.error = str(error)
+            job.close()
+            raise
+        if rehearsal:
+            job.rehearse(engine)
+            job.report.also = self._beside(comparison)
+            self._console.result(job.report)
+            return 0
+        try:
+            status = self._run_job(job, restorer, engine, verifier)
+            if status == 0 and comparison is not None and job.report.output is not None:
+                status = self._compare(comparison, spec, Path(job.report.output))
+            return status
+        finally:
+            if verifier is not None:
+                verifier.close()
+
+    def _beside(self, comparison: Comparison | None) -> list[str]:
+        """What the run would do beside its result."""
+        options, also = self._options, []
+        if options["strength"] < 1:
+            also.append(f"{options['strength']:g} of the restored picture, the rest is the source")
+        if options["verify"] is not None:
+            every = "every frame" if options["verify"] == 1 else f"one frame in {options['verify']}"
+            also.append(f"{every} is checked against the network in float32")
+        if comparison is not None:
+            also.append(str(comparison.target))
+        return also
+
+    def _run_job(
+        self, job: Job, restorer: Restorer, engine: Engine, verifier: BackgroundChecker | None
+    ) -> int:
+        from measnet.runtime.guard import Guard
+
+        options = self._options
+        guard = Guard(engine, options["on_fault"], partial(self._safer_than, job, restorer))
+        try:
+            with self._console.progress(
+                job.target.name, job.length, overall=self._overall, preview=self._preview
+            ) as on_progress:
+                job.run(
+                    guard,
+                    verifier,
+                    self._stop,
+                    on_progress,
+                    self._console.note,
+                    self._begun_preview(job),
+                    self._new_record(job, guard),
+                )
+        finally:
+            guard.close()
+            job.report.faults = guard.faults.for_report()
+            if job.report.status != "failed":
+                self._console.result(job.report)
+        return INTERRUPTED if job.report.status == "partial" else 0
+
+    def _new_record(self, job: Job, guard: Guard) -> Callable[[int], Experts] | None:
+        if self._options["report"] is None:
+            return None
+        from measnet.runtime.experts import Experts
+
+        by_number = job.info.kind == "images"
+        return partial(Experts, by_number=by_number, faults=lambda: guard.faults.frames)
+
+    def _begun_preview(self, job: Job) -> Callable[[Frame, Frame], None]:
+        """What is to be called with every frame of ``job`` and what became of it."""
+        self._last_was_picture = job.info.kind == "images" and job.info.frames == 1
+        if self._preview is None:
+            return lambda source, restored: None
+        self._preview.begin(job.info)
+        return self._preview.offer
+
+    def _comparison(self, spec: str, job: Job) -> Comparison | None:
+        how = self._options["compare"]
+        if how is None:
+            return None
+        if "-" in (spec, self._options["out"]):
+            raise UsageError("--compare needs both the source and the result in a file")
+        if how == "slider" and self._options["start"]:
+            raise UsageError(
+                "--compare slider shows the source from its beginning, not from --start; use side or split"
+            )
+        from measnet.runtime.compare.comparison import Comparison
+
+        return Comparison(Path(spec), job.info, job.target, how, overwrite=self._options["overwrite"])
+
+    def _compare(self, comparison: Comparison, spec: str, result: Path) -> int:
+        from measnet.runtime.sources.choose import open_source
+
+        with self._console.counting(comparison.target.name) as on_progress:
+            whole = comparison.make(
+                result,
+                lambda: open_source(spec, self._source_options()),
+                crf=self._options["crf"],
+                on_progress=on_progress,
+                stop=self._stop,
+            )
+        if not whole:
+            return INTERRUPTED
+        self._console.also(comparison.target)
+        return 0
+
+    def _job_options(self) -> JobOptions:
+        from measnet.runtime.job import JobOptions
+
+        options = self._options
+        return JobOptions(
+            out=options["out"],
+            overwrite=options["overwrite"],
+            codec=options["codec"],
+            crf=options["crf"],
+            preset=options["preset"],
+            bits=options["bits"] and int(options["bits"]),
+            pixel_format=options["pixel_format"],
+            sound=options["sound"],
+            frames=options["frames"],
+            verify_every=options["verify"],
+            strength=options["strength"],
+            source=self._source_options(),
+            raw_out=options["raw_out"],
+            tile=options["tile"],
+            threads=options["threads"],
+            on_fault=options["on_fault"],
+            restart=options["restart"],
+        )
+
+    def _source_options(self) -> SourceOptions:
+        from measnet.runtime.sources.excerpt import Excerpt
+        from measnet.runtime.sources.options import SourceOptions
+        from measnet.runtime.sources.raw import parse_raw
+
+        options = self._options
+        return SourceOptions(
+            excerpt=Excerpt(options["start"], options["duration"]),
+            interlaced=options["interlaced"],
+            track=options["track"],
+            keep_tracks=options["keep_tracks"],
+            raw=None if options["raw"] is None else parse_raw(options["raw"]),
+        )
+
+    def _check_out(self, spec: str) -> None:
+        out = self._options["out"]
+        if self._several and out is not None and not Path(out).is_dir():
+            raise UsageError(f"--out {out} is one place for several inputs; give an existing folder instead")
+
+    def _shared_restorer(self) -> Restorer:
+        if self._restorer is None:
+            from measnet.runtime.restorer import Restorer
+
+            options = self._options
+            self._restorer = Restorer(
+                options["model"],
+                options["backend"],
+                tile=options["tile"],
+                threads=options["threads"],
+                memory=None if options["memory"] is None else int(options["memory"] * 1e9),
+            )
+            if options["steady"] is not None and not self._restorer.steerable:
+                raise UsageError(
+                    f"{options['model']} cannot be held steady: it takes no decisions from outside; take a "
+                    "bundled model, a checkpoint, or a graph exported with --steerable"
+                )
+        return self._restorer
+
+    def _engine_for(self, job: Job, restorer: Restorer) -> Engine:
+        """The restorer, or what knows of the frames before where that matters."""
+        if job.info.kind == "images":
+            return restorer
+        in_tiles = len(restorer.plan(job.info.height, job.info.width)) > 1
+        if self._options["steady"] is None and not (in_tiles and restorer.steerable):
+            return restorer
+        from measnet.runtime.steady import SteadyVideo
+
+        return SteadyVideo(restorer, self._options["steady"] or 0.0)
+
+    def _safer_than(self, job: Job, restorer: Restorer) -> SafeEngine | None:
+        from measnet.runtime.guard import safer_than
+        from measnet.runtime.steady import SteadyVideo
+
+        safe = safer_than(restorer, self._options["checkpoint"])
+        if safe is None:
+            return None
+        engine = self._engine_for(job, safe)
+        return engine if isinstance(engine, SteadyVideo) else safe
+
+    def _verifier(self, restorer: Restorer) -> BackgroundChecker | None:
+        if self._options["verify"] is None:
+            return None
+        from measnet.runtime.background import BackgroundChecker
+        from measnet.runtime.parity import Verifier
+
+        verifier = Verifier(restorer, self._options["checkpoint"])
+        return BackgroundChecker(verifier, self._options["verify_share"])
+
+    def _check_report(self, inputs: tuple[str, ...]) -> int:
+        """The report must not take the place of what is read."""
+        report = self._options["report"]
+        if report is not None and report.exists():
+            from measnet.runtime.sinks.aside import is_same
+
+            for read in (*inputs, self._options["model"], self._options["checkpoint"]):
+                if read is not None and is_same(Path(read), report):
+                    raise UsageError(f"--report {report} is what is read; give it another name")
+        return 0
+
+    def _write_report(self) -> int:
+        from measnet.runtime.report import write_pictures, write_reports
+
+        reports = [self._reports[index] for index in sorted(self._reports)]
+        for picture in write_pictures(self._options["report"], reports):
+            self._console.also(picture)
+        write_reports(self._options["report"], reports)
+        return 0
+
+    def _guarded(self, step: Callable[[], int]) -> int:
+        """The exit status of ``step``; its error becomes one line, unless --debug."""
+        try:
+            return step()
+        except MEASNetError as error:
+            if self._options["debug"]:
+                raise
+            self._console.error(str(error))
+            return error.exit_code
+        except Exception as error:
+            if self._options["debug"]:
+                raise
+            self._console.error(
+                f"{type(error).__name__}: {error} (a fault of this program; --debug shows where)"
+            )
+            return 1
+
+    @contextlib.contextmanager
+    def _stopping_on_signals(self) -> Iterator[None]:
+        """The first Ctrl-C or SIGTERM asks for a tidy end, the second ends at once."""
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            if self._stop.is_set():
+                raise KeyboardInterrupt
+            self._stop.set()
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
