@@ -21,6 +21,7 @@ from measnet.train.data.mixture import mix
 from measnet.train.data.sets import ImageSet
 from measnet.train.journal import Journal
 from measnet.train.losses import TrainingStep
+from measnet.train.optimizer import WeightUpdates
 from measnet.train.processes import Processes, per_sample_noise
 from measnet.train.recipe import Recipe
 from measnet.train.run_folder import RunFolder
@@ -98,11 +99,9 @@ def _train(
         for parameter in network.parameters():
             if parameter.ndim == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-    )
+    updates = WeightUpdates(network, recipe)
     folder = RunFolder(out)
-    done = folder.resume(recipe, dict(start.origin), network, average, optimizer)
+    done = folder.resume(recipe, dict(start.origin), network, average, updates)
     processes.join_norms(network)
     teacher = None if start.teacher is None else start.teacher.to(device)
     step_losses = processes.wrap(TrainingStep(network, recipe, teacher))
@@ -119,15 +118,14 @@ def _train(
             fed = time.perf_counter()
             degraded, clean = degraded.to(device), clean.to(device)
             rate = learning_rate(recipe, step, steps, steps_of_epoch)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
             first = (step - 1) * recipe.batch + processes.rank * share
             noisy = NoisyRouting(
                 draw=per_sample_noise(recipe.seed, first, share, device),
                 total=processes.total,
                 balance=recipe.balance,
             )
-            losses = _losses_and_gradients(step_losses, optimizer, degraded, clean, noisy, bf16)
+            updates.forget_gradients()
+            losses = _losses_and_gradients(step_losses, degraded, clean, noisy, bf16)
             figures = {
                 name: processes.mean(value).item() for name, value in losses.items() if value.ndim == 0
             }
@@ -139,7 +137,7 @@ def _train(
                 )
             if recipe.clip_norm:
                 torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
-            optimizer.step()
+            updates.step(rate)
             _move_average(average, network, recipe.ema_decay, step)
             journal.watch(degraded, losses, clean, draws)
             figures["learning_rate"] = rate
@@ -149,7 +147,7 @@ def _train(
             if processes.leads and (step % LOG_EVERY == 0 or step == steps):
                 folder.log(step, figures | journal.write(step, figures))
             if processes.leads and (step % recipe.save_every == 0 or step == steps):
-                folder.save(recipe, dict(start.origin), step, network, average, optimizer)
+                folder.save(recipe, dict(start.origin), step, network, average, updates)
     return average.eval()
 
 
@@ -214,13 +212,11 @@ def _uses_bf16(recipe: Recipe, device: torch.device) -> bool:
 
 def _losses_and_gradients(
     step: nn.Module,
-    optimizer: torch.optim.Optimizer,
     degraded: Tensor,
     clean: Tensor,
     noisy: NoisyRouting,
     bf16: bool,
 ) -> dict[str, Tensor]:
-    optimizer.zero_grad(set_to_none=True)
     try:
         losses: dict[str, Tensor] = step(degraded, clean, noisy, bf16)
         losses["loss"].backward()

@@ -59,6 +59,9 @@ class Recipe:
     dim: float = 0.0
     """Real low-light pictures are darkened by a random share up to this one."""
 
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """``adamw`` as published; ``muon`` gets further in as many steps (docs/training.md)."""
+
     learning_rate: float = 8e-4
     """Peak of the schedule."""
 
@@ -138,6 +141,7 @@ class Recipe:
             ("schedule", ("cosine", "released")),
             ("loss", ("l1", "log_l1")),
             ("balance", ("released", "paper")),
+            ("optimizer", ("adamw", "muon")),
             ("precision", ("auto", "fp32", "bf16")),
         ):
             if getattr(self, name) not in allowed:

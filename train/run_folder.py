@@ -19,6 +19,7 @@ from torch import Tensor
 from measnet.checkpoint import save_checkpoint
 from measnet.errors import CheckpointError, OutputError, UsageError
 from measnet.network import MEASNet
+from measnet.train.optimizer import WeightUpdates
 from measnet.train.recipe import Recipe
 from measnet.whole_file import write_whole
 
@@ -43,7 +44,7 @@ class RunFolder:
         step: int,
         network: MEASNet,
         average: MEASNet,
-        optimizer: torch.optim.Optimizer,
+        updates: WeightUpdates,
     ) -> None:
         """Writes the checkpoint, then the weights; each replaces the one before when it is whole."""
         state = {
@@ -52,7 +53,7 @@ class RunFolder:
             "step": step,
             "network": network.state_dict(),
             "average": average.state_dict(),
-            "optimizer": optimizer.state_dict(),
+            "updates": updates.state_dict(),
         }
         content = io.BytesIO()
         torch.save(state, content)
@@ -65,7 +66,7 @@ class RunFolder:
         origin: dict[str, str],
         network: MEASNet,
         average: MEASNet,
-        optimizer: torch.optim.Optimizer,
+        updates: WeightUpdates,
     ) -> int:
         """Takes up the run saved here; returns how many steps it had done, 0 if there is none.
 
@@ -92,7 +93,7 @@ class RunFolder:
             )
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
+        updates.load_state_dict(state["updates"])
         self._forget_lines_after(int(state["step"]))
         return int(state["step"])
 
