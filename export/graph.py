@@ -74,6 +74,7 @@ def exact_graph(
         static_size=size,
         versions=tuple((name, version(name)) for name in ("measnet", "torch", "onnx", "onnxscript")),
         steerable=steerable,
+        task_prompts=network.task_prompts,
     )
     model = _traced(ExactMEASNet(network, static_size=size, steerable=steerable), network.config, size)
     _name_nodes(model)

@@ -55,6 +55,11 @@ class DecisionLayout:
         """D: ``share`` of every decision."""
         return np.full(self.size, share, np.float32)
 
+    @property
+    def prompt(self) -> slice:
+        """Of the prompt's scores in D; empty without TSPG."""
+        return next((part.numbers for part in self.parts if part.kind == "prompt"), slice(0, 0))
+
     def combine(self, decisions: Sequence[Vector], norms: Sequence[Vector], pixels: Sequence[int]) -> Vector:
         """T times D and E, of pieces with so many pixels that counted -> D, as the whole picture has them."""
         share = np.asarray(pixels, np.float64) / sum(pixels)  # T

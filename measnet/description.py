@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, cast
 
+from measnet import task_prompts
 from measnet.config import MEASNetConfig, SizeRule, variant_name
 from measnet.errors import GraphError, UsageError
 from measnet.image import ChannelOrder
+from measnet.task_prompts import TaskPrompts
 
 FORMAT = "measnet-graph 1"
 
@@ -45,6 +47,9 @@ class GraphDescription:
 
     steerable: bool = False
     """Whether it also takes image-level decisions and returns its own (``measnet/decisions.py``)."""
+
+    task_prompts: TaskPrompts = field(default_factory=dict)
+    """What each task calls for, where the weights know tasks."""
 
     @property
     def variant(self) -> str:
@@ -96,7 +101,9 @@ class GraphDescription:
             "measnet.output": f"restored: {gives}",
             "measnet.precision": self.precision,
             "measnet.versions": json.dumps(dict(self.versions)),
-        } | ({"measnet.steerable": "yes"} if self.steerable else {})
+            **({"measnet.steerable": "yes"} if self.steerable else {}),
+            **task_prompts.to_metadata(self.task_prompts),
+        }
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], origin: str) -> GraphDescription:
@@ -123,6 +130,7 @@ class GraphDescription:
                 io=cast(IO, io),
                 channel_order=cast(ChannelOrder, order),
                 steerable=metadata.get("measnet.steerable") == "yes",
+                task_prompts=task_prompts.from_metadata(metadata),
             )
         except (KeyError, ValueError, AttributeError, RecursionError, UsageError) as error:
             raise GraphError(

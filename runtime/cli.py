@@ -27,6 +27,7 @@ Examples:
   measnet-run clip.mp4 --dry-run              what would happen, and how long it would take
   measnet-run clip.mp4 --strength 0.7         leave some of the grain
   measnet-run clip.mp4 --steady               no flicker from decisions that jump
+  measnet-run clip.mp4 --task dehaze          held to haze, whatever the frames look like
   measnet-run clip.mp4 --compare slider       and a page that shows both, with a slider between
   measnet-run clip.mp4 --preview              source and result in a window, or in the terminal
   measnet-run clip.mp4 --verify 1/30          check every 30th frame against PyTorch
@@ -44,7 +45,7 @@ STEADY = 0.7
 
 HEADINGS = {
     "Result": (
-        *("out", "overwrite", "strength", "steady", "compare", "codec", "crf", "preset", "bits"),
+        *("out", "overwrite", "strength", "task", "steady", "compare", "codec", "crf", "preset", "bits"),
         *("pixel_format", "sound", "raw_out"),
     ),
     "Which part of the input, and how it is read": (
@@ -199,6 +200,11 @@ class _RunCommand(HeadedCommand):
     show_default=True,
     metavar="0..1",
     help="Share of the restored picture; the rest is the source.",
+)
+@click.option(
+    "--task",
+    metavar="NAME",
+    help="Hold the prompt to one degradation: denoise, derain, dehaze, deblur or lowlight.",
 )
 @click.option(
     "--steady",

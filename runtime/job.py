@@ -321,6 +321,7 @@ class Job:
             "--strength": options.strength,
             "--frames": options.frames,
             "--on-fault": options.on_fault,
+            "--task": engine.description.get("task"),
             "--steady": engine.description.get("steady"),
         }
         return Header(made_of | of_programs(), settings)

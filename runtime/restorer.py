@@ -64,7 +64,8 @@ class Restorer:
     ``model`` is a bundled variant (``nano``), an .onnx file that ``measnet-export`` wrote, or a checkpoint.
     ``backend`` is ``auto``, ``onnxruntime`` or ``torch``. ``tile`` is ``auto`` (tiles when a picture is too
     large for ``memory``, in bytes, by default what is free), ``off``, or the side of square tiles in pixels.
-    Tiles are given the image-level decisions of the whole picture, where the model can be steered.
+    Tiles are given the image-level decisions of the whole picture, where the model can be steered. ``task``
+    (``dehaze``) holds the prompt to what that degradation calls for, where the weights know it.
 
     One restorer serves one thread. Raises ``UsageError`` for what cannot be used, ``BackendError`` when
     the backend fails.
@@ -79,6 +80,7 @@ class Restorer:
         tile: int | Literal["auto", "off"] = "auto",
         threads: int | None = None,
         memory: int | None = None,
+        task: str | None = None,
     ) -> None:
         if channel_order not in ("rgb", "bgr"):
             raise UsageError(f"channel_order is {channel_order!r}, must be 'rgb' or 'bgr'")
@@ -92,6 +94,7 @@ class Restorer:
             "tile": tile,
             "threads": threads,
             "memory": memory,
+            "task": task,
         }
         self._backend: Backend = choose_backend(model, backend, threads)
         self._backend.activate()
@@ -99,6 +102,7 @@ class Restorer:
         self._steered: SteerableBackend | None = None
         self._plans: dict[tuple[int, int], list[Tile]] = {}
         self._rounds = False
+        self._task_prompt = None if task is None else self._prompt_of(task)
 
     def __call__(self, pixels: Pixels) -> Pixels:
         """Restores one picture: uint8 (0 to 255) or uint16 (0 to 65535), H W 3 -> the same.
@@ -122,6 +126,8 @@ class Restorer:
         plan = self.plan(height, width)
         if steering is None and not apart:
             steering = self._settle(image, plan)
+        if steering is None and self._task_prompt is not None:
+            steering = self.unsteered()
         choices: list[Choices] = []
         prompts: list[NDArray[np.float32]] = []
         around = None if steering is None else self._round(image, plan)
@@ -153,13 +159,33 @@ class Restorer:
         return self._settle(to_image(pixels, self.channel_order), self.plan(*pixels.shape[:2]))
 
     def steer(self, held: Vector, share: float) -> Steering:
-        """Takes ``share`` (0 to 1) of every decision from ``held`` (D)."""
-        return Steering(held, self._layout.hold(share))
+        """Takes ``share`` (0 to 1) of every decision from ``held`` (D); the whole prompt from the task."""
+        return self._of_task(Steering(held, self._layout.hold(share)))
 
     def unsteered(self) -> Steering:
-        """Takes nothing from outside: every tile decides for itself."""
+        """Takes nothing from outside but the task's prompt: every tile decides for itself."""
         nothing = self._layout.hold(0)
-        return Steering(held=nothing, hold=nothing)
+        return self._of_task(Steering(held=nothing, hold=nothing))
+
+    def _of_task(self, steering: Steering) -> Steering:
+        if self._task_prompt is None:
+            return steering
+        held, hold = steering.held.copy(), steering.hold.copy()
+        held[self._layout.prompt], hold[self._layout.prompt] = self._task_prompt, 1
+        return Steering(held, hold, steering.window)
+
+    def _prompt_of(self, task: str) -> Vector:
+        """T scores. Raises ``UsageError`` for a task that the weights do not know."""
+        known = self._backend.description.task_prompts
+        if task not in known:
+            names = f"they know {', '.join(sorted(known))}" if known else "they know no tasks"
+            raise UsageError(f"the weights of {self.model} do not know the task {task!r}: {names}")
+        if not self.steerable:
+            raise UsageError(
+                f"{self.model} cannot be held to a task: it takes no decisions from outside; take a bundled "
+                "model, a checkpoint, or a graph exported with --steerable"
+            )
+        return np.array(known[task], np.float32)
 
     @property
     def decisions_size(self) -> int:
@@ -227,6 +253,7 @@ class Restorer:
             "weights_sha256": graph.weights_sha256,
             "precision": graph.precision,
             "io": graph.io,
+            **({} if self._options["task"] is None else {"task": self._options["task"]}),
             **self._backend.facts,
         }
 

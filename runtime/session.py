@@ -148,6 +148,8 @@ class Session:
         options, also = self._options, []
         if options["strength"] < 1:
             also.append(f"{options['strength']:g} of the restored picture, the rest is the source")
+        if options["task"] is not None:
+            also.append(f"the prompt is held to {options['task']}")
         if options["verify"] is not None:
             every = "every frame" if options["verify"] == 1 else f"one frame in {options['verify']}"
             also.append(f"{every} is checked against the network in float32")
@@ -282,6 +284,7 @@ class Session:
                 tile=options["tile"],
                 threads=options["threads"],
                 memory=None if options["memory"] is None else int(options["memory"] * 1e9),
+                task=options["task"],
             )
             if options["steady"] is not None and not self._restorer.steerable:
                 raise UsageError(

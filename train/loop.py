@@ -25,6 +25,7 @@ from measnet.train.optimizer import WeightUpdates
 from measnet.train.processes import Processes, per_sample_noise
 from measnet.train.recipe import Recipe
 from measnet.train.run_folder import RunFolder
+from measnet.train.task_prompts import learn_task_prompts
 
 LOG_EVERY = 50  # steps
 
@@ -148,7 +149,11 @@ def _train(
                 folder.log(step, figures | journal.write(step, figures))
             if processes.leads and (step % recipe.save_every == 0 or step == steps):
                 folder.save(recipe, dict(start.origin), step, network, average, updates)
-    return average.eval()
+    average.eval()
+    if processes.leads:
+        average.task_prompts = learn_task_prompts(average, crops)
+        folder.save_weights(dict(start.origin), steps, average)
+    return average
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int, steps_of_epoch: int) -> float:

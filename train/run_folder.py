@@ -58,6 +58,10 @@ class RunFolder:
         content = io.BytesIO()
         torch.save(state, content)
         write_whole(self.path / "checkpoint.pt", content.getvalue())
+        self.save_weights(origin, step, average)
+
+    def save_weights(self, origin: dict[str, str], step: int, average: MEASNet) -> None:
+        """Writes the weights for use; they replace those before when they are whole."""
         save_checkpoint(average, self.path / "weights.safetensors", {"measnet.steps": str(step), **origin})
 
     def resume(

@@ -20,6 +20,7 @@ from measnet.network.image_experts import ImageRouting
 from measnet.network.pixel_experts import NoisyRouting, PixelExperts, PixelRouting
 from measnet.network.prompt import PromptFusion, PromptGenerator
 from measnet.network.transformer import TransformerBlock, TransformerBlocks
+from measnet.task_prompts import TaskPrompts
 
 NO_EXPERT = 255
 
@@ -88,6 +89,9 @@ class MEASNet(nn.Module):
     def __init__(self, config: MEASNetConfig | None = None) -> None:
         super().__init__()
         self.config = c = config or MEASNetConfig()
+        self.task_prompts: TaskPrompts = {}
+        """What each task calls for; empty where nobody learned it. Stored beside the weights."""
+
         scale = c.stem_scale
         c1, c2, c3, c4 = (c.channels(level) for level in (1, 2, 3, 4))
 

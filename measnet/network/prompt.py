@@ -35,10 +35,14 @@ class PromptGenerator(nn.Module):
 
     def forward(self, image: Tensor, decisions: Decisions = OWN) -> tuple[Tensor, Tensor]:
         """B 3 H W in [0, 1] -> the mixing weights q (B T, summing to 1) and the prompt (B M)."""
-        mean = decisions.mean(self.features(image))  # B T
-        q = decisions.settle(self.mixer(mean)).softmax(dim=1)  # B T
+        q = decisions.settle(self.scores(image, decisions)).softmax(dim=1)  # B T
         prompt = F.gelu(q @ self.basic_prompts)  # B M, eq. 1
         return q, prompt
+
+    def scores(self, image: Tensor, decisions: Decisions = OWN) -> Tensor:
+        """B 3 H W in [0, 1] -> what q is the softmax of, B T."""
+        scores: Tensor = self.mixer(decisions.mean(self.features(image)))
+        return scores
 
 
 class PromptFusion(nn.Module):

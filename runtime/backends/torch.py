@@ -52,7 +52,11 @@ class TorchBackend:
             torch.set_num_threads(self.threads)
         network = load_checkpoint(self.checkpoint)
         self._description = GraphDescription(
-            network.config, weights_sha256(network), static_size=None, steerable=True
+            network.config,
+            weights_sha256(network),
+            static_size=None,
+            steerable=True,
+            task_prompts=network.task_prompts,
         )
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._network = network.to(self._device)

@@ -23,6 +23,7 @@ from measnet.train.data.sets import ImageSet
 from measnet.train.degradations import DEGRADATIONS
 from measnet.train.loop import Start, TrainingError, learning_rate, train
 from measnet.train.losses import TrainingStep, routing_distance
+from measnet.train.optimizer import WeightUpdates
 from measnet.train.recipe import Recipe
 
 NARROW = {"width": 8, "blocks": (1, 1, 1, 1), "image_experts": (0, 0, 3), "ffn_expansion": 1.0}
@@ -31,6 +32,54 @@ SHORT = Recipe(variant="nano", network=NARROW, steps=4, batch=2, warmup_steps=2,
 
 def state(network: MEASNet) -> dict[str, torch.Tensor]:
     return network.state_dict()
+
+
+def test_a_run_ends_knowing_what_its_tasks_call_for(clean: ImageSet, tmp_path: Path) -> None:
+    tasks = {"denoise15": 0.3, "denoise50": 0.2, "dehaze": 0.4, "keep": 0.1}
+    recipe = dataclasses.replace(SHORT, tasks=tasks, steps=1)
+    network = train(recipe, [clean], tmp_path, workers=0)
+    saved = load_checkpoint(tmp_path / "weights.safetensors")
+    assert list(saved.task_prompts) == list(network.task_prompts) == ["dehaze", "denoise"]
+    for task, scores in saved.task_prompts.items():
+        assert scores == pytest.approx(network.task_prompts[task], abs=1e-4)
+    assert saved.task_prompts["dehaze"] != saved.task_prompts["denoise"]
+    without = dataclasses.replace(recipe, network=NARROW | {"tspg": False})
+    assert train(without, [clean], tmp_path / "no-prompt", workers=0).task_prompts == {}
+
+
+def test_muon_moves_matrices_wherever_they_lie_in_memory() -> None:
+    recipe = dataclasses.replace(SHORT, optimizer="muon", weight_decay=0.0)
+    seen = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        torch.manual_seed(0)
+        layer = torch.nn.Conv2d(16, 24, 3)
+        layer.weight.data = layer.weight.data.contiguous(memory_format=layout)
+        before = layer.weight.detach().clone()
+        updates = WeightUpdates(layer, recipe)
+        layer(torch.rand(4, 16, 16, 16)).square().sum().backward()
+        gradient = torch.linalg.svdvals(layer.weight.grad.flatten(1))
+        assert gradient.max() > 20 * gradient.median()
+        updates.step(1e-2)
+        seen.append(layer.weight.detach() - before)
+        directions = torch.linalg.svdvals(seen[-1].flatten(1))
+        assert directions.max() < 2 * directions.median()
+        updates.forget_gradients()
+        assert layer.weight.grad is None and layer.bias is not None
+    torch.testing.assert_close(seen[0], seen[1], atol=2e-4, rtol=0)
+
+
+def test_a_run_on_muon_that_is_cut_ends_with_the_same_weights(clean: ImageSet, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(SHORT, optimizer="muon", steps=3, save_every=1)
+    whole = train(recipe, [clean], tmp_path / "whole", workers=0)
+
+    def cut(step: int, steps: int, figures: dict[str, float]) -> None:
+        if step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, [clean], tmp_path / "cut", workers=0, on_step=cut)
+    resumed = train(recipe, [clean], tmp_path / "cut", workers=0)
+    assert all(torch.equal(tensor, state(resumed)[name]) for name, tensor in state(whole).items())
 
 
 def test_a_run_cut_in_the_middle_ends_with_the_same_weights(clean: ImageSet, tmp_path: Path) -> None:

@@ -106,6 +106,12 @@ class TrainingCrops(Dataset[tuple[Tensor, Tensor, int]]):
         turn = int(rng.integers(8 - self.augmentation.turns, 8))
         return _tensor(_turned(degraded, turn)), _tensor(_turned(clean, turn)), number
 
+    def only(self, draws: Sequence[Draw], samples: int) -> TrainingCrops:
+        """So many other samples of some of the draws, by chance."""
+        return TrainingCrops(
+            draws, crop=self.crop, samples=samples, seed=self.seed + 1, augmentation=self.augmentation
+        )
+
     def _choose(self, rng: np.random.Generator, index: int) -> tuple[int, Pair]:
         if self.order is None:
             number = int(np.searchsorted(self.shares, rng.random(), side="right"))

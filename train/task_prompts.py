@@ -1,0 +1,38 @@
+"""Learns what each task calls for (``measnet/task_prompts.py``) from the pictures that train it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from measnet.network import MEASNet
+from measnet.task_prompts import TaskPrompts
+from measnet.train.data.crops import Draw, TrainingCrops
+
+SAMPLES = 24  # crops per task
+
+
+def learn_task_prompts(network: MEASNet, crops: TrainingCrops) -> TaskPrompts:
+    """The mean prompt scores of degraded ``crops``, by task; nothing for a network without TSPG.
+
+    The sigmas of one task count as one, and pictures that are left alone are no task. ``network`` must be
+    in evaluation mode.
+    """
+    if network.prompt is None:
+        return {}
+    draws: dict[str, list[Draw]] = {}
+    for draw in crops.draws:
+        if draw.task != "keep":
+            draws.setdefault(draw.task.rstrip("0123456789"), []).append(draw)
+    return {task: _mean_scores(network, crops.only(own, SAMPLES)) for task, own in sorted(draws.items())}
+
+
+def _mean_scores(network: MEASNet, crops: TrainingCrops) -> tuple[float, ...]:
+    assert network.prompt is not None
+    device = next(network.parameters()).device
+    scores: list[Tensor] = []
+    with torch.inference_mode():
+        for number in range(len(crops)):
+            degraded, _, _ = crops[number]
+            scores.append(network.prompt.scores(degraded[None].to(device)).cpu())
+    return tuple(torch.cat(scores).double().mean(dim=0).tolist())
