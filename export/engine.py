@@ -86,9 +86,9 @@ def build_engines(
     jobs = []
     for graph in graphs:
         content, model, description = read_graph(graph)
-        profiles, misfits = graph_profiles(model, description, settings)
-        problems += [f"{graph}: {misfit}" for misfit in misfits]
         for target in targets:
+            profiles, misfits = graph_profiles(model, description, settings, target)
+            problems += [f"{graph}: {misfit}" for misfit in misfits]
             facts = engine_facts(content, description, profiles, settings, target)
             jobs.append(_Job(graph, content, facts, target, output / f"{graph.stem}.{target.label}.engine"))
     names = Counter(job.output for job in jobs)
@@ -124,12 +124,11 @@ def read_graph(path: Path) -> tuple[bytes, onnx.ModelProto, GraphDescription]:
 
 
 def graph_profiles(
-    model: onnx.ModelProto, description: GraphDescription, settings: BuildSettings
+    model: onnx.ModelProto, description: GraphDescription, settings: BuildSettings, target: Target
 ) -> tuple[tuple[dict[str, Range], ...], list[str]]:
     """The shapes of every input for every profile of ``settings``, and what does not fit the graph."""
     static = description.static_size
-    one = None if static is None else Frames(1, *static)
-    wanted = settings.profiles or ((DYNAMIC_PROFILE if one is None else Profile(one, one, one)),)
+    wanted = settings.profiles or (DYNAMIC_PROFILE if static is None else _static_profile(static, target),)
     profiles, problems = [], []
     for given in wanted:
         profile = given.fitted(description.frame_rule)
@@ -149,6 +148,13 @@ def graph_profiles(
             }
         )
     return tuple(profiles), problems
+
+
+def _static_profile(size: tuple[int, int], target: Target) -> Profile:
+    """One frame at a time; where nothing at all may vary, TensorRT-RTX folds so much into constants for
+    Turing that a plan grows twentyfold, so there it is one or two."""
+    one = Frames(1, *size)
+    return Profile(one, one, Frames(2, *size) if target.turing_rtx else one)
 
 
 def engine_facts(
@@ -188,7 +194,7 @@ def _build(
 ) -> Built:
     made: list[Plan] = []
     content = job.content
-    if job.target.flavour == "tensorrt-rtx" and job.target.compute_capability == "7.5":
+    if job.target.turing_rtx:
         content = turing_graph(onnx.load_model_from_string(content)).SerializeToString()
     notes: list[str] = []
     kept_here = False

@@ -48,6 +48,11 @@ class Target:
         return tuple(self.compute_capability.split())
 
     @property
+    def turing_rtx(self) -> bool:
+        """Whether it takes graphs of Turing's form (``export/turing.py``)."""
+        return self.flavour == "tensorrt-rtx" and self.compute_capability == "7.5"
+
+    @property
     def label(self) -> str:
         """For file names: ``rtx-sm89``, ``rtx-sm86-sm89``, ``trt-sm90``."""
         short = {"tensorrt": "trt", "tensorrt-rtx": "rtx"}[self.flavour]

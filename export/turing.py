@@ -1,8 +1,9 @@
 """A graph for GPUs of compute capability 7.5 (Turing), where TensorRT-RTX multiplies no float32 matrices.
 
 FP16 products it has, and float32 convolutions. What a 16-bit graph of ours leaves in float32 are a router's
-products of one row per image with a small constant; they are written here as multiply and sum, which computes
-the same but for the order of additions. Others stay as they are, and the builder says which it does not take.
+products of one row per image with a small constant, and the thin products of a low band (``BandSplit``); they
+are written here as multiply and sum, which computes the same but for the order of additions. Others stay as
+they are, and the builder says which it does not take.
 """
 
 from __future__ import annotations
@@ -14,8 +15,13 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 MOST_PRODUCTS = 1 << 20  # numbers per image between multiply and sum, if the builder did not fuse them
 
 
+LOW_BAND = ".split/"
+"""In the names of a low band's nodes."""
+
+
 def turing_graph(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of ``model`` with its float32 ``Gemm`` and ``MatMul`` of B K by a constant K N rewritten."""
+    """A copy of ``model`` with its float32 ``Gemm`` and ``MatMul`` of B K by a constant K N rewritten, and
+    those of low bands."""
     rewritten = onnx.ModelProto()
     rewritten.CopyFrom(model)
     graph = rewritten.graph
@@ -29,11 +35,12 @@ def turing_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     nodes = list(graph.node)
     del graph.node[:]
     for node in nodes:
-        weights = _weights(node, constants, rank)
-        if weights is None:
+        if node.op_type == "MatMul" and LOW_BAND in node.name:
+            graph.node.extend(_thin_product(node, graph))
+        elif (weights := _weights(node, constants, rank)) is not None:
+            graph.node.extend(_multiply_and_sum(node, graph, weights))
+        else:
             graph.node.append(node)
-            continue
-        graph.node.extend(_multiply_and_sum(node, graph, weights))
     used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
     kept = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]
@@ -82,3 +89,19 @@ def _multiply_and_sum(
     if biased:
         steps.append(helper.make_node("Add", [total, node.input[2]], [node.output[0]], name=named["Add"]))
     return steps
+
+
+def _thin_product(node: NodeProto, graph: onnx.GraphProto) -> list[NodeProto]:
+    """... M K by ... K N -> ... M K 1 times ... 1 K N -> summed over K -> ... M N."""
+    axes = {place: f"{node.name}/axis{place}" for place in (-1, -3, -2)}
+    for place, name in axes.items():
+        graph.initializer.append(numpy_helper.from_array(np.array([place], np.int64), name))
+    left, right, products = (f"{node.name}/{part}" for part in ("left", "right", "products"))
+    return [
+        helper.make_node("Unsqueeze", [node.input[0], axes[-1]], [left], name=f"{left}/Unsqueeze"),
+        helper.make_node("Unsqueeze", [node.input[1], axes[-3]], [right], name=f"{right}/Unsqueeze"),
+        helper.make_node("Mul", [left, right], [products], name=f"{node.name}/Mul"),
+        helper.make_node(
+            "ReduceSum", [products, axes[-2]], [node.output[0]], name=f"{node.name}/ReduceSum", keepdims=0
+        ),
+    ]

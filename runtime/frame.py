@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
     from av.stream import Stream
+    from av.video.stream import VideoStream
 
 Pixels = npt.NDArray[np.uint8 | np.uint16]
 
@@ -98,6 +99,13 @@ class Frame:
     picture: Picture | None = None
 
 
+class Cover(NamedTuple):
+    """A still picture that stands for a file: its stream, and the bytes of a JPEG, PNG or BMP file."""
+
+    stream: VideoStream
+    data: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
     """What belongs to a whole source, made by the source and read by the sink.
@@ -106,8 +114,8 @@ class StreamInfo:
     whose sizes differ). ``frames`` is how many are expected, where that is known.
     ``bits`` is the depth of the source's own samples. ``display_matrix`` has nine integers
     in the order of the MP4 ``tkhd`` box. ``copied`` are the audio, subtitle and attachment
-    streams whose packets travel along untouched. ``metadata`` is said of the whole file,
-    ``picture_metadata`` of the picture's stream.
+    streams whose packets travel along untouched, ``covers`` the pictures that stand for the file.
+    ``metadata`` is said of the whole file, ``picture_metadata`` of the picture's stream.
     """
 
     name: str
@@ -124,6 +132,7 @@ class StreamInfo:
     sample_aspect: Fraction | None = None
     display_matrix: tuple[int, ...] | None = None
     copied: tuple[Stream, ...] = ()
+    covers: tuple[Cover, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
     picture_metadata: dict[str, str] = field(default_factory=dict)
     chapters: tuple[Any, ...] = ()

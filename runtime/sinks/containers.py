@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from measnet.errors import UsageError
 from measnet.runtime.colour import Siting
@@ -18,7 +19,8 @@ class Container:
     that pixels are not square, where the codec does not. ``even_pace``: it stores a frame number instead
     of a time, so frames must be evenly spaced. ``edit_list``: it can hold sound from before time zero (an
     encoder's run-up) without moving zero; ``opus_run_up``: that of Opus alone. ``chapters`` and
-    ``attachments`` (fonts and the like): it takes them. ``languages``: it says which a stream is in;
+    ``attachments`` (fonts and the like): it takes them; ``covers``: it takes the file's cover picture, as
+    a stream or as an attachment. ``languages``: it says which a stream is in;
     ``one_sound``: it holds no second stream of it. ``names`` are the metadata that it keeps, None
     for all. ``sound`` and ``subtitles`` are FFmpeg's decoders of what it takes, where its muxer would
     write anything, to be found again as nameless data; ``no_sound`` is how those begin that its muxer
@@ -35,6 +37,7 @@ class Container:
     opus_run_up: bool = False
     chapters: bool = False
     attachments: bool = False
+    covers: Literal["no", "stream", "attachment"] = "no"
     languages: bool = True
     one_sound: bool = False
     names: frozenset[str] | None = None
@@ -61,6 +64,7 @@ _MP4 = Container(
     edit_list=True,
     opus_run_up=True,
     chapters=True,
+    covers="stream",
     no_sound="pcm_",
 )
 
@@ -68,7 +72,14 @@ CONTAINERS = {
     ".mp4": _MP4,
     ".m4v": _MP4,
     ".mov": Container("mov", display_matrix=True, pixel_shape=True, edit_list=True, chapters=True),
-    ".mkv": Container("matroska", display_matrix=True, opus_run_up=True, chapters=True, attachments=True),
+    ".mkv": Container(
+        "matroska",
+        display_matrix=True,
+        opus_run_up=True,
+        chapters=True,
+        attachments=True,
+        covers="attachment",
+    ),
     ".webm": Container(
         "webm", codec="vp9", deep_codec="vp9", display_matrix=True, opus_run_up=True, chapters=True
     ),

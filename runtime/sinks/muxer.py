@@ -13,6 +13,8 @@ import av
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.error import ArgumentError, FFmpegError
+from av.packet import Packet
+from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from measnet.errors import OutputError, UsageError
@@ -23,7 +25,6 @@ from measnet.runtime.sinks.encoder import PictureEncoder, PictureEncoding
 from measnet.runtime.sinks.sound import ConvertedSound, SoundChoice
 
 if TYPE_CHECKING:
-    from av.packet import Packet
     from av.stream import Stream
 
 # Written by the muxer about the file it makes; the source's own would be untrue of it.
@@ -51,6 +52,8 @@ _QUICKTIME_NAMES = {
     **{"fra": "fre", "hye": "arm", "isl": "ice", "kat": "geo", "mkd": "mac", "mri": "mao", "msa": "may"},
     **{"mya": "bur", "nld": "dut", "ron": "rum", "slk": "slo", "sqi": "alb", "zho": "chi"},
 }
+# What cover pictures are stored as, by FFmpeg's decoders: the ending of a file of it, and its MIME type.
+_COVER_FILES = {"mjpeg": ("jpg", "image/jpeg"), "png": ("png", "image/png"), "bmp": ("bmp", "image/bmp")}
 _TIMECODE = ("mp4", "mov", "matroska")
 
 
@@ -91,6 +94,7 @@ class Muxer:
         self._info = info
         self._rounded = 0
         self._packets_left_out = 0
+        self._covers_kept = 0
         self._converted: dict[int, ConvertedSound] = {}
         self._run_up = Fraction(0)
         self._container = self._open(in_order)
@@ -98,6 +102,7 @@ class Muxer:
             self.stream = self._add_picture(encoding)
             self.encoder: PictureEncoder = encoding.open(self.stream.codec_context)
             self._copies = self._add_copies(sound)
+            self._covers = self._add_covers()
             self._container.metadata.update(_kept_names(kind, info))
             if kind.chapters:
                 self._container.set_chapters(list(info.chapters))
@@ -118,6 +123,7 @@ class Muxer:
                 # The container settles its own time base when it begins.
                 if self.stream.time_base is not None:
                     self._rounded += (seconds / self.stream.time_base).denominator != 1
+                self._mux_covers()
         except FFmpegError as error:
             raise encoding_error(self._target, error) from None
 
@@ -197,6 +203,8 @@ class Muxer:
         """What such a file cannot say, and the source does."""
         kind, info = self._kind, self._info
         lost = []
+        if len(info.covers) > self._covers_kept:
+            lost.append("the cover picture")
         if info.chapters and not kind.chapters:
             lost.append(f"{len(info.chapters)} chapters")
         names = [name for name in _names(info) if name not in _kept_names(kind, info)]
@@ -227,7 +235,7 @@ class Muxer:
         if self._kind.even_pace:
             # Sound is as long as it is, wherever it begins; frame numbers that were moved would leave a hole.
             options["avoid_negative_ts"] = "disabled"
-        if self._kind.muxer in ("mp4", "mov") and not {k.lower() for k in _names(self._info)} <= _MP4_FIELDS:
+        if self._names_of_ones_own():
             options["movflags"] = "use_metadata_tags"
         try:
             return av.open(str(self._path), "w", format=self._kind.muxer, container_options=options)
@@ -285,6 +293,35 @@ class Muxer:
                 f"streams; they were left out{' (.mkv takes them)' if self._kind.muxer != 'matroska' else ''}"
             )
         return copies
+
+    def _add_covers(self) -> list[Packet[Stream]]:
+        """Makes place for them; the packets that are still to be written."""
+        packets: list[Packet[Stream]] = []
+        for number, cover in enumerate(self._info.covers):
+            codec = cover.stream.codec_context.name
+            if self._kind.covers == "attachment" and codec in _COVER_FILES:
+                ending, mime = _COVER_FILES[codec]
+                name = f"cover{number or ''}.{ending}"
+                self._container.add_attachment(name, mime, cover.data)
+                self._covers_kept += 1
+            elif self._kind.covers == "stream" and codec in _COVER_FILES and not self._names_of_ones_own():
+                stream = self._container.add_stream_from_template(cover.stream, opaque=True)
+                stream.disposition = Disposition.attached_pic
+                packet = Packet(cover.data)
+                packet.stream, packet.pts, packet.dts = stream, 0, 0
+                packet.time_base = Fraction(1, 90_000)
+                packets.append(packet)
+                self._covers_kept += 1
+        return packets
+
+    def _mux_covers(self) -> None:
+        while self._covers:
+            self._container.mux_one(self._covers.pop())
+
+    def _names_of_ones_own(self) -> bool:
+        """Whether MP4 and MOV need the form that has any metadata, and no cover."""
+        names = {name.lower() for name in _names(self._info)}
+        return self._kind.muxer in ("mp4", "mov") and not names <= _MP4_FIELDS
 
     def _add_converted(self, source: Stream) -> Stream:
         assert isinstance(source, AudioStream)

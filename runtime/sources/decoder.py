@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import starmap
 from typing import TYPE_CHECKING
 
 import av
@@ -14,7 +15,7 @@ from av.video.stream import VideoStream
 
 from measnet.errors import InputError, UsageError
 from measnet.runtime.colour import bit_depth, read_colour
-from measnet.runtime.frame import Kind, StreamInfo
+from measnet.runtime.frame import Cover, Kind, StreamInfo
 from measnet.runtime.hdr import read_hdr
 from measnet.runtime.sources.continuity import Continuity
 from measnet.runtime.sources.limits import MAX_PIXELS, check_memory, check_size
@@ -74,8 +75,7 @@ class PictureDecoder:
             if not (stream is self.stream or stream in self.copied or _is_cover(stream))
             and not _says_it_elsewhere(container, stream)
         ]
-        if any(_is_cover(stream) for stream in container.streams):
-            self.left_behind.append("the cover picture")
+        self._covers: dict[VideoStream, bytes] = {}
         context = self.stream.codec_context
         check_size(name, context.width, context.height)
         check_memory(name, context.width, context.height)
@@ -156,6 +156,7 @@ class PictureDecoder:
             sample_aspect=stream.sample_aspect_ratio or None,
             display_matrix=_display_matrix(first),
             copied=self.copied,
+            covers=tuple(starmap(Cover, self._covers.items())),
             metadata=dict(self._container.metadata),
             picture_metadata=dict(stream.metadata),
             chapters=tuple(self._container.chapters()),
@@ -181,10 +182,15 @@ class PictureDecoder:
 
     def _packets(self, wanted: list[Stream]) -> Iterator[Packet[Stream]]:
         failures = 0
+        # They come before all else; there is nothing to decode.
+        covers = [stream for stream in self._container.streams.video if _is_cover(stream)]
         while True:
             try:
-                for packet in self._container.demux(wanted):
+                for packet in self._container.demux([*wanted, *covers]):
                     failures = 0
+                    if packet.stream in covers:
+                        self._covers.setdefault(packet.stream, bytes(packet))
+                        continue
                     self._continuity.carry_on(packet)
                     self._note_end(packet)
                     yield packet

@@ -169,6 +169,20 @@ def test_the_form_for_turing_computes_the_same() -> None:
         assert (found[name] == expected[name]).mean() > 0.9999
 
 
+def test_the_form_for_turing_has_a_low_band_too(dynamic_graph: Path) -> None:
+    from measnet.export.session import run_graph
+    from measnet.export.turing import turing_graph
+
+    model = onnx.load(dynamic_graph)
+    rewritten = turing_graph(model)
+    thin = [node.name for node in model.graph.node if node.op_type == "MatMul" and ".split/" in node.name]
+    assert thin and not {node.name for node in rewritten.graph.node} & set(thin)
+    images = np.random.default_rng(0).random((1, 3, 256, 272), np.float32)
+    expected = run_graph(model.SerializeToString(), images)
+    found = run_graph(rewritten.SerializeToString(), images)
+    assert np.abs(found["restored"] - expected["restored"]).max() < 1e-5
+
+
 @needs_rtx
 def test_the_cache_spares_the_second_build(sm89: list[Target], tmp_path: Path) -> None:
     cache = EngineCache(tmp_path / "cache")
@@ -229,7 +243,8 @@ AS_TENSORRT = "from tensorrt_rtx_bindings import *\n__version__ = '11.4.0'\n"
 
 def build_as_tensorrt(graph: Path, settings: BuildSettings) -> tuple[bytes, tuple[str, ...]]:
     content, model, description = read_graph(graph)
-    profiles, problems = graph_profiles(model, description, settings)
+    target = Target("tensorrt", "11.4.0", "8.9", gpu="a stand-in")
+    profiles, problems = graph_profiles(model, description, settings, target)
     assert problems == []
     plan = build_plan(
         content,

@@ -103,11 +103,12 @@ def test_the_graph_builds_for_every_card(
     settings = SETTINGS[size]
     built = build_engines([graph], [targets[name] for name in wanted], tmp_path, settings, cache=None)
     for engine, capabilities in zip(built, wanted, strict=True):
+        target = targets[capabilities]
         facts = read_engine_facts(engine.path)
         assert facts.compute_capability == capabilities
         assert (facts.description.variant, facts.description.precision) == (variant, precision)
         assert (facts.description.io, facts.description.static_size is None) == (form, size == "dynamic")
-        assert facts.profiles == graph_profiles(model, description, settings)[0]
+        assert facts.profiles == graph_profiles(model, description, settings, target)[0]
         assert engine.plan_bytes > 100_000
         assert [note for note in engine.notes if SCALES_OF_INT8 not in note] == []
         engine.path.unlink()

@@ -106,11 +106,22 @@ def make_covered(folder: Path) -> Path:
     return covered
 
 
+def make_noted(folder: Path) -> Path:
+    """A cover picture, attached, and metadata of one's own naming."""
+    straight, cover, noted = folder / "plain.mp4", folder / "noted.png", folder / "noted.mkv"
+    ffmpeg(*_PICTURE, "testsrc2=s=96x64:r=25:d=0.2", "-preset", "ultrafast", straight)
+    ffmpeg("-i", straight, "-frames:v", "1", cover)
+    attach = ["-attach", cover, "-metadata:s:t", "mimetype=image/png", "-metadata:s:t", "filename=cover.png"]
+    ffmpeg("-i", straight, "-c", "copy", *attach, "-metadata", "mood=wet", noted)
+    return noted
+
+
 SOURCES: dict[str, Callable[[Path], Path]] = {
     "rich": make_rich,
     "turned": make_turned,
     "mirrored": make_mirrored,
     "covered": make_covered,
+    "noted": make_noted,
 }
 
 

@@ -163,9 +163,19 @@ def of_fonts(pair: Pair) -> str:
     return "no" if pair.said("attachment", "left out") else "lost"
 
 
+def cover_of(path: Path) -> list[str]:
+    """The hashes of the cover pictures' bytes."""
+    streams = {s["index"] for s in details(path)["streams"] if s["disposition"]["attached_pic"]}
+    both = details(path)["packets_and_frames"]
+    return [p["data_hash"] for p in both if p["type"] == "packet" and p["stream_index"] in streams]
+
+
 def of_cover(pair: Pair) -> str:
-    pictures = [stream for stream in details(pair.after)["streams"] if stream["codec_type"] == "video"]
-    return "yes" if len(pictures) == 2 else "no" if pair.said("not carried over", "cover picture") else "lost"
+    said = pair.said("not carried over", "cover picture")
+    if not cover_of(pair.after):
+        return "no" if said else "lost"
+    assert cover_of(pair.after) == cover_of(pair.before) and not said
+    return "yes"
 
 
 CHECKS: dict[str, tuple[str, Callable[[Pair], str]]] = {
@@ -189,6 +199,7 @@ CHECKS: dict[str, tuple[str, Callable[[Pair], str]]] = {
     "metadata of one's own naming": ("rich", of_word("mood")),
     "attached fonts": ("rich", of_fonts),
     "cover picture": ("covered", of_cover),
+    "cover picture beside metadata of one's own naming": ("noted", of_cover),
 }
 CONTAINER_ROWS = table("kept")
 SOURCE_ROWS = table("source")
