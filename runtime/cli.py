@@ -263,7 +263,7 @@ def main(inputs: tuple[str, ...], **options: Any) -> None:
     input. Several, or a pattern ('shots/*.png'), are restored one after another.
     """
     from measnet.runtime.console import Console
-    from measnet.runtime.patterns import expanded
+    from measnet.runtime.patterns import expanded, results_among
     from measnet.runtime.session import Session
 
     console = Console(quiet=options["quiet"], stdout_taken=options["out"] == "-")
@@ -272,6 +272,9 @@ def main(inputs: tuple[str, ...], **options: Any) -> None:
     except UsageError as error:
         console.error(str(error))
         sys.exit(error.exit_code)
+    for result, source in results_among(inputs).items():
+        console.note(f"{result} is left out: it is what became of {source}")
+        inputs = tuple(spec for spec in inputs if spec != result)
     session = Session(console, options, several=len(inputs) > 1)
     try:
         status = session.run(inputs)

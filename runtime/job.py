@@ -326,6 +326,20 @@ class Job:
         }
         return Header(made_of | of_programs(), settings)
 
+    def _ignored(self) -> str:
+        """The options that say how a video is encoded, if there is none."""
+        options = self._options
+        given = {
+            "--codec": options.codec,
+            "--crf": options.crf,
+            "--preset": options.preset,
+            "--bits": options.bits,
+            "--pixel-format": options.pixel_format,
+        }
+        if self.info.kind != "images":
+            return ""
+        return ", ".join(name for name, value in given.items() if value is not None)
+
     def _tell_how_to_go_on(self, error: BaseException) -> None:
         """An error that a second run could get past says so, if there is something to go on with."""
         if not isinstance(self._sink, ResumableSink):
@@ -366,6 +380,10 @@ class Job:
         report.skipped = self._sink.skipped
         report.engine = engine.description
         report.warnings = [*self._source.warnings, *self._sink.warnings]
+        if ignored := self._ignored():
+            report.warnings.append(
+                f"{ignored}: of videos alone; the kind of a picture's file says how it is stored"
+            )
         if self.info.bits > 8 and report.engine.get("io") == "uint8-nhwc":
             report.warnings.append(
                 f"the model takes 8 bits per channel, so the source's {self.info.bits} were rounded; one "

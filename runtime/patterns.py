@@ -1,8 +1,10 @@
-"""Inputs that are patterns of names: for shells that hand them on, and lists too long for a command line."""
+"""Inputs by patterns of names: for shells that hand them on, and lists too long for a command line; and which
+of them an earlier run made."""
 
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -26,3 +28,22 @@ def expanded(inputs: Iterable[str]) -> tuple[str, ...]:
             raise UsageError(f"no file is called {spec}; check the pattern")
         found += names
     return tuple(found)
+
+
+def results_among(inputs: Iterable[str]) -> dict[str, str]:
+    """Inputs that are results of other inputs, and those: ``clip.restored.mp4`` of ``clip.mp4``.
+
+    A pattern that found the sources once finds the results the next time.
+    """
+    sources = {_place_and_stem(spec): spec for spec in inputs}
+    results = {}
+    for spec in inputs:
+        made = re.fullmatch(r"(.+)\.restored(\.compare)?", Path(spec).stem)
+        source = made and sources.get((str(Path(spec).parent), made[1]))
+        if source:
+            results[spec] = source
+    return results
+
+
+def _place_and_stem(spec: str) -> tuple[str, str]:
+    return str(Path(spec).parent), Path(spec).stem

@@ -175,6 +175,27 @@ def test_a_pattern_is_every_picture_that_fits(tmp_path: Path, measnet_run: Run) 
     assert expanded(["rtsp://cam/?a=*", "-", "camera:0"]) == ("rtsp://cam/?a=*", "-", "camera:0")
 
 
+def test_a_pattern_run_twice_does_not_restore_its_own_results(tmp_path: Path, measnet_run: Run) -> None:
+    for name in ("a.png", "b.png", "lone.restored.png"):
+        cv2.imwrite(str(tmp_path / name), np.full((16, 24, 3), 90, np.uint8))
+    for _ in range(2):
+        answer = measnet_run(str(tmp_path / "*.png"), "--overwrite")
+        assert answer.status == 0, answer.err
+    made = {path.name for path in tmp_path.iterdir()} - {"a.png", "b.png", "lone.restored.png"}
+    assert made == {"a.restored.png", "b.restored.png", "lone.restored.restored.png"}
+    said = " ".join(answer.err.split())
+    assert "a.restored.png is left out: it is what became of" in said
+    # One that is asked for by itself is meant.
+    assert measnet_run(tmp_path / "a.restored.png").status == 0
+
+
+def test_options_of_videos_are_said_to_do_nothing_for_a_picture(tmp_path: Path, measnet_run: Run) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((16, 24, 3), 90, np.uint8))
+    answer = measnet_run(tmp_path / "a.png", "--crf", "30", "--bits", "10")
+    assert answer.status == 0 and "--crf, --bits: of videos alone" in " ".join(answer.err.split())
+    assert "of videos alone" not in measnet_run(tmp_path / "a.png", "--overwrite").err
+
+
 @dataclass
 class Stored:
     """A packet as Continuity sees it, in milliseconds."""
