@@ -43,11 +43,6 @@ REMEDIES: tuple[tuple[str, str], ...] = (
     ),
     (r"lean", "leave --version-compatible away, or install TensorRT's lean runtime"),
     (
-        r"'frequency\d\.split/.*FP32 GEMM is not supported",
-        "Turing cards multiply matrices in FP16 alone with TensorRT-RTX, so they cannot run a low band, "
-        "which needs float32: export a graph of one --shape that has none, or build for other cards",
-    ),
-    (
         r"check_turing|FP32 GEMM is not supported",
         "Turing cards multiply matrices in FP16 alone with TensorRT-RTX: export the graph with --fp16",
     ),

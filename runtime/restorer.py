@@ -178,7 +178,7 @@ class Restorer:
         """T scores. Raises ``UsageError`` for a task that the weights do not know."""
         known = self._backend.description.task_prompts
         if task not in known:
-            names = f"they know {', '.join(sorted(known))}" if known else "they know no tasks"
+            names = f"they know {', '.join(self.tasks)}" if known else "they know no tasks"
             raise UsageError(f"the weights of {self.model} do not know the task {task!r}: {names}")
         if not self.steerable:
             raise UsageError(
@@ -196,6 +196,11 @@ class Restorer:
     def steerable(self) -> bool:
         """Whether its model takes image-level decisions from outside."""
         return self._steerable() is not None
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks that its weights know, for ``task``."""
+        return sorted(self._backend.description.task_prompts)
 
     def _settle(self, image: Image, plan: list[Tile]) -> Steering | None:
         if len(plan) == 1 or self._steerable() is None:
