@@ -2,9 +2,9 @@
 
     python bench/tasks.py PAIRS [--model small] [--pictures 6]
 
-PAIRS has a folder per task (dehaze, derain, ...) with input/ and target/ in it. Prints the mean PSNR in dB over
-the first pictures of each, and how far the prompt alone moves the result: the mean PSNR between the picture
-restored freely and the one held to the other task that changes it most.
+PAIRS has a folder per task (dehaze, derain, ...) with input/ and target/ in it. Prints the mean PSNR in dB
+over the first pictures of each, and how far the prompt alone moves the result: the mean PSNR between a
+picture restored freely and as held to the task that changes it most.
 """
 
 from __future__ import annotations
