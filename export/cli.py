@@ -138,10 +138,10 @@ def _export_all(options: dict[str, Any]) -> None:
     output: Path = options["output"]
     if options["json_file"]:
         raise UsageError("--json goes with --check; a report is written beside every 16-bit and INT8 graph")
-    if options["steerable"] and (asked or options["io"] != "nchw" or options["flavours"]):
+    if options["steerable"] and (options["int8"] or options["io"] != "nchw" or options["flavours"]):
         raise UsageError(
-            "--steerable makes float32 graphs with --io nchw, which ONNX Runtime runs; leave --fp16, --bf16, "
-            "--int8, --io and --engine away"
+            "--steerable makes graphs with --io nchw, which ONNX Runtime runs; "
+            "leave --int8, --io and --engine away"
         )
     if options["calibration_frames"] is not None and not options["int8"]:
         raise UsageError("--calibration-frames goes with --int8")
@@ -287,7 +287,9 @@ def _export_typed(
                 return magnitudes_from_operators(model, trial.result().magnitudes)
             return {} if pictures is None else largest_magnitudes(model, pictures[:1])
 
-        typed, description, bytes_before = typed_network(network, size, precision, ranges=ranges)
+        typed, description, bytes_before = typed_network(
+            network, size, precision, steerable=options["steerable"], ranges=ranges
+        )
         model, described = form.given_to(typed.model, description, size)
         if trial is not None:
             measured = trial.result().measured

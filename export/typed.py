@@ -23,14 +23,15 @@ def typed_network(
     size: tuple[int, int] | None,
     precision: Precision,
     *,
+    steerable: bool = False,
     ranges: Callable[[onnx.ModelProto], Mapping[str, float]] | None,
 ) -> tuple[TypedGraph, GraphDescription, int]:
     """The 16-bit graph of ``network``, what it says of itself, and the bytes it would have in float32.
 
-    ``size`` is as in ``export_graph``. ``ranges`` says of the float32 graph how large each tensor gets; with
-    None no operator stays float32 for its range. Raises as ``export_graph`` and ``ranges`` do.
+    ``size`` and ``steerable`` are as in ``export_graph``. ``ranges`` says of the float32 graph how large each
+    tensor gets; with None no operator stays float32 for its range. Raises as ``export_graph`` and ``ranges``.
     """
-    model, description = exact_graph(network, size)
+    model, description = exact_graph(network, size, steerable=steerable)
     typed = typed_graph(model, precision, ranges=ranges(model) if ranges else None)
     description = replace(description, precision=precision)
     onnx.helper.set_model_props(typed.model, description.to_metadata())

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
 
+from measnet import Restorer
 from measnet.export.cli import main
 from measnet.export.shared_weights import SMALL
 from measnet.image import Image
@@ -69,6 +71,21 @@ def test_a_steered_graph_does_what_the_steered_network_does(image: Image) -> Non
     assert np.abs(ours.decisions - theirs.decisions).max() < 1e-3
     assert np.allclose(ours.norms, theirs.norms, rtol=1e-3, atol=1e-5)
     assert psnr(ours.restored, steerable.infer(image).restored) < 80
+
+
+def test_tiles_agree_in_half_precision_too(tmp_path: Path) -> None:
+    arguments = ["--steerable", "--fp16", "--dynamic", "-o", str(tmp_path), "--no-verify"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    made = str(tmp_path / "nano-dynamic.fp16.steerable.onnx")
+    soft = cv2.resize(np.random.default_rng(1).integers(0, 256, (6, 7, 3), np.uint8), (448, 384))
+    with Restorer("nano", tile=256) as exact, Restorer(made, tile=256) as half:
+        expected, found = exact.restore(soft), half.restore(soft)
+        assert half.description["precision"] == "fp16" and found.tiles > 1
+    assert psnr(found.image, expected.image) > 55
+    assert np.abs(found.decisions - expected.decisions).max() < 0.05
+    result = CliRunner().invoke(main, ["--steerable", "--int8", "-o", str(tmp_path)])
+    assert result.exit_code == 2 and "leave --int8" in " ".join(result.output.split())
 
 
 def test_a_steerable_graph_of_bundled_weights_is_written_whole(tmp_path: Path, image: Image) -> None:
