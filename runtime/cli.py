@@ -122,7 +122,7 @@ class _RunCommand(HeadedCommand):
     default="nano",
     show_default=True,
     metavar="NAME|FILE",
-    help="nano, nano-five-task, small, or an .onnx, .engine or .ckpt file.",
+    help="nano, small, or an .onnx, .engine or .ckpt file.",
 )
 @click.option(
     "--backend",

@@ -53,6 +53,11 @@ The same command goes on where a stopped run was last saved."""
     metavar="WEIGHTS",
     help="Weights to go on from, or to grow: a file, or the name of bundled ones.",
 )
+@click.option(
+    "--renew-routing",
+    is_flag=True,
+    help="With --init: make prompt and pixel router anew, where they no longer decide anything.",
+)
 @click.option("--teacher", metavar="WEIGHTS", help="A network to learn from, likewise.")
 @click.option(
     "--set", "changes", multiple=True, metavar="ENTRY=VALUE", help="Changes one entry of the recipe."
@@ -67,6 +72,7 @@ def main(
     pairs: tuple[str, ...],
     out: Path,
     init: str | None,
+    renew_routing: bool,
     teacher: str | None,
     changes: tuple[str, ...],
     workers: int,
@@ -80,7 +86,7 @@ def main(
     log.jsonl and what TensorBoard shows.
     """
     run_command(
-        lambda: _run(recipe, data, pairs, out, init, teacher, changes, workers, dry_run),
+        lambda: _run(recipe, data, pairs, out, init, renew_routing, teacher, changes, workers, dry_run),
         debug=debug,
         interrupted="stopped; the same command goes on from the last checkpoint",
     )
@@ -92,6 +98,7 @@ def _run(
     pairs: tuple[str, ...],
     out: Path,
     init: str | None,
+    renew_routing: bool,
     teacher: str | None,
     changes: tuple[str, ...],
     workers: int,
@@ -112,7 +119,7 @@ def _run(
     if dry_run:
         _describe(recipe, sets)
         return
-    _train(recipe, sets, out, _start(recipe, init, teacher), workers)
+    _train(recipe, sets, out, _start(recipe, init, renew_routing, teacher), workers)
 
 
 def _sets(name: str, data: tuple[Path, ...], pairs: tuple[str, ...], out: Path) -> list[ImageSet]:
@@ -159,8 +166,9 @@ def _listing_problems(read: Callable[[], list[ImageSet]], out: Path) -> list[Ima
         raise InputError(f"{error} (all of them: {listed})") from None
 
 
-def _start(recipe: Recipe, init: str | None, teacher: str | None) -> Start:
+def _start(recipe: Recipe, init: str | None, renew_routing: bool, teacher: str | None) -> Start:
     from measnet.checkpoint import load_checkpoint, weights_sha256
+    from measnet.errors import UsageError
     from measnet.network import MEASNet
     from measnet.train.loop import Start
     from measnet.weights import NAMES, bundled
@@ -180,7 +188,11 @@ def _start(recipe: Recipe, init: str | None, teacher: str | None) -> Start:
         from measnet.train.growth import grow
 
         weights = grow(weights, recipe.config, recipe.seed)
-    return Start(weights, larger, tuple(origin))
+    if renew_routing:
+        if weights is None:
+            raise UsageError("--renew-routing goes with --init: there is nothing to renew in random weights")
+        origin.append(("measnet.routing", "renewed"))
+    return Start(weights, larger, tuple(origin), renew_routing)
 
 
 def _describe(recipe: Recipe, sets: list[ImageSet]) -> None:
@@ -205,6 +217,7 @@ def _train(recipe: Recipe, sets: list[ImageSet], out: Path, start: Start, worker
 
     from measnet.train.loop import train
     from measnet.train.processes import Processes
+    from measnet.train.task_prompts import is_collapsed
 
     columns: list[Any] = [
         TextColumn("{task.description}"),
@@ -234,7 +247,13 @@ def _train(recipe: Recipe, sets: list[ImageSet], out: Path, start: Start, worker
             )
             last.update(figures)
 
-        train(recipe, sets, out, start=start, workers=workers, on_step=show)
+        network = train(recipe, sets, out, start=start, workers=workers, on_step=show)
+    if leads and is_collapsed(network.task_prompts):
+        click.echo(
+            "warning: pictures of all tasks have one and the same prompt, so it decides nothing; go on with "
+            "--init WEIGHTS --renew-routing and a lower routing_rate, in another run folder",
+            err=True,
+        )
     if leads:
         ended = f", last loss {last['loss']:.6f}" if last else " (it was trained already)"
         click.echo(f"weights: {out / 'weights.safetensors'}{ended}")

@@ -24,6 +24,7 @@ from measnet.train.losses import TrainingStep
 from measnet.train.optimizer import WeightUpdates
 from measnet.train.processes import Processes, per_sample_noise
 from measnet.train.recipe import Recipe
+from measnet.train.renewal import renew_routing
 from measnet.train.run_folder import RunFolder
 from measnet.train.task_prompts import learn_task_prompts
 
@@ -48,6 +49,9 @@ class Start:
 
     origin: tuple[tuple[str, str], ...] = ()
     """Where the two came from, in words."""
+
+    renew_routing: bool = False
+    """Whether prompt and pixel router of ``weights`` are made anew (``measnet/train/renewal.py``)."""
 
 
 def train(
@@ -91,6 +95,8 @@ def _train(
     network = MEASNet(recipe.config)
     if start.weights is not None:
         network.load_state_dict(start.weights.state_dict())
+        if start.renew_routing:
+            renew_routing(network, crops, recipe.seed)
     network.train()
     network.recompute_blocks(recipe.recompute)
     average = copy.deepcopy(network).requires_grad_(False)

@@ -3,6 +3,9 @@
 Muon: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024. A matrix moves along
 the orthogonalised momentum of its gradient, so that all of its directions move alike. PyTorch's own takes
 matrices only: here a convolution O I h w is one of O rows.
+
+Prompt and routers are AdamW's in either case. Muon drives them into the ends of their softmax, where no
+gradient reaches them any more: every image then has the same prompt, and every pixel the same experts.
 """
 
 from __future__ import annotations
@@ -22,17 +25,28 @@ class WeightUpdates:
     """Moves the weights of ``network`` by their gradients, as ``recipe`` says."""
 
     def __init__(self, network: nn.Module, recipe: Recipe) -> None:
-        muon = recipe.optimizer == "muon"
-        matrices = [weight for weight in network.parameters() if muon and _is_matrix(weight)]
-        others = [weight for weight in network.parameters() if not (muon and _is_matrix(weight))]
-        self._weights = list(network.parameters())
+        named = dict(network.named_parameters())
+        routing = [weight for name, weight in named.items() if _routes(name)]
+        matrices = [
+            weight
+            for name, weight in named.items()
+            if recipe.optimizer == "muon" and _is_matrix(weight) and not _routes(name)
+        ]
+        elsewhere = {id(weight) for weight in (*routing, *matrices)}
+        others = [weight for weight in named.values() if id(weight) not in elsewhere]
+        self._weights = list(named.values())
         self._matrices = [(weight, nn.Parameter(_as_matrix(weight.data))) for weight in matrices]
-        rates = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
-        self._optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, **rates)]
+        rate, decay = recipe.learning_rate, recipe.weight_decay
+        groups = [{"params": others, "share": 1.0}, {"params": routing, "share": recipe.routing_rate}]
+        self._optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(groups, lr=rate, weight_decay=decay)
+        ]
         if matrices:
             views = [view for _, view in self._matrices]
             # Updates as large as AdamW's usually are: one learning rate is for both.
-            self._optimizers.append(torch.optim.Muon(views, **rates, adjust_lr_fn="match_rms_adamw"))
+            self._optimizers.append(
+                torch.optim.Muon(views, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+            )
 
     def forget_gradients(self) -> None:
         for weight in self._weights:
@@ -44,7 +58,7 @@ class WeightUpdates:
             view.grad = None if weight.grad is None else _as_matrix(weight.grad, like=weight)
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get("share", 1.0)
             optimizer.step()
 
     def state_dict(self) -> list[dict[str, Any]]:
@@ -53,6 +67,11 @@ class WeightUpdates:
     def load_state_dict(self, state: list[dict[str, Any]]) -> None:
         for optimizer, own in zip(self._optimizers, state, strict=True):
             optimizer.load_state_dict(own)
+
+
+def _routes(name: str) -> bool:
+    """Whether the weight of this name belongs to the prompt or to a router."""
+    return bool({"prompt", "router", "scores"} & set(name.split(".")))
 
 
 def _is_matrix(weight: Tensor) -> bool:

@@ -65,6 +65,10 @@ class Recipe:
     learning_rate: float = 8e-4
     """Peak of the schedule."""
 
+    routing_rate: float = 1.0
+    """Share of the learning rate at which the prompt and the routers learn. They decide by softmax; one that
+    they have run into the end of is hard to leave."""
+
     schedule: Literal["cosine", "released"] = "cosine"
     """``cosine``: per step, a linear warm-up, then a cosine down to a hundredth at the end. ``released``: per
     epoch, as the authors' code: warm-up over 15 epochs from 0, then a cosine to 0 at epoch 180 (training
@@ -149,7 +153,7 @@ class Recipe:
         for name in ("pairs_share", "zoom", "zoom_pairs", "dim", "ema_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 found.append(f"{name} is {getattr(self, name)}, must be within 0 and 1")
-        for name in ("learning_rate", "weight_decay", "balance_weight", "clip_norm"):
+        for name in ("learning_rate", "routing_rate", "weight_decay", "balance_weight", "clip_norm"):
             if getattr(self, name) < 0:
                 found.append(f"{name} is {getattr(self, name)}, must not be negative")
         return found

@@ -36,3 +36,9 @@ def _mean_scores(network: MEASNet, crops: TrainingCrops) -> tuple[float, ...]:
             degraded, _, _ = crops[number]
             scores.append(network.prompt.scores(degraded[None].to(device)).cpu())
     return tuple(torch.cat(scores).double().mean(dim=0).tolist())
+
+
+def is_collapsed(prompts: TaskPrompts) -> bool:
+    """Whether every one of several tasks calls for the same single basic prompt."""
+    weights = [torch.tensor(scores).softmax(dim=0) for scores in prompts.values()]
+    return len(weights) > 1 and all(w.max() > 0.99 and w.argmax() == weights[0].argmax() for w in weights)

@@ -140,7 +140,7 @@ class MEASNet(nn.Module):
         """As ``forward``, with the choices of every router; image-level decisions hold as ``decisions``
         says."""
         q, prompt = self._prompt(image, decisions)
-        x = self._embed(image)  # B C h w
+        x = self.embed(image)  # B C h w
         routing = None
         if self.pixel_experts1 is not None:
             x, routing = self.pixel_experts1(x, prompt)
@@ -158,7 +158,7 @@ class MEASNet(nn.Module):
         The MESE modules of levels 2 and 3 act here only: nothing but the balance loss uses them.
         """
         _, prompt = self._prompt(image, OWN)
-        x = self._embed(image)  # B C h w
+        x = self.embed(image)  # B C h w
         balance, demand = x.new_zeros(()), None
         if self.pixel_experts1 is not None:
             x, balance, demand = self.pixel_experts1.forward_training(x, prompt, noisy)
@@ -192,7 +192,8 @@ class MEASNet(nn.Module):
         q, prompt = self.prompt(image, decisions)
         return q, prompt
 
-    def _embed(self, image: Tensor) -> Tensor:
+    def embed(self, image: Tensor) -> Tensor:
+        """B 3 H W -> what the routers of level 1 see, B C h w."""
         scale = self.config.stem_scale
         return self.stem(F.pixel_unshuffle(image, scale) if scale > 1 else image)
 

@@ -26,6 +26,7 @@ from measnet.description import GraphDescription
 from measnet.engine_file import read_engine
 from measnet.errors import BuildError, GraphError, MissingPackageError, OutputError, UsageError
 from measnet.export.build_settings import BuildSettings, Profile
+from measnet.export.graph import write_graph
 from measnet.weights import bundled
 
 ABSENT = [
@@ -60,7 +61,7 @@ def one_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
     metadata = {entry.key: entry.value for entry in model.metadata_props} | {"measnet.size": "368x640"}
     helper.set_model_props(model, metadata)
     path = tmp_path_factory.mktemp("graphs") / "nano-368x640.onnx"
-    onnx.save(model, path)
+    write_graph(path, model)
     return path
 
 
@@ -130,7 +131,7 @@ def typed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     description = replace(GraphDescription.from_metadata(metadata, "nano"), precision="fp16")
     helper.set_model_props(model, description.to_metadata())
     path = tmp_path_factory.mktemp("graphs") / "nano.fp16.onnx"
-    onnx.save(model, path)
+    write_graph(path, model)
     return path
 
 
@@ -203,7 +204,7 @@ def test_an_operator_without_a_kernel_ends_in_a_sentence_and_no_file(
         helper.make_node("NonZero", ["restored"], ["where"], name="encoder1.0.attention/NonZero")
     )
     model.graph.output.append(helper.make_tensor_value_info("where", TensorProto.INT64, [4, None]))
-    onnx.save(model, tmp_path / "x.onnx")
+    write_graph(tmp_path / "x.onnx", model)
     with pytest.raises(GraphError) as caught:
         build_engines([tmp_path / "x.onnx"], sm89, tmp_path / "out", BuildSettings(), cache=None)
     message = str(caught.value)

@@ -6,6 +6,7 @@ refuses a graph that any one of its cards cannot run), one for Turing, which tak
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import re
 from collections.abc import Callable
@@ -61,8 +62,9 @@ def targets() -> dict[str, Target]:
     return dict(zip((PORTABLE, TURING), find_targets(("tensorrt-rtx",), ("rtx", "sm75")), strict=True))
 
 
-def graph_file(source: Path, precision: str, form: str, path: Path) -> Described:
-    """Writes the graph of the float32 file ``source`` in a precision and form to ``path``."""
+@functools.lru_cache(maxsize=1)  # both forms of a graph are built one after the other
+def in_precision(source: Path, precision: str) -> Described:
+    """The graph of the float32 file ``source`` in a precision."""
     model = onnx.load(source)
     description = GraphDescription.from_metadata(
         {entry.key: entry.value for entry in model.metadata_props}, str(source)
@@ -75,6 +77,12 @@ def graph_file(source: Path, precision: str, form: str, path: Path) -> Described
         model = typed_graph(model, "fp16" if precision == "int8" else precision).model  # type: ignore[arg-type]
         description = replace(description, precision=precision)
         onnx.helper.set_model_props(model, description.to_metadata())
+    return model, description
+
+
+def graph_file(source: Path, precision: str, form: str, path: Path) -> Described:
+    """Writes the graph of ``source`` in a precision and form to ``path``."""
+    model, description = in_precision(source, precision)
     if form == "uint8-nhwc":
         model, description = camera_graph(model, description)
     write_graph(path, model)

@@ -22,6 +22,7 @@ from measnet.errors import GraphError
 from measnet.export.check import check_file
 from measnet.export.cli import main
 from measnet.export.emulation import emulated
+from measnet.export.graph import write_graph
 from measnet.export.parity import network_answer, parity_with
 from measnet.export.pictures import real_pictures
 from measnet.export.precision import TypedGraph, lost, rounded, typed_graph
@@ -198,7 +199,7 @@ def test_delicate_operators_are_float32(one: TypedGraph) -> None:
 
 
 def test_every_typed_graph_passes_our_own_check(one: TypedGraph, tmp_path: Path) -> None:
-    onnx.save(one.model, tmp_path / "x.onnx")
+    write_graph(tmp_path / "x.onnx", one.model)
     assert [f for f in check_file(tmp_path / "x.onnx") if f.level != "note"] == []
 
 
@@ -364,7 +365,7 @@ def test_pictures_to_verify_on_are_the_users_own(
 def test_a_bf16_graph_says_on_a_cpu_that_it_needs_a_gpu(
     typed: dict[tuple[str, str], TypedGraph], tmp_path: Path
 ) -> None:
-    onnx.save(typed["nano", "bf16"].model, tmp_path / "x.onnx")
+    write_graph(tmp_path / "x.onnx", typed["nano", "bf16"].model)
     if "CUDAExecutionProvider" in ort.get_available_providers():
         pytest.skip("ONNX Runtime may run it here")
     with pytest.raises(GraphError, match="BF16 needs a GPU"):

@@ -84,8 +84,6 @@ def test_tiles_agree_in_half_precision_too(tmp_path: Path) -> None:
         assert half.description["precision"] == "fp16" and found.tiles > 1
     assert psnr(found.image, expected.image) > 55
     assert np.abs(found.decisions - expected.decisions).max() < 0.05
-    result = CliRunner().invoke(main, ["--steerable", "--int8", "-o", str(tmp_path)])
-    assert result.exit_code == 2 and "leave --int8" in " ".join(result.output.split())
 
 
 def test_a_steerable_graph_of_bundled_weights_is_written_whole(tmp_path: Path, image: Image) -> None:
@@ -97,7 +95,7 @@ def test_a_steerable_graph_of_bundled_weights_is_written_whole(tmp_path: Path, i
     assert np.array_equal(made.infer(image).restored, expected)
 
 
-def test_a_steerable_graph_is_float32_and_plain() -> None:
-    for more in (["--fp16"], ["--io", "uint8-nhwc"]):
+def test_a_steerable_graph_is_plain_and_for_onnx_runtime() -> None:
+    for more in (["--int8"], ["--io", "uint8-nhwc"], ["--engine", "tensorrt"]):
         result = CliRunner().invoke(main, ["--steerable", *more])
         assert result.exit_code == 2 and "--steerable" in result.output

@@ -18,6 +18,7 @@ from measnet.errors import EngineError, GraphError, OutputError, UsageError
 from measnet.export.camera_bytes import camera_graph
 from measnet.export.cli import main
 from measnet.export.engine import Built
+from measnet.export.graph import write_graph
 from measnet.export.triton import write_repository
 from measnet.weights import bundled
 
@@ -67,7 +68,7 @@ def bytes_graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     path = tmp_path_factory.mktemp("graphs") / "nano.bytes-bgr.onnx"
     description = GraphDescription.from_metadata(metadata, "nano")
-    onnx.save(camera_graph(model, description, channel_order="bgr")[0], path)
+    write_graph(path, camera_graph(model, description, channel_order="bgr")[0])
     return path
 
 

@@ -19,6 +19,7 @@ import measnet
 from measnet import BackendError, GraphError, Restorer, UsageError
 from measnet.checkpoint import save_checkpoint
 from measnet.config import VARIANTS
+from measnet.export.graph import write_graph
 from measnet.export.precision import typed_graph
 from measnet.metrics import Tolerance, psnr
 from measnet.network import MEASNet
@@ -68,7 +69,8 @@ def test_sixteen_bits_come_back_finer_than_eight(nano: Restorer, noisy_picture: 
     assert restored.pixels.dtype == np.uint16 and restored.pixels.shape == deep.shape
     exact = restored.image[0].transpose(1, 2, 0).clip(0, 1) * 65535
     assert np.abs(restored.pixels - exact).max() < 0.51
-    assert np.array_equal((restored.pixels.astype(int) + 128) // 257, nano(noisy_picture))
+    apart = np.abs((restored.pixels.astype(int) + 128) // 257 - nano(noisy_picture))
+    assert apart.max() <= 1 and apart.mean() < 1e-3  # what lies half-way is rounded twice
 
 
 def test_tiles_of_sixteen_bits_are_blended_in_sixteen_bits() -> None:
@@ -154,7 +156,7 @@ def test_a_checkpoint_runs_without_exporting_it(tmp_path: Path, noisy_picture: n
 def edited_graph(path: Path, edit: Callable[[onnx.ModelProto], object]) -> str:
     model = onnx.load(bundled("nano", ".onnx"))
     edit(model)
-    onnx.save(model, path)
+    write_graph(path, model)
     return str(path)
 
 
@@ -323,7 +325,7 @@ def test_without_torch_a_half_precision_graph_is_verified_against_the_bundled_on
     typed = typed_graph(onnx.load(bundled("nano", ".onnx")), "fp16").model
     entries = {entry.key: entry.value for entry in typed.metadata_props}
     onnx.helper.set_model_props(typed, entries | {"measnet.precision": "fp16"})
-    onnx.save(typed, tmp_path / "half.onnx")
+    write_graph(tmp_path / "half.onnx", typed)
     code = """
 import sys
 for name in ("torch", "onnx", "onnxscript", "safetensors"):

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from measnet import Restorer, UsageError
 from measnet.config import VARIANTS
 from measnet.decisions import DecisionLayout
-from measnet.metrics import psnr
+from measnet.metrics import largest_difference, psnr
 from measnet.runtime.backends import Inference, Steering
 from measnet.runtime.cli import main
 from measnet.runtime.parity import Verifier
@@ -27,7 +27,7 @@ from measnet.weights import bundled
 
 @pytest.fixture(scope="module")
 def tiled() -> Iterator[Restorer]:
-    with Restorer("nano-five-task", tile=256) as restorer:
+    with Restorer("nano", tile=256) as restorer:
         yield restorer
 
 
@@ -54,7 +54,7 @@ def frames(count: int, seed: int = 0) -> list[np.ndarray]:
 
 def test_tiles_decide_as_the_whole_picture_does(tiled: Restorer) -> None:
     picture = hazy()
-    with Restorer("nano-five-task", tile="off") as whole:
+    with Restorer("nano", tile="off") as whole:
         expected = whole.restore(picture).image
     together = tiled.restore(picture)
     apart = tiled.restore(picture, tiled.unsteered())
@@ -103,7 +103,7 @@ def test_a_new_scene_begins_with_its_own_decisions(nano: Restorer) -> None:
     for frame in frames(3):
         video.restore(frame)
     other = (hazy(128, 128) * 0.2).astype(np.uint8)
-    assert np.array_equal(video.restore(other).pixels, nano(other))
+    assert largest_difference(video.restore(other).image, nano.restore(other).image) < 1e-4
 
 
 @pytest.mark.parametrize("name", ["nano", "tiled"])

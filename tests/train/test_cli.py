@@ -126,6 +126,7 @@ def test_training_goes_on_from_weights_given_by_name_or_file(pictures: Path, tmp
         (["nano", "--pairs", "night"], "--pairs night: write the task first"),
         (["nano", "--data", "/nowhere"], "/nowhere"),
         (["nano", "--data", "PICTURES", "--init", "large"], "large"),
+        (["nano", "--data", "PICTURES", "--renew-routing"], "--renew-routing goes with --init"),
         (
             ["nano", "--data", "PICTURES", "--teacher", "nano"],
             "distill_output and distill_routing are both 0",

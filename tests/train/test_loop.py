@@ -25,6 +25,7 @@ from measnet.train.loop import Start, TrainingError, learning_rate, train
 from measnet.train.losses import TrainingStep, routing_distance
 from measnet.train.optimizer import WeightUpdates
 from measnet.train.recipe import Recipe
+from measnet.train.task_prompts import is_collapsed
 
 NARROW = {"width": 8, "blocks": (1, 1, 1, 1), "image_experts": (0, 0, 3), "ffn_expansion": 1.0}
 SHORT = Recipe(variant="nano", network=NARROW, steps=4, batch=2, warmup_steps=2, save_every=2)
@@ -66,6 +67,45 @@ def test_muon_moves_matrices_wherever_they_lie_in_memory() -> None:
         updates.forget_gradients()
         assert layer.weight.grad is None and layer.bias is not None
     torch.testing.assert_close(seen[0], seen[1], atol=2e-4, rtol=0)
+
+
+def test_routing_that_has_died_can_be_renewed(clean: ImageSet, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    dead = MEASNet(SHORT.config)
+    with torch.no_grad():
+        assert dead.prompt is not None and dead.pixel_experts1 is not None
+        dead.prompt.mixer.bias[5] += 300  # every image has prompt 5 ...
+        dead.pixel_experts1.router.scores *= 0  # ... and every pixel experts 0 and 1
+    recipe = dataclasses.replace(SHORT, steps=1, learning_rate=0.0, tasks={"derain": 0.5, "dehaze": 0.5})
+    as_it_was = train(recipe, [clean], tmp_path / "dead", start=Start(dead), workers=0)
+    assert is_collapsed(as_it_was.task_prompts)
+    renewed = train(recipe, [clean], tmp_path / "new", start=Start(dead, renew_routing=True), workers=0)
+    assert not is_collapsed(renewed.task_prompts)
+    pictures = torch.rand(4, 3, 128, 128) * torch.tensor([0.2, 0.5, 0.8, 1.0])[:, None, None, None]
+    pictures[:, :, :64] *= 0.5
+    done = renewed.restore(pictures)
+    assert done.prompt_weights is not None and done.pixel_routing is not None
+    assert done.prompt_weights.max() < 0.9
+    shares = torch.bincount(done.pixel_routing.experts[:, 0].flatten(), minlength=4) / (4 * 64 * 64)
+    assert shares.max() < 0.9
+
+
+def test_prompt_and_routers_learn_at_a_rate_of_their_own_and_never_on_muon() -> None:
+    for optimizer in ("adamw", "muon"):
+        torch.manual_seed(0)
+        network = MEASNet(SHORT.config).train()
+        before = {name: weight.detach().clone() for name, weight in network.named_parameters()}
+        updates = WeightUpdates(network, dataclasses.replace(SHORT, optimizer=optimizer, routing_rate=0.01))
+        done = network.forward_training(torch.rand(2, 3, 128, 128))
+        (done.restored.square().mean() + done.balance).backward()
+        updates.step(1e-2)
+        moved = {
+            name: (weight.detach() - before[name]).abs().max().item()
+            for name, weight in network.named_parameters()
+        }
+        routing = ("prompt.mixer.weight", "pixel_experts1.router.scores", "fd_mee3.low.experts.scores.weight")
+        assert all(0 < moved[name] < 1.1e-4 for name in routing), moved  # AdamW moves by its rate, at most
+        assert moved["stem.weight"] > 1e-3
 
 
 def test_a_run_on_muon_that_is_cut_ends_with_the_same_weights(clean: ImageSet, tmp_path: Path) -> None:
