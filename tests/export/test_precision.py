@@ -330,7 +330,7 @@ def fake_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     model = onnx.load(bundled("nano", ".onnx"))
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     description = GraphDescription.from_metadata(metadata, "nano")
-    monkeypatch.setattr("measnet.export.typed.exact_graph", lambda *_: (model, description))
+    monkeypatch.setattr("measnet.export.typed.exact_graph", lambda *_, **__: (model, description))
 
 
 def test_a_graph_that_loses_too_much_is_not_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
