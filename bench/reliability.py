@@ -108,6 +108,7 @@ class Trial:
                 return Outcome(cause, moment, True, 0, [*faults, f"it did not go on: {done.stderr}"])
             kept = json.loads(report.read_text())["runs"][0]["resumed_at"]
             report.unlink()
+            report.with_suffix(".svg").unlink(missing_ok=True)
             if frame_sums(result) != self.expected:
                 faults.append("different")
         left = sorted(path.name for path in place.iterdir() if path != result)

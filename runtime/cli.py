@@ -122,7 +122,7 @@ class _RunCommand(HeadedCommand):
     default="nano",
     show_default=True,
     metavar="NAME|FILE",
-    help="nano, small, or an .onnx, .engine or .ckpt file.",
+    help="nano, nano-noise, small, or an .onnx, .engine or .ckpt file.",
 )
 @click.option(
     "--backend",
