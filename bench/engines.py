@@ -105,7 +105,7 @@ def _typed(model: onnx.ModelProto, description: GraphDescription, precision: str
     """A float32 graph in another precision."""
     if precision == "fp32":
         return model, description
-    typed = typed_graph(model, precision).model  # type: ignore[arg-type]
+    typed = typed_graph(model, precision).model  # type: ignore[arg-type]  # never fp32 here
     described = replace(description, precision=precision)
     onnx.helper.set_model_props(typed, described.to_metadata())
     return typed, described

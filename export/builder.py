@@ -171,7 +171,7 @@ def _logger(trt: Any, errors: list[str], say: Say) -> trt.ILogger:
     """Keeps TensorRT's errors, passes its warnings on, once each."""
     warned: set[str] = set()
 
-    class Logger(trt.ILogger):  # type: ignore[misc]
+    class Logger(trt.ILogger):  # type: ignore[misc]  # TensorRT has no types
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 
@@ -188,7 +188,7 @@ def _logger(trt: Any, errors: list[str], say: Say) -> trt.ILogger:
 def _progress_monitor(trt: Any, say: Say) -> trt.IProgressMonitor:
     """Says where the build is, and ends it when nobody listens any more."""
 
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # TensorRT has no types
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
 

@@ -523,7 +523,7 @@ RULES: tuple[Callable[[Graph], Iterator[Finding]], ...] = (
 def _at(node: NodeProto, level: str, rule: str, message: str, remedy: str, source: str) -> Finding:
     place = node.name or f"the {node.op_type} that makes {next(iter(node.output), 'nothing')}"
     assert level in ("error", "warning", "note")
-    return Finding(level, rule, message, remedy, (place,), node.op_type, source)  # type: ignore[arg-type]
+    return Finding(level, rule, message, remedy, (place,), node.op_type, source)  # type: ignore[arg-type]  # a Level
 
 
 def _slots(node: NodeProto, opset: int) -> Iterator[Slot]:

@@ -328,6 +328,8 @@ class Job:
 
     def _ignored(self) -> str:
         """The options that say how a video is encoded, if there is none."""
+        if self.info.kind != "images":
+            return ""
         options = self._options
         given = {
             "--codec": options.codec,
@@ -336,8 +338,6 @@ class Job:
             "--bits": options.bits,
             "--pixel-format": options.pixel_format,
         }
-        if self.info.kind != "images":
-            return ""
         return ", ".join(name for name, value in given.items() if value is not None)
 
     def _tell_how_to_go_on(self, error: BaseException) -> None:

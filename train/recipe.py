@@ -60,7 +60,7 @@ class Recipe:
     """Real low-light pictures are darkened by a random share up to this one."""
 
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """``adamw`` as published; ``muon`` gets further in as many steps (docs/training.md)."""
+    """``adamw`` as published, or ``muon`` for matrices (``measnet/train/optimizer.py``)."""
 
     learning_rate: float = 8e-4
     """Peak of the schedule."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from measnet.network import MEASNet
 from measnet.task_prompts import TaskPrompts
 from measnet.train.data.crops import Draw, TrainingCrops
+from measnet.train.degradations import field_of
 
 SAMPLES = 24  # crops per task
 
@@ -23,7 +24,7 @@ def learn_task_prompts(network: MEASNet, crops: TrainingCrops) -> TaskPrompts:
     draws: dict[str, list[Draw]] = {}
     for draw in crops.draws:
         if draw.task != "keep":
-            draws.setdefault(draw.task.rstrip("0123456789"), []).append(draw)
+            draws.setdefault(field_of(draw.task), []).append(draw)
     return {task: _mean_scores(network, crops.only(own, SAMPLES)) for task, own in sorted(draws.items())}
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from measnet.errors import InputError
 from measnet.train.data.crops import Draw
 from measnet.train.data.sets import ImageSet
+from measnet.train.degradations import field_of
 
 
 def mix(
@@ -23,7 +24,7 @@ def mix(
     draws: list[Draw] = []
     without = []
     for task, weight in tasks.items():
-        field = task.rstrip("0123456789")  # denoise15 is denoise
+        field = field_of(task)
         own = [images for images in sets if images.task == field and not images.synthetic]
         clean = [images for images in sets if images.synthetic and images.task in (field, "clean")]
         if not own and not clean:

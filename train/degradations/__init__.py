@@ -58,3 +58,8 @@ DEGRADATIONS: dict[str, Degradation] = {
 }
 """By task. ``denoise15``, ``25`` and ``50`` are the published protocol's; ``denoise`` is wider. ``keep`` is
 no task of the paper's: pictures with nothing wrong, which a network must learn to leave as they are."""
+
+
+def field_of(task: str) -> str:
+    """The task without its sigma: ``denoise15`` is ``denoise``."""
+    return task.rstrip("0123456789")
