@@ -26,7 +26,7 @@ Examples:
   measnet-run clip.mp4 --start 1:30 --duration 10   ten seconds of it, exact to the frame
   measnet-run clip.mp4 --dry-run              what would happen, and how long it would take
   measnet-run clip.mp4 --strength 0.7         leave some of the grain
-  measnet-run clip.mp4 --steady               no flicker from decisions that jump
+  measnet-run clip.mp4 --steady 0             each frame for itself, whatever flickers
   measnet-run clip.mp4 --task dehaze          held to haze, whatever the frames look like
   measnet-run clip.mp4 --compare slider       and a page that shows both, with a slider between
   measnet-run clip.mp4 --preview              source and result in a window, or in the terminal
@@ -41,7 +41,6 @@ Exit status: 0 done, 1 failed on the way, 2 the input or an option is wrong, 130
 
 
 PLACES = ("auto", "window", "terminal")
-STEADY = 0.7
 
 HEADINGS = {
     "Result": (
@@ -86,12 +85,8 @@ def _time(context: click.Context, option: click.Parameter, value: str | None) ->
         raise click.BadParameter(str(error), context, option) from None
 
 
-def _is_number(word: str) -> bool:
-    return word.replace(".", "", 1).isdecimal()
-
-
 class _RunCommand(HeadedCommand):
-    """``--preview`` and ``--steady`` may stand alone, whatever follows them."""
+    """``--preview`` may stand alone, whatever follows it."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """See click.Command."""
@@ -99,11 +94,7 @@ class _RunCommand(HeadedCommand):
         return super().parse_args(
             ctx,
             [
-                "--preview=auto"
-                if word == "--preview" and after not in PLACES
-                else f"--steady={STEADY}"
-                if word == "--steady" and not _is_number(after)
-                else word
+                "--preview=auto" if word == "--preview" and after not in PLACES else word
                 for word, after in pairs
             ],
         )
@@ -209,8 +200,9 @@ class _RunCommand(HeadedCommand):
 @click.option(
     "--steady",
     type=click.FloatRange(0, 1, max_open=True),
-    metavar="[SHARE]",
-    help="Against flicker: takes this share of each image-level decision from the frames before (0.7).",
+    metavar="0..1",
+    help="Against flicker: the share of each image-level decision that comes from the frames before.  "
+    "[default: 0.9, where the model can be steered]",
 )
 @click.option(
     "--compare",

@@ -286,7 +286,7 @@ class Session:
                 memory=None if options["memory"] is None else int(options["memory"] * 1e9),
                 task=options["task"],
             )
-            if options["steady"] is not None and not self._restorer.steerable:
+            if options["steady"] and not self._restorer.steerable:
                 raise UsageError(
                     f"{options['model']} cannot be held steady: it takes no decisions from outside; take a "
                     "bundled model, a checkpoint, or a graph exported with --steerable"
@@ -298,11 +298,12 @@ class Session:
         if job.info.kind == "images":
             return restorer
         in_tiles = len(restorer.plan(job.info.height, job.info.width)) > 1
-        if self._options["steady"] is None and not (in_tiles and restorer.steerable):
+        steady = self._options["steady"]
+        if not restorer.steerable or (steady == 0 and not in_tiles):
             return restorer
-        from measnet.runtime.steady import SteadyVideo
+        from measnet.runtime.steady import STEADY, SteadyVideo
 
-        return SteadyVideo(restorer, self._options["steady"] or 0.0)
+        return SteadyVideo(restorer, STEADY if steady is None else steady)
 
     def _safer_than(self, job: Job, restorer: Restorer) -> SafeEngine | None:
         from measnet.runtime.guard import safer_than

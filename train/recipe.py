@@ -93,6 +93,10 @@ class Recipe:
     distill_routing: float = 0.0
     """Weight of the distance between both networks' routing."""
 
+    steady_weight: float = 0.0
+    """Weight of how far apart two frames of one picture come back (``measnet/train/steadiness.py``). For
+    video; a step takes half as long again."""
+
     clip_norm: float = 1.0
     """Largest norm of the gradient; longer ones are shortened to it. 0 leaves them."""
 
@@ -153,7 +157,14 @@ class Recipe:
         for name in ("pairs_share", "zoom", "zoom_pairs", "dim", "ema_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 found.append(f"{name} is {getattr(self, name)}, must be within 0 and 1")
-        for name in ("learning_rate", "routing_rate", "weight_decay", "balance_weight", "clip_norm"):
+        for name in (
+            "learning_rate",
+            "routing_rate",
+            "weight_decay",
+            "balance_weight",
+            "steady_weight",
+            "clip_norm",
+        ):
             if getattr(self, name) < 0:
                 found.append(f"{name} is {getattr(self, name)}, must not be negative")
         return found

@@ -26,6 +26,7 @@ class _SlowIdentity:
         "provider": "cpu",
     }
     seconds = float(sys.argv.pop(1))
+    steerable = False
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         pass

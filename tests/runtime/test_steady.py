@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -50,6 +51,11 @@ def frames(count: int, seed: int = 0) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
     scene = np.kron(rng.integers(40, 215, (4, 4, 3)), np.ones((32, 32, 1)))
     return [np.clip(scene + rng.normal(0, 30, scene.shape), 0, 255).astype(np.uint8) for _ in range(count)]
+
+
+def decoded(video: Path) -> np.ndarray:
+    with av.open(str(video)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
 def test_tiles_decide_as_the_whole_picture_does(tiled: Restorer) -> None:
@@ -147,9 +153,23 @@ def test_a_graph_that_cannot_be_steered_says_so(tmp_path: Path) -> None:
     graph = shutil.copy(bundled("nano", ".onnx"), tmp_path / "plain.onnx")
     clip = Path(__file__).parents[2] / "examples" / "car-park.mp4"
     out = str(tmp_path / "x.mp4")
-    result = CliRunner().invoke(main, [str(clip), "--model", str(graph), "--steady", "-o", out])
+    result = CliRunner().invoke(main, [str(clip), "--model", str(graph), "--steady", "0.9", "-o", out])
     assert result.exit_code == 2
     assert "--steerable" in result.output and not Path(out).exists()
+
+
+def test_a_video_is_held_steady_unless_told_otherwise(tmp_path: Path) -> None:
+    clip = str(Path(__file__).parents[2] / "examples" / "car-park.mp4")
+    results = {}
+    for share in (None, "0.9", "0"):
+        out = tmp_path / f"{share}.mkv"
+        asked = [] if share is None else ["--steady", share]
+        arguments = [clip, "--frames", "3", "--codec", "ffv1", "-o", str(out), *asked]
+        assert CliRunner().invoke(main, arguments).exit_code == 0
+        results[share] = decoded(out)
+    assert np.array_equal(results[None], results["0.9"])
+    apart = [(ours != theirs).mean() for ours, theirs in zip(results[None], results["0"], strict=True)]
+    assert apart[0] < 0.001 < 0.01 < apart[2]  # the first frame has its own decisions, but for rounding
 
 
 def test_less_memory_means_more_tiles() -> None:

@@ -21,6 +21,7 @@ steps = 4
 batch = 4
 warmup_steps = 1
 save_every = 2
+steady_weight = 1.0
 tasks = { denoise = 1, lowlight = 1 }
 """
 
@@ -49,7 +50,7 @@ def test_two_processes_have_the_losses_and_the_weights_of_one(pictures: Path, tm
     }
     assert [line["step"] for line in logs["two"]] == [1, 2, 3, 4]
     for one, two in zip(logs["one"], logs["two"], strict=True):
-        for figure in ("loss", "l1", "balance"):
+        for figure in ("loss", "l1", "balance", "unsteady"):
             assert two[figure] == pytest.approx(one[figure], abs=2e-6, rel=1e-4), (one["step"], figure)
     weights = [load_checkpoint(tmp_path / name / "weights.safetensors").state_dict() for name in logs]
     for name, tensor in weights[0].items():
