@@ -206,7 +206,7 @@ def _crops(recipe: Recipe, sets: Sequence[ImageSet]) -> TrainingCrops:
         samples=0,
         seed=recipe.seed,
         epochs=epochs,
-        augmentation=Augmentation(recipe.turns, recipe.zoom, recipe.zoom_pairs, recipe.dim),
+        augmentation=Augmentation(recipe.turns, recipe.zoom, recipe.zoom_pairs, recipe.dim, recipe.plain),
     )
 
 

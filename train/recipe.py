@@ -59,6 +59,10 @@ class Recipe:
     dim: float = 0.0
     """Real low-light pictures are darkened by a random share up to this one."""
 
+    plain: float = 0.0
+    """Share of ``keep`` samples looked at from near, half of these with less contrast, as asphalt and walls
+    have it: a network that meets low contrast in haze alone takes it away everywhere."""
+
     optimizer: Literal["adamw", "muon"] = "adamw"
     """``adamw`` as published, or ``muon`` for matrices (``measnet/train/optimizer.py``)."""
 
@@ -154,7 +158,7 @@ class Recipe:
         ):
             if getattr(self, name) not in allowed:
                 found.append(f"{name} is {getattr(self, name)!r}, must be one of {list(allowed)}")
-        for name in ("pairs_share", "zoom", "zoom_pairs", "dim", "ema_decay"):
+        for name in ("pairs_share", "zoom", "zoom_pairs", "dim", "plain", "ema_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 found.append(f"{name} is {getattr(self, name)}, must be within 0 and 1")
         for name in (

@@ -70,6 +70,21 @@ def test_stored_pairs_are_cropped_and_turned_together(pairs: ImageSet) -> None:
         assert torch.equal((degraded * 510).round(), (target * 255).round())
 
 
+def test_plain_pictures_are_to_be_kept_and_nothing_else_changes(clean: ImageSet) -> None:
+    def crops(plain: float, task: str) -> TrainingCrops:
+        drawn = draws(clean, **{task: 1.0})
+        return TrainingCrops(drawn, crop=128, samples=40, seed=3, augmentation=Augmentation(plain=plain))
+
+    as_they_are, plain = crops(0, "keep"), crops(1, "keep")
+    contrasts = []
+    for index in range(40):
+        degraded, target, _ = plain[index]
+        assert (degraded - target).abs().mean() < 0.01  # light compression, at most
+        contrasts.append((target.std() / as_they_are[index][1].std()).item())
+    assert min(contrasts) < 0.4 and np.mean(contrasts) < 0.85
+    assert torch.equal(crops(0, "dehaze")[5][0], crops(1, "dehaze")[5][0])
+
+
 def test_the_released_augmentation_never_leaves_a_crop_untouched(pairs: ImageSet) -> None:
     whole = ImageSet("night", "lowlight", pairs.pairs[:1])
     crops = TrainingCrops([Draw(whole, "lowlight", 1)], crop=140, samples=60, seed=0)

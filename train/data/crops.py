@@ -22,7 +22,7 @@ from measnet.image_header import read_size
 from measnet.train.data.pictures import PictureStore, Pixels
 from measnet.train.data.sets import ImageSet, Pair
 from measnet.train.degradations import DEGRADATIONS, Degradation
-from measnet.train.degradations.picture import Picture
+from measnet.train.degradations.picture import Picture, with_less_contrast
 
 BLUR_MARGIN = 16  # pixels around a crop, so that what blurs into it is the picture and not its mirror
 
@@ -43,6 +43,10 @@ class Augmentation(NamedTuple):
 
     dim: float = 0.0
     """Real low-light pictures are darkened by a random share up to this one."""
+
+    plain: float = 0.0
+    """Share of ``keep`` samples that are looked at from near, down to a quarter of the crop, and of which
+    half lose contrast: asphalt, walls and skies, which are no haze."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +147,13 @@ class TrainingCrops(Dataset[tuple[Tensor, Tensor, int]]):
         taken = side
         if rng.random() < self.augmentation.zoom:
             taken = int(side * rng.uniform(1, min(2, max(1, min(picture.shape[:2]) / side))))
+        plain = degrade is DEGRADATIONS["keep"] and rng.random() < self.augmentation.plain
+        if plain:
+            taken = int(side * rng.uniform(0.25, 1))
         clean = _cut(picture, _place(rng, picture, taken), taken)
         whole = _resized(clean, side).astype(np.float32) / np.float32(255)
+        if plain and rng.random() < 0.5:
+            whole = np.rint(with_less_contrast(rng, whole) * np.float32(255)) / np.float32(255)
         degraded = np.rint(degrade(rng, whole) * np.float32(255)) / np.float32(255)
         inner = slice(margin, margin + self.crop)
         return degraded[inner, inner], whole[inner, inner]
@@ -185,7 +194,8 @@ def _cut(picture: Pixels, place: tuple[int, int], side: int) -> Pixels:
 def _resized(picture: Pixels, side: int) -> Pixels:
     if picture.shape[0] == side:
         return picture
-    return np.asarray(cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
+    way = cv2.INTER_AREA if picture.shape[0] > side else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(picture, (side, side), interpolation=way), np.uint8)
 
 
 def _turned(picture: Picture, turn: int) -> Picture:

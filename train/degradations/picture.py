@@ -28,3 +28,11 @@ def to_light(picture: Picture) -> Picture:
 def to_stored(light: NDArray[np.floating[Any]]) -> Picture:
     """Amounts of light as stored values."""
     return np.asarray(np.power(np.clip(light, 0, 1), np.float32(1 / GAMMA)), np.float32)
+
+
+def with_less_contrast(rng: np.random.Generator, picture: Picture) -> Picture:
+    """The same scene with 25 to 100 % of its contrast around its mean, and with its mean moved by up to a
+    fifth."""
+    mean = picture.mean(dtype=np.float64)
+    duller = mean + (picture - mean) * rng.uniform(0.25, 1) + rng.uniform(-0.2, 0.2)
+    return clip(duller)

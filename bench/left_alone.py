@@ -1,0 +1,54 @@
+"""What models do to videos and pictures with little or nothing wrong: a restorer should leave these alone.
+
+    python bench/left_alone.py FILE... [--models nano small] [--frames 8]
+
+Prints for each file and model how far its mean brightness moves, in steps of 8 bits, and the PSNR between
+source and result in dB, over the first frames, scaled down to 640 pixels across.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Iterator
+
+import av
+import numpy as np
+
+from measnet import Restorer
+from measnet.image import Pixels
+from measnet.metrics import psnr
+
+WIDEST = 640  # pixels
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("files", nargs="+")
+    parser.add_argument("--models", nargs="+", default=["nano", "small"])
+    parser.add_argument("--frames", type=int, default=8)
+    options = parser.parse_args()
+    restorers = {model: Restorer(model) for model in options.models}
+    for path in options.files:
+        shown = list(frames(path, options.frames))
+        for model, restorer in restorers.items():
+            results = [restorer(frame) for frame in shown]
+            moved = np.mean(
+                [result.mean() - frame.mean() for frame, result in zip(shown, results, strict=True)]
+            )
+            like = np.mean(
+                [psnr(result, frame, peak=255) for frame, result in zip(shown, results, strict=True)]
+            )
+            print(f"{path}  {model}: brightness {moved:+.1f}, {like:.2f} dB from the source", flush=True)
+
+
+def frames(path: str, count: int) -> Iterator[Pixels]:
+    with av.open(path) as container:
+        for frame in itertools.islice(container.decode(video=0), count):
+            scale = min(1, WIDEST / frame.width)
+            width, height = round(frame.width * scale), round(frame.height * scale)
+            yield frame.reformat(width=width, height=height).to_ndarray(format="rgb24")
+
+
+if __name__ == "__main__":
+    main()
