@@ -149,7 +149,11 @@ class PixelExperts(nn.Module):
         order = chosen.flatten().argsort(stable=True)  # P*K
         rows = chosen.flatten().bincount(minlength=len(self.experts)).tolist()
         runs = pixels[order // top_k].split(rows)
-        answers = torch.cat([expert(run) for expert, run in zip(self.experts, runs, strict=True)])
+        # One activation for all: on a CPU PyTorch compiles it anew for every number of rows, and keeps that.
+        hidden = F.gelu(
+            torch.cat([expert.expand(run) for expert, run in zip(self.experts, runs, strict=True)])
+        ).split(rows)
+        answers = torch.cat([expert.project(run) for expert, run in zip(self.experts, hidden, strict=True)])
         back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=x.device))
         answers = answers[back].view(-1, top_k, channels)  # P K C
 
