@@ -2,11 +2,11 @@
 
     python bench/memory_over_time.py [--frames 20000] [--source file|pipe|folder] [--verify 500]
 
-Restores so many frames of 128x128 with the bundled nano, with --report and every 500th frame verified,
-however long that takes, and reads the resident memory of the process four times a second: from the 500th frame on, or
-from the tenth part on where that is sooner, when all is loaded. Prints what the first and the last tenth of the
-samples take on average, and the slope of the line through all of them. Ends with status 1 if the last tenth
-takes --most MiB (16) more than the first, or if the run fails.
+Restores so many frames of 128x128 with the bundled nano, with --report and every 500th frame verified. Reads
+the resident memory of the process four times a second: from the 500th frame on, or the tenth part if sooner,
+when all is loaded. Prints what the first and the last tenth of the samples take on average, and the slope of
+the line through all of them. Ends with status 1 if the run fails, or if the last tenth takes --most MiB (16)
+more than the first.
 ``pipe`` is raw video on standard input into one file, as a stream is; ``folder`` is still images.
 """
 

@@ -227,6 +227,11 @@ def test_folder_named_with_a_slash(measnet_run: Run, tmp_path: Path) -> None:
         (["{video}", "--tile", "big"], "auto, off or a number"),
         (["camera:0x"], "by its number"),
         (["tcp://127.0.0.1:1"], "cannot be opened"),
+        ([], "Missing argument 'INPUT...'"),
+        (["{video}", "--report", "nowhere/run.json"], "folder nowhere does not exist"),
+        (["{video}", "--report", "."], "--report . is a folder"),
+        (["{video}", "-o", "out.mp4", "--report", "out.mp4"], "--report out.mp4 is the result"),
+        (["{video}", "-o", "out.svg.mkv", "--report", "./out.svg.mkv"], "is the result"),
     ],
 )
 def test_users_mistakes_are_one_line_and_status_2(
@@ -235,7 +240,7 @@ def test_users_mistakes_are_one_line_and_status_2(
     monkeypatch.chdir(video.parent)
     answer = measnet_run(*[argument.format(video=video) for argument in arguments])
     assert answer.status == 2
-    assert reason in answer.err and "Traceback" not in answer.err
+    assert answer.err.count(reason) == 1 and "Traceback" not in answer.err
     assert sorted(p.name for p in video.parent.iterdir()) == ["clip.mp4"]
 
 
