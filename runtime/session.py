@@ -318,8 +318,8 @@ class Session:
         return BackgroundChecker(verifier, self._options["verify_share"])
 
     def _check_places(self, inputs: tuple[str, ...]) -> int:
-        """Whether there is a place for what is written, which must not be found out after hours; the report must
-        not take that of what is read."""
+        """Whether what is written has a place, which must not turn out after hours; the report must not take
+        that of what is read."""
         out, report = self._options["out"], self._options["report"]
         if self._several and out is not None and not Path(out).is_dir():
             raise UsageError(f"--out {out} is one place for several inputs; give an existing folder instead")

@@ -214,6 +214,21 @@ def test_folder_named_with_a_slash(measnet_run: Run, tmp_path: Path) -> None:
     assert (tmp_path / "shots.restored" / "a.png").exists()
 
 
+def test_a_folder_of_pictures_does_not_become_a_folder_that_is_called_like_a_file(
+    measnet_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("shots").mkdir()
+    cv2.imwrite("shots/a.png", np.zeros((8, 9, 3), np.uint8))
+    answer = measnet_run("shots", "-o", "film.mp4")
+    assert answer.status == 2 and "becomes a folder, and film.mp4 is the name of a file" in answer.err
+    assert [path.name for path in tmp_path.iterdir()] == ["shots"]
+    answer = measnet_run("shots")
+    assert answer.status == 0 and answer.out.startswith(
+        "shots.restored "
+    )  # as it was given, not from the root
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
