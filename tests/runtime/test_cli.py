@@ -259,6 +259,13 @@ def test_users_mistakes_are_one_line_and_status_2(
     assert sorted(p.name for p in video.parent.iterdir()) == ["clip.mp4"]
 
 
+def test_a_preset_that_the_encoder_does_not_know_is_named(measnet_run: Run, video: Path) -> None:
+    answer = measnet_run(video, "--preset", "hasty")
+    said = " ".join(answer.err.split())
+    assert answer.status == 1 and "with --preset hasty (Invalid argument); leave --preset away" in said
+    assert [path.name for path in video.parent.iterdir()] == ["clip.mp4"]
+
+
 def test_closed_folder_is_refused_before_any_work() -> None:
     # In a process that has given up being root, who may write everywhere.
     code = """
