@@ -1,11 +1,12 @@
 """Does measnet-run's memory stay level over a long run?
 
-    python bench/memory_over_time.py [--frames 20000] [--source file|pipe|folder] [--most 16]
+    python bench/memory_over_time.py [--frames 20000] [--source file|pipe|folder] [--verify 500]
 
-Restores so many frames of 128x128 with the bundled nano, with --report and every 500th frame verified, and
-reads the resident memory of the process four times a second, from the 500th frame on, when all is loaded.
-Prints what the first and the last tenth of the samples take on average, and the slope of the line through
-all of them. Ends with status 1 if the last tenth takes --most MiB more than the first, or if the run fails.
+Restores so many frames of 128x128 with the bundled nano, with --report and every 500th frame verified. Reads
+the resident memory of the process four times a second: from the 500th frame on, or the tenth part if sooner,
+when all is loaded. Prints what the first and the last tenth of the samples take on average, and the slope of
+the line through all of them. Ends with status 1 if the run fails, or if the last tenth takes --most MiB (16)
+more than the first.
 ``pipe`` is raw video on standard input into one file, as a stream is; ``folder`` is still images.
 """
 
@@ -32,19 +33,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, default=20_000)
     parser.add_argument("--source", choices=["file", "pipe", "folder"], default="file")
+    parser.add_argument("--verify", type=int, default=500, metavar="N", help="one frame in N")
     parser.add_argument("--most", type=float, default=16.0, metavar="MiB")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        samples, report = run(Path(name), options.frames, options.source)
+        samples, report = run(Path(name), options.frames, options.source, options.verify)
     if report["frames"] != options.frames or len(samples) < 20:
         sys.exit(f"{report['frames']} frames, {len(samples)} samples: {report['error']}")
     sys.exit(0 if show(samples, report) <= options.most else 1)
 
 
-def run(folder: Path, frames: int, source: str) -> tuple[list[tuple[float, int]], dict[str, object]]:
+def run(
+    folder: Path, frames: int, source: str, every: int
+) -> tuple[list[tuple[float, int]], dict[str, object]]:
     """Seconds and bytes, and the run's own report."""
     report = folder / "report.json"
-    command = [*RUN, "--report", str(report), "--verify", "1/500", "--preset", "ultrafast"]
+    command = [*RUN, "--report", str(report), "--verify", f"1/{every}", "--verify-share", "1"]
+    command += ["--preset", "ultrafast"]
     made = None
     if source == "pipe":
         made = subprocess.Popen(generated(frames, "-f", "rawvideo", "-"), stdout=subprocess.PIPE)

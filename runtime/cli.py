@@ -6,6 +6,7 @@ Only options are read here; everything heavy is imported once there is something
 
 from __future__ import annotations
 
+import itertools
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -90,7 +91,7 @@ class _RunCommand(HeadedCommand):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """See click.Command."""
-        pairs = zip(args, [*args[1:], ""], strict=True)
+        pairs = itertools.pairwise([*args, ""])
         return super().parse_args(
             ctx,
             [

@@ -6,6 +6,7 @@ is read with, it is written with.
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any, Literal
 
 import av
@@ -19,6 +20,7 @@ from measnet.runtime.frame import Colour, Pixels
 Siting = Literal["left", "centre"]
 Chroma = Literal["420", "422", "444"]
 
+_ZERO = Fraction(0)
 _PEAK_16 = 65535
 _UNSPECIFIED = 2
 _RGB = 0
@@ -67,9 +69,11 @@ class RgbReader:
         colour: the stream's tags. An unspecified matrix is taken to be BT.709 from 1280×720 up
             and BT.601 below, as players do; an unspecified range to be limited.
         width, height: of every picture that comes out, in pixels.
+        origin: when the source begins by its own clock, in seconds; ``warnings`` count from there.
     """
 
-    def __init__(self, colour: Colour, width: int, height: int) -> None:
+    def __init__(self, colour: Colour, width: int, height: int, origin: Fraction = _ZERO) -> None:
+        self._origin = origin
         self._matrix = _matrix(colour, width, height)
         self._range = _range(colour)
         self._width = width
@@ -91,8 +95,9 @@ class RgbReader:
     def read(self, frame: av.VideoFrame) -> Pixels:
         """The frame as H×W×3, RGB, 0..255 or 0..65535; one of another size is scaled, and counted."""
         if (frame.width, frame.height) != (self._width, self._height):
+            seconds = (frame.pts or 0) * (frame.time_base or 0) - self._origin
             self._first_scaled = (
-                self._first_scaled or f"{frame.width}×{frame.height} at {frame.time or 0:.2f} s"
+                self._first_scaled or f"{frame.width}×{frame.height} at {float(seconds):.2f} s"
             )
             self._scaled += 1
         deep = bit_depth(frame.format) > 8

@@ -6,6 +6,7 @@ Everything heavy is imported once there is something to do, so that a mistake is
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -49,7 +50,7 @@ class Session:
 
     def run(self, inputs: tuple[str, ...]) -> int:
         """The exit status: that of the first input that failed."""
-        status = self._guarded(partial(self._check_report, inputs))
+        status = self._guarded(partial(self._check_places, inputs))
         if status:
             return status
         with self._stopping_on_signals():
@@ -93,7 +94,6 @@ class Session:
         def look_at(index: int) -> int:
             nonlocal survey
             try:
-                self._check_out(inputs[index])
                 survey = survey or Survey(self._job_options())
                 amounts[index] = survey.look_at(inputs[index])
             except MEASNetError as error:
@@ -112,7 +112,6 @@ class Session:
         from measnet.runtime.job import Job
         from measnet.runtime.report import RunReport
 
-        self._check_out(spec)
         try:
             job = Job(spec, self._job_options())
         except MEASNetError as error:
@@ -268,11 +267,6 @@ class Session:
             raw=None if options["raw"] is None else parse_raw(options["raw"]),
         )
 
-    def _check_out(self, spec: str) -> None:
-        out = self._options["out"]
-        if self._several and out is not None and not Path(out).is_dir():
-            raise UsageError(f"--out {out} is one place for several inputs; give an existing folder instead")
-
     def _shared_restorer(self) -> Restorer:
         if self._restorer is None:
             from measnet.runtime.restorer import Restorer
@@ -324,10 +318,25 @@ class Session:
         verifier = Verifier(restorer, self._options["checkpoint"])
         return BackgroundChecker(verifier, self._options["verify_share"])
 
-    def _check_report(self, inputs: tuple[str, ...]) -> int:
-        """The report must not take the place of what is read."""
-        report = self._options["report"]
-        if report is not None and report.exists():
+    def _check_places(self, inputs: tuple[str, ...]) -> int:
+        """Whether what is written has a place, which must not turn out after hours; the report must not take
+        that of what is read."""
+        out, report = self._options["out"], self._options["report"]
+        if self._several and out is not None and not Path(out).is_dir():
+            raise UsageError(f"--out {out} is one place for several inputs; give an existing folder instead")
+        if report is None:
+            return 0
+        if out is not None and Path(out).absolute() == report.absolute():
+            raise UsageError(f"--report {report} is the result; give it another name")
+        if report.is_dir():
+            raise UsageError(f"--report {report} is a folder; give the name of a file")
+        if not report.parent.is_dir():
+            raise UsageError(
+                f"the folder {report.parent} does not exist; create it or choose another --report"
+            )
+        if not os.access(report.parent, os.W_OK | os.X_OK):
+            raise UsageError(f"the folder {report.parent} cannot be written to; choose another --report")
+        if report.exists():
             from measnet.runtime.sinks.aside import is_same
 
             for read in (*inputs, self._options["model"], self._options["checkpoint"]):

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from measnet.errors import UsageError
+from measnet.image_header import IMAGE_ENDINGS
 from measnet.runtime.frame import StreamInfo
 from measnet.runtime.sinks.containers import CONTAINERS, FALLBACK_ENDING
 from measnet.runtime.sinks.standard_output import STANDARD_OUTPUT
@@ -23,7 +24,8 @@ def target_for(spec: str, info: StreamInfo, out: str | None) -> Path:
 
     Raises:
         UsageError: a live source, or standard input, without ``out``; or ``out`` ends in a slash and there
-            is no such folder for the file to go into.
+            is no such folder for the file to go into; or the source is a folder, and ``out`` called like a
+            file.
     """
     if out == str(STANDARD_OUTPUT):
         return STANDARD_OUTPUT
@@ -35,9 +37,7 @@ def target_for(spec: str, info: StreamInfo, out: str | None) -> Path:
     if out is not None and out.endswith(_SLASHES) and not source.is_dir() and not Path(out).is_dir():
         raise UsageError(f"the folder {out} does not exist; create it or choose another --out")
     if source.is_dir():
-        # 'shots/' and '.' have names only once resolved.
-        source = source.resolve()
-        return Path(out) if out is not None else source.with_name(source.name + ".restored")
+        return _folder_for(source, out)
     ending = source.suffix
     if info.kind == "video" and ending.lower() not in CONTAINERS:
         ending = FALLBACK_ENDING
@@ -45,3 +45,15 @@ def target_for(spec: str, info: StreamInfo, out: str | None) -> Path:
     if out is None:
         return source.with_name(name)
     return Path(out) / name if Path(out).is_dir() else Path(out)
+
+
+def _folder_for(source: Path, out: str | None) -> Path:
+    if out is None:
+        # '.' and '..' have names only once resolved.
+        named = source.resolve() if source.name in ("", "..") else source
+        return named.with_name(named.name + ".restored")
+    if Path(out).suffix.lower() in (*CONTAINERS, *IMAGE_ENDINGS) and not Path(out).is_dir():
+        raise UsageError(
+            f"the folder {source} becomes a folder, and {out} is the name of a file; choose another --out"
+        )
+    return Path(out)

@@ -6,8 +6,8 @@ Shapes: B batch, C channels, H W size, P = B*H*W pixels, N experts, K chosen, M 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -149,7 +149,12 @@ class PixelExperts(nn.Module):
         order = chosen.flatten().argsort(stable=True)  # P*K
         rows = chosen.flatten().bincount(minlength=len(self.experts)).tolist()
         runs = pixels[order // top_k].split(rows)
-        answers = torch.cat([expert(run) for expert, run in zip(self.experts, runs, strict=True)])
+        experts = cast(Iterable[PixelExpert], self.experts)
+        # One activation for all: on a CPU PyTorch compiles it anew for every number of rows, and keeps that.
+        hidden = F.gelu(torch.cat([expert.expand(run) for expert, run in zip(experts, runs, strict=True)]))
+        answers = torch.cat(
+            [expert.project(run) for expert, run in zip(experts, hidden.split(rows), strict=True)]
+        )
         back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=x.device))
         answers = answers[back].view(-1, top_k, channels)  # P K C
 

@@ -145,16 +145,18 @@ class PictureEncoding:
         try:
             context.open()
         except (FFmpegError, ValueError) as error:
+            reason = error.strerror if isinstance(error, FFmpegError) else error
             if codec.hardware:
-                reason = error.strerror if isinstance(error, FFmpegError) else error
                 raise OutputError(
                     f"{codec.encoder} does not start on this machine ({reason}): it "
                     "needs the graphics card that it is for, and its driver; without, use --codec "
                     f"{codec.encoder.split('_')[0]}"
                 ) from None
+            given = "with these options" if self.preset is None else f"with --preset {self.preset}"
+            remedy = "try --codec h264" if self.preset is None else "leave --preset away, or try another"
             raise OutputError(
                 f"the encoder {codec.encoder} refuses {context.width}×{context.height} "
-                f"{context.pix_fmt} with these options ({error}); try --codec h264"
+                f"{context.pix_fmt} {given} ({reason}); {remedy}"
             ) from None
         return PictureEncoder(context, writer, self.turn, _range_tag(context, self._colour))
 

@@ -90,9 +90,13 @@ class PictureDecoder:
         self._untimed: dict[int, list[Packet[Stream]]] = {}
 
     @property
-    def jumps(self) -> int:
-        """How often times jumped back so far."""
-        return self._continuity.jumps
+    def warnings(self) -> list[str]:
+        """A line on times that jumped back, if any did so far."""
+        jumps = self._continuity.jumps
+        if not jumps:
+            return []
+        often = "once" if jumps == 1 else f"{jumps} times"
+        return [f"its times jump back {often}: what follows was moved to go on where it was"]
 
     def items(self) -> Iterator[av.VideoFrame | Packet[Stream]]:
         """Sound frames in order of presentation, copied packets in order of storage.

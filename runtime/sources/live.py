@@ -65,8 +65,8 @@ class LiveStream:
     def read(self) -> Iterator[Frame | Packet[Stream]]:
         """See Source.read. Ends when the stream ends or falls silent."""
         info = self.info
-        reader = RgbReader(info.colour, info.width, info.height)
         origin = (self._first.pts or 0) * info.time_base
+        reader = RgbReader(info.colour, info.width, info.height, origin)
         yield self._frame(self._first, reader, origin)
         try:
             for item in self._items:
@@ -75,9 +75,13 @@ class LiveStream:
                         yield self._frame(item, reader, origin)
                 elif _rebased(item, origin):
                     yield item
+        except av.error.ExitError:
+            self.warnings.append(
+                f"{self._url} sent nothing for {_SILENCE_SECONDS:g} s: it was taken to have ended"
+            )
         except av.error.FFmpegError as error:
             self.warnings.append(f"{self._url} stopped sending: {error.strerror}")
-        self.warnings += reader.warnings
+        self.warnings += [*self._decoder.warnings, *reader.warnings]
         self.damaged = self._decoder.damaged
         if self.damaged:
             self.warnings.append(f"{self.damaged} damaged frames were left out")

@@ -101,7 +101,7 @@ class VideoFile:
     def read(self) -> Iterator[Frame | Packet[Stream]]:
         """See Source.read."""
         info = self.info
-        reader = RgbReader(info.colour, info.width, info.height)
+        reader = RgbReader(info.colour, info.width, info.height, self._origin)
         items = itertools.chain(self._head, self._items)
         self._head = []
         left_out = 0
@@ -136,9 +136,13 @@ class VideoFile:
         )
 
     def _cut_out(self) -> Cutter:
+        return Cutter(self._options.excerpt, self._origin, self._decoder.copied)
+
+    @property
+    def _origin(self) -> Fraction:
+        """When it begins by its own clock, in seconds."""
         # What lies before zero is an encoder's run-up, which players do not count.
-        origin = Fraction(max(0, self._container.start_time or 0), av.time_base)
-        return Cutter(self._options.excerpt, origin, self._decoder.copied)
+        return Fraction(max(0, self._container.start_time or 0), av.time_base)
 
     def _read_from_start(self) -> Iterator[av.VideoFrame | Packet[Stream]]:
         """What is in the file, from a place that surely lies before the excerpt."""
@@ -212,10 +216,7 @@ class VideoFile:
                 f"{self._path} was written to while it was read: it was restored up to "
                 f"{float(decoder.end):.2f} s; restore it again once it is complete"
             )
-        if decoder.jumps:
-            self.warnings.append(
-                f"its times jump back {decoder.jumps} times: what follows was moved to go on where it was"
-            )
+        self.warnings += decoder.warnings
         if decoder.damaged:
             self.warnings.append(
                 f"{decoder.damaged} damaged frames were left out; "
@@ -244,12 +245,8 @@ class VideoFile:
 
     def _no_frames(self) -> str:
         if self._cutter.start is not None and self._decoder.end:
-            origin = Fraction(max(0, self._container.start_time or 0), av.time_base)
-            end = float(self._decoder.end - origin)
-            return (
-                f"{self._path}: no frame is shown at {float(self._cutter.start - origin):g} s or later; "
-                f"it ends at {end:.2f} s"
-            )
+            start, end = (float(at - self._origin) for at in (self._cutter.start, self._decoder.end))
+            return f"{self._path}: no frame is shown at {start:g} s or later; it ends at {end:.2f} s"
         if self._decoder.damaged:
             return (
                 f"{self._path}: none of its {self._decoder.damaged} frames could be decoded; "

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional
 
+from measnet.config import PROMPT_LENGTH
 from measnet.network.pixel_experts import (
     NoisyRouting,
     PixelExperts,
@@ -72,3 +74,18 @@ def test_either_balance_loss_evens_out_a_router_that_prefers_one_expert(balance:
         optimizer.step()
         seen.append(demand.mean(dim=(0, 2, 3)).max().item())
     assert seen[-1] < seen[0] - 0.2
+
+
+def test_the_activation_sees_one_shape_however_many_pixels_each_expert_gets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a CPU PyTorch compiles GELU for every shape and keeps it: a long run would grow with every frame."""
+    torch.manual_seed(0)
+    module = PixelExperts(6, 8, experts=4, top_k=2)
+    shapes = []
+    gelu = functional.gelu
+    monkeypatch.setattr(functional, "gelu", lambda x: shapes.append(x.shape) or gelu(x))
+    for _ in range(3):
+        x, prompt = torch.randn(1, 6, 16, 16) * 3, torch.randn(1, PROMPT_LENGTH)
+        module(x, prompt)
+    assert len(shapes) == 3 and set(shapes) == {(2 * 16 * 16, 8)}

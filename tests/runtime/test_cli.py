@@ -214,6 +214,21 @@ def test_folder_named_with_a_slash(measnet_run: Run, tmp_path: Path) -> None:
     assert (tmp_path / "shots.restored" / "a.png").exists()
 
 
+def test_a_folder_of_pictures_does_not_become_a_folder_that_is_called_like_a_file(
+    measnet_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("shots").mkdir()
+    cv2.imwrite("shots/a.png", np.zeros((8, 9, 3), np.uint8))
+    answer = measnet_run("shots", "-o", "film.mp4")
+    assert answer.status == 2 and "becomes a folder, and film.mp4 is the name of a file" in answer.err
+    assert [path.name for path in tmp_path.iterdir()] == ["shots"]
+    answer = measnet_run("shots")
+    assert answer.status == 0 and answer.out.startswith(
+        "shots.restored "
+    )  # as it was given, not from the root
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
@@ -227,6 +242,11 @@ def test_folder_named_with_a_slash(measnet_run: Run, tmp_path: Path) -> None:
         (["{video}", "--tile", "big"], "auto, off or a number"),
         (["camera:0x"], "by its number"),
         (["tcp://127.0.0.1:1"], "cannot be opened"),
+        ([], "Missing argument 'INPUT...'"),
+        (["{video}", "--report", "nowhere/run.json"], "folder nowhere does not exist"),
+        (["{video}", "--report", "."], "--report . is a folder"),
+        (["{video}", "-o", "out.mp4", "--report", "out.mp4"], "--report out.mp4 is the result"),
+        (["{video}", "-o", "out.svg.mkv", "--report", "./out.svg.mkv"], "is the result"),
     ],
 )
 def test_users_mistakes_are_one_line_and_status_2(
@@ -235,8 +255,15 @@ def test_users_mistakes_are_one_line_and_status_2(
     monkeypatch.chdir(video.parent)
     answer = measnet_run(*[argument.format(video=video) for argument in arguments])
     assert answer.status == 2
-    assert reason in answer.err and "Traceback" not in answer.err
+    assert answer.err.count(reason) == 1 and "Traceback" not in answer.err
     assert sorted(p.name for p in video.parent.iterdir()) == ["clip.mp4"]
+
+
+def test_a_preset_that_the_encoder_does_not_know_is_named(measnet_run: Run, video: Path) -> None:
+    answer = measnet_run(video, "--preset", "hasty")
+    said = " ".join(answer.err.split())
+    assert answer.status == 1 and "with --preset hasty (Invalid argument); leave --preset away" in said
+    assert [path.name for path in video.parent.iterdir()] == ["clip.mp4"]
 
 
 def test_closed_folder_is_refused_before_any_work() -> None:

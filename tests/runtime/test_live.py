@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from measnet.runtime.sinks.video import VideoSink
 from measnet.runtime.sources.camera import Camera
 from measnet.runtime.sources.live import LiveStream
 
-from .conftest import MakeClip, probe
+from .conftest import MakeClip, ffmpeg, probe
 from .rtsp_server import rtsp_server
 
 
@@ -47,6 +48,40 @@ def mpegts_over_tcp(clip: Path) -> Iterator[str]:
         yield url
 
 
+def two_modes(folder: Path, second_start: float) -> list[bytes]:
+    """MPEG-TS: 1.6 s of 96×64, and 1.6 s of 128×96 that begin at ``second_start``."""
+    codec = ["-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-pix_fmt", "yuv420p"]
+    parts = []
+    for size, start in (("96x64", 0.0), ("128x96", second_start)):
+        picture = f"testsrc2=s={size}:r=25:d=1.6"
+        ffmpeg("-f", "lavfi", "-i", picture, *codec, "-output_ts_offset", start, folder / "mode.ts")
+        parts.append((folder / "mode.ts").read_bytes())
+    return parts
+
+
+@contextmanager
+def camera_that_comes_back(parts: list[bytes]) -> Iterator[tuple[str, threading.Event]]:
+    """A camera's address. It sends the first part at once, the second when the event is set."""
+    come_back = threading.Event()
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        client, _ = listener.accept()
+        with client:
+            client.sendall(parts[0])
+            come_back.wait(20)
+            client.sendall(parts[1])
+
+    serving = threading.Thread(target=serve, daemon=True)
+    serving.start()
+    try:
+        yield f"tcp://127.0.0.1:{listener.getsockname()[1]}", come_back
+    finally:
+        come_back.set()
+        serving.join(20)
+        listener.close()
+
+
 def open_when_up(url: str) -> LiveStream:
     for _ in range(50):
         try:
@@ -58,10 +93,13 @@ def open_when_up(url: str) -> LiveStream:
     raise AssertionError(f"{url} never came up")
 
 
-def record(source: LiveStream, target: Path, pause: float = 0) -> int:
+def record(
+    source: LiveStream, target: Path, pause: float = 0, on_frame: Callable[[], None] = lambda: None
+) -> int:
     sink = VideoSink(target, source.info, preset="ultrafast")
 
     def restore(pixels: object) -> object:
+        on_frame()
         time.sleep(pause)
         return pixels
 
@@ -113,6 +151,45 @@ def test_rtsp(clip: MakeClip, tmp_path: Path) -> None:
     # The clock of RTP counts in 1/90000 s.
     steps = {round((b - a) * 25, 2) for a, b in itertools.pairwise(recorded)}
     assert min(steps) == 1 and recorded[-1] <= 3
+
+
+@pytest.mark.parametrize("second_start", [1.6, 0.0], ids=["its clock goes on", "its clock begins anew"])
+def test_a_camera_that_comes_back_in_another_size_is_scaled_to_the_first_and_said(
+    second_start: float, tmp_path: Path
+) -> None:
+    with camera_that_comes_back(two_modes(tmp_path, second_start)) as (url, come_back):
+        source = LiveStream(url)
+        assert not come_back.is_set()
+        record(source, tmp_path / "out.mp4", on_frame=come_back.set)
+    recorded = probe(tmp_path / "out.mp4")
+    assert (recorded.video["width"], recorded.video["height"]) == (96, 64)
+    assert recorded.times[-1] == pytest.approx(3.16)
+    (said,) = [line for line in source.warnings if "changes its size" in line]
+    assert "from 96×64 to 128×96 at 1.60 s: 40 frames were scaled to the first size" in said
+    jumped = [line for line in source.warnings if "jump back" in line]
+    assert len(jumped) == (second_start == 0) == len(source.warnings) - 1
+
+
+def test_a_camera_in_another_size_over_rtsp_is_scaled_to_the_first_and_said(tmp_path: Path) -> None:
+    both = tmp_path / "both.ts"
+    both.write_bytes(b"".join(two_modes(tmp_path, second_start=1.6)))
+    with rtsp_server(both, tmp_path) as url:
+        source = LiveStream(url)
+        record(source, tmp_path / "out.mp4")
+    recorded = probe(tmp_path / "out.mp4")
+    assert (recorded.video["width"], recorded.video["height"]) == (96, 64)
+    (said,) = source.warnings
+    assert "from 96×64 to 128×96 at" in said and "scaled to the first size" in said
+
+
+def test_a_stream_that_falls_silent_has_ended_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("measnet.runtime.sources.live._SILENCE_SECONDS", 0.5)
+    with camera_that_comes_back(two_modes(tmp_path, second_start=1.6)) as (url, _):
+        source = LiveStream(url)
+        record(source, tmp_path / "out.mp4")
+    assert source.warnings == [f"{url} sent nothing for 0.5 s: it was taken to have ended"]
 
 
 def test_nothing_there_is_one_line() -> None:

@@ -214,6 +214,40 @@ def test_the_program_with_the_real_network_is_killed_and_goes_on_to_the_same_res
     assert frame_sums(again) == frame_sums(once)
 
 
+def test_a_run_that_goes_on_reports_where_and_tells_of_the_frames_it_restored_itself(
+    measnet_run: Run, video: Path, part: Path
+) -> None:
+    report = video.with_name("report.json")
+    assert measnet_run(video, *OPTIONS, "--report", report).status == 0
+    (run,) = json.loads(report.read_text())["runs"]
+    assert (run["resumed_at"], run["frames"]) == (192, LENGTH)
+    experts, times = run["experts"], probe(video).times
+    assert (experts["first_frame"], experts["frames"], experts["unit"]) == (192, LENGTH - 192, "seconds")
+    bins = experts["over_time"]["bins"]
+    assert len(bins) == LENGTH - 192 and bins[0]["from"] == pytest.approx(float(times[192]), abs=1e-4)
+    assert "flicker" in bins[0] and bins[0]["flicker"] is None  # the frame before it was another run's
+    assert experts["flicker_pairs"] == LENGTH - 192 - 1
+
+
+def test_a_folder_that_goes_on_reports_where_and_tells_of_the_pictures_it_restored_itself(
+    measnet_run: Run, tmp_path: Path
+) -> None:
+    shots, report = tmp_path / "shots", tmp_path / "report.json"
+    shots.mkdir()
+    for number in range(5):
+        cv2.imwrite(str(shots / f"{number}.png"), np.full((16, 16, 3), 40 * number, np.uint8))
+    killed = _sent(signal.SIGKILL, 8, IDENTITY_COMMAND[1], "0", shots)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert measnet_run(shots, "--report", report).status == 0
+    (run,) = json.loads(report.read_text())["runs"]
+    done = run["resumed_at"]
+    assert 0 < done < 5 and run["frames"] == 5
+    experts = run["experts"]
+    assert (experts["first_frame"], experts["frames"], experts["unit"]) == (done, 5 - done, "frames")
+    bins = experts["over_time"]["bins"]
+    assert (bins[0]["from"], bins[-1]["to"]) == (done, 5)
+
+
 def test_matroska_goes_on_to_the_same_result_too(
     measnet_run: Run, video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
