@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from measnet.decisions import INPUTS, OUTPUTS
 from measnet.network import MEASNet
 from measnet.network.decisions import OWN, Decisions, SteeredDecisions
 from measnet.network.frequency_block import CELL, BandSplit, FrequencyBlock
@@ -60,8 +61,8 @@ class ExactMEASNet(nn.Module):
         self.steerable = steerable
         self.input_names = ["image"]
         if steerable:
-            self.input_names += ["window", "held", "hold"]
-            self.output_names += ["decisions", "norms"]
+            self.input_names += INPUTS
+            self.output_names += OUTPUTS
         self.eval()
 
     def forward(

@@ -21,6 +21,12 @@ from measnet.config import FILTER_GROUPS, FILTER_SIZE, PROMPT_BASIS, MEASNetConf
 Kind = Literal["prompt", "attention", "filters", "experts"]
 Vector = NDArray[np.float32]
 
+INPUTS = ("window", "held", "hold")
+"""What a steerable graph takes beside the image, by name: B 1 H W, B D, B D."""
+
+OUTPUTS = ("decisions", "norms")
+"""What it returns beside the rest: B D, B E."""
+
 
 @dataclass(frozen=True)
 class Part:
