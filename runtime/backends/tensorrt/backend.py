@@ -268,10 +268,11 @@ class TensorRTBackend:
                 "build it again"
             )
         grey: NDArray[Any] = np.full(shape, 0.5 if dtype.kind == "f" else 128, dtype)
-        planes = np.empty(_in_planes(shape) if self.description.takes_bytes else shape, np.float32)
+        batch, _, height, width = _in_planes(shape) if self.description.takes_bytes else shape
+        planes = np.empty((batch, 3, height, width), np.float32)
         beside = {} if self._neutral is None else steering_inputs(self._neutral, planes)
         lane = self._lane()
-        restored = lane.collect(lane.submit({IMAGE: grey, **beside}, 0, planes.shape[2:]))[RESTORED]
+        restored = lane.collect(lane.submit({IMAGE: grey, **beside}, 0, (height, width)))[RESTORED]
         if restored.shape != shape or not np.isfinite(restored).all():
             raise EngineError(
                 f"{self.engine} does not restore a plain grey picture (its weights may hold NaN, or it was "
