@@ -98,7 +98,7 @@ def test_a_steerable_graph_of_bundled_weights_is_written_whole(tmp_path: Path, i
 
 
 def test_what_steerable_does_not_go_with_ends_in_one_line() -> None:
-    for more in (["--int8"], ["--io", "uint8-nhwc"], ["--triton", "models"]):
+    for more in (["--int8"], ["--triton", "models"]):
         result = CliRunner().invoke(main, ["--steerable", *more])
         assert result.exit_code == 2
         assert "--steerable" in result.output and result.stderr.count("\n") == 1

@@ -52,14 +52,17 @@ def ranges(batches: tuple[int, int, int], *sizes: tuple[int, int]) -> dict[str, 
 def test_a_steerable_graph_becomes_engines_that_say_so_and_are_kept_as_such(tmp_path: Path) -> None:
     cache = ["--cache", str(tmp_path / "cache")]
     wish = ["--engine", "tensorrt-rtx", "--gpu", "rtx", *QUICK, *cache]
-    wish += ["--profile", "1x128x128:1x128x160:2x192x256"]
+    wish += ["--profile", "1x121x128:1x128x160:2x192x256"]
     out = ["-o", str(tmp_path)]
-    first = CliRunner().invoke(main, ["--steerable", "--fp16", "--no-verify", *wish, *out])
+    made = ["--steerable", "--fp16", "--io", "uint8-nhwc", "--no-verify"]
+    first = CliRunner().invoke(main, [*made, *wish, *out])
     assert first.exit_code == 0, first.output
-    facts = read_engine_facts(tmp_path / "nano-dynamic.fp16.steerable.rtx-sm80-sm86-sm89-sm120.engine")
-    assert facts.description.steerable and facts.description.precision == "fp16"
-    assert facts.profiles == (ranges((1, 1, 2), (128, 128), (128, 160), (192, 256)),)
-    graph = str(tmp_path / "nano-dynamic.fp16.steerable.onnx")
+    name = "nano-dynamic.fp16.bytes.steerable"
+    facts = read_engine_facts(tmp_path / f"{name}.rtx-sm80-sm86-sm89-sm120.engine")
+    assert facts.description.steerable and facts.description.takes_bytes
+    frames = ((1, 121, 128, 3), (1, 128, 160, 3), (2, 192, 256, 3))
+    assert facts.profiles == (ranges((1, 1, 2), (121, 128), (128, 160), (192, 256)) | {"image": frames},)
+    graph = str(tmp_path / f"{name}.onnx")
     again = CliRunner().invoke(main, ["--graph", graph, *wish, *out])
     assert "from the cache" in again.output
     listed = CliRunner().invoke(main, ["--cache-list", *cache])

@@ -15,7 +15,9 @@ from click.testing import CliRunner
 
 from measnet import Restorer, UsageError
 from measnet.decisions import DecisionLayout, Vector
+from measnet.description import GraphDescription
 from measnet.errors import EngineError
+from measnet.export.camera_bytes import camera_graph
 from measnet.image import Image, pad
 from measnet.runtime.backends import Inference, Steering
 from measnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
@@ -126,6 +128,24 @@ def test_a_captured_graph_takes_the_decisions_of_its_own_frame(
     launches = bench.cuda.launches[before:]
     assert launches.count("graph of network") == 7 - STEADY
     assert launches.count("upload") == 4 * 7  # each frame its own, in one order with the network
+
+
+def test_a_steered_engine_for_camera_bytes_does_what_its_graph_does(
+    bench: Bench, steerable: bytes, images: list[Image], foreign: list[Vector], tmp_path: Path
+) -> None:
+    model = onnx.load_model_from_string(steerable)
+    description = GraphDescription.from_metadata({e.key: e.value for e in model.metadata_props}, "nano")
+    graph = camera_graph(model, description)[0].SerializeToString()
+    (tmp_path / "bytes.onnx").write_bytes(graph)
+    exact = OnnxRuntimeBackend(tmp_path / "bytes.onnx", threads=1)
+    exact.activate()
+    backend = bench.backend(
+        bench.engine([((1, 100, 90, 3), (1, 128, 160, 3), (1, 128, 160, 3))], graph=graph)
+    )
+    for image in (images[0], np.ascontiguousarray(images[1][:, :, :101, :150])):
+        for window in (None, half_window(image)):
+            steering = Steering(foreign[2], np.full_like(foreign[2], 0.7), window)
+            same(backend.infer_steered(image, steering), exact.infer_steered(image, steering))
 
 
 def test_tiles_of_an_engine_agree(bench: Bench, steerable: bytes, hazy: np.ndarray) -> None:
