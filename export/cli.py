@@ -139,8 +139,6 @@ def _export_all(options: dict[str, Any]) -> None:
     output: Path = options["output"]
     if options["json_file"]:
         raise UsageError("--json goes with --check; a report is written beside every 16-bit and INT8 graph")
-    if options["steerable"] and options["int8"]:
-        raise UsageError("--steerable does not go with --int8; leave one of them away")
     if options["calibration_frames"] is not None and not options["int8"]:
         raise UsageError("--calibration-frames goes with --int8")
     if output.suffix == ".onnx" and len(wanted) * len(precisions) > 1:
