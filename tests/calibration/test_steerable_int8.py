@@ -1,4 +1,4 @@
-"""Steerable INT8 graphs, calibrated while nobody steers: the plain INT8 graph, and they follow what is held."""
+"""Steerable INT8 graphs: the plain INT8 graph while nobody steers, and what is held is followed."""
 
 from __future__ import annotations
 
