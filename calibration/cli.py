@@ -43,7 +43,7 @@ def export_int8(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(f"calibrating {path.name}", total=frames.wanted)
-        graph = int8_network(network, size, frames, lambda: bar.advance(task))
+        graph = int8_network(network, size, frames, lambda: bar.advance(task), steerable=options["steerable"])
         bar.remove_task(task)
         if options["verify"]:
             task = bar.add_task("measuring its loss", total=len(frames.held_out))

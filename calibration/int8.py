@@ -45,13 +45,15 @@ def int8_network(
     size: tuple[int, int] | None,
     frames: Frames,
     progress: Callable[[], None] = lambda: None,
+    *,
+    steerable: bool = False,
 ) -> Int8Graph:
-    """The INT8 graph of ``network``, calibrated on ``frames``.
+    """The INT8 graph of ``network``, calibrated on ``frames``; a ``steerable`` one while nobody steers.
 
-    ``size`` is as in ``export_graph``; the frames must be of a size that the graph takes. ``progress`` is
-    called after each frame. Raises as ``export_graph``, ``Frames`` and ``Magnitudes`` do.
+    ``size`` and ``steerable`` are as in ``export_graph``; the frames must be of a size that the graph takes.
+    ``progress`` is called after each frame. Raises as ``export_graph``, ``Frames`` and ``Magnitudes`` do.
     """
-    model, description = exact_graph(network, size)
+    model, description = exact_graph(network, size, steerable=steerable)
     magnitudes = Magnitudes(model)
     for image in frames.to_calibrate():
         magnitudes.see(image)

@@ -2,6 +2,7 @@
 
     image      uint8, B H W 3 -> 0 to 1 -> padded by reflection -> B 3 H' W', what the network takes
     restored   B 3 H' W' -> cropped to H W -> clipped to 0-1 -> rounded -> uint8, B H W 3
+    window     B 1 H W, of the frame -> padded as it is -> B 1 H' W'; of a steerable graph
 
 It is the arithmetic of ``measnet.image``, operator by operator and all in float32, so the bytes are those
 that ``Restorer`` returns. The graph inside stays as it is, whatever its types.
@@ -26,8 +27,8 @@ from measnet.image import ChannelOrder
 MODULE = "camera"
 """The part of the network that the new nodes are of, by name: ``camera/Cast``."""
 
-INSIDE = {"image": f"{MODULE}/image", "restored": f"{MODULE}/restored"}
-"""What the graph's own input and output are called once they are inside."""
+INSIDE = {name: f"{MODULE}/{name}" for name in ("image", "restored", "window")}
+"""What the graph's own inputs and output are called once they are inside."""
 
 AXES = {"height": 1, "width": 2}
 """The dimensions of B H W 3 that are padded."""
@@ -49,6 +50,8 @@ def camera_graph(
     ``model`` takes and returns B 3 H W in float32 (its tensors inside may be of any type). One for a single
     size is for frames of ``frame_size`` (height, width), by default and at most that size; one for every
     size takes every frame, down to a single pixel. ``channel_order`` is that of both frames.
+
+    A steerable one takes a window of the frame: what padding repeats of a pixel counts if the pixel does.
     """
     inside = description.static_size
     frame_size = inside and (frame_size or inside)
@@ -62,10 +65,14 @@ def camera_graph(
     del graph.node[:], graph.value_info[:]
     graph.node.extend(nodes.made)
     graph.initializer.extend(nodes.constants)
-    shape: list[str | int | None] = ["batch", *(frame_size or ("height", "width")), 3]
+    sides_of: tuple[str | int, ...] = frame_size or ("height", "width")
     for value in (*graph.input, *graph.output):
-        if value.name in INSIDE:
-            value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.UINT8, shape))
+        if value.name == "window":
+            window = ["batch", 1, *sides_of]
+            value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, window))
+        elif value.name in INSIDE:
+            frames = ["batch", *sides_of, 3]
+            value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.UINT8, frames))
     described = replace(description, static_size=frame_size, io="uint8-nhwc", channel_order=channel_order)
     helper.set_model_props(wrapped, described.to_metadata())
     onnx.checker.check_model(wrapped, full_check=True)
@@ -129,6 +136,11 @@ def _to_network(
         }
     for name, place in places.items():
         frame = nodes.add("Gather", frame, place, axis=AXES[name])
+    if description.steerable:
+        window = "window"
+        for name, place in places.items():
+            window = nodes.add("Gather", window, place, axis=AXES[name] + 1)  # B 1 H W
+        nodes.add("Identity", window, output=INSIDE["window"])
     if order == "bgr":
         frame = nodes.add("Gather", frame, nodes.constant(BACKWARDS), axis=3)
     planes = nodes.add("Transpose", frame, perm=[0, 3, 1, 2])  # B 3 H' W'

@@ -33,6 +33,7 @@ Examples:
   measnet-export --fp16 --io uint8-nhwc                  camera bytes in and out, for C++ programs
   measnet-export --fp16 --engine tensorrt-rtx --gpu sm89 an engine for RTX 40 cards, no GPU needed
   measnet-export --graph nano.onnx --engine tensorrt     an engine for this machine's GPU
+  measnet-export --steerable --fp16 --engine tensorrt    the same, for --steady and for tiles that agree
   measnet-export --io uint8-nhwc --triton models/        a model for Triton Inference Server
 
 Sizes are HEIGHTxWIDTH of the frames. A graph takes any batch, and says in its metadata what it is.
@@ -138,11 +139,6 @@ def _export_all(options: dict[str, Any]) -> None:
     output: Path = options["output"]
     if options["json_file"]:
         raise UsageError("--json goes with --check; a report is written beside every 16-bit and INT8 graph")
-    if options["steerable"] and (options["int8"] or options["io"] != "nchw" or options["flavours"]):
-        raise UsageError(
-            "--steerable makes graphs with --io nchw, which ONNX Runtime runs; "
-            "leave --int8, --io and --engine away"
-        )
     if options["calibration_frames"] is not None and not options["int8"]:
         raise UsageError("--calibration-frames goes with --int8")
     if output.suffix == ".onnx" and len(wanted) * len(precisions) > 1:

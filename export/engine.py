@@ -16,6 +16,7 @@ from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
+from onnx.external_data_helper import uses_external_data
 
 from measnet.description import GraphDescription
 from measnet.engine_file import EngineFacts, Range, write_engine
@@ -107,7 +108,8 @@ def build_engines(
 
 
 def read_graph(path: Path) -> tuple[bytes, onnx.ModelProto, GraphDescription]:
-    """The bytes of one of our ONNX files, the model, and what it says of itself.
+    """The bytes of one of our ONNX files, the model, and what it says of itself; whole, where its weights lie
+    in a file beside it.
 
     Raises ``GraphError`` when ``path`` cannot be read or is not one of ours.
     """
@@ -115,6 +117,9 @@ def read_graph(path: Path) -> tuple[bytes, onnx.ModelProto, GraphDescription]:
         content = path.read_bytes()
         check_graph(content, path)
         model = onnx.load_model_from_string(content)
+        if any(uses_external_data(tensor) for tensor in model.graph.initializer):
+            onnx.load_external_data_for_model(model, str(path.parent))
+            content = model.SerializeToString()
     except OSError as error:
         raise GraphError(f"cannot read {path}: {error.strerror}") from None
     except DecodeError:

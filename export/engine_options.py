@@ -184,7 +184,9 @@ def manage_cache(options: dict[str, Any]) -> None:
                 description = entry.facts.description
                 size = description.static_size
                 takes = "any size" if size is None else f"{size[0]}x{size[1]}"
-                what = f"{description.variant}, {takes}, {description.precision}, {entry.facts.built_for()}"
+                kinds = [description.variant, takes, description.precision]
+                kinds += ["steerable"] if description.steerable else []
+                what = ", ".join([*kinds, entry.facts.built_for()])
             click.echo(f"{entry.path.name[:12]}  {entry.bytes / 1e6:8.1f} MB  {what}")
         total = sum(entry.bytes for entry in entries)
         click.echo(f"{cache.folder}: {len(entries)} files, {total / 1e6:.1f} MB")

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from measnet.decisions import INPUTS, OUTPUTS
 from measnet.network import MEASNet
 from measnet.network.decisions import OWN, Decisions, SteeredDecisions
 from measnet.network.frequency_block import CELL, BandSplit, FrequencyBlock
@@ -47,6 +48,7 @@ class ExactMEASNet(nn.Module):
         _replace(self.network, PixelExperts, ExactPixelExperts)
         _replace(self.network, ImageExpertLayer, ExactImageExpertLayer)
         _replace(self.network, BandSplit, lambda split: ExactBandSplit())
+        self.steerable = steerable
         if static_size is not None:
             self._drop_empty_bands(static_size)
         config = network.config
@@ -57,11 +59,10 @@ class ExactMEASNet(nn.Module):
             self.output_names.append("pixel_experts")
         if config.mee and config.fd_mee_levels:
             self.output_names.append("image_experts")
-        self.steerable = steerable
         self.input_names = ["image"]
         if steerable:
-            self.input_names += ["window", "held", "hold"]
-            self.output_names += ["decisions", "norms"]
+            self.input_names += INPUTS
+            self.output_names += OUTPUTS
         self.eval()
 
     def forward(
@@ -94,7 +95,8 @@ class ExactMEASNet(nn.Module):
         return tuple(outputs)
 
     def _drop_empty_bands(self, size: tuple[int, int]) -> None:
-        """At this size the masks of small feature maps are empty whatever the thresholds: no low band."""
+        """At this size the masks of small feature maps are empty whatever the thresholds: no low band. Its
+        attention stays where it may be held to what others of this size decided."""
         scale = self.network.config.stem_scale
         for level in (2, 3, 4):
             block = getattr(self.network, f"frequency{level}")
@@ -102,8 +104,9 @@ class ExactMEASNet(nn.Module):
             if isinstance(block, FrequencyBlock) and smallest < CELL:
                 attention = block.low_attention
                 assert isinstance(attention, CrossChannelAttention)
-                block.add_module("split", NoLowBand())
-                block.add_module("low_attention", UniformAttention(attention))
+                block.add_module("split", NoLowBand(asked=self.steerable))
+                if not self.steerable:
+                    block.add_module("low_attention", UniformAttention(attention))
 
 
 class ExactPixelExperts(nn.Module):
@@ -246,10 +249,15 @@ class ExactBandSplit(nn.Module):
 
 
 class NoLowBand(nn.Module):
-    """The frequency split where no frequency can pass: everything is high. The low band has no tensor."""
+    """The frequency split where no frequency can pass: everything is high. The low band is zeros where it is
+    ``asked`` for, and has no tensor elsewhere."""
 
-    def forward(self, r: Tensor, thresholds: Tensor) -> tuple[None, Tensor]:
-        return None, r.abs()
+    def __init__(self, *, asked: bool) -> None:
+        super().__init__()
+        self.asked = asked
+
+    def forward(self, r: Tensor, thresholds: Tensor) -> tuple[Tensor | None, Tensor]:
+        return torch.zeros_like(r) if self.asked else None, r.abs()
 
 
 class UniformAttention(nn.Module):
@@ -265,7 +273,7 @@ class UniformAttention(nn.Module):
         self.v_depthwise.weight = nn.Parameter(attention.kv_depthwise.weight[channels:], requires_grad=False)
         self.project = attention.project
 
-    def forward(self, asking: None, answering: Tensor) -> Tensor:
+    def forward(self, asking: None, answering: Tensor, decisions: Decisions = OWN) -> Tensor:
         v = self.v_depthwise(self.v(answering))  # B C H W
         batch, channels, height, width = v.shape
         heads = v.view(batch, self.heads, channels // self.heads, height, width)

@@ -71,6 +71,11 @@ def write_repository(
     served or replaced, ``OutputError`` when the folder cannot be written.
     """
     model = _graph_model(graph)
+    if model.description.steerable:
+        raise UsageError(
+            f"{graph} is steerable: a client of Triton would have to hold every frame's decisions itself; "
+            "serve a graph without --steerable"
+        )
     if engine is not None:
         model = _plan_model(model, engine)
     batch = min(GRAPH_BATCH, model.largest_batch) if max_batch is None else max_batch

@@ -56,6 +56,11 @@ class TritonWish:
                 "Triton loads plans of TensorRT, not of TensorRT-RTX; leave --engine away to serve the ONNX "
                 "graph, or build with --engine tensorrt on the machine that serves"
             )
+        if options["steerable"]:
+            raise UsageError(
+                "--triton does not go with --steerable: a client of Triton would have to hold every frame's "
+                "decisions itself; leave one of them away"
+            )
         if self.instances < 1 or (self.batch is not None and self.batch < 1):
             raise UsageError("--triton-batch and --triton-instances are at least 1")
 

@@ -1,9 +1,10 @@
 """Image-level decisions as one vector: which numbers are what, and how those of several pieces become one.
 
 The order is that in which the network comes to them (``measnet/network/decisions.py``). All are linear in
-means over pixels, but for the affinities of channel attention: these are averaged as the products that they
-are, over the norms that belong to them.
-Shapes: D numbers of all decisions, E of all norms, T pieces of a picture, h heads, c channels of a head.
+means over pixels, but for the affinities of channel attention, which are averaged as the products that they
+are, over the norms that belong to them, and for the peaks in frequency blocks, of which the largest counts.
+Shapes: D numbers of all decisions, E of all norms, T pieces of a picture, h heads, c channels of a head,
+C channels.
 """
 
 from __future__ import annotations
@@ -16,16 +17,22 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from measnet.config import FILTER_GROUPS, FILTER_SIZE, PROMPT_BASIS, MEASNetConfig
+from measnet.config import FILTER_GROUPS, FILTER_SIZE, FREQUENCY_HEADS, PROMPT_BASIS, MEASNetConfig
 
-Kind = Literal["prompt", "attention", "filters", "experts"]
+Kind = Literal["prompt", "attention", "filters", "experts", "mean", "peak"]
 Vector = NDArray[np.float32]
+
+INPUTS = ("window", "held", "hold")
+"""What a steerable graph takes beside the image, by name: B 1 H W, B D, B D."""
+
+OUTPUTS = ("decisions", "norms")
+"""What it returns beside the rest: B D, B E."""
 
 
 @dataclass(frozen=True)
 class Part:
     """One decision: ``prompt`` (T basic prompts), ``attention`` (h, c, c), ``filters`` (G, S*S), ``experts``
-    (N,)."""
+    (N,), and of a frequency block's features ``mean`` (C,) and ``peak`` (C,)."""
 
     kind: Kind
     shape: tuple[int, ...]
@@ -68,7 +75,9 @@ class DecisionLayout:
         whole = share @ each  # D
         whole_norm = share @ norm  # E
         for part in self.parts:
-            if part.kind == "attention":
+            if part.kind == "peak":
+                whole[part.numbers] = each[:, part.numbers].max(axis=0)
+            elif part.kind == "attention":
                 products = each[:, part.numbers] * _lengths(part, norm)
                 whole[part.numbers] = share @ products / np.maximum(_lengths(part, whole_norm), 1e-12)
         return whole.astype(np.float32)
@@ -89,6 +98,7 @@ def _parts(config: MEASNetConfig) -> Iterator[tuple[Kind, tuple[int, ...]]]:
         yield "prompt", (PROMPT_BASIS,)
     for level in (1, 2, 3, 4):
         yield from _attention(config.heads[level - 1], config.channels(level), config.blocks[level - 1])
+    yield from _frequency_block(config, 4)
     for level in (3, 2, 1):
         if level in config.fd_mee_levels:
             if config.fd:
@@ -99,7 +109,18 @@ def _parts(config: MEASNetConfig) -> Iterator[tuple[Kind, tuple[int, ...]]]:
                     yield "experts", (config.image_experts[level - 1],)
         channels = config.channels(level) * (2 if level == 1 else 1)
         yield from _attention(config.heads[level - 1], channels, config.blocks[level - 1])
+        yield from _frequency_block(config, level)
     yield from _attention(config.heads[0], config.channels(1) * 2, config.refinement_blocks)
+
+
+def _frequency_block(config: MEASNetConfig, level: int) -> Iterator[tuple[Kind, tuple[int, ...]]]:
+    """The cut-off's mean; attention of the high and of the low band; the low band's summary; the joining."""
+    if config.frequency_blocks and level > 1:
+        channels = config.channels(level)
+        yield "mean", (channels,)
+        yield from _attention(FREQUENCY_HEADS, channels, 2)
+        yield from (("mean", (channels,)), ("peak", (channels,)))
+        yield from _attention(FREQUENCY_HEADS, channels, 1)
 
 
 def _attention(heads: int, channels: int, blocks: int) -> Iterator[tuple[Kind, tuple[int, ...]]]:

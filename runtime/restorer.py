@@ -61,11 +61,12 @@ class Restorer:
     >>> restorer = Restorer("nano")
     >>> restored = restorer(pixels)              # uint8 or uint16, H W 3 -> the same
 
-    ``model`` is a bundled variant (``nano``), an .onnx file that ``measnet-export`` wrote, or a checkpoint.
-    ``backend`` is ``auto``, ``onnxruntime`` or ``torch``. ``tile`` is ``auto`` (tiles when a picture is too
-    large for ``memory``, in bytes, by default what is free), ``off``, or the side of square tiles in pixels.
-    Tiles are given the image-level decisions of the whole picture, where the model can be steered. ``task``
-    (``dehaze``) holds the prompt to what that degradation calls for, where the weights know it.
+    ``model`` is a bundled variant (``nano``), an .onnx or .engine file that ``measnet-export`` wrote, or a
+    checkpoint. ``backend`` is ``auto``, ``onnxruntime``, ``tensorrt`` or ``torch``. ``tile`` is ``auto``
+    (tiles when a picture is too large for ``memory``, in bytes, by default what is free), ``off``, or the
+    side of square tiles in pixels. Tiles are given the image-level decisions of the whole picture, where the
+    model can be steered. ``task`` (``dehaze``) holds the prompt to what that degradation calls for, where the
+    weights know it.
 
     One restorer serves one thread. Raises ``UsageError`` for what cannot be used, ``BackendError`` when
     the backend fails.
@@ -183,7 +184,7 @@ class Restorer:
         if not self.steerable:
             raise UsageError(
                 f"{self.model} cannot be held to a task: it takes no decisions from outside; take a bundled "
-                "model, a checkpoint, or a graph exported with --steerable"
+                "model, a checkpoint, or a graph or an engine made with --steerable"
             )
         return np.array(known[task], np.float32)
 

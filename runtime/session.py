@@ -283,7 +283,7 @@ class Session:
             if options["steady"] and not self._restorer.steerable:
                 raise UsageError(
                     f"{options['model']} cannot be held steady: it takes no decisions from outside; take a "
-                    "bundled model, a checkpoint, or a graph exported with --steerable"
+                    "bundled model, a checkpoint, or a graph or an engine made with --steerable"
                 )
         return self._restorer
 

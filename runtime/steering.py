@@ -34,13 +34,16 @@ class TileRound:
     def ask(self, tile: Tile, steering: Steering) -> Inference:
         """Restores ``tile`` with the decisions that hold, and notes its own."""
         piece = cut(self._image, tile)
-        size = self._backend.description.fit(*piece.shape[2:])
+        description = self._backend.description
+        size = description.fit(*piece.shape[2:])
         window = self._window(tile, size)
         done = self._backend.infer_steered(pad(piece, size), Steering(steering.held, steering.hold, window))
         assert done.decisions is not None and done.norms is not None
         self._decisions.append(done.decisions[0])
         self._norms.append(done.norms[0])
-        self._pixels.append(int(window.sum()))
+        # A graph that takes bytes pads the window inside; what it makes of it is what counted.
+        inside = pad(window[None, None], description.size_rule.fit(*size))
+        self._pixels.append(int(inside.sum()))
         return done
 
     def settled(self) -> Vector:

@@ -1,8 +1,8 @@
 """Image-level decisions: what the network settles once for a whole image.
 
-They are the prompt's mixing, the affinities of channel attention, FD's filters and MEE's scores of the
-experts. Each comes from means over the image's pixels, so each can also be had from elsewhere: from the
-whole picture for a tile of it, or from the frames before.
+They are the prompt's mixing, the affinities of channel attention, FD's filters, MEE's scores of the experts,
+and what the frequency blocks sum up. Each comes from means over the image's pixels, or is the largest of all,
+so each can also be had from elsewhere: from the whole picture for a tile of it, or from the frames before.
 Shapes: B batch, C channels, H W size, P = H*W pixels, h heads, D numbers of all decisions, E of all norms.
 """
 
@@ -20,6 +20,10 @@ class Decisions:
         """B C H W -> B C, or B C 1 1: the mean over the pixels that count."""
         return x.mean(dim=(2, 3), keepdim=keepdim)
 
+    def peak(self, x: Tensor) -> Tensor:
+        """B C H W -> B C 1 1: the largest of the pixels that count."""
+        return x.amax(dim=(2, 3), keepdim=True)
+
     def settle(self, own: Tensor) -> Tensor:
         """What the image says (B ...) -> what holds, the same shape."""
         return own
@@ -30,6 +34,8 @@ class Decisions:
 
 
 OWN = Decisions()
+
+UNCOUNTED = 1e4  # less than any feature when subtracted, and still finite in FP16
 
 
 class SteeredDecisions(Decisions):
@@ -52,6 +58,10 @@ class SteeredDecisions(Decisions):
     def mean(self, x: Tensor, keepdim: bool = False) -> Tensor:
         counted = self._counted((x.shape[2], x.shape[3]))
         return (x * counted).mean(dim=(2, 3), keepdim=keepdim) / counted.mean(dim=(2, 3), keepdim=keepdim)
+
+    def peak(self, x: Tensor) -> Tensor:
+        counted = self._counted((x.shape[2], x.shape[3]))
+        return (x * counted + (counted - 1) * UNCOUNTED).amax(dim=(2, 3), keepdim=True)
 
     def settle(self, own: Tensor) -> Tensor:
         flat = own.flatten(1)  # B n

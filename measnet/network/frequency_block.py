@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from measnet.config import FREQUENCY_HEADS
+from measnet.network.decisions import OWN, Decisions
 from measnet.network.transformer import CrossChannelAttention
 
 CELL = 128  # pixels of a side per frequency step that the mask may keep
@@ -35,18 +36,19 @@ class FrequencyBlock(nn.Module):
         self.joined_gain = nn.Parameter(torch.zeros(channels, 1, 1))
         self.kept_gain = nn.Parameter(torch.ones(channels, 1, 1))
 
-    def forward(self, image: Tensor, features: Tensor) -> Tensor:
+    def forward(self, image: Tensor, features: Tensor, decisions: Decisions = OWN) -> Tensor:
         size = features.shape[2:]
         r = self.lift(F.interpolate(image, size=size, mode="bilinear", align_corners=False))
-        low, high = self.split(r, self.thresholds(r))  # each B C H W
-        high = self.high_attention(high, features)
-        low = self.low_attention(low, features)
-        joined = self.join_attention(features, self.modulate(low=low, high=high))
+        low, high = self.split(r, self.thresholds(r, decisions))  # each B C H W
+        high = self.high_attention(high, features, decisions)
+        low = self.low_attention(low, features, decisions)
+        modulated = self.modulate(low=low, high=high, decisions=decisions)
+        joined = self.join_attention(features, modulated, decisions)
         return joined * self.joined_gain + features * self.kept_gain
 
-    def thresholds(self, r: Tensor) -> Tensor:
+    def thresholds(self, r: Tensor, decisions: Decisions = OWN) -> Tensor:
         """What share of the allowed frequencies to keep, B 2 (vertical, horizontal), in 0-1."""
-        t: Tensor = self.cutoff(r.mean(dim=(2, 3), keepdim=True)).sigmoid()
+        t: Tensor = self.cutoff(decisions.settle(decisions.mean(r, keepdim=True))).sigmoid()
         return t[:, :, 0, 0]
 
 
@@ -86,10 +88,10 @@ class BandModulation(nn.Module):
         )
         self.project = nn.Conv2d(channels, channels, 1)
 
-    def forward(self, *, low: Tensor, high: Tensor) -> Tensor:
+    def forward(self, *, low: Tensor, high: Tensor, decisions: Decisions = OWN) -> Tensor:
         seen = torch.cat([high.amax(dim=1, keepdim=True), high.mean(dim=1, keepdim=True)], dim=1)
         where = self.where(seen).sigmoid()  # B 1 H W
-        average = self.which(low.mean(dim=(2, 3), keepdim=True))
-        peak = self.which(low.amax(dim=(2, 3), keepdim=True))
+        average = self.which(decisions.settle(decisions.mean(low, keepdim=True)))
+        peak = self.which(decisions.settle(decisions.peak(low)))
         which = (average + peak).sigmoid()  # B C 1 1
         return self.project(low * where + high * which)

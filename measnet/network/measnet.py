@@ -203,17 +203,17 @@ class MEASNet(nn.Module):
         routings: list[ImageRouting] = []
         z = self.latent(self.down3(e3), decisions)  # B 8C h/8 w/8
         if self.frequency4 is not None:
-            z = self.frequency4(image, z)
+            z = self.frequency4(image, z, decisions)
 
         x = self.reduce3(torch.cat([self.up3(z), e3], dim=1))  # B 4C h/4 w/4
         d3 = self.decoder3(self._experts(self.fd_mee3, x, routings, decisions), decisions)
         if self.frequency3 is not None:
-            d3 = self.frequency3(image, d3)
+            d3 = self.frequency3(image, d3, decisions)
 
         x = self.reduce2(torch.cat([self.up2(d3), e2], dim=1))  # B 2C h/2 w/2
         d2 = self.decoder2(self._experts(self.fd_mee2, x, routings, decisions), decisions)
         if self.frequency2 is not None:
-            d2 = self.frequency2(image, d2)
+            d2 = self.frequency2(image, d2, decisions)
 
         x = torch.cat([self.up1(d2), e1], dim=1)  # B 2C h w
         d1 = self.decoder1(self._experts(self.fd_mee1, x, routings, decisions), decisions)

@@ -74,10 +74,10 @@ class CrossChannelAttention(nn.Module):
         self.kv_depthwise = depthwise(channels * 2, 3)
         self.project = nn.Conv2d(channels, channels, 1, bias=False)
 
-    def forward(self, asking: Tensor, answering: Tensor) -> Tensor:
+    def forward(self, asking: Tensor, answering: Tensor, decisions: Decisions = OWN) -> Tensor:
         q = self.q_depthwise(self.q(asking))  # B C H W
         k, v = self.kv_depthwise(self.kv(answering)).chunk(2, dim=1)  # each B C H W
-        return self.project(attend(q, k, v, self.temperature))
+        return self.project(attend(q, k, v, self.temperature, decisions))
 
 
 class GatedFeedForward(nn.Module):

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from measnet.decisions import Vector
+from measnet.decisions import INPUTS, DecisionLayout, Vector
 from measnet.description import GraphDescription
 from measnet.image import Image
 from measnet.metrics import Choices
@@ -48,7 +48,8 @@ class Steering:
     """D, 0 to 1: how much of each is taken from ``held``."""
 
     window: NDArray[np.float32] | None = None
-    """H W of the given images, 0 or 1: the pixels whose means decide what is not held; None is all."""
+    """H W of the given images, 0 or 1: the pixels whose means decide what is not held; None is all. What a
+    backend itself pads images with counts where the window is None."""
 
 
 class Backend(Protocol):
@@ -79,12 +80,24 @@ class SteerableBackend(Backend, Protocol):
         """As ``infer``, with decisions from outside; also tells which held. Raises ``BackendError``."""
 
 
-def steering_inputs(steering: Steering, images: Image) -> tuple[Image, Vector, Vector]:
-    """``window`` B 1 H W, ``held`` and ``hold`` B D, as graphs take them, for ``images`` (B 3 H W)."""
+def unsteered(description: GraphDescription) -> Steering | None:
+    """What a steerable graph is given when nobody steers; None for others."""
+    if not description.steerable:
+        return None
+    nothing = DecisionLayout(description.config).hold(0)
+    return Steering(held=nothing, hold=nothing)
+
+
+def steering_inputs(steering: Steering, images: Image) -> dict[str, NDArray[np.float32]]:
+    """``window`` B 1 H W, ``held`` and ``hold`` B D, as graphs take them, for ``images`` (B 3 H W), which may
+    have been padded further than the steering's window."""
     batch, _, height, width = images.shape
     window = np.ones((height, width), np.float32) if steering.window is None else steering.window
-    return (
+    rows, columns = window.shape
+    window = np.pad(window, ((0, height - rows), (0, width - columns)))
+    values = (
         np.broadcast_to(window, (batch, 1, height, width)).copy(),
         np.tile(steering.held, (batch, 1)),
         np.tile(steering.hold, (batch, 1)),
     )
+    return dict(zip(INPUTS, values, strict=True))

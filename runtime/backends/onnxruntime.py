@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from measnet.decisions import DecisionLayout
+from measnet.decisions import INPUTS
 from measnet.description import GraphDescription
 from measnet.errors import BackendError, GraphError, MissingPackageError, UsageError, first_line
 from measnet.image import Image, Pixels, batch_to_images, images_to_batch
 from measnet.metrics import Choices
 from measnet.onnx_file import check_graph_file
-from measnet.runtime.backends import Inference, Steering, steering_inputs
+from measnet.runtime.backends import Inference, Steering, steering_inputs, unsteered
 from measnet.runtime.backends.onnxruntime_binding import BoundSession
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class OnnxRuntimeBackend:
         self._description = GraphDescription.from_metadata(metadata, str(self.graph))
         self._version = ort.__version__
         self._session = session
-        self._neutral = _neutral(self._description)
+        self._neutral = unsteered(self._description)
         on_gpu = active in (_CUDA, _TENSORRT)
         self._bound = BoundSession(session, "cuda") if on_gpu and self._neutral is None else None
         self._probe()
@@ -121,8 +121,7 @@ class OnnxRuntimeBackend:
         return self._infer(images, {})
 
     def infer_steered(self, images: Image, steering: Steering) -> Inference:
-        names = ("window", "held", "hold")
-        return self._infer(images, dict(zip(names, steering_inputs(steering, images), strict=True)))
+        return self._infer(images, steering_inputs(steering, images))
 
     def _infer(self, images: Image, beside: dict[str, Image]) -> Inference:
         session, description = self._active(), self.description
@@ -189,7 +188,7 @@ class OnnxRuntimeBackend:
         session = self._active()
         names = [value.name for value in session.get_inputs()]
         outputs = [value.name for value in session.get_outputs()]
-        expected = ["image"] if self._neutral is None else ["image", "window", "held", "hold"]
+        expected = ["image"] if self._neutral is None else ["image", *INPUTS]
         if names != expected or "restored" not in outputs:
             raise GraphError(
                 f"{self.graph} takes {names} and returns {outputs}; a MEASNet graph takes {expected} and "
@@ -206,11 +205,3 @@ class OnnxRuntimeBackend:
                 f"{self.graph} does not restore a plain grey picture (its weights may hold NaN); "
                 "export it again from a sound checkpoint"
             )
-
-
-def _neutral(description: GraphDescription) -> Steering | None:
-    """What a steerable graph is given when nobody steers; None for others."""
-    if not description.steerable:
-        return None
-    nothing = DecisionLayout(description.config).hold(0)
-    return Steering(held=nothing, hold=nothing)

@@ -80,7 +80,9 @@ class TorchBackend:
                 decisions = OWN
                 if steering is not None:
                     inputs = steering_inputs(steering, images)
-                    decisions = SteeredDecisions(*(torch.from_numpy(x).to(self._device) for x in inputs))
+                    decisions = SteeredDecisions(
+                        *(torch.from_numpy(x).to(self._device) for x in inputs.values())
+                    )
                 done = self._network.restore(given, decisions)
         except RuntimeError as error:
             raise BackendError(

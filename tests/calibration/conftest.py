@@ -26,7 +26,7 @@ def nano() -> Traced:
 @pytest.fixture
 def traced(nano: Traced, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exports take the bundled graph."""
-    monkeypatch.setattr("measnet.calibration.int8.exact_graph", lambda *_: nano)
+    monkeypatch.setattr("measnet.calibration.int8.exact_graph", lambda *_, **__: nano)
 
 
 @pytest.fixture(scope="session")

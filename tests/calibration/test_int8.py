@@ -44,7 +44,7 @@ def exported(nano: tuple[onnx.ModelProto, Any], tmp_path_factory: pytest.TempPat
         pytest.skip("no examples/car-park.mp4 here")
     folder = tmp_path_factory.mktemp("int8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("measnet.calibration.int8.exact_graph", lambda *_: nano)
+        patch.setattr("measnet.calibration.int8.exact_graph", lambda *_, **__: nano)
         result = export("--calibration-frames", "4", "-o", str(folder))
     assert result.exit_code == 0, result.output
     return folder / "nano-dynamic.int8.onnx", result.output

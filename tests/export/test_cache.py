@@ -71,7 +71,9 @@ def test_a_second_wish_for_the_same_engine_builds_nothing(cache: EngineCache, bu
 def test_another_engine_is_built(cache: EngineCache, builds: Builds) -> None:
     cache.plan_for(FACTS, builds)
     assert not cache.plan_for(replace(FACTS, flavour_version="1.8"), builds).was_cached
-    assert builds.count == 2
+    steerable = replace(FACTS.description, steerable=True).to_metadata()
+    assert not cache.plan_for(replace(FACTS, graph=steerable), builds).was_cached
+    assert builds.count == 3
 
 
 @pytest.mark.parametrize("position", [3, 18, 30, 300, -5])

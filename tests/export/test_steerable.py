@@ -97,7 +97,9 @@ def test_a_steerable_graph_of_bundled_weights_is_written_whole(tmp_path: Path, i
     assert np.array_equal(made.infer(image).restored, expected)
 
 
-def test_a_steerable_graph_is_plain_and_for_onnx_runtime() -> None:
-    for more in (["--int8"], ["--io", "uint8-nhwc"], ["--engine", "tensorrt"]):
-        result = CliRunner().invoke(main, ["--steerable", *more])
-        assert result.exit_code == 2 and "--steerable" in result.output
+def test_a_steerable_graph_for_triton_is_refused_before_any_work(tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        main, ["--steerable", "--triton", str(tmp_path / "models"), "-o", str(tmp_path)]
+    )
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1
+    assert "--triton does not go with --steerable" in result.stderr and list(tmp_path.iterdir()) == []

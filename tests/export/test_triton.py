@@ -239,3 +239,9 @@ def test_a_mistake_ends_in_one_line_before_any_work(
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2 and message in result.stderr and result.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_steerable_graph_is_not_served(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="would have to hold every frame's decisions itself"):
+        write_repository(bundled("nano", ".steerable.onnx"), tmp_path / "models")
+    assert not (tmp_path / "models").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,11 +19,17 @@ TINY = dataclasses.replace(
 )
 
 
+FREQUENCIES = {"frequency_blocks": True, "width": 16, "stem_scale": 1}
+"""With the frequency blocks of ``base``."""
+
+
 def network(config: MEASNetConfig) -> MEASNet:
     torch.manual_seed(3)
     made = MEASNet(config).eval().requires_grad_(False)
     for scores in (p for name, p in made.named_parameters() if name.endswith("scores")):
         torch.nn.init.normal_(scores)
+    for gain in (p for name, p in made.named_parameters() if name.endswith("joined_gain")):
+        torch.nn.init.normal_(gain)  # untrained frequency blocks add nothing
     return made
 
 
@@ -37,7 +44,8 @@ def steered(
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"tspg": False}, {"fd": False}, {"mee": False}, {"image_experts": (0, 3, 5)}]
+    "changes",
+    [{}, {"tspg": False}, {"fd": False}, {"mee": False}, {"image_experts": (0, 3, 5)}, FREQUENCIES],
 )
 def test_the_layout_has_every_decision_that_a_network_takes(changes: dict[str, object]) -> None:
     made = network(dataclasses.replace(TINY, **changes))
@@ -47,15 +55,18 @@ def test_the_layout_has_every_decision_that_a_network_takes(changes: dict[str, o
     assert decisions.norms().shape == (1, layout.norms_size)
 
 
-def test_a_network_that_holds_nothing_computes_what_it_does_by_itself() -> None:
-    made, image = network(TINY), torch.rand(1, 3, 128, 144)
-    restored, _ = steered(made, image, DecisionLayout(TINY).hold(0), 0.0)
+@pytest.mark.parametrize("changes", [{}, FREQUENCIES])
+def test_a_network_that_holds_nothing_computes_what_it_does_by_itself(changes: dict[str, Any]) -> None:
+    made, image = network(dataclasses.replace(TINY, **changes)), torch.rand(1, 3, 128, 144)
+    restored, _ = steered(made, image, DecisionLayout(made.config).hold(0), 0.0)
     assert torch.equal(restored, made(image))
 
 
-def test_decisions_of_another_picture_are_followed() -> None:
-    made, one, other = network(TINY), torch.rand(1, 3, 128, 144), torch.rand(1, 3, 128, 144) * 0.3
-    own, of_one = steered(made, one, DecisionLayout(TINY).hold(0), 0.0)
+@pytest.mark.parametrize("changes", [{}, FREQUENCIES])
+def test_decisions_of_another_picture_are_followed(changes: dict[str, Any]) -> None:
+    made = network(dataclasses.replace(TINY, **changes))
+    one, other = torch.rand(1, 3, 128, 144), torch.rand(1, 3, 128, 144) * 0.3
+    own, of_one = steered(made, one, DecisionLayout(made.config).hold(0), 0.0)
     held = of_one.own()[0].numpy()
     again, _ = steered(made, one, held, 1.0)
     assert (again - own).abs().max() < 1e-5
@@ -64,6 +75,24 @@ def test_decisions_of_another_picture_are_followed() -> None:
     free = made(other)
     assert (foreign - free).abs().max() > 1e-3
     assert 0 < (half - free).abs().mean() < (foreign - free).abs().mean()
+
+
+def test_the_largest_of_all_pieces_is_the_pictures_peak() -> None:
+    layout = DecisionLayout(dataclasses.replace(TINY, **FREQUENCIES))
+    peak = next(part for part in layout.parts if part.kind == "peak")
+    pieces = [layout.hold(value) for value in (0.25, -3.0, 1.5)]
+    whole = layout.combine(pieces, [np.ones(layout.norms_size, np.float32)] * 3, [10, 1, 1])
+    assert (whole[peak.numbers] == 1.5).all()
+    assert np.allclose(whole[: peak.start][:32], (0.25 * 10 - 3 + 1.5) / 12)
+
+
+def test_what_lies_outside_the_window_is_no_peak() -> None:
+    window = torch.zeros(1, 1, 8, 8)
+    window[..., :4] = 1
+    x = torch.full((1, 2, 4, 4), -7.0)
+    x[..., 2:] = 5
+    decisions = SteeredDecisions(window, torch.zeros(1, 2), torch.zeros(1, 2))
+    assert (decisions.peak(x) == -7).all()
 
 
 def test_pieces_that_count_each_pixel_once_make_up_the_whole_pictures_decisions() -> None:

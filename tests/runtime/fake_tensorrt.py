@@ -212,7 +212,7 @@ class IExecutionContext:
         self._profile = 0 if self._trt.contexts == 0 else -1
         self._trt.contexts += 1
         self._profile_change: Work | None = None
-        self._shape: tuple[int, ...] | None = None
+        self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
         self._memory = (0, 0)
         self._warm: Work | None = None
@@ -230,7 +230,7 @@ class IExecutionContext:
             return self._engine._error(f"there is no profile {profile_index}")
         self._not_default(stream_handle)
         self._profile_change = self._cuda.enqueue(stream_handle, "profile change")
-        self._profile, self._shape, self._warm = profile_index, None, None
+        self._profile, self._shapes, self._warm = profile_index, {}, None
         return True
 
     def set_device_memory(self, memory: int, size: int) -> None:
@@ -249,8 +249,8 @@ class IExecutionContext:
             low <= side <= high for low, side, high in zip(smallest, shape, largest, strict=True)
         ):
             return self._engine._error(f"setInputShape: {tuple(shape)} is outside profile {self._profile}")
-        if tuple(shape) != self._shape:
-            self._shape, self._warm = tuple(shape), None
+        if tuple(shape) != self._shapes.get(name):
+            self._shapes[name], self._warm = tuple(shape), None
         return True
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
@@ -264,12 +264,12 @@ class IExecutionContext:
         return True
 
     def infer_shapes(self) -> list[str]:
-        return [] if self._shape else ["image"]
+        return [name for name in self._engine._inputs if name not in self._shapes]
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        if self._shape is None:
+        if self.infer_shapes():
             return tuple(side if isinstance(side, int) else -1 for side in self._engine._value(name).shape)
-        sides = dict(zip(self._engine._value("image").shape, self._shape, strict=True))
+        sides = self._sides()
         description = self._engine._description
         rows, columns = description.size_rule.fit(sides["height"], sides["width"])  # padded, perhaps inside
         scale = description.config.stem_scale
@@ -277,6 +277,15 @@ class IExecutionContext:
         return tuple(
             side if isinstance(side, int) else sides[side] for side in self._engine._value(name).shape
         )
+
+    def _sides(self) -> dict[str | int, int]:
+        """The free dimensions by name: one name is one size in all inputs, or a GPU reads past their ends."""
+        sides: dict[str | int, int] = {}
+        for name, value in self._engine._inputs.items():
+            for side, given in zip(value.shape, self._shapes[name], strict=True):
+                if sides.setdefault(side, given) != given:
+                    raise Violation(f"{side} is {sides[side]} in one input and {given} in {name}")
+        return sides
 
     def execute_async_v3(self, stream_handle: int) -> bool:
         if not self._busy.acquire(blocking=False):
@@ -290,7 +299,7 @@ class IExecutionContext:
         engine, cuda = self._engine, self._cuda
         self._not_default(stream_handle)
         stream = cuda.stream(stream_handle)
-        if self._shape is None:
+        if self.infer_shapes():
             return engine._error("enqueueV3: an input has no shape")
         missing = [name for name in engine._names if name not in self._addresses]
         if missing:
@@ -324,18 +333,20 @@ class IExecutionContext:
         """The network with the shapes and addresses of now, as a CUDA graph would keep them."""
         engine, memory = self._engine, self._memory
         addresses = dict(self._addresses)
-        shape = self._shape
-        nbytes = self._nbytes("image")
-        dtype = NUMPY[engine._value("image").type]
+        shapes = {name: (self._shapes[name], self._nbytes(name)) for name in engine._inputs}
+        dtypes = {name: NUMPY[value.type] for name, value in engine._inputs.items()}
         trt = self._trt
 
         def run() -> None:
             if trt.fault_execution:
                 trt.fault_execution = False
                 raise DeviceFault(cudaError_t.cudaErrorIllegalAddress)
-            image = np.frombuffer(read_memory(addresses["image"], nbytes), dtype).reshape(shape)
+            given = {
+                name: np.frombuffer(read_memory(addresses[name], nbytes), dtypes[name]).reshape(shape)
+                for name, (shape, nbytes) in shapes.items()
+            }
             write_memory(memory[0], b"\xaa" * memory[1])
-            values = engine._session.run(None, {"image": image})
+            values = engine._session.run(None, given)
             for name, value in zip(engine._outputs, values, strict=True):
                 write_memory(addresses[name], np.ascontiguousarray(value).tobytes())
 

@@ -47,72 +47,17 @@ from measnet.runtime.backends.tensorrt.plan import LoadedPlan
 from measnet.weights import bundled
 
 from . import fake_cuda, fake_tensorrt
+from .engine_bench import SMALL, Bench
 from .fake_cuda import FOREIGN, FakeCuda, Violation, cudaError_t
-from .fake_tensorrt import FakeTensorRT, fake_plan
 
 ROOT = Path(__file__).parents[2]
-SMALL = ((1, 3, 128, 128), (1, 3, 128, 160), (1, 3, 192, 256))
 LARGE = ((1, 3, 256, 256), (1, 3, 256, 256), (2, 3, 256, 288))
-
-
-class Bench:
-    """A fake machine, and engine files for it."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.folder = folder
-        self.cuda = FakeCuda()
-        self.cuda.install(monkeypatch)
-        self.trt = FakeTensorRT(self.cuda)
-        self.trt.install(monkeypatch)
-        self.opened: list[TensorRTBackend] = []
-        self.leaks: set[str] = set()
-
-    def engine(
-        self, profiles: Sequence[Any] = (SMALL,), *, graph: bytes | None = None, **changes: Any
-    ) -> Path:
-        """An engine file of the bundled nano, or of ``graph``; ``changes`` are facts, quirks of the plan, or
-        what the graph says of itself (``graph_says``)."""
-        model = graph or bundled("nano", ".onnx").read_bytes()
-        metadata = {entry.key: entry.value for entry in onnx.load_model_from_string(model).metadata_props}
-        inputs = tuple({"image": shapes} for shapes in profiles)
-        facts = EngineFacts(
-            graph_sha256="ab" * 32,
-            graph=metadata,
-            calibration_sha256="",
-            profiles=inputs,
-            settings={},
-            measnet_version="0.1.0",
-            flavour="tensorrt",
-            flavour_version=fake_tensorrt.VERSION,
-            compute_capability="8.9",
-            gpu="NVIDIA Make-believe 9000",
-            driver="580.1",
-            cuda="13.0",
-        )
-        if "graph_says" in changes:
-            facts = replace(facts, graph=changes.pop("graph_says"))
-        known = {name: changes.pop(name) for name in [*changes] if hasattr(facts, name)}
-        path = self.folder / f"{len(list(self.folder.iterdir()))}.engine"
-        write_engine(path, replace(facts, **known), fake_plan(model, inputs, **changes))
-        return path
-
-    def backend(self, path: Path | None = None) -> TensorRTBackend:
-        backend = TensorRTBackend(path or self.engine())
-        self.opened.append(backend)
-        backend.activate()
-        return backend
 
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    """Whatever a test did: in the end nothing of it is left on the GPU."""
-    made = Bench(tmp_path, monkeypatch)
-    yield made
-    for backend in made.opened:
-        backend.deactivate()
-    if made.cuda.sticky is None:
-        assert set(made.cuda.alive()) <= made.leaks
-    assert made.trt.contexts == 0
+    with Bench(tmp_path, monkeypatch).clean() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from measnet.decisions import OUTPUTS
 from measnet.description import GraphDescription
-from measnet.engine_file import EngineFacts, Range, read_engine
+from measnet.engine_file import EngineFacts, Range, Shape, read_engine
 from measnet.errors import BackendError, EngineError, MissingPackageError, UsageError, first_line
 from measnet.gpu import GPU, first_gpu
 from measnet.image import Image, batch_to_images, images_to_batch, pad
 from measnet.metrics import Choices
-from measnet.runtime.backends import Inference
+from measnet.runtime.backends import Inference, Steering, steering_inputs, unsteered
 from measnet.runtime.backends.tensorrt.cuda import Cuda
 from measnet.runtime.backends.tensorrt.device_array import DeviceArray, read_device_array, stream_handle
 from measnet.runtime.backends.tensorrt.fit import exact_profile, fit
@@ -38,6 +39,8 @@ class TensorRTBackend:
     >>> ticket = backend.submit(first)
     >>> following = backend.submit(second)       # copied while the first is computed
     >>> inference = backend.collect(ticket)
+
+    A steerable engine takes decisions from outside by ``infer_steered``; the others leave it to itself.
     """
 
     def __init__(self, engine: Path, threads: int | None = None) -> None:
@@ -48,6 +51,7 @@ class TensorRTBackend:
         self._version = ""
         self._cuda: Cuda | None = None
         self._plan: LoadedPlan | None = None
+        self._neutral: Steering | None = None
         self._lanes: dict[int, tuple[threading.Thread, Lane]] = {}
         self._lock = threading.Lock()
 
@@ -87,7 +91,9 @@ class TensorRTBackend:
             self._cuda.use_primary_context()
             self._facts, self._gpu, self._version = facts, gpu, trt.__version__
             host_code = bool(facts.settings.get("version_compatible"))
-            self._plan = LoadedPlan(trt, plan, host_code=host_code)
+            description = facts.description
+            self._plan = LoadedPlan(trt, plan, host_code=host_code, steerable=description.steerable)
+            self._neutral = unsteered(description)
             self._probe()
         except BaseException:
             self.deactivate()
@@ -97,20 +103,31 @@ class TensorRTBackend:
         """As ``Backend.infer``. Raises ``UsageError`` for a size that the engine does not take."""
         return self.collect(self.submit(images))
 
+    def infer_steered(self, images: Image, steering: Steering) -> Inference:
+        """As ``SteerableBackend.infer_steered``, of a steerable engine. Raises as ``infer``."""
+        return self.collect(self._submit(images, steering))
+
     def submit(self, images: Image) -> Ticket:
         """Sends a batch on its way, B 3 H W as for ``infer``, and returns while it is computed.
 
         Frames smaller than the engine takes are padded, by reflection. Raises ``UsageError`` for one that
         is larger, ``BackendError`` when two of this thread are under way.
         """
+        return self._submit(images, self._neutral)
+
+    def _submit(self, images: Image, steering: Steering | None) -> Ticket:
         plan, description = self._active(), self.description
         profiles = (
-            [_in_planes(profile) for profile in plan.profiles] if description.takes_bytes else plan.profiles
+            [_profile_in_planes(profile) for profile in plan.profiles]
+            if description.takes_bytes
+            else plan.profiles
         )
         found = fit(images.shape, profiles)
         padded = pad(images, (found.shape[2], found.shape[3]))
         given = images_to_batch(padded, description.channel_order) if description.takes_bytes else padded
-        return self._lane().submit(given, found.profile, (images.shape[2], images.shape[3]))
+        beside = {} if steering is None else steering_inputs(steering, padded)
+        size = (images.shape[2], images.shape[3])
+        return self._lane().submit({IMAGE: given, **beside}, found.profile, size)
 
     def collect(self, ticket: Ticket) -> Inference:
         """Waits for a batch that this thread submitted. Raises ``BackendError``, also for a second time."""
@@ -126,12 +143,17 @@ class TensorRTBackend:
         if experts is not None:  # they are of what the network was given, padded inside or before
             rule = description.size_rule
             experts = _cropped(experts, rule.fit(*padded), *rule.fit(*ticket.size))
+        numbers = {
+            name: outputs[name].astype(np.float32, copy=False)
+            for name in ("prompt_weights", *OUTPUTS)
+            if name in outputs
+        }
         return Inference(
             restored=_cropped(restored, padded, *ticket.size).astype(np.float32, copy=False),
             choices=Choices(experts, outputs.get("image_experts")),
-            prompt_weights=None
-            if "prompt_weights" not in outputs
-            else outputs["prompt_weights"].astype(np.float32, copy=False),
+            prompt_weights=numbers.get("prompt_weights"),
+            decisions=numbers.get("decisions"),
+            norms=numbers.get("norms"),
         )
 
     def infer_device(self, image: Any, out: Any, stream: Any) -> None:
@@ -144,9 +166,15 @@ class TensorRTBackend:
         later comes after the work. Returns before it is done. The calling thread must have the GPU's
         primary context current, or none (docs/embedding.md).
 
-        Raises ``UsageError`` for arrays that do not fit, ``BackendError`` when it fails.
+        Raises ``UsageError`` for arrays that do not fit and for a steerable engine, whose decisions go
+        through the host; ``BackendError`` when it fails.
         """
         plan, cuda = self._active(), self._cuda
+        if self._neutral is not None:
+            raise UsageError(
+                f"{self.engine} is steerable: its decisions go through the host, frames on the GPU do not; "
+                "build an engine without --steerable for them"
+            )
         assert cuda is not None
         cuda.use_primary_context()
         handle = stream_handle(stream)
@@ -240,8 +268,11 @@ class TensorRTBackend:
                 "build it again"
             )
         grey: NDArray[Any] = np.full(shape, 0.5 if dtype.kind == "f" else 128, dtype)
+        batch, _, height, width = _in_planes(shape) if self.description.takes_bytes else shape
+        planes = np.empty((batch, 3, height, width), np.float32)
+        beside = {} if self._neutral is None else steering_inputs(self._neutral, planes)
         lane = self._lane()
-        restored = lane.collect(lane.submit(grey, 0, (shape[-2], shape[-1])))[RESTORED]
+        restored = lane.collect(lane.submit({IMAGE: grey, **beside}, 0, (height, width)))[RESTORED]
         if restored.shape != shape or not np.isfinite(restored).all():
             raise EngineError(
                 f"{self.engine} does not restore a plain grey picture (its weights may hold NaN, or it was "
@@ -266,10 +297,15 @@ def _tensorrt(flavour: str) -> Any:
         ) from None
 
 
-def _in_planes(profile: Range) -> Range:
-    """The shapes of B H W 3 as those of B 3 H W."""
-    smallest, usual, largest = ((b, c, h, w) for b, h, w, c in profile)
-    return smallest, usual, largest
+def _profile_in_planes(profile: Range) -> Range:
+    smallest, usual, largest = profile
+    return _in_planes(smallest), _in_planes(usual), _in_planes(largest)
+
+
+def _in_planes(shape: Shape) -> Shape:
+    """The shape of B H W 3 as that of B 3 H W."""
+    batch, height, width, channels = shape
+    return batch, channels, height, width
 
 
 def _cropped(maps: NDArray[Any], padded: tuple[int, ...], height: int, width: int) -> NDArray[Any]:

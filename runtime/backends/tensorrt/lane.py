@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 SLOTS = 2
 
+Shapes = dict[str, tuple[int, ...]]
+"""Of every input by name."""
+
 
 @dataclass(frozen=True)
 class Ticket:
@@ -41,18 +44,18 @@ class Ticket:
 class Slot:
     """The buffers, events and graph of one frame at a time. ``frame`` is its number, None when free."""
 
-    def __init__(self, cuda: Cuda, outputs: tuple[str, ...], resources: contextlib.ExitStack) -> None:
+    def __init__(self, cuda: Cuda, plan: LoadedPlan, resources: contextlib.ExitStack) -> None:
         self.frame: int | None = None
-        self.image = TensorBuffers(cuda)
-        self.outputs = {name: TensorBuffers(cuda) for name in outputs}
+        self.inputs = {name: TensorBuffers(cuda) for name in plan.inputs}
+        self.outputs = {name: TensorBuffers(cuda) for name in plan.outputs}
         self.graph = LaunchGraph(cuda)
-        for buffers in (self.image, *self.outputs.values()):
+        for buffers in (*self.inputs.values(), *self.outputs.values()):
             resources.callback(quietly, buffers.close)
         resources.callback(quietly, self.graph.close)
         self.uploaded, self.computed, self.downloaded = (new_event(cuda, resources) for _ in range(3))
 
     def addresses(self) -> dict[str, int]:
-        return {IMAGE: self.image.device} | {name: made.device for name, made in self.outputs.items()}
+        return {name: made.device for name, made in (*self.inputs.items(), *self.outputs.items())}
 
 
 class Lane:
@@ -69,7 +72,7 @@ class Lane:
 
         self._context: trt.IExecutionContext | None = None
         self._profile: int | None = None
-        self._shape: tuple[int, ...] | None = None
+        self._shapes: Shapes | None = None
         self._steady = 0
         self._frames = 0
         with contextlib.ExitStack() as resources:
@@ -79,22 +82,22 @@ class Lane:
             self._device_outputs = {name: Memory(cuda.allocate, cuda.free) for name in plan.outputs}
             for memory in (self._activations, *self._device_outputs.values()):
                 resources.callback(quietly, memory.close)
-            self._slots = [Slot(cuda, plan.outputs, resources) for _ in range(SLOTS)]
+            self._slots = [Slot(cuda, plan, resources) for _ in range(SLOTS)]
             self._context = plan.new_context()
             self._resources = resources.pop_all()
 
-    def submit(self, image: NDArray[Any], profile: int, size: tuple[int, int]) -> Ticket:
-        """Sends a batch of an allowed shape on its way and returns at once.
+    def submit(self, inputs: dict[str, NDArray[Any]], profile: int, size: tuple[int, int]) -> Ticket:
+        """Sends a batch of allowed shapes on its way, all inputs by name, and returns at once.
 
-        ``image`` may be overwritten afterwards. Raises ``BackendError``; the lane is usable then, unless
+        They may be overwritten afterwards. Raises ``BackendError``; the lane is usable then, unless
         the GPU is lost.
         """
         slot = next((slot for slot in self._slots if slot.frame is None), None)
         if slot is None:
             raise BackendError(f"{SLOTS} frames are under way already; collect one before the next")
         try:
-            outputs = self._prepare(profile, image.shape)
-            self._run(slot, image, outputs)
+            outputs = self._prepare(profile, {name: array.shape for name, array in inputs.items()})
+            self._run(slot, inputs, outputs)
         except BaseException:
             self._settle()
             raise
@@ -116,12 +119,13 @@ class Lane:
         return {name: buffers.host.copy() for name, buffers in slot.outputs.items()}
 
     def infer_device(self, image: DeviceArray, out: DeviceArray, profile: int, stream: int) -> None:
-        """Restores ``image`` into ``out`` between what is in ``stream`` now and what comes later.
+        """Restores ``image``, the plan's only input, into ``out`` between what is in ``stream`` now and what
+        comes later.
 
         Raises ``UsageError`` when ``out`` has another shape or type than the engine's output.
         """
         try:
-            outputs = self._prepare(profile, image.shape)
+            outputs = self._prepare(profile, {IMAGE: image.shape})
             self._check_out(out, outputs)
             addresses = {IMAGE: image.pointer, RESTORED: out.pointer}
             for spec in outputs:
@@ -155,23 +159,25 @@ class Lane:
         self._context = None
         self._resources.close()
 
-    def _prepare(self, profile: int, shape: tuple[int, ...]) -> list[TensorSpec]:
-        """Sets the context to a profile and a shape; a graph of another shape is forgotten."""
+    def _prepare(self, profile: int, shapes: Shapes) -> list[TensorSpec]:
+        """Sets the context to a profile and shapes; a graph of other shapes is forgotten."""
         plan, cuda = self._plan, self._cuda
         context: trt.IExecutionContext = self._context
-        if (profile, shape) != (self._profile, self._shape):
+        if (profile, shapes) != (self._profile, self._shapes):
             cuda.synchronize(self._compute)
             for slot in self._slots:
                 slot.graph.close()
-            self._shape = None
+            self._shapes = None
             self._steady = 0
             if profile != self._profile:
                 self._profile = None
                 self._set_profile(profile)
                 self._profile = profile
-            if not context.set_input_shape(IMAGE, shape):
-                raise BackendError(f"TensorRT refuses frames of {shape}{plan.complaint()}")
-            self._shape = shape
+            for name, shape in shapes.items():
+                if not context.set_input_shape(name, shape):
+                    what = "frames" if name == IMAGE else f"a {name}"
+                    raise BackendError(f"TensorRT refuses {what} of {shape}{plan.complaint()}")
+            self._shapes = shapes
         return plan.output_specs(context)
 
     def _set_profile(self, profile: int) -> None:
@@ -185,13 +191,16 @@ class Lane:
         self._activations.reserve(engine.get_device_memory_size_for_profile_v2(profile))
         context.set_device_memory(self._activations.pointer, self._activations.nbytes)
 
-    def _run(self, slot: Slot, image: NDArray[Any], outputs: list[TensorSpec]) -> None:
+    def _run(self, slot: Slot, inputs: dict[str, NDArray[Any]], outputs: list[TensorSpec]) -> None:
         cuda = self._cuda
-        slot.image.fit(TensorSpec(IMAGE, image.shape, self._plan.dtypes[IMAGE]))
+        for name, array in inputs.items():
+            slot.inputs[name].fit(TensorSpec(name, array.shape, self._plan.dtypes[name]))
         for spec in outputs:
             slot.outputs[spec.name].fit(spec)
-        np.copyto(slot.image.host, image, casting="same_kind")
-        slot.image.upload(self._upload)
+        for name, array in inputs.items():
+            buffers = slot.inputs[name]
+            np.copyto(buffers.host, array, casting="same_kind")
+            buffers.upload(self._upload)
         cuda.record(slot.uploaded, self._upload)
         cuda.wait(self._compute, slot.uploaded)
         self._launch(slot)
@@ -204,7 +213,7 @@ class Lane:
     def _launch(self, slot: Slot) -> None:
         """The network into the compute stream: as a graph where there is one or it is time for one."""
         addresses = slot.addresses()
-        key = (self._profile, self._shape, self._activations.pointer, *addresses.values())
+        key = (self._profile, self._frame_shape, self._activations.pointer, *addresses.values())
         if slot.graph.holds(key):
             slot.graph.launch(self._compute)
             return
@@ -236,7 +245,12 @@ class Lane:
     def _enqueue(self) -> None:
         context: trt.IExecutionContext = self._context
         if not context.execute_async_v3(int(self._compute)):
-            raise BackendError(f"TensorRT failed on frames of {self._shape}{self._plan.complaint()}")
+            raise BackendError(f"TensorRT failed on frames of {self._frame_shape}{self._plan.complaint()}")
+
+    @property
+    def _frame_shape(self) -> tuple[int, ...] | None:
+        """The shape of the image; every other input's follows from it."""
+        return None if self._shapes is None else self._shapes[IMAGE]
 
     def _check_out(self, out: DeviceArray, outputs: list[TensorSpec]) -> None:
         spec = next(spec for spec in outputs if spec.name == RESTORED)
@@ -252,7 +266,7 @@ class Lane:
             quietly(self._cuda.synchronize, stream)
         for slot in self._slots:
             quietly(slot.graph.close)
-        self._profile = self._shape = None
+        self._profile = self._shapes = None
 
 
 def quietly(step: Callable[..., None], *arguments: Any) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from measnet.decisions import INPUTS, OUTPUTS
 from measnet.engine_file import Range
 from measnet.errors import BackendError, EngineError, first_line
 from measnet.runtime.backends.tensorrt.buffers import TensorSpec
@@ -21,11 +22,12 @@ RESTORED = "restored"
 class LoadedPlan:
     """A deserialised plan. ``trt`` is the module of TensorRT or of TensorRT-RTX.
 
-    ``host_code`` lets the plan bring a runtime of its own, as version-compatible ones do. Raises
-    ``BackendError`` when TensorRT does not load it, ``EngineError`` when it is not a MEASNet's.
+    ``host_code`` lets the plan bring a runtime of its own, as version-compatible ones do; a ``steerable`` one
+    takes and returns image-level decisions too. Raises ``BackendError`` when TensorRT does not load it,
+    ``EngineError`` when it is not a MEASNet's.
     """
 
-    def __init__(self, trt: Any, plan: bytes, *, host_code: bool) -> None:
+    def __init__(self, trt: Any, plan: bytes, *, host_code: bool, steerable: bool = False) -> None:
         self._trt = trt
         self._complaints: deque[str] = deque(maxlen=8)
         self._logger = _logger(trt, self._complaints)
@@ -33,7 +35,7 @@ class LoadedPlan:
         self._engine: trt.ICudaEngine | None = None
         self._load(trt, plan, host_code)
         try:
-            self._examine(trt)
+            self._examine(trt, steerable)
         except BaseException:
             self.close()
             raise
@@ -50,15 +52,20 @@ class LoadedPlan:
             raise BackendError(f"TensorRT does not load the engine{self.complaint()}")
         self._runtime, self._engine = runtime, engine
 
-    def _examine(self, trt: Any) -> None:
+    def _examine(self, trt: Any, steerable: bool) -> None:
         engine: trt.ICudaEngine = self.engine
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+        self.inputs = tuple(inputs)
         self.outputs = tuple(name for name in names if name not in inputs)
-        if inputs != [IMAGE] or RESTORED not in self.outputs:
+        takes, returns = [IMAGE], [RESTORED]
+        if steerable:
+            takes, returns = [*takes, *INPUTS], [*returns, *OUTPUTS]
+        if set(takes) != set(inputs) or not set(returns) <= set(self.outputs):
+            kind = "steerable MEASNet engine" if steerable else "MEASNet engine"
             raise EngineError(
-                f"the engine takes {inputs} and returns {list(self.outputs)}; a MEASNet engine takes 'image' "
-                "and returns 'restored'"
+                f"the engine takes {inputs} and returns {list(self.outputs)}; a {kind} takes {_named(takes)} "
+                f"and returns {_named(returns)}; build it again"
             )
         dtypes = {
             trt.DataType.FLOAT: np.float32,
@@ -117,6 +124,10 @@ class LoadedPlan:
         """Lets go of the engine, then of the runtime; contexts must be gone."""
         self._engine = None
         self._runtime = None
+
+
+def _named(names: list[str]) -> str:
+    return ", ".join(map(repr, names))
 
 
 def _context(trt: Any, engine: trt.ICudaEngine) -> trt.IExecutionContext | None:
