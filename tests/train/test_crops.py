@@ -79,7 +79,7 @@ def test_plain_pictures_are_to_be_kept_and_nothing_else_changes(clean: ImageSet)
     contrasts = []
     for index in range(40):
         degraded, target, _ = plain[index]
-        assert (degraded - target).abs().mean() < 0.01  # light compression, at most
+        assert (degraded - target).abs().mean() < 0.02  # light compression, at most
         contrasts.append((target.std() / as_they_are[index][1].std()).item())
     assert min(contrasts) < 0.4 and np.mean(contrasts) < 0.85
     assert torch.equal(crops(0, "dehaze")[5][0], crops(1, "dehaze")[5][0])
