@@ -244,7 +244,7 @@ class ExactBandSplit(nn.Module):
         steps = (frequency[:, None] * position).remainder(period)  # F side
         angle = steps.to(torch.float32) * (2 * math.pi / period.to(torch.float32))
         m = (threshold * cells).floor()  # B 1
-        kept = (frequency >= -m) & (frequency < m)  # B F
+        kept = torch.logical_and(frequency >= -m, frequency < m)  # B F
         return angle.cos(), angle.sin(), kept.to(torch.float32)
 
 

@@ -21,6 +21,7 @@ from measnet.config import MEASNetConfig
 from measnet.decisions import DecisionLayout
 from measnet.description import GraphDescription
 from measnet.errors import OutputError, UsageError
+from measnet.export.decomposition import decomposed_in_place
 from measnet.export.exact import ExactMEASNet
 from measnet.network import MEASNet
 from measnet.onnx_file import SEAL, sealed
@@ -135,7 +136,7 @@ def _traced(exact: ExactMEASNet, config: MEASNetConfig, size: tuple[int, int] | 
         numbers = DecisionLayout(config).size
         example += [torch.ones(2, 1, height, width), torch.zeros(2, numbers), torch.zeros(2, numbers)]
         shapes |= {"window": dynamic, "held": {0: batch}, "hold": {0: batch}}
-    with _quiet(), _without_slow_rules():
+    with _quiet(), _without_slow_rules(), decomposed_in_place():
         program = torch.onnx.export(
             exact,
             tuple(example),

@@ -31,14 +31,17 @@ def blocks(page: Path, language: str) -> Iterator[str]:
 
 
 def commands() -> list[object]:
-    found = []
+    """Every command once, in the order of the pages, with the pages that print it."""
+    pages: dict[str, list[str]] = {}
     for page in PAGES:
         for block in blocks(page, "console"):
             for line in block.splitlines():
                 if line.startswith("$ "):
-                    command = line[2:].split("  #")[0].strip()
-                    found.append(pytest.param(command, id=f"{page.stem}: {command}"))
-    return found
+                    pages.setdefault(line[2:].split("  #")[0].strip(), []).append(page.stem)
+    return [
+        pytest.param(command, id=f"{', '.join(dict.fromkeys(where))}: {command}")
+        for command, where in pages.items()
+    ]
 
 
 @pytest.fixture(scope="module")

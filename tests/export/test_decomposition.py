@@ -1,0 +1,97 @@
+"""An export that traces once computes what one that traces twice does; what is unforeseen is traced twice."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from measnet.export import decomposition
+from measnet.export.decomposition import decomposed_in_place, is_simple
+
+
+class Parts(nn.Module):
+    """Every operator that is taken apart; the cast is an output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(4)
+        self.norm.running_mean = torch.rand(4)
+        self.norm.running_var = torch.rand(4) + 0.5
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        unit = F.normalize(self.norm(x), dim=1) + x.mean(dim=1, keepdim=True).expand_as(x)
+        return 1 - unit, (x * 9).to(torch.uint8)
+
+
+class WritesInPlace(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        doubled = x * 2
+        doubled.add_(1)
+        return doubled
+
+
+class Batch(nn.Module):
+    """Training is not inference: the norm is of the batch itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(x, torch.zeros(4), torch.ones(4), training=True)
+
+
+@pytest.fixture
+def traced_again(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of every program so far, whether it was."""
+    found: list[bool] = []
+    real = decomposition.is_simple
+
+    def asked(*arguments: Any) -> bool:
+        found.append(not real(*arguments))
+        return not found[-1]
+
+    monkeypatch.setattr(decomposition, "is_simple", asked)
+    return found
+
+
+def outputs(module: nn.Module, x: Tensor) -> tuple[list[str], list[np.ndarray]]:
+    """The operators of the exported graph, and what ONNX Runtime makes of ``x`` with it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, of its own insides
+        program = torch.onnx.export(module.eval(), (x,), dynamo=True, opset_version=20, verbose=False)
+    assert program is not None
+    session = ort.InferenceSession(
+        program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    operators = [node.op_type for node in program.model_proto.graph.node]
+    return operators, session.run(None, {session.get_inputs()[0].name: x.numpy()})
+
+
+def test_what_is_taken_apart_computes_the_same(traced_again: list[bool]) -> None:
+    module, x = Parts().eval(), torch.rand(2, 4, 6, 5)
+    with decomposed_in_place():
+        operators, ours = outputs(module, x)
+    assert traced_again == [False]
+    assert operators.count("Expand") == 1  # of the sum; a division does without
+    for mine, expected in zip(ours, module(x), strict=True):
+        assert mine.dtype == expected.detach().numpy().dtype
+        assert np.allclose(mine, expected.detach().numpy(), atol=1e-5)
+    outputs(module, x)
+    assert traced_again == [False]  # torch's own way is back
+
+
+def test_a_program_with_anything_else_is_traced_again(traced_again: list[bool]) -> None:
+    module, x = WritesInPlace(), torch.rand(2, 4, 6, 5)
+    with decomposed_in_place():
+        _, (mine,) = outputs(module, x)
+    assert traced_again == [True]
+    assert np.allclose(mine, module(x).numpy())
+
+
+def test_a_norm_in_training_is_not_taken_apart() -> None:
+    program = torch.export.export(Batch(), (torch.rand(2, 4, 6, 5),))
+    assert not is_simple(program.graph_module, ())
