@@ -130,7 +130,7 @@ class Session:
             raise
         if rehearsal:
             job.rehearse(engine)
-            job.report.also = self._beside(comparison)
+            job.report.also = self._beside(engine, comparison)
             self._console.result(job.report)
             return 0
         try:
@@ -142,9 +142,11 @@ class Session:
             if verifier is not None:
                 verifier.close()
 
-    def _beside(self, comparison: Comparison | None) -> list[str]:
+    def _beside(self, engine: Engine, comparison: Comparison | None) -> list[str]:
         """What the run would do beside its result."""
         options, also = self._options, []
+        if steady := engine.description.get("steady"):
+            also.append(f"image-level decisions are held steady, {steady:.2g} of each from the frames before")
         if options["strength"] < 1:
             also.append(f"{options['strength']:g} of the restored picture, the rest is the source")
         if options["task"] is not None:

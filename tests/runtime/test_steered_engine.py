@@ -186,8 +186,8 @@ def test_measnet_run_holds_a_clip_steady_on_an_engine(
     plain = bench.engine()
     for engine, status in ((bench.engine(graph=steerable), 0), (plain, 2)):
         out = tmp_path / f"{engine.stem}.mp4"
-        arguments = [str(shown), "--model", str(engine), "--steady", "-o", str(out), "--preset", "ultrafast"]
-        result = CliRunner().invoke(main, arguments)
+        arguments = [str(shown), "--model", str(engine), "-o", str(out), "--preset", "ultrafast"]
+        result = CliRunner().invoke(main, [*arguments, "--steady", "0.9"])
         assert result.exit_code == status, result.output
         assert out.exists() == (status == 0)
     assert "a graph or an engine made with --steerable" in result.stderr
