@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import onnx
 import pytest
+import torch
 from click.testing import CliRunner
 
 from measnet import Restorer
+from measnet.checkpoint import save_checkpoint
+from measnet.config import VARIANTS
+from measnet.decisions import DecisionLayout
 from measnet.export.cli import main
+from measnet.export.graph import exact_graph, write_graph
+from measnet.export.precision import typed_graph
 from measnet.export.shared_weights import SMALL
 from measnet.image import Image
 from measnet.metrics import psnr
+from measnet.network import MEASNet
 from measnet.runtime.backends import Steering
 from measnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from measnet.runtime.backends.torch import TorchBackend
@@ -24,6 +32,11 @@ from measnet.weights import NAMES, at_hand, bundled
 @pytest.fixture(scope="module")
 def image() -> Image:
     return np.random.default_rng(4).random((1, 3, 128, 160), np.float32)
+
+
+def soft(height: int, width: int) -> Image:
+    shapes = np.random.default_rng(1).random((6, 7, 3), np.float32)
+    return cv2.resize(shapes, (width, height)).transpose(2, 0, 1)[None].copy()
 
 
 def graph(path: Path) -> OnnxRuntimeBackend:
@@ -80,9 +93,9 @@ def test_tiles_agree_in_half_precision_too(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     made = str(tmp_path / "nano-dynamic.fp16.steerable.onnx")
-    soft = cv2.resize(np.random.default_rng(1).integers(0, 256, (6, 7, 3), np.uint8), (448, 384))
+    picture = cv2.resize(np.random.default_rng(1).integers(0, 256, (6, 7, 3), np.uint8), (448, 384))
     with Restorer("nano", tile=256) as exact, Restorer(made, tile=256) as half:
-        expected, found = exact.restore(soft), half.restore(soft)
+        expected, found = exact.restore(picture), half.restore(picture)
         assert half.description["precision"] == "fp16" and found.tiles > 1
     assert psnr(found.image, expected.image) > 55
     assert np.abs(found.decisions - expected.decisions).max() < 0.05
@@ -95,6 +108,36 @@ def test_a_steerable_graph_of_bundled_weights_is_written_whole(tmp_path: Path, i
     assert made.description.steerable
     expected = graph(bundled("nano", ".steerable.onnx")).infer(image).restored
     assert np.array_equal(made.infer(image).restored, expected)
+
+
+def test_frequency_blocks_are_steered_in_a_graph_for_any_size_and_in_half_precision(
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(0)
+    narrow = {"width": 8, "blocks": (1, 1, 1, 1), "refinement_blocks": 0, "image_experts": (0, 0, 3)}
+    network = MEASNet(replace(VARIANTS["base"], **narrow)).eval()
+    assert network.frequency2 is not None
+    for block in (network.frequency4, network.frequency3, network.frequency2):
+        torch.nn.init.normal_(block.joined_gain, std=0.5)  # as trained: without it they do nothing
+    model, _ = exact_graph(network, None, steerable=True)
+    write_graph(tmp_path / "exact.onnx", model)
+    write_graph(tmp_path / "half.onnx", typed_graph(model, "fp16").model)
+    save_checkpoint(network, tmp_path / "network.safetensors")
+    theirs = TorchBackend(tmp_path / "network.safetensors")
+    theirs.activate()
+    for height, width in ((256, 256), (512, 256)):
+        picture = soft(height, width)
+        free = np.zeros(DecisionLayout(network.config).size, np.float32)
+        other = theirs.infer_steered(picture[:, :, ::-1] * np.float32(0.4), Steering(free, free))
+        window = np.zeros((height, width), np.float32)
+        window[: height // 2, 64:] = 1
+        steering = Steering(other.decisions[0], np.full_like(free, 0.7), window)
+        expected = theirs.infer_steered(picture, steering)
+        span = np.ptp(expected.restored)
+        for name, closest in (("exact", 90), ("half", 45)):
+            found = graph(tmp_path / f"{name}.onnx").infer_steered(picture, steering)
+            assert psnr(found.restored / span, expected.restored / span) > closest, name
+        assert psnr(expected.restored / span, theirs.infer(picture).restored / span) < 60
 
 
 def test_a_steerable_graph_for_triton_is_refused_before_any_work(tmp_path: Path) -> None:
