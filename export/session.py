@@ -43,9 +43,9 @@ class GraphSession:
     def _unsteered(self, images: Image | Pixels) -> dict[str, NDArray[np.float32]]:
         """What a steerable graph takes beside ``image`` to decide by itself; nothing for others."""
         given = {}
-        height, width = images.shape[1:3] if images.dtype == np.uint8 else images.shape[2:4]
         for value in self._session.get_inputs():
             if value.name == "window":
+                height, width = images.shape[1:3] if images.dtype == np.uint8 else images.shape[2:4]
                 given["window"] = np.ones((len(images), 1, height, width), np.float32)
             elif value.name in ("held", "hold"):
                 given[value.name] = np.zeros((len(images), value.shape[1]), np.float32)

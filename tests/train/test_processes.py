@@ -21,7 +21,7 @@ steps = 4
 batch = 4
 warmup_steps = 1
 save_every = 2
-steady_weight = 1.0
+steady_weight = 0.1
 tasks = { denoise = 1, lowlight = 1 }
 """
 
