@@ -160,6 +160,8 @@ def test_a_graph_that_cannot_be_steered_says_so(tmp_path: Path) -> None:
 
 def test_a_video_is_held_steady_unless_told_otherwise(tmp_path: Path) -> None:
     clip = str(Path(__file__).parents[2] / "examples" / "car-park.mp4")
+    planned = CliRunner().invoke(main, [clip, "--dry-run", "-o", str(tmp_path / "planned.mkv")])
+    assert "held steady, 0.9 of each" in " ".join(planned.output.split())
     results = {}
     for share in (None, "0.9", "0"):
         out = tmp_path / f"{share}.mkv"
