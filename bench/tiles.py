@@ -20,7 +20,7 @@ import numpy as np
 from measnet import Restorer
 from measnet.image import Image, Pixels
 from measnet.metrics import psnr
-from measnet.runtime.restorer import SWEEPS
+from measnet.runtime.restorer import MOST_SWEEPS
 from measnet.runtime.tiles import Tile, cores
 
 
@@ -40,13 +40,17 @@ def main() -> None:
         plan = tiled.plan(*pixels.shape[:2])
         steering = tiled.unsteered()
         print(f"{path.name}, {pixels.shape[1]}x{pixels.shape[0]}, {len(plan)} tiles")
-        for sweeps in range(SWEEPS + 2):
+        for sweeps in range(MOST_SWEEPS + 1):
             done = tiled.restore(pixels, steering)
-            seam = seam_contrast(done.image - expected, plan)
-            name = "each for itself" if not sweeps else f"{sweeps} sweeps"
-            print(f"  {name:16} {psnr(done.image, expected):6.1f} dB   seam contrast {seam:6.3f}", flush=True)
+            tell("each for itself" if not sweeps else f"{sweeps} sweeps", done.image, expected, plan)
             assert done.decisions is not None
             steering = tiled.steer(done.decisions, 1)
+        tell("as it is", tiled.restore(pixels).image, expected, plan)
+
+
+def tell(name: str, found: Image, expected: Image, plan: list[Tile]) -> None:
+    seam = seam_contrast(found - expected, plan)
+    print(f"  {name:16} {psnr(found, expected):6.1f} dB   seam contrast {seam:6.3f}", flush=True)
 
 
 def read(path: Path, noise: float) -> Pixels:

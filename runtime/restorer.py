@@ -21,9 +21,11 @@ from measnet.runtime.tiles import Tile, plan_tiles, restore_tiles, square_tiles
 
 SMALLEST_TILE = 128  # pixels
 
-SWEEPS = 3
-"""How often all tiles are asked before a decision holds. A decision depends on those before it, so each
-sweep asks with what the last one settled; bench/tiles.py measures what more of them would bring."""
+MOST_SWEEPS = 6
+SETTLED = 0.02
+"""How often all tiles are asked before their decisions hold, at most, and by how much the last time may still
+have changed any. A decision depends on those before it, so each sweep asks with what the last one settled;
+bench/tiles.py measures what each of them brings."""
 
 
 @dataclass(frozen=True)
@@ -207,11 +209,13 @@ class Restorer:
         if len(plan) == 1 or self._steerable() is None:
             return None
         steering = self.unsteered()
-        for _ in range(SWEEPS):
+        for sweep in range(MOST_SWEEPS):
             around = self._round(image, plan)
             for tile in plan:
                 around.ask(tile, steering)
-            steering = self.steer(around.settled(), 1)
+            before, steering = steering.held, self.steer(around.settled(), 1)
+            if sweep and np.abs(steering.held - before).max() < SETTLED:
+                break
         return steering
 
     def _round(self, image: Image, plan: list[Tile]) -> TileRound:

@@ -19,6 +19,7 @@ from measnet.metrics import largest_difference, psnr
 from measnet.runtime.backends import Inference, Steering
 from measnet.runtime.cli import main
 from measnet.runtime.parity import Verifier
+from measnet.runtime.restorer import SETTLED
 from measnet.runtime.sinks.segment import LARGEST_STATE
 from measnet.runtime.steady import SteadyVideo
 from measnet.runtime.steering import TileRound
@@ -66,6 +67,15 @@ def test_tiles_decide_as_the_whole_picture_does(tiled: Restorer) -> None:
     apart = tiled.restore(picture, tiled.unsteered())
     assert together.tiles == apart.tiles > 1
     assert psnr(together.image, expected) > psnr(apart.image, expected) + 10
+
+
+@pytest.mark.parametrize("light", [1.0, 0.2])
+def test_the_decisions_of_a_picture_in_tiles_are_asked_for_until_they_hold(
+    tiled: Restorer, light: float
+) -> None:
+    done = tiled.restore((hazy() * light).astype(np.uint8))
+    assert done.steering is not None and done.decisions is not None
+    assert np.abs(done.decisions - done.steering.held).max() < SETTLED
 
 
 def test_a_picture_in_tiles_is_verified_with_the_same_decisions(tiled: Restorer) -> None:
