@@ -29,11 +29,11 @@ def decomposed_in_place() -> Iterator[None]:
         take_apart(program.graph_module)
         return program
 
-    ExportedProgram.run_decompositions = run  # type: ignore[method-assign]
+    ExportedProgram.run_decompositions = run  # type: ignore[method-assign]  # torch takes no other way
     try:
         yield
     finally:
-        ExportedProgram.run_decompositions = anew  # type: ignore[method-assign]
+        ExportedProgram.run_decompositions = anew  # type: ignore[method-assign]  # torch takes no other way
 
 
 def is_simple(module: GraphModule, table: Container[object]) -> bool:

@@ -26,7 +26,7 @@ from measnet.train.processes import Processes, per_sample_noise
 from measnet.train.recipe import Recipe
 from measnet.train.renewal import renew_routing
 from measnet.train.run_folder import RunFolder
-from measnet.train.steadiness import Glances, glances
+from measnet.train.steadiness import Look, looks_at
 from measnet.train.task_prompts import learn_task_prompts
 
 LOG_EVERY = 50  # steps
@@ -133,7 +133,7 @@ def _train(
                 balance=recipe.balance,
             )
             updates.forget_gradients()
-            looks = glances(recipe.seed, first, share)
+            looks = looks_at(recipe.seed, first, share)
             losses = _losses_and_gradients(step_losses, degraded, clean, noisy, bf16, looks)
             figures = {
                 name: processes.mean(value).item() for name, value in losses.items() if value.ndim == 0
@@ -229,7 +229,7 @@ def _losses_and_gradients(
     clean: Tensor,
     noisy: NoisyRouting,
     bf16: bool,
-    looks: Glances,
+    looks: Sequence[Look],
 ) -> dict[str, Tensor]:
     try:
         losses: dict[str, Tensor] = step(degraded, clean, noisy, bf16, looks)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from measnet.network import MEASNet
 from measnet.network.measnet import TrainingPass
 from measnet.network.pixel_experts import NoisyRouting
 from measnet.train.recipe import Recipe
-from measnet.train.steadiness import Glances, unsteadiness
+from measnet.train.steadiness import Look, unsteadiness
 
 NEAR = 5 / 255  # mean error under which a picture is not much worth improving: its logarithm flattens here
 RELATED_SIDE = 16  # pixel routing is compared on a grid of this many pixels a side
@@ -27,14 +29,13 @@ class TrainingStep(nn.Module):
         self._teacher = [] if teacher is None else [teacher.eval().requires_grad_(False)]
 
     def forward(
-        self, degraded: Tensor, clean: Tensor, noisy: NoisyRouting, bf16: bool, looks: Glances | None = None
+        self, degraded: Tensor, clean: Tensor, noisy: NoisyRouting, bf16: bool, looks: Sequence[Look] = ()
     ) -> dict[str, Tensor]:
         """Two batches, each B 3 H W, 0 to 1; ``looks`` are taken where the recipe has a ``steady_weight``.
 
-        Returns scalars: ``loss``, ``l1`` and ``balance``, with a teacher ``output`` and ``routing``, with
-        ``looks`` ``unsteady``; also
-        ``restored`` (B 3 H W, without gradient) and ``demand`` (N: each expert's share of the pixels at level
-        1).
+        Returns scalars: ``loss``, ``l1`` and ``balance``, with a teacher ``output`` and ``routing``, with a
+        ``steady_weight`` ``unsteady``; also ``restored`` (B 3 H W, without gradient) and ``demand`` (N: each
+        expert's share of the pixels at level 1).
         """
         with torch.autocast(degraded.device.type, torch.bfloat16, enabled=bf16):
             done = self.network.forward_training(degraded, noisy)
@@ -51,7 +52,7 @@ class TrainingStep(nn.Module):
             losses["routing"] = routing_distance(done, taught)
             loss = loss + self.recipe.distill_output * losses["output"]
             loss = loss + self.recipe.distill_routing * losses["routing"]
-        if self.recipe.steady_weight and looks is not None:
+        if self.recipe.steady_weight:
             with torch.autocast(degraded.device.type, torch.bfloat16, enabled=bf16):
                 losses["unsteady"] = unsteadiness(self.network, degraded, looks)
             loss = loss + self.recipe.steady_weight * losses["unsteady"]

@@ -99,7 +99,8 @@ class Recipe:
 
     steady_weight: float = 0.0
     """Weight of how far apart two frames of one picture come back (``measnet/train/steadiness.py``). For
-    video; a step takes half as long again."""
+    video; a step restores two frames more for every third crop. Where the crop is the least that the network
+    takes, the two differ in exposure and grain alone."""
 
     clip_norm: float = 1.0
     """Largest norm of the gradient; longer ones are shortened to it. 0 leaves them."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from measnet.network import MEASNet
 from measnet.network.pixel_experts import NoisyRouting
 
 EVERY = 3  # of so many samples one is looked at twice
-SHARE = 3 / 4  # side of a frame, of the crop's
+SHARE = 3 / 4  # side of a frame, of the crop's, where the network takes so small a picture
 BLOCK = 16  # pixels a side: tone is the mean over such a block
 TONED = 0.7  # share of pictures that are darker or milkier than their training pair
 LITTLE = 4 / 255  # a change of tone that is as good as none
@@ -30,43 +30,38 @@ GRAIN = 3 / 255  # largest standard deviation of what noise differs between two 
 GAIN = 0.01  # largest difference in exposure
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """Where a frame lies in its crop, in pixels."""
 
     top: int
     left: int
 
 
-@dataclass(frozen=True)
-class Glances:
-    """Which samples of a batch are looked at twice, and what is drawn for each of them."""
+class Look(NamedTuple):
+    """A sample that is looked at twice: its place in the batch, and the seed of what is drawn for it."""
 
-    places: Sequence[int]
-    """Of the samples, in the batch."""
-
-    seeds: Sequence[tuple[int, int]]
+    place: int
+    seed: tuple[int, int]
 
 
-def glances(seed: int, first: int, count: int) -> Glances:
-    """Those of samples ``first`` to ``first + count``, whichever process they fall to."""
-    places = [place for place in range(count) if (first + place) % EVERY == 0]
-    return Glances(places, [(seed, first + place) for place in places])
+def looks_at(seed: int, first: int, count: int) -> list[Look]:
+    """Which of samples ``first`` to ``first + count`` are looked at twice, whichever process they fall to."""
+    return [Look(at - first, (seed, at)) for at in range(first, first + count) if at % EVERY == 0]
 
 
-def unsteadiness(network: MEASNet, degraded: Tensor, looks: Glances) -> Tensor:
+def unsteadiness(network: MEASNet, degraded: Tensor, looks: Sequence[Look]) -> Tensor:
     """B 3 H W (0 to 1) -> a scalar: how far apart the network's changes to two frames of one picture are, as
     a share of how large they are, so that pictures that need much are not held back.
 
     It is a mean over blocks and channels, and over one look for every ``EVERY`` samples: the mean of several
     processes' is that of one with all their samples.
     """
-    if not looks.places:
+    if not looks:
         return degraded.new_zeros(())
     rule = network.config.size_rule
     side = max(rule.minimum, int(degraded.shape[-1] * SHARE) // rule.multiple * rule.multiple)
     frames, windows = [], []
-    for place, seed in zip(looks.places, looks.seeds, strict=True):
+    for place, seed in looks:
         for frame, window in _two_frames(degraded[place], side, np.random.default_rng(seed)):
             frames.append(frame)
             windows.append(window)

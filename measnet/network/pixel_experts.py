@@ -43,15 +43,12 @@ class NoisyRouting(NamedTuple):
 
 
 class PixelExpert(nn.Module):
-    """One expert: an MLP on the channels of a pixel."""
+    """The layers of one expert, an MLP on the channels of a pixel; ``PixelExperts`` puts a GELU between."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
         self.expand = nn.Linear(channels, hidden)
         self.project = nn.Linear(hidden, channels)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.project(F.gelu(self.expand(features)))
 
 
 class PixelRouter(nn.Module):

@@ -92,12 +92,11 @@ def steering_inputs(steering: Steering, images: Image) -> dict[str, NDArray[np.f
     """``window`` B 1 H W, ``held`` and ``hold`` B D, as graphs take them, for ``images`` (B 3 H W), which may
     have been padded further than the steering's window."""
     batch, _, height, width = images.shape
-    window = np.ones((height, width), np.float32) if steering.window is None else steering.window
-    rows, columns = window.shape
-    window = np.pad(window, ((0, height - rows), (0, width - columns)))
-    values = (
-        np.broadcast_to(window, (batch, 1, height, width)).copy(),
-        np.tile(steering.held, (batch, 1)),
-        np.tile(steering.hold, (batch, 1)),
-    )
+    if steering.window is None:
+        window = np.ones((batch, 1, height, width), np.float32)
+    else:
+        rows, columns = steering.window.shape
+        window = np.zeros((batch, 1, height, width), np.float32)
+        window[:, :, :rows, :columns] = steering.window
+    values = (window, np.tile(steering.held, (batch, 1)), np.tile(steering.hold, (batch, 1)))
     return dict(zip(INPUTS, values, strict=True))

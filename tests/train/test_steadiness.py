@@ -13,7 +13,7 @@ from measnet.network.measnet import TrainingPass
 from measnet.network.pixel_experts import NoisyRouting
 from measnet.train.losses import TrainingStep
 from measnet.train.recipe import Recipe
-from measnet.train.steadiness import EVERY, glances, unsteadiness
+from measnet.train.steadiness import EVERY, looks_at, unsteadiness
 
 NARROW = {"width": 8, "blocks": (1, 1, 1, 1), "image_experts": (0, 0, 3), "ffn_expansion": 1.0}
 RECIPE = Recipe(variant="nano", network=NARROW, steps=4, batch=2, crop=160)
@@ -49,14 +49,14 @@ def pictures(count: int = 6) -> Tensor:
 )
 def test_only_what_hangs_on_the_frame_is_unsteady(tone: str, least: float, most: float) -> None:
     network = Toned(tone)
-    found = unsteadiness(network, pictures(), glances(1, 0, 6)).item()  # type: ignore[arg-type]
+    found = unsteadiness(network, pictures(), looks_at(1, 0, 6)).item()  # type: ignore[arg-type]
     assert least <= found <= most
 
 
 def test_a_sample_is_looked_at_the_same_way_whatever_batch_it_is_in() -> None:
-    whole, halves = glances(7, 12, 6), [glances(7, 12, 3), glances(7, 15, 3)]
-    assert [seed for half in halves for seed in half.seeds] == list(whole.seeds)
-    assert len(whole.places) == 6 // EVERY
+    whole, halves = looks_at(7, 12, 6), [looks_at(7, 12, 3), looks_at(7, 15, 3)]
+    assert [look.seed for half in halves for look in half] == [look.seed for look in whole]
+    assert len(whole) == 6 // EVERY
     network, given = Toned("the frame"), pictures()
     parts = [
         unsteadiness(network, given[at : at + 3], half)  # type: ignore[arg-type]
@@ -64,7 +64,7 @@ def test_a_sample_is_looked_at_the_same_way_whatever_batch_it_is_in() -> None:
     ]
     together = unsteadiness(network, given, whole)  # type: ignore[arg-type]
     assert torch.stack(parts).mean() == pytest.approx(together.item())
-    assert unsteadiness(network, given[:1], glances(7, 13, 1)) == 0  # type: ignore[arg-type]
+    assert unsteadiness(network, given[:1], looks_at(7, 13, 1)) == 0  # type: ignore[arg-type]
 
 
 def test_training_brings_two_frames_closer_and_leaves_the_norms_figures_alone() -> None:
@@ -72,7 +72,7 @@ def test_training_brings_two_frames_closer_and_leaves_the_norms_figures_alone() 
     recipe = dataclasses.replace(RECIPE, steady_weight=50.0, balance_weight=0.0)
     step = TrainingStep(MEASNet(recipe.config).train(), recipe, None)
     given = pictures(3)
-    looks = glances(0, 0, 3)
+    looks = looks_at(0, 0, 3)
     optimizer = torch.optim.Adam(step.parameters(), 1e-3)
     norms = {name: seen.clone() for name, seen in step.named_buffers() if "num_batches" in name}
     seen = []
@@ -89,5 +89,5 @@ def test_training_brings_two_frames_closer_and_leaves_the_norms_figures_alone() 
 
 def test_without_a_weight_nothing_is_looked_at_twice() -> None:
     step = TrainingStep(MEASNet(RECIPE.config), RECIPE, None)
-    losses = step(pictures(3), pictures(3), NoisyRouting(draw=torch.zeros_like), False, glances(0, 0, 3))
+    losses = step(pictures(3), pictures(3), NoisyRouting(draw=torch.zeros_like), False, looks_at(0, 0, 3))
     assert "unsteady" not in losses
