@@ -31,6 +31,10 @@ from measnet.train.task_prompts import learn_task_prompts
 
 LOG_EVERY = 50  # steps
 
+OUT_OF_MEMORY = ("allocate memory", "could not create a primitive", "could not execute a primitive")
+"""What errors say where memory ran out on a CPU: PyTorch's allocator, and twice oneDNN, which names no
+reason."""
+
 Batch = tuple[Tensor, Tensor, Tensor]
 
 
@@ -235,7 +239,7 @@ def _losses_and_gradients(
         losses: dict[str, Tensor] = step(degraded, clean, noisy, bf16, looks)
         losses["loss"].backward()
     except (torch.OutOfMemoryError, RuntimeError) as error:
-        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+        if isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY):
             raise TrainingError(
                 f"memory ran out on a batch of {len(degraded)} crops of {degraded.shape[-1]} pixels: "
                 "lower batch or crop in the recipe, or set recompute = true"

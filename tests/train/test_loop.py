@@ -21,7 +21,7 @@ from measnet.network import MEASNet
 from measnet.network.pixel_experts import NoisyRouting
 from measnet.train.data.sets import ImageSet
 from measnet.train.degradations import DEGRADATIONS
-from measnet.train.loop import Start, TrainingError, learning_rate, train
+from measnet.train.loop import Start, TrainingError, _losses_and_gradients, learning_rate, train
 from measnet.train.losses import TrainingStep, routing_distance
 from measnet.train.optimizer import WeightUpdates
 from measnet.train.recipe import Recipe
@@ -315,6 +315,25 @@ def test_a_disk_that_fills_during_a_checkpoint_leaves_the_one_before(clean: Imag
         assert not list((disk / "run").glob("*.part"))
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory", True),
+        ("could not create a primitive", True),
+        ("could not execute a primitive", True),
+        ("mat1 and mat2 shapes cannot be multiplied", False),
+    ],
+)
+def test_a_lack_of_memory_is_known_by_whoever_complains_of_it(words: str, told: bool) -> None:
+    class Hungry(torch.nn.Module):
+        def forward(self, *given: object) -> dict[str, torch.Tensor]:
+            raise RuntimeError(words)
+
+    batch = torch.zeros(2, 3, 8, 8)
+    with pytest.raises(TrainingError if told else RuntimeError, match="memory ran out" if told else words):
+        _losses_and_gradients(Hungry(), batch, batch, NoisyRouting(), False, [])
 
 
 def test_a_step_that_outgrows_memory_says_which_setting_to_lower(pictures: Path, tmp_path: Path) -> None:
