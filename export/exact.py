@@ -24,7 +24,14 @@ from measnet.network import MEASNet
 from measnet.network.decisions import OWN, Decisions, SteeredDecisions
 from measnet.network.frequency_block import CELL, BandSplit, FrequencyBlock
 from measnet.network.image_experts import ImageExpertLayer, ImageRouting, choose_experts
-from measnet.network.pixel_experts import PixelExpert, PixelExperts, PixelRouting
+from measnet.network.pixel_experts import (
+    PixelExpert,
+    PixelExperts,
+    PixelRouting,
+    StackedExperts,
+    stacked_experts,
+    weighted_sum_of_all,
+)
 from measnet.network.transformer import CrossChannelAttention
 
 NOT_CHOSEN = -1e30  # a log-gate so low that exp() of it is 0, and still a finite number
@@ -116,37 +123,45 @@ class ExactPixelExperts(nn.Module):
         super().__init__()
         self.router = module.router
         self.ensemble = module.ensemble
-        self.experts = nn.ModuleList(PointwiseExpert(expert) for expert in module.experts)
+        self.activation = module.activation
+        self.experts = nn.ModuleList()
+        if self.ensemble == "logsumexp":
+            self.experts.extend(PointwiseExpert(expert, module.activation) for expert in module.experts)
+        else:
+            for name, tensor in stacked_experts(module)._asdict().items():
+                self.register_buffer(name, tensor.detach())
 
     def forward(self, x: Tensor, prompt: Tensor | None) -> tuple[Tensor, PixelRouting]:
         scores = self.router(x, prompt)  # B N H W
         routing = self.router.choose(scores)
-        answers = torch.stack([expert(x) for expert in self.experts], dim=1)  # B N C H W
         if self.ensemble == "logsumexp":
-            silent = torch.full_like(scores, NOT_CHOSEN)
-            gates = silent.scatter(1, routing.experts, routing.log_gates)[:, :, None]  # B N 1 H W
-            # The largest term is taken out, so exp() never overflows in any precision.
-            terms = answers + gates  # B N C H W
-            peak = terms.amax(dim=1, keepdim=True)  # B 1 C H W
-            joint = (terms - peak).exp().sum(dim=1).log() + peak[:, 0]  # B C H W
-        else:
-            silent = torch.zeros_like(scores)
-            gates = silent.scatter(1, routing.experts, routing.log_gates.exp())[:, :, None]
-            joint = (answers * gates).sum(dim=1)  # B C H W, eq. 3
-        return x + joint, routing
+            return x + self._log_sum_of_all(x, routing, scores), routing
+        stacked = StackedExperts(*(self.get_buffer(name) for name in StackedExperts._fields))
+        return x + weighted_sum_of_all(x, routing, *stacked, self.activation), routing
+
+    def _log_sum_of_all(self, x: Tensor, routing: PixelRouting, scores: Tensor) -> Tensor:
+        answers = torch.stack([expert(x) for expert in self.experts], dim=1)  # B N C H W
+        silent = torch.full_like(scores, NOT_CHOSEN)
+        gates = silent.scatter(1, routing.experts, routing.log_gates)[:, :, None]  # B N 1 H W
+        # The largest term is taken out, so exp() never overflows in any precision.
+        terms = answers + gates  # B N C H W
+        peak = terms.amax(dim=1, keepdim=True)  # B 1 C H W
+        joint: Tensor = (terms - peak).exp().sum(dim=1).log() + peak[:, 0]  # B C H W
+        return joint
 
 
 class PointwiseExpert(nn.Module):
     """A pixel expert as 1x1 convolutions: the same MLP, on B C H W."""
 
-    def __init__(self, expert: nn.Module) -> None:
+    def __init__(self, expert: nn.Module, activation: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         assert isinstance(expert, PixelExpert)
+        self.activation = activation
         self.expand = _as_convolution(expert.expand)
         self.project = _as_convolution(expert.project)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.project(F.gelu(self.expand(x)))
+        return self.project(self.activation(self.expand(x)))
 
 
 class ExactImageExpertLayer(nn.Module):

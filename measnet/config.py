@@ -15,6 +15,7 @@ from typing import Any, Literal
 from measnet.errors import UsageError
 
 Ensemble = Literal["logsumexp", "weighted_sum"]
+Block = Literal["transformer", "gated"]
 
 # Fixed by the paper's released network and common to every variant.
 PROMPT_BASIS = 32  # how many task-related basic prompts (rows of P_t, eq. 1)
@@ -79,6 +80,10 @@ class MEASNetConfig:
     image_top_k: tuple[int, int, int] = (2, 2, 2)
     """K of MEE at levels 1-3: how many experts each image chooses, per band."""
 
+    block: Block = "transformer"
+    """The block of every level: the paper's transformer block, or convolutions and products alone
+    (``measnet/network/gated.py``), between levels that join by sums, with pixel experts on ReLU."""
+
     ensemble: Ensemble = "logsumexp"
     """How MESE joins its experts: the released code's exponential domain, or eq. 3's plain sum."""
 
@@ -109,6 +114,10 @@ class MEASNetConfig:
         found = []
         if self.stem_scale not in (1, 2):
             found.append(f"stem_scale is {self.stem_scale}, must be 1 or 2")
+        if self.block not in ("transformer", "gated"):
+            found.append(f"block is {self.block!r}, must be 'transformer' or 'gated'")
+        if self.block == "gated" and self.frequency_blocks:
+            found.append("frequency_blocks go with transformer blocks alone")
         if self.ensemble not in ("logsumexp", "weighted_sum"):
             found.append(f"ensemble is {self.ensemble!r}, must be 'logsumexp' or 'weighted_sum'")
         if not 4 <= self.width <= WIDEST:
@@ -118,7 +127,7 @@ class MEASNetConfig:
             if heads < 1 or self.channels(level) % heads:
                 found.append(f"{heads} heads do not divide {self.channels(level)} channels at level {level}")
         if self.fd and any(self.fd_mee_channels(level) % FILTER_GROUPS for level in self.fd_mee_levels):
-            found.append(f"width is {self.width}, FD needs 2 x width to be a multiple of {FILTER_GROUPS}")
+            found.append(f"width is {self.width}, FD needs channels in multiples of {FILTER_GROUPS}")
         for name, experts, chosen in (
             ("pixel", self.pixel_experts, self.pixel_top_k),
             ("image", self.image_experts, self.image_top_k),
@@ -139,8 +148,12 @@ class MEASNetConfig:
         return self.width << (level - 1)
 
     def fd_mee_channels(self, level: int) -> int:
-        """Channels that FD-MEE sees at decoder ``level``: level 1 keeps the concatenated 2C."""
-        return self.width * 2 if level == 1 else self.channels(level)
+        """Channels that FD-MEE sees at decoder ``level``."""
+        return self.decoder_channels(level)
+
+    def decoder_channels(self, level: int) -> int:
+        """Channels in the decoder at ``level``: level 1 keeps the concatenated 2C of transformer blocks."""
+        return self.width * 2 if level == 1 and self.block == "transformer" else self.channels(level)
 
     @property
     def fd_mee_levels(self) -> tuple[int, ...]:
@@ -200,24 +213,26 @@ def _as_type_of(default: Any, value: Any, name: str) -> Any:
 VARIANTS: dict[str, MEASNetConfig] = {
     "base": MEASNetConfig(),
     "small": MEASNetConfig(
-        width=32,
-        blocks=(2, 2, 1, 1),
-        refinement_blocks=0,
-        heads=(1, 2, 4, 8),
-        ffn_expansion=1.5,
+        width=48,
+        blocks=(1, 2, 3, 4),
+        refinement_blocks=1,
+        ffn_expansion=1.0,
         pixel_experts=(4, 0, 0),
         image_experts=(0, 5, 5),
+        block="gated",
+        ensemble="weighted_sum",
         frequency_blocks=False,
         stem_scale=2,
     ),
     "nano": MEASNetConfig(
-        width=16,
-        blocks=(1, 1, 1, 2),
-        refinement_blocks=0,
-        heads=(1, 2, 4, 8),
-        ffn_expansion=1.5,
+        width=32,
+        blocks=(0, 1, 2, 4),
+        refinement_blocks=1,
+        ffn_expansion=1.0,
         pixel_experts=(4, 0, 0),
-        image_experts=(0, 5, 5),
+        image_experts=(0, 0, 5),
+        block="gated",
+        ensemble="weighted_sum",
         frequency_blocks=False,
         stem_scale=2,
     ),

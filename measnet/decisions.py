@@ -32,7 +32,8 @@ OUTPUTS = ("decisions", "norms")
 @dataclass(frozen=True)
 class Part:
     """One decision: ``prompt`` (T basic prompts), ``attention`` (h, c, c), ``filters`` (G, S*S), ``experts``
-    (N,), and of a frequency block's features ``mean`` (C,) and ``peak`` (C,)."""
+    (N,), of a gated or a frequency block's features ``mean`` (C,), and of
+    the latter's ``peak`` (C,)."""
 
     kind: Kind
     shape: tuple[int, ...]
@@ -97,7 +98,7 @@ def _parts(config: MEASNetConfig) -> Iterator[tuple[Kind, tuple[int, ...]]]:
     if config.tspg:
         yield "prompt", (PROMPT_BASIS,)
     for level in (1, 2, 3, 4):
-        yield from _attention(config.heads[level - 1], config.channels(level), config.blocks[level - 1])
+        yield from _blocks(config, level, config.channels(level), config.blocks[level - 1])
     yield from _frequency_block(config, 4)
     for level in (3, 2, 1):
         if level in config.fd_mee_levels:
@@ -107,10 +108,19 @@ def _parts(config: MEASNetConfig) -> Iterator[tuple[Kind, tuple[int, ...]]]:
                 branches = 2 if config.fd else 1
                 for _ in range(branches):
                     yield "experts", (config.image_experts[level - 1],)
-        channels = config.channels(level) * (2 if level == 1 else 1)
-        yield from _attention(config.heads[level - 1], channels, config.blocks[level - 1])
+        yield from _blocks(config, level, config.decoder_channels(level), config.blocks[level - 1])
         yield from _frequency_block(config, level)
-    yield from _attention(config.heads[0], config.channels(1) * 2, config.refinement_blocks)
+    yield from _blocks(config, 1, config.decoder_channels(1), config.refinement_blocks)
+
+
+def _blocks(
+    config: MEASNetConfig, level: int, channels: int, count: int
+) -> Iterator[tuple[Kind, tuple[int, ...]]]:
+    """A gated block decides by its channels' means, a transformer block by attention."""
+    if config.block == "gated":
+        yield from (("mean", (channels,)) for _ in range(count))
+    else:
+        yield from _attention(config.heads[level - 1], channels, count)
 
 
 def _frequency_block(config: MEASNetConfig, level: int) -> Iterator[tuple[Kind, tuple[int, ...]]]:

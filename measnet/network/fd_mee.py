@@ -17,13 +17,17 @@ from measnet.network.image_experts import ImageExpertBlock, ImageRouting
 class FDMEE(nn.Module):
     """B C H W -> B C H W, and the choice of experts of each branch (high first)."""
 
-    def __init__(self, channels: int, experts: int, top_k: int, *, fd: bool, mee: bool) -> None:
+    def __init__(
+        self, channels: int, experts: int, top_k: int, *, fd: bool, mee: bool, light: bool = False
+    ) -> None:
         super().__init__()
         self.decompose = FeatureDecomposition(channels) if fd else None
-        self.high = ImageExpertBlock(channels, experts, top_k) if fd and mee else None
-        self.low = ImageExpertBlock(channels, experts, top_k) if fd and mee else None
-        self.whole = ImageExpertBlock(channels, experts, top_k) if mee and not fd else None
+        self.high = ImageExpertBlock(channels, experts, top_k, light=light) if fd and mee else None
+        self.low = ImageExpertBlock(channels, experts, top_k, light=light) if fd and mee else None
+        self.whole = ImageExpertBlock(channels, experts, top_k, light=light) if mee and not fd else None
         self.project = nn.Conv2d(channels * 2, channels, 1) if fd else None
+        if light and self.project is not None:
+            _begin_as_sum(self.project)
 
     def forward(self, x: Tensor, decisions: Decisions = OWN) -> tuple[Tensor, list[ImageRouting]]:
         if self.decompose is None or self.project is None:
@@ -37,3 +41,13 @@ class FDMEE(nn.Module):
             low, low_routing = self.low(low, decisions)
             routings = [high_routing, low_routing]
         return self.project(torch.cat([high, low], dim=1)), routings
+
+
+def _begin_as_sum(project: nn.Conv2d) -> None:
+    """Sets a product of two bands (B 2C H W -> B C H W) to their sum, which is what came in: features pass
+    from the first step on, and not through a product drawn by chance."""
+    whole = torch.eye(project.out_channels)
+    with torch.no_grad():
+        project.weight.copy_(torch.cat([whole, whole], dim=1)[:, :, None, None])
+    assert project.bias is not None
+    nn.init.zeros_(project.bias)

@@ -5,13 +5,16 @@ Shapes: B batch, C channels, H W size, N experts, K chosen, R inner width of an 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from measnet.config import NARROWEST_EXPERT
 from measnet.network.decisions import OWN, Decisions
+from measnet.network.gated import QUIET
 from measnet.network.transformer import ChannelNorm, depthwise
 
 
@@ -76,14 +79,19 @@ def choose_experts(
 
 
 class ImageExpertBlock(nn.Module):
-    """x + block(norm(x)): spatial features, their wide context, and the experts that join them."""
+    """x + block(norm(x)): spatial features, their wide context, and the experts that join them.
 
-    def __init__(self, channels: int, experts: int, top_k: int) -> None:
+    ``light`` is the form of ``nano`` and ``small``: no norm, ReLU for GELU, and the first convolution filters
+    each channel by itself.
+    """
+
+    def __init__(self, channels: int, experts: int, top_k: int, *, light: bool = False) -> None:
         super().__init__()
-        self.norm = ChannelNorm(channels, eps=1e-6)
+        self.norm = nn.Identity() if light else ChannelNorm(channels, eps=1e-6)
+        self.activation: Callable[[Tensor], Tensor] = F.relu if light else F.gelu
         self.expand = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1),
-            nn.GELU(),
+            depthwise(channels, 3, bias=True) if light else nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU() if light else nn.GELU(),
             nn.Conv2d(channels, channels * 2, 1),
         )
         self.across = depthwise(channels, (1, 3), bias=True)
@@ -93,17 +101,21 @@ class ImageExpertBlock(nn.Module):
         self.context_project = nn.Conv2d(channels, channels, 1)
         self.experts = ImageExpertLayer(channels, experts, top_k)
         self.project = nn.Conv2d(channels, channels, 1)
+        if light:
+            with torch.no_grad():
+                self.project.weight.mul_(QUIET)
+                nn.init.zeros_(self.project.bias)
 
     def forward(self, x: Tensor, decisions: Decisions = OWN) -> tuple[Tensor, ImageRouting]:
         """B C H W -> the same shape, and who did it."""
         features, context = self.expand(self.norm(x)).chunk(2, dim=1)  # each B C H W
-        features = F.gelu(self.down(self.across(features)))  # B C H W
+        features = self.activation(self.down(self.across(features)))  # B C H W
         context = context + self._wide_context(context)  # B C H W
         features, routing = self.experts(features, context, decisions)
         return x + self.project(features), routing
 
     def _wide_context(self, context: Tensor) -> Tensor:
-        pooled = F.gelu(self.aggregate(context))  # B C H/4 W/4
-        pooled = F.gelu(self.aggregate(pooled))  # B C H/16 W/16, the same weights again
+        pooled = self.activation(self.aggregate(context))  # B C H/4 W/4
+        pooled = self.activation(self.aggregate(pooled))  # B C H/16 W/16, the same weights again
         pooled = self.context_project(self.context_depthwise(pooled))
         return F.interpolate(pooled, size=context.shape[2:], mode="bilinear", align_corners=False)

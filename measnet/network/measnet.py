@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from measnet.config import MEASNetConfig
 from measnet.metrics import Choices
+from measnet.network.blocks import Blocks, make_blocks
 from measnet.network.decisions import OWN, Decisions
 from measnet.network.fd_mee import FDMEE
 from measnet.network.frequency_block import FrequencyBlock
 from measnet.network.image_experts import ImageRouting
 from measnet.network.pixel_experts import NoisyRouting, PixelExperts, PixelRouting
 from measnet.network.prompt import PromptFusion, PromptGenerator
-from measnet.network.transformer import TransformerBlock, TransformerBlocks
 from measnet.task_prompts import TaskPrompts
 
 NO_EXPERT = 255
@@ -96,38 +96,41 @@ class MEASNet(nn.Module):
         c1, c2, c3, c4 = (c.channels(level) for level in (1, 2, 3, 4))
 
         self.prompt = PromptGenerator() if c.tspg else None
-        self.stem = nn.Conv2d(3 * scale**2, c1, 3, padding=1, bias=False)
+        gated = c.block == "gated"
+        self.stem = _stem(c)
         self.pixel_experts1 = _pixel_experts(c, level=1)
         self.pixel_experts2 = _pixel_experts(c, level=2)
         self.pixel_experts3 = _pixel_experts(c, level=3)
         self.prompt_fusion = PromptFusion(c1) if c.tspg and not c.mese else None
 
-        self.encoder1 = _blocks(c, level=1, count=c.blocks[0])
-        self.down1 = Downsample(c1)
-        self.encoder2 = _blocks(c, level=2, count=c.blocks[1])
-        self.down2 = Downsample(c2)
-        self.encoder3 = _blocks(c, level=3, count=c.blocks[2])
-        self.down3 = Downsample(c3)
-        self.latent = _blocks(c, level=4, count=c.blocks[3])
+        self.encoder1 = make_blocks(c, level=1, count=c.blocks[0])
+        downsample, upsample = (HalvingConv, DoublingConv) if gated else (Downsample, Upsample)
+        self.down1 = downsample(c1)
+        self.encoder2 = make_blocks(c, level=2, count=c.blocks[1])
+        self.down2 = downsample(c2)
+        self.encoder3 = make_blocks(c, level=3, count=c.blocks[2])
+        self.down3 = downsample(c3)
+        self.latent = make_blocks(c, level=4, count=c.blocks[3])
         self.frequency4 = FrequencyBlock(c4) if c.frequency_blocks else None
 
-        self.up3 = Upsample(c4)
-        self.reduce3 = nn.Conv2d(c3 * 2, c3, 1, bias=False)
+        self.up3 = upsample(c4)
+        self.reduce3 = None if gated else nn.Conv2d(c3 * 2, c3, 1, bias=False)
         self.fd_mee3 = _fd_mee(c, level=3)
-        self.decoder3 = _blocks(c, level=3, count=c.blocks[2])
+        self.decoder3 = make_blocks(c, level=3, count=c.blocks[2])
         self.frequency3 = FrequencyBlock(c3) if c.frequency_blocks else None
 
-        self.up2 = Upsample(c3)
-        self.reduce2 = nn.Conv2d(c2 * 2, c2, 1, bias=False)
+        self.up2 = upsample(c3)
+        self.reduce2 = None if gated else nn.Conv2d(c2 * 2, c2, 1, bias=False)
         self.fd_mee2 = _fd_mee(c, level=2)
-        self.decoder2 = _blocks(c, level=2, count=c.blocks[1])
+        self.decoder2 = make_blocks(c, level=2, count=c.blocks[1])
         self.frequency2 = FrequencyBlock(c2) if c.frequency_blocks else None
 
-        self.up1 = Upsample(c2)
+        self.up1 = upsample(c2)
         self.fd_mee1 = _fd_mee(c, level=1)
-        self.decoder1 = _blocks(c, level=1, count=c.blocks[0], channels=c1 * 2)
-        self.refinement = _blocks(c, level=1, count=c.refinement_blocks, channels=c1 * 2)
-        self.output = nn.Conv2d(c1 * 2, 3 * scale**2, 3, padding=1, bias=False)
+        wide = c.decoder_channels(1)
+        self.decoder1 = make_blocks(c, level=1, count=c.blocks[0], channels=wide)
+        self.refinement = make_blocks(c, level=1, count=c.refinement_blocks, channels=wide)
+        self.output = nn.Conv2d(wide, 3 * scale**2, 3, padding=1, bias=False)
 
     def forward(self, image: Tensor) -> Tensor:
         """B 3 H W in [0, 1] -> restored, the same shape, not clipped.
@@ -146,10 +149,10 @@ class MEASNet(nn.Module):
             x, routing = self.pixel_experts1(x, prompt)
         elif self.prompt_fusion is not None:
             x = self.prompt_fusion(x, prompt)
-        e1 = self.encoder1(x, decisions)
-        e2 = self.encoder2(self.down1(e1), decisions)
-        e3 = self.encoder3(self.down2(e2), decisions)
-        restored, image_routings = self._decode(image, e1, e2, e3, decisions)
+        e1 = self.encoder1(x, decisions, prompt)
+        e2 = self.encoder2(self.down1(e1), decisions, prompt)
+        e3 = self.encoder3(self.down2(e2), decisions, prompt)
+        restored, image_routings = self._decode(image, e1, e2, e3, prompt, decisions)
         return Restoration(restored, q, routing, image_routings)
 
     def forward_training(self, image: Tensor, noisy: NoisyRouting = NoisyRouting()) -> TrainingPass:  # noqa: B008
@@ -164,26 +167,26 @@ class MEASNet(nn.Module):
             x, balance, demand = self.pixel_experts1.forward_training(x, prompt, noisy)
         elif self.prompt_fusion is not None:
             x = self.prompt_fusion(x, prompt)
-        e1 = self.encoder1(x)
+        e1 = self.encoder1(x, prompt=prompt)
         x2 = self.down1(e1)
         if self.pixel_experts2 is not None:
             balance = balance + self.pixel_experts2.forward_training(x2, prompt, noisy)[1]
-        e2 = self.encoder2(x2)
+        e2 = self.encoder2(x2, prompt=prompt)
         x3 = self.down2(e2)
         if self.pixel_experts3 is not None:
             balance = balance + self.pixel_experts3.forward_training(x3, prompt, noisy)[1]
-        e3 = self.encoder3(x3)
-        restored, routings = self._decode(image, e1, e2, e3, OWN)
+        e3 = self.encoder3(x3, prompt=prompt)
+        restored, routings = self._decode(image, e1, e2, e3, prompt, OWN)
         return TrainingPass(restored, balance, demand, [routing.demand for routing in routings])
 
     def recompute_blocks(self, recompute: bool = True) -> None:
-        """Whether training keeps what happens inside transformer blocks, or computes it again when going
+        """Whether training keeps what happens inside blocks, or computes it again when going
         back.
 
         Recomputing takes less memory and more time; the gradients are the same.
         """
         for blocks in self.modules():
-            if isinstance(blocks, TransformerBlocks):
+            if isinstance(blocks, Blocks):
                 blocks.recompute = recompute
 
     def _prompt(self, image: Tensor, decisions: Decisions) -> tuple[Tensor | None, Tensor | None]:
@@ -195,29 +198,37 @@ class MEASNet(nn.Module):
     def embed(self, image: Tensor) -> Tensor:
         """B 3 H W -> what the routers of level 1 see, B C h w."""
         scale = self.config.stem_scale
-        return self.stem(F.pixel_unshuffle(image, scale) if scale > 1 else image)
+        apart = scale > 1 and self.config.block == "transformer"
+        return self.stem(F.pixel_unshuffle(image, scale) if apart else image)
 
     def _decode(
-        self, image: Tensor, e1: Tensor, e2: Tensor, e3: Tensor, decisions: Decisions
+        self,
+        image: Tensor,
+        e1: Tensor,
+        e2: Tensor,
+        e3: Tensor,
+        prompt: Tensor | None,
+        decisions: Decisions,
     ) -> tuple[Tensor, list[ImageRouting]]:
         routings: list[ImageRouting] = []
-        z = self.latent(self.down3(e3), decisions)  # B 8C h/8 w/8
+        z = self.latent(self.down3(e3), decisions, prompt)  # B 8C h/8 w/8
         if self.frequency4 is not None:
             z = self.frequency4(image, z, decisions)
 
-        x = self.reduce3(torch.cat([self.up3(z), e3], dim=1))  # B 4C h/4 w/4
-        d3 = self.decoder3(self._experts(self.fd_mee3, x, routings, decisions), decisions)
+        x = _joined(self.up3(z), e3, self.reduce3)  # B 4C h/4 w/4
+        d3 = self.decoder3(self._experts(self.fd_mee3, x, routings, decisions), decisions, prompt)
         if self.frequency3 is not None:
             d3 = self.frequency3(image, d3, decisions)
 
-        x = self.reduce2(torch.cat([self.up2(d3), e2], dim=1))  # B 2C h/2 w/2
-        d2 = self.decoder2(self._experts(self.fd_mee2, x, routings, decisions), decisions)
+        x = _joined(self.up2(d3), e2, self.reduce2)  # B 2C h/2 w/2
+        d2 = self.decoder2(self._experts(self.fd_mee2, x, routings, decisions), decisions, prompt)
         if self.frequency2 is not None:
             d2 = self.frequency2(image, d2, decisions)
 
-        x = torch.cat([self.up1(d2), e1], dim=1)  # B 2C h w
-        d1 = self.decoder1(self._experts(self.fd_mee1, x, routings, decisions), decisions)
-        residual = self.output(self.refinement(d1, decisions))
+        # Transformer blocks keep both halves, B 2C h w; gated ones their sum, B C h w.
+        x = self.up1(d2) + e1 if self.config.block == "gated" else torch.cat([self.up1(d2), e1], dim=1)
+        d1 = self.decoder1(self._experts(self.fd_mee1, x, routings, decisions), decisions, prompt)
+        residual = self.output(self.refinement(d1, decisions, prompt))
         scale = self.config.stem_scale
         return image + (F.pixel_shuffle(residual, scale) if scale > 1 else residual), routings
 
@@ -254,13 +265,34 @@ class Upsample(nn.Module):
         return F.pixel_shuffle(self.widen(x), 2)
 
 
-def _blocks(
-    config: MEASNetConfig, *, level: int, count: int, channels: int | None = None
-) -> TransformerBlocks:
-    channels = channels or config.channels(level)
-    heads = config.heads[level - 1]
-    hidden = config.hidden(channels)
-    return TransformerBlocks(*(TransformerBlock(channels, heads, hidden) for _ in range(count)))
+class HalvingConv(nn.Conv2d):
+    """B C H W -> B 2C H/2 W/2, each output pixel from its own 2 x 2."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels * 2, 2, stride=2)
+
+
+class DoublingConv(nn.Module):
+    """B C H W -> B C/2 2H 2W, each pixel giving its own 2 x 2."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.widen = nn.Conv2d(channels, channels * 2, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.widen(x), 2)
+
+
+def _stem(config: MEASNetConfig) -> nn.Conv2d:
+    scale, width = config.stem_scale, config.width
+    if config.block == "gated" and scale > 1:
+        return nn.Conv2d(3, width, 2 * scale, stride=scale, padding=scale // 2)
+    return nn.Conv2d(3 * scale**2, width, 3, padding=1, bias=False)
+
+
+def _joined(ours: Tensor, skipped: Tensor, reduce: nn.Conv2d | None) -> Tensor:
+    """The decoder's features with the encoder's of the same level (each B C H W): B C H W."""
+    return ours + skipped if reduce is None else reduce(torch.cat([ours, skipped], dim=1))
 
 
 def _pixel_experts(config: MEASNetConfig, level: int) -> PixelExperts | None:
@@ -275,6 +307,7 @@ def _pixel_experts(config: MEASNetConfig, level: int) -> PixelExperts | None:
         config.pixel_top_k[level - 1],
         prompted=config.tspg,
         ensemble=config.ensemble,
+        activation=F.relu if config.block == "gated" else F.gelu,
     )
 
 
@@ -287,4 +320,5 @@ def _fd_mee(config: MEASNetConfig, level: int) -> FDMEE | None:
         config.image_top_k[level - 1],
         fd=config.fd,
         mee=config.mee,
+        light=config.block == "gated",
     )

@@ -43,7 +43,7 @@ class NoisyRouting(NamedTuple):
 
 
 class PixelExpert(nn.Module):
-    """The layers of one expert, an MLP on the channels of a pixel; ``PixelExperts`` puts a GELU between."""
+    """The layers of one expert, an MLP on the channels of a pixel; ``PixelExperts`` puts the activation between."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
@@ -101,11 +101,16 @@ class PixelExperts(nn.Module):
         *,
         prompted: bool = True,
         ensemble: Ensemble = "logsumexp",
+        activation: Callable[[Tensor], Tensor] = F.gelu,
     ) -> None:
         super().__init__()
+        self.activation = activation
         self.router = PixelRouter(channels, experts, top_k, prompted)
         self.experts = nn.ModuleList(PixelExpert(channels, hidden) for _ in range(experts))
         self.ensemble = ensemble
+        self.ask_all = False
+        """Whether training asks every expert about every pixel, as the export form does: more work in one
+        piece, which GPUs and compilers prefer. The results differ by rounding alone."""
 
     def forward(self, x: Tensor, prompt: Tensor | None) -> tuple[Tensor, PixelRouting]:
         """B C H W -> the same shape, and who did it."""
@@ -137,6 +142,8 @@ class PixelExperts(nn.Module):
         it neither overflows nor underflows; or the paper's ``sum_k g_k E_k(f)`` (eq. 3).
         """
         batch, channels, height, width = x.shape
+        if self.ask_all and self.ensemble == "weighted_sum":
+            return weighted_sum_of_all(x, routing, *stacked_experts(self), self.activation)
         top_k = routing.experts.shape[1]
         pixels = x.permute(0, 2, 3, 1).reshape(-1, channels)  # P C
         chosen = routing.experts.permute(0, 2, 3, 1).reshape(-1, top_k)  # P K
@@ -148,7 +155,9 @@ class PixelExperts(nn.Module):
         runs = pixels[order // top_k].split(rows)
         experts = cast(Iterable[PixelExpert], self.experts)
         # One activation for all: on a CPU PyTorch compiles it anew for every number of rows, and keeps that.
-        hidden = F.gelu(torch.cat([expert.expand(run) for expert, run in zip(experts, runs, strict=True)]))
+        hidden = self.activation(
+            torch.cat([expert.expand(run) for expert, run in zip(experts, runs, strict=True)])
+        )
         answers = torch.cat(
             [expert.project(run) for expert, run in zip(experts, hidden.split(rows), strict=True)]
         )
@@ -160,6 +169,59 @@ class PixelExperts(nn.Module):
         else:
             joint = (answers * log_gates.exp()).sum(dim=1)  # P C, eq. 3
         return joint.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+class StackedExperts(NamedTuple):
+    """All experts' layers side by side: N experts of hidden width R."""
+
+    expand_weight: Tensor
+    """N*R C 1 1."""
+
+    expand_bias: Tensor
+    """N*R."""
+
+    project_weight: Tensor
+    """C N*R 1 1."""
+
+    project_bias: Tensor
+    """C N 1 1."""
+
+    spread: Tensor
+    """N*R N 1 1, 0 or 1: brings an expert's gate to its own hidden channels."""
+
+
+def stacked_experts(module: PixelExperts) -> StackedExperts:
+    experts = list(cast(Iterable[PixelExpert], module.experts))
+    hidden = experts[0].expand.out_features
+    own = torch.eye(len(experts), device=experts[0].expand.weight.device)
+    return StackedExperts(
+        torch.cat([expert.expand.weight for expert in experts])[:, :, None, None],
+        torch.cat([expert.expand.bias for expert in experts]),
+        torch.cat([expert.project.weight for expert in experts], dim=1)[:, :, None, None],
+        torch.stack([expert.project.bias for expert in experts], dim=1)[:, :, None, None],
+        own.repeat_interleave(hidden, dim=0)[:, :, None, None],
+    )
+
+
+def weighted_sum_of_all(
+    x: Tensor,
+    routing: PixelRouting,
+    expand_weight: Tensor,
+    expand_bias: Tensor,
+    project_weight: Tensor,
+    project_bias: Tensor,
+    spread: Tensor,
+    activation: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Eq. 3 with every expert at every pixel: gates of 0 silence those that a pixel did not choose.
+
+    The gates act on the hidden channels, which is the same and keeps all experts in two products.
+    """
+    batch, _, height, width = x.shape
+    none = x.new_zeros(batch, spread.shape[1], height, width)
+    gates = none.scatter(1, routing.experts, routing.log_gates.exp().to(none.dtype))  # B N H W
+    hidden = activation(F.conv2d(x, expand_weight, expand_bias)) * F.conv2d(gates, spread)  # B N*R H W
+    return F.conv2d(hidden, project_weight) + F.conv2d(gates, project_bias)  # B C H W
 
 
 def balance_loss(

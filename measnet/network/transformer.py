@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from measnet.network.decisions import OWN, Decisions
 
@@ -104,21 +103,8 @@ class TransformerBlock(nn.Module):
         self.feed_forward_norm = ChannelNorm(channels)
         self.feed_forward = GatedFeedForward(channels, hidden)
 
-    def forward(self, x: Tensor, decisions: Decisions = OWN) -> Tensor:
+    def forward(self, x: Tensor, decisions: Decisions = OWN, prompt: Tensor | None = None) -> Tensor:
+        """B C H W -> B C H W; the prompt acts on blocks that know how (``GatedBlock``), not on these."""
         x = x + self.attention(self.attention_norm(x), decisions)
         x = x + self.feed_forward(self.feed_forward_norm(x))
-        return x
-
-
-class TransformerBlocks(nn.Sequential):
-    """Blocks in a row. While training, ``recompute`` gives up what happens inside each for less memory."""
-
-    recompute = False
-
-    def forward(self, x: Tensor, decisions: Decisions = OWN) -> Tensor:
-        for block in self:
-            if self.recompute and self.training and torch.is_grad_enabled():
-                x = checkpoint(block, x, decisions, use_reentrant=False)
-            else:
-                x = block(x, decisions)
         return x
