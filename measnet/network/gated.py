@@ -1,0 +1,53 @@
+"""The block of ``nano`` and ``small``: convolutions and products alone.
+
+It has neither norm nor softmax, so that every runtime keeps its features in one memory layout. After NAFNet
+(Chen et al., "Simple Baselines for Image Restoration", ECCV 2022): a product of two branches stands for the
+activation, and the channels' means say how much each channel counts. New here: so does the prompt.
+Shapes: B batch, C channels, H W size, M prompt length.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from measnet.config import PROMPT_LENGTH
+from measnet.network.decisions import OWN, Decisions
+from measnet.network.transformer import depthwise
+
+QUIET = 0.1
+"""Share of their usual weights with which residual branches begin: a deep network is nearly none at first."""
+
+
+class GatedBlock(nn.Module):
+    """Filters, then mixes: each a product of two branches, added to what came in."""
+
+    def __init__(self, channels: int, prompted: bool) -> None:
+        super().__init__()
+        self.value = nn.Conv2d(channels, channels, 1)
+        self.value_depthwise = depthwise(channels, 3, bias=True)
+        self.gate = nn.Conv2d(channels, channels, 1)
+        self.gate_depthwise = depthwise(channels, 3, bias=True)
+        self.scale = nn.Conv2d(channels, channels, 1)
+        self.prompt_to_scale = nn.Linear(PROMPT_LENGTH, channels, bias=False) if prompted else None
+        self.project = nn.Conv2d(channels, channels, 1)
+        self.mix_value = nn.Conv2d(channels, channels, 1)
+        self.mix_gate = nn.Conv2d(channels, channels, 1)
+        self.mix_project = nn.Conv2d(channels, channels, 1)
+        with torch.no_grad():
+            for last in (self.project, self.mix_project):
+                last.weight.mul_(QUIET)
+                nn.init.zeros_(last.bias)
+            self.scale.weight.mul_(QUIET)
+            nn.init.ones_(self.scale.bias)
+            if self.prompt_to_scale is not None:
+                self.prompt_to_scale.weight.mul_(QUIET)
+
+    def forward(self, x: Tensor, decisions: Decisions = OWN, prompt: Tensor | None = None) -> Tensor:
+        """B C H W and the prompt (B M) -> B C H W."""
+        y = self.value_depthwise(self.value(x)) * self.gate_depthwise(self.gate(x))  # B C H W
+        scale = self.scale(decisions.settle(decisions.mean(y, keepdim=True)))  # B C 1 1
+        if self.prompt_to_scale is not None:
+            scale = scale + self.prompt_to_scale(prompt)[:, :, None, None]
+        x = x + self.project(y * scale)
+        return x + self.mix_project(self.mix_value(x) * self.mix_gate(x))
