@@ -214,7 +214,7 @@ VARIANTS: dict[str, MEASNetConfig] = {
     "base": MEASNetConfig(),
     "small": MEASNetConfig(
         width=48,
-        blocks=(1, 2, 3, 4),
+        blocks=(1, 3, 4, 3),
         refinement_blocks=1,
         ffn_expansion=1.0,
         pixel_experts=(4, 0, 0),
@@ -226,9 +226,9 @@ VARIANTS: dict[str, MEASNetConfig] = {
     ),
     "nano": MEASNetConfig(
         width=32,
-        blocks=(0, 1, 2, 4),
+        blocks=(0, 1, 2, 3),
         refinement_blocks=1,
-        ffn_expansion=1.0,
+        ffn_expansion=0.5,
         pixel_experts=(4, 0, 0),
         image_experts=(0, 0, 5),
         block="gated",
