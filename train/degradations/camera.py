@@ -48,7 +48,7 @@ class Camera:
     """One colour a pixel, the others filled in; else three sensors, with ``grain``."""
 
     keeps_detail: bool = False
-    """Whether the mosaic shapes noise alone: a lens that is no sharper than the mosaic loses nothing to it."""
+    """Whether the mosaic shapes noise alone, as behind a lens that is no sharper than the mosaic."""
 
     edge_aware: bool = False
     """How colours are filled in: along edges, or evenly."""
@@ -150,24 +150,25 @@ class Camera:
         return stored
 
 
-def draw_camera(rng: np.random.Generator) -> Camera:
-    """A camera from mild to heavy: noise of 1 to 32 steps at middle grey, with most of them in the middle."""
+def draw_camera(rng: np.random.Generator, heaviest: float = 30) -> Camera:
+    """A camera from mild to heavy: noise of 1 to ``heaviest`` steps at middle grey, a third of that on
+    average."""
     finished = rng.random() < 0.35
     finish: Finish = "none"
     if finished:
         finish = ("bilateral", "means", "soft")[int(rng.choice(3, p=[0.5, 0.25, 0.25]))]
     scale = rng.random()
     return Camera(
-        level=float(1 + 31 * rng.beta(1.3, 2.2)),
-        read_share=float(np.exp(rng.uniform(np.log(0.002), np.log(0.12)))),
+        level=float(1 + (heaviest - 1) * rng.beta(1.3, 2.7)),
+        read_share=float(np.exp(rng.uniform(np.log(0.002), np.log(0.08)))),
         softness=float(rng.uniform(0.3, 0.8)) if rng.random() < 0.6 else 0.0,
         vignette=float(rng.uniform(0.03, 0.12)) if rng.random() < 0.04 else 0.0,
-        gains=(float(rng.uniform(0.9, 1.7)), 1.0, float(rng.uniform(0.9, 1.8))),
+        gains=(float(rng.uniform(0.9, 1.5)), 1.0, float(rng.uniform(0.9, 1.6))),
         mosaic=bool(rng.random() < 0.7),
         keeps_detail=bool(rng.random() < 0.65),
         edge_aware=bool(rng.random() < 0.5),
         grain=float(rng.uniform(0, 1.1)),
-        pattern=float(rng.uniform(0.1, 0.5)) if rng.random() < 0.08 else 0.0,
+        pattern=float(rng.uniform(0.05, 0.2)) if rng.random() < 0.06 else 0.0,
         pattern_seed=int(rng.integers(2**31)),
         chroma_smoothing=float(rng.uniform(0.5, 2.5)) if rng.random() < 0.4 else 0.0,
         finish=finish,

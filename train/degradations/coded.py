@@ -170,6 +170,9 @@ def _encoder(coder: Coder, width: int, height: int) -> VideoCodecContext:
     encoder.options = {"crf": str(coder.crf), "preset": coder.preset}
     if coder.codec == "hevc":
         encoder.options |= {"preset": "ultrafast", "x265-params": "log-level=none:pools=none:frame-threads=1"}
-    elif coder.tune:
+        return encoder
+    # Without this, x264's macroblock tree takes values past the end of a row: another file each time.
+    encoder.options |= {"x264-params": "cpu-independent=1"}
+    if coder.tune:
         encoder.options |= {"tune": coder.tune}
     return encoder

@@ -16,13 +16,13 @@ def add_haze(rng: np.random.Generator, clean: Picture) -> Picture:
     2019).
 
     Half of the time outdoors: the airlight A is 0.65 to 1 and sometimes bluish or brownish, and beta is such
-    that what is farthest, the sky aside, keeps 5 to 65 % of its light. Half of the time as RESIDE's indoor
+    that what is farthest, the sky aside, keeps 7 to 75 % of its light. Half of the time as RESIDE's indoor
     set: A of 0.7 to 1, a third of the time 1 itself, beta 0.5 to 1.8. A has the same value in all colours
     or, half of the time, a little tint.
     """
     if rng.random() < 0.5:
         depth = outdoor_depth(rng, clean)
-        beta = -np.log(np.exp(rng.uniform(np.log(0.05), np.log(0.65))))
+        beta = -rng.uniform(np.log(0.07), np.log(0.75))
         airlight = rng.uniform(0.65, 1.0) * np.ones(3)
         if rng.random() < 0.2:
             airlight *= 1 + rng.uniform(-0.08, 0.08) * np.array([1.0, 0.2, -1.2])

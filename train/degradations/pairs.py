@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from measnet.train.degradations.blur import add_blur
 from measnet.train.degradations.camera import draw_camera
 from measnet.train.degradations.coded import (
-    Coder,
     add_coding,
     code_frames,
     code_from_camera,
@@ -45,9 +44,9 @@ DEGRADATION_NAMES = ("noise", "rain", "haze", "blur", "dark", "compression")
 """What ``Shares`` counts, in this order, each from 0 (none) to 1 (as strong as it gets).
 
 noise: its standard deviation before any coder, over 30 8-bit steps. rain and haze: the rms change they make,
-over 80 steps. blur: the rms of the detail it takes, over that of all detail. dark: the share of the mean
-brightness that is gone. compression: H.264's CRF from 14 (0) to 40 (1), or JPEG's quality from 95 (0) to
-25 (1). Each is clipped to 0 to 1; all zeros is a sound picture.
+over 80 and 120 steps. blur: the rms of the detail it takes, over that of all detail. dark: the share of the
+mean brightness that is gone. compression: H.264's CRF from 14 (0) to 40 (1), or JPEG's quality from 95 (0)
+to 25 (1). Each is clipped to 0 to 1; all zeros is a sound picture.
 """
 
 PACKED_TASKS = ("derain", "dehaze", "deblur", "lowlight", "coded", "camera", "mixture", "keep")
@@ -78,14 +77,17 @@ def degrade_mixture(rng: np.random.Generator, clean: Picture) -> tuple[Picture, 
             light = to_light(scene) * np.float32(np.exp(rng.uniform(np.log(0.04), np.log(0.5))))
             scene = to_stored(light)
             shares[kind] = _darkness(scene, before)
+        elif kind == "haze":
+            scene = add_haze(rng, scene)
+            shares[kind] = _change(scene, before, most=120)
         else:
-            scene = {"rain": add_rain, "haze": add_haze}[kind](rng, scene)
-            shares[kind] = _change(scene, before)
+            scene = add_rain(rng, scene)
+            shares[kind] = _change(scene, before, most=80)
     if blurred:
         before, scene = scene, add_blur(rng, scene)
         shares["blur"] = _lost_detail(scene, before)
     if noisy:
-        before, scene = scene, draw_camera(rng).shoot(rng, scene)
+        before, scene = scene, draw_camera(rng, heaviest=22).shoot(rng, scene)
         shares["noise"] = _noise(eight_bits(scene), eight_bits(before))
     if coded:
         scene, shares["compression"] = _compressed(rng, scene)
@@ -114,13 +116,13 @@ def _compressed(rng: np.random.Generator, scene: Picture) -> tuple[Picture, floa
 def _rain(rng: np.random.Generator, picture: Pixels, side: int) -> list[Made]:
     clean = _scene(rng, picture, side)
     rainy = add_rain(rng, clean)
-    return [_made(rainy, clean, rain=_change(rainy, clean))]
+    return [_made(rainy, clean, rain=_change(rainy, clean, most=80))]
 
 
 def _haze(rng: np.random.Generator, picture: Pixels, side: int) -> list[Made]:
     clean = _scene(rng, picture, side)
     hazy = add_haze(rng, clean)
-    return [_made(hazy, clean, haze=_change(hazy, clean))]
+    return [_made(hazy, clean, haze=_change(hazy, clean, most=120))]
 
 
 def _blur(rng: np.random.Generator, picture: Pixels, side: int) -> list[Made]:
@@ -159,6 +161,8 @@ def _coded(rng: np.random.Generator, picture: Pixels, side: int) -> list[Made]:
         coded, noise = code_with_gaussian_noise(rng, frames, sigma, coder), sigma
     elif kind < 0.84:
         coder = draw_coder(rng, 18, 34)
+        if rng.random() < 0.25:  # an evening, clean and noisy alike: noise to remove, not light to add
+            frames = _dimmed(frames, rng.uniform(0.3, 0.7))
         coded, noise = code_from_camera(rng, frames, coder)
     else:
         coder = draw_coder(rng, 24, 36)
@@ -166,6 +170,11 @@ def _coded(rng: np.random.Generator, picture: Pixels, side: int) -> list[Made]:
     shares = _shares({"noise": noise / 30, "compression": coder.coarseness})
     chosen = rng.permutation(len(frames))[: int(rng.integers(3, 6))]
     return [(coded[number], frames[number], shares) for number in sorted(chosen.tolist())]
+
+
+def _dimmed(frames: list[Pixels], exposure: float) -> list[Pixels]:
+    stored = eight_bits(to_stored(to_light(np.linspace(0, 1, 256, dtype=np.float32)) * np.float32(exposure)))
+    return [stored[frame] for frame in frames]
 
 
 def _mixture(rng: np.random.Generator, picture: Pixels, side: int) -> list[Made]:
@@ -235,8 +244,8 @@ def _shares(shares: Mapping[str, float]) -> Shares:
     return tuple(float(np.clip(shares.get(name, 0.0), 0, 1)) for name in DEGRADATION_NAMES)
 
 
-def _change(after: Picture, before: Picture) -> float:
-    return float(np.sqrt(np.mean((after - before) ** 2))) * 255 / 80
+def _change(after: Picture, before: Picture, most: float) -> float:
+    return float(np.sqrt(np.mean((after - before) ** 2))) * 255 / most
 
 
 def _noise(noisy: Pixels, clean: Pixels) -> float:

@@ -12,9 +12,9 @@ def add_rain(rng: np.random.Generator, clean: Picture) -> Picture:
     """Half of the time rain so dense that streaks lie over streaks, else single ones, from few to many."""
     kind = rng.random()
     if kind < 0.5:
-        return add_dense_rain(rng, clean, rise=float(np.exp(rng.uniform(np.log(14), np.log(92)))))
+        return add_dense_rain(rng, clean, rise=float(np.exp(rng.uniform(np.log(17), np.log(100)))))
     if kind < 0.65:
-        return add_dense_rain(rng, clean, rise=float(np.exp(rng.uniform(np.log(2), np.log(14)))))
+        return add_dense_rain(rng, clean, rise=float(np.exp(rng.uniform(np.log(2), np.log(17)))))
     return add_single_streaks(rng, clean)
 
 
@@ -30,11 +30,12 @@ def add_dense_rain(rng: np.random.Generator, clean: Picture, rise: float) -> Pic
     tilt = rng.normal(0, 7)
     spread = rng.uniform(0.5, 4)
     layers = int(rng.integers(2, 6))
-    drop = rng.uniform(16, 38) / 2  # what one streak adds, on average, in 8-bit steps
+    drop = rng.uniform(24, 50) / 2 * (0.6 + rise / 100)  # what one streak adds, on average, in 8-bit steps
+    usual = np.exp(rng.uniform(np.log(14), np.log(110)))
     streaks = np.zeros((height, width), np.float32)
     for _ in range(layers):
-        length = float(np.exp(rng.uniform(np.log(9), np.log(90))))
-        breadth = rng.uniform(0.25, 0.7)
+        length = float(usual * rng.uniform(0.6, 1.6))
+        breadth = rng.uniform(0.3, 0.9)
         density = rise / layers / drop / (length * (1 + 2 * breadth))
         streaks += _blurred_drops(rng, height, width, density, length, tilt + rng.normal(0, spread), breadth)
     streaks *= np.float32(rise / 255 / max(float(streaks.mean()), 1e-6))
@@ -86,7 +87,7 @@ def _blurred_drops(
     if line.shape[1] % 2 == 0:
         line = np.hstack([line, np.zeros((len(line), 1), np.uint8)])
     drawn = cv2.filter2D(drops, -1, line.astype(np.float32) / 255, borderType=cv2.BORDER_REFLECT)
-    return np.asarray(cv2.GaussianBlur(drawn, (3, 3), breadth), np.float32)
+    return np.asarray(cv2.GaussianBlur(drawn, (5, 5), breadth), np.float32)
 
 
 def _streaks(rng: np.random.Generator, height: int, width: int, tilt: float) -> Picture:
@@ -94,7 +95,7 @@ def _streaks(rng: np.random.Generator, height: int, width: int, tilt: float) -> 
     length = float(np.exp(rng.uniform(np.log(10), np.log(120))))
     thickness = int(rng.choice([1, 1, 1, 2, 2, 3, 4]))
     strength = rng.uniform(0.15, 0.95)
-    density = np.exp(rng.uniform(np.log(0.0008), np.log(0.02))) / max(1, length / 20)
+    density = np.exp(rng.uniform(np.log(0.0008), np.log(0.02))) / max(1, length / 20) / thickness**1.5
     layer = np.zeros((height, width), np.uint8)
     count = int(density * height * width) + 1
     middles = rng.uniform(-0.2, 1.2, (count, 2)) * (width, height)
