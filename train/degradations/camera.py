@@ -16,7 +16,15 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from measnet.train.degradations.picture import Picture, clip, rounded, to_light, to_stored
+from measnet.train.degradations.picture import (
+    Picture,
+    clip,
+    eight_bits,
+    from_eight_bits,
+    rounded,
+    to_light,
+    to_stored,
+)
 
 Finish = Literal["none", "bilateral", "means", "soft"]
 
@@ -137,9 +145,9 @@ class Camera:
             tone = self.finish_strength * 2.2 * self.level / 255
             stored = np.asarray(cv2.bilateralFilter(stored, 5, max(tone, 0.01), 1.6), np.float32)
         elif self.finish == "means":
-            eight = np.rint(stored * 255).astype(np.uint8)
             power = max(1.0, self.finish_strength * 0.6 * self.level)
-            stored = cv2.fastNlMeansDenoising(eight, None, power, 3, 7).astype(np.float32) / 255
+            smoothed = cv2.fastNlMeansDenoising(eight_bits(stored), None, power, 3, 7)
+            stored = from_eight_bits(np.asarray(smoothed, np.uint8))
         elif self.finish == "soft":
             stored = np.asarray(
                 cv2.GaussianBlur(stored, (0, 0), 0.4 + 0.6 * self.finish_strength), np.float32

@@ -74,7 +74,7 @@ def code_frames(frames: Sequence[Pixels], coder: Coder) -> list[Pixels]:
     packets = []
     for time, frame in enumerate(frames):
         even = cv2.copyMakeBorder(frame, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
-        picture = writer.write(even)
+        picture = writer.write(np.asarray(even, np.uint8))
         picture.pts = time
         packets += encoder.encode(picture)
     packets += encoder.encode(None)

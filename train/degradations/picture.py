@@ -45,7 +45,7 @@ def rounded(picture: Picture) -> Picture:
 
 def eight_bits(picture: Picture) -> NDArray[np.uint8]:
     """Stored values as 0 to 255."""
-    return np.rint(picture * np.float32(255)).astype(np.uint8)
+    return np.asarray(np.rint(picture * np.float32(255)), np.uint8)
 
 
 def from_eight_bits(pixels: NDArray[np.uint8]) -> Picture:
