@@ -1,4 +1,4 @@
-"""Makes degraded pictures from clean ones: the degradations of the five tasks, by name."""
+"""Makes degraded pictures from clean ones: the degradations of the five tasks, by name, and pairs of both."""
 
 from __future__ import annotations
 
@@ -16,8 +16,36 @@ from measnet.train.degradations.noise import (
     add_sensor_noise,
     add_video_noise,
 )
+from measnet.train.degradations.pairs import (
+    DEGRADATION_NAMES,
+    PACKED_TASKS,
+    degrade_mixture,
+    leave_alone,
+    make_pairs,
+)
 from measnet.train.degradations.picture import Picture
 from measnet.train.degradations.rain import add_rain
+
+__all__ = [
+    "DEGRADATIONS",
+    "DEGRADATION_NAMES",
+    "PACKED_TASKS",
+    "Degradation",
+    "add_blur",
+    "add_compression",
+    "add_gaussian_noise",
+    "add_haze",
+    "add_low_light",
+    "add_published_noise",
+    "add_rain",
+    "add_sensor_noise",
+    "add_video_noise",
+    "degrade_by_noise",
+    "degrade_mixture",
+    "field_of",
+    "leave_alone",
+    "make_pairs",
+]
 
 Degradation = Callable[[np.random.Generator, Picture], Picture]
 
@@ -35,14 +63,6 @@ def degrade_by_noise(rng: np.random.Generator, clean: Picture) -> Picture:
         luma = rng.uniform(2, 45)
         noisy = add_video_noise(rng, clean, luma=luma, chroma=luma * rng.uniform(0.2, 1.0))
     return add_compression(noisy, int(rng.integers(55, 98))) if rng.random() < 0.75 else noisy
-
-
-def leave_alone(rng: np.random.Generator, clean: Picture) -> Picture:
-    """Nothing that a user would see: half of the time light compression, else nothing at all.
-
-    A network that only ever saw damage finds some in every picture.
-    """
-    return add_compression(clean, int(rng.integers(85, 100))) if rng.random() < 0.5 else clean.copy()
 
 
 DEGRADATIONS: dict[str, Degradation] = {
