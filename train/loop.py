@@ -25,7 +25,7 @@ from measnet.train.optimizer import WeightUpdates
 from measnet.train.processes import Processes, per_sample_noise
 from measnet.train.recipe import Recipe
 from measnet.train.renewal import renew_routing
-from measnet.train.run_folder import RunFolder
+from measnet.train.run_folder import Progress, RunFolder
 from measnet.train.steadiness import Look, looks_at
 from measnet.train.task_prompts import learn_task_prompts
 
@@ -113,7 +113,7 @@ def _train(
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     updates = WeightUpdates(network, recipe)
     folder = RunFolder(out)
-    done = folder.resume(recipe, dict(start.origin), network, average, updates)
+    done = folder.resume(recipe, dict(start.origin), network, average, updates).step
     processes.join_norms(network)
     teacher = None if start.teacher is None else start.teacher.to(device)
     step_losses = processes.wrap(TrainingStep(network, recipe, teacher))
@@ -151,7 +151,7 @@ def _train(
             if recipe.clip_norm:
                 torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
             updates.step(rate)
-            _move_average(average, network, recipe.ema_decay, step)
+            move_average(average, network, recipe.ema_decay, step)
             journal.watch(degraded, losses, clean, draws)
             figures["learning_rate"] = rate
             figures["seconds"] = time.perf_counter() - began
@@ -160,7 +160,7 @@ def _train(
             if processes.leads and (step % LOG_EVERY == 0 or step == steps):
                 folder.log(step, figures | journal.write(step, figures))
             if processes.leads and (step % recipe.save_every == 0 or step == steps):
-                folder.save(recipe, dict(start.origin), step, network, average, updates)
+                folder.save(recipe, dict(start.origin), Progress(step), network, average, updates)
     average.eval()
     if processes.leads:
         average.task_prompts = learn_task_prompts(average, crops)
@@ -248,7 +248,7 @@ def _losses_and_gradients(
     return losses
 
 
-def _move_average(average: MEASNet, network: MEASNet, decay: float, step: int) -> None:
+def move_average(average: MEASNet, network: MEASNet, decay: float, step: int) -> None:
     decay = min(decay, step / (step + 10))  # the first steps count less than they otherwise would
     ours, theirs = average.state_dict(), network.state_dict()
     floating = [name for name, tensor in ours.items() if tensor.is_floating_point()]

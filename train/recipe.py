@@ -12,7 +12,7 @@ from typing import Any, Literal
 from measnet.config import VARIANTS, MEASNetConfig
 from measnet.errors import UsageError
 from measnet.network.pixel_experts import Balance
-from measnet.train.degradations import DEGRADATIONS
+from measnet.train.degradations import DEGRADATIONS, PACKED_TASKS
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -102,6 +102,18 @@ class Recipe:
     video; a step restores two frames more for every third crop. Where the crop is the least that the network
     takes, the two differ in exposure and grain alone."""
 
+    teach_weight: float = 0.0
+    """With a pack: weight of the cross-entropy between the prompt's groups and the damage that was done
+    (``measnet/damage.py``), so that the prompt says what is wrong with a picture."""
+
+    z_weight: float = 0.0
+    """With a pack: weight of the pixel router's z-loss, the squared log-sum-exp of its scores, which keeps
+    them small (Zoph et al., "ST-MoE", 2022): a router with large scores no longer learns."""
+
+    quiet_share: float = 0.0
+    """With a pack: share of the run after which routing noise has faded to nothing, linearly; 0 keeps it. In
+    use there is none, so the last part of the training should have none either."""
+
     clip_norm: float = 1.0
     """Largest norm of the gradient; longer ones are shortened to it. 0 leaves them."""
 
@@ -144,9 +156,10 @@ class Recipe:
             found.append("save_every must be at least 1")
         if self.batch < 2:
             found.append(f"batch is {self.batch}, must be at least 2 (FD normalises over the batch)")
-        unknown = sorted(set(self.tasks) - set(DEGRADATIONS))
+        known = {*DEGRADATIONS, *PACKED_TASKS}
+        unknown = sorted(set(self.tasks) - known)
         if unknown or not self.tasks:
-            found.append(f"unknown tasks {unknown}; there are {sorted(DEGRADATIONS)}")
+            found.append(f"unknown tasks {unknown}; there are {sorted(known)}")
         elif min(self.tasks.values()) <= 0:
             found.append("every task needs a weight above 0; leave out what is not wanted")
         for name, allowed in (
@@ -159,7 +172,7 @@ class Recipe:
         ):
             if getattr(self, name) not in allowed:
                 found.append(f"{name} is {getattr(self, name)!r}, must be one of {list(allowed)}")
-        for name in ("pairs_share", "zoom", "zoom_pairs", "dim", "plain", "ema_decay"):
+        for name in ("pairs_share", "quiet_share", "zoom", "zoom_pairs", "dim", "plain", "ema_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 found.append(f"{name} is {getattr(self, name)}, must be within 0 and 1")
         for name in (
@@ -168,6 +181,8 @@ class Recipe:
             "weight_decay",
             "balance_weight",
             "steady_weight",
+            "teach_weight",
+            "z_weight",
             "clip_norm",
         ):
             if getattr(self, name) < 0:

@@ -11,7 +11,7 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +22,17 @@ from measnet.network import MEASNet
 from measnet.train.optimizer import WeightUpdates
 from measnet.train.recipe import Recipe
 from measnet.whole_file import write_whole
+
+
+class Progress(NamedTuple):
+    """How far a run has come."""
+
+    step: int = 0
+    seconds: float = 0.0
+    """Spent so far, for runs that end by the clock."""
+
+    batch: int = 0
+    """Crops per step, where that changed on the way; 0 for the recipe's."""
 
 
 class RunFolder:
@@ -41,7 +52,7 @@ class RunFolder:
         self,
         recipe: Recipe,
         origin: dict[str, str],
-        step: int,
+        progress: Progress,
         network: MEASNet,
         average: MEASNet,
         updates: WeightUpdates,
@@ -50,7 +61,8 @@ class RunFolder:
         state = {
             "recipe": asdict(recipe),
             "origin": origin,
-            "step": step,
+            "step": progress.step,
+            "progress": progress._asdict(),
             "network": network.state_dict(),
             "average": average.state_dict(),
             "updates": updates.state_dict(),
@@ -58,7 +70,7 @@ class RunFolder:
         content = io.BytesIO()
         torch.save(state, content)
         write_whole(self.path / "checkpoint.pt", content.getvalue())
-        self.save_weights(origin, step, average)
+        self.save_weights(origin, progress.step, average)
 
     def save_weights(self, origin: dict[str, str], step: int, average: MEASNet) -> None:
         """Writes the weights for use; they replace those before when they are whole."""
@@ -71,14 +83,14 @@ class RunFolder:
         network: MEASNet,
         average: MEASNet,
         updates: WeightUpdates,
-    ) -> int:
-        """Takes up the run saved here; returns how many steps it had done, 0 if there is none.
+    ) -> Progress:
+        """Takes up the run saved here; returns how far it had come, nowhere if there is none.
 
         Raises ``CheckpointError`` for a damaged checkpoint, ``UsageError`` when it has other settings.
         """
         path = self.path / "checkpoint.pt"
         if not path.is_file():
-            return 0
+            return Progress()
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             stored, stored_origin = state["recipe"], state["origin"]
@@ -99,7 +111,7 @@ class RunFolder:
         average.load_state_dict(state["average"])
         updates.load_state_dict(state["updates"])
         self._forget_lines_after(int(state["step"]))
-        return int(state["step"])
+        return Progress(**state.get("progress", {"step": int(state["step"])}))
 
     def _forget_lines_after(self, step: int) -> None:
         """Steps after the last checkpoint are done again, and logged again."""

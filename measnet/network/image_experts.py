@@ -5,8 +5,8 @@ Shapes: B batch, C channels, H W size, N experts, K chosen, R inner width of an 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -52,12 +52,15 @@ class ImageExpertLayer(nn.Module):
         self.experts = nn.ModuleList(ImageExpert(channels, NARROWEST_EXPERT + i) for i in range(experts))
         self.scores = nn.Linear(channels, experts, bias=False)
         self.top_k = top_k
+        self.ask_all = False
 
     def forward(
         self, features: Tensor, context: Tensor, decisions: Decisions = OWN
     ) -> tuple[Tensor, ImageRouting]:
         """Two feature maps, each B C H W -> B C H W."""
         routing = choose_experts(features, self.scores, self.top_k, decisions)
+        if self.ask_all:
+            return features + self._answer_of_all(features, context, routing), routing
         out = features
         for index, expert in enumerate(self.experts):
             images, rank = (routing.experts == index).nonzero(as_tuple=True)  # each: as many as chose it
@@ -66,6 +69,28 @@ class ImageExpertLayer(nn.Module):
                 gates = routing.gates[images, rank][:, None, None, None]
                 out = out.index_add(0, images, answer * gates)
         return out, routing
+
+    def _answer_of_all(self, features: Tensor, context: Tensor, routing: ImageRouting) -> Tensor:
+        experts = list(cast(Iterable[ImageExpert], self.experts))
+        gates = torch.zeros_like(routing.demand).scatter(1, routing.experts, routing.gates)  # B N
+        inner = _side_by_side(features, [expert.narrow_features for expert in experts]) * _side_by_side(
+            context, [expert.narrow_context for expert in experts]
+        )  # B all-R H W
+        widths = [expert.narrow_features.out_channels for expert in experts]
+        wide = torch.cat([gates[:, i : i + 1].expand(-1, r) for i, r in enumerate(widths)], dim=1)
+        weight = torch.cat([expert.widen.weight for expert in experts], dim=1)  # C all-R 1 1
+        bias = torch.stack([_bias(expert.widen) for expert in experts])  # N C
+        return F.conv2d(inner * wide[:, :, None, None], weight) + (gates @ bias)[:, :, None, None]
+
+
+def _side_by_side(x: Tensor, convolutions: list[nn.Conv2d]) -> Tensor:
+    weight = torch.cat([convolution.weight for convolution in convolutions])
+    return F.conv2d(x, weight, torch.cat([_bias(convolution) for convolution in convolutions]))
+
+
+def _bias(convolution: nn.Conv2d) -> Tensor:
+    assert convolution.bias is not None
+    return convolution.bias
 
 
 def choose_experts(

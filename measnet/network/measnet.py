@@ -17,7 +17,7 @@ from measnet.network.blocks import Blocks, make_blocks
 from measnet.network.decisions import OWN, Decisions
 from measnet.network.fd_mee import FDMEE
 from measnet.network.frequency_block import FrequencyBlock
-from measnet.network.image_experts import ImageRouting
+from measnet.network.image_experts import ImageExpertLayer, ImageRouting
 from measnet.network.pixel_experts import NoisyRouting, PixelExperts, PixelRouting
 from measnet.network.prompt import PromptFusion, PromptGenerator
 from measnet.task_prompts import TaskPrompts
@@ -78,6 +78,12 @@ class TrainingPass(NamedTuple):
 
     pixel_demand: Tensor | None
     """B N h w: how much each pixel calls for each expert at level 1; sums to 1. None without MESE."""
+
+    prompt_weights: Tensor | None
+    """B T: q of eq. 1; None without TSPG."""
+
+    router_size: Tensor
+    """How large the pixel router's scores are at level 1: the mean square of their log-sum-exp (a scalar)."""
 
     image_demands: list[Tensor]
     """B N each: how much each image calls for each expert, per FD-MEE branch; sums to 1."""
@@ -160,11 +166,11 @@ class MEASNet(nn.Module):
 
         The MESE modules of levels 2 and 3 act here only: nothing but the balance loss uses them.
         """
-        _, prompt = self._prompt(image, OWN)
+        q, prompt = self._prompt(image, OWN)
         x = self.embed(image)  # B C h w
-        balance, demand = x.new_zeros(()), None
+        balance, demand, size = x.new_zeros(()), None, x.new_zeros(())
         if self.pixel_experts1 is not None:
-            x, balance, demand = self.pixel_experts1.forward_training(x, prompt, noisy)
+            x, balance, demand, size = self.pixel_experts1.forward_training(x, prompt, noisy)
         elif self.prompt_fusion is not None:
             x = self.prompt_fusion(x, prompt)
         e1 = self.encoder1(x, prompt=prompt)
@@ -177,7 +183,15 @@ class MEASNet(nn.Module):
             balance = balance + self.pixel_experts3.forward_training(x3, prompt, noisy)[1]
         e3 = self.encoder3(x3, prompt=prompt)
         restored, routings = self._decode(image, e1, e2, e3, prompt, OWN)
-        return TrainingPass(restored, balance, demand, [routing.demand for routing in routings])
+        return TrainingPass(restored, balance, demand, q, size, [routing.demand for routing in routings])
+
+    def ask_all_experts(self, ask_all: bool = True) -> None:
+        """Whether every expert answers for every pixel and image, and gates of 0 silence those not chosen: no
+        shape depends on data then, which GPUs and compilers prefer. The results differ by rounding alone.
+        Takes effect where pixel experts join by ``weighted_sum``."""
+        for experts in self.modules():
+            if isinstance(experts, PixelExperts | ImageExpertLayer):
+                experts.ask_all = ask_all
 
     def recompute_blocks(self, recompute: bool = True) -> None:
         """Whether training keeps what happens inside blocks, or computes it again when going

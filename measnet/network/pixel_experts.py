@@ -119,21 +119,22 @@ class PixelExperts(nn.Module):
 
     def forward_training(
         self, x: Tensor, prompt: Tensor | None, noisy: NoisyRouting
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """As ``forward`` with noisy routing.
 
-        Returns the features, the balance loss (a scalar) and what the router thinks of every expert
-        (B N H W, a softmax without the noise).
+        Returns the features, the balance loss (a scalar), what the router thinks of every expert (B N H W, a
+        softmax without the noise), and how large its scores are (a scalar: the z-loss).
         """
-        scores = self.router(x, prompt)  # B N H W
-        scale = self.router.noise_scale(x, prompt)  # B N H W
+        scores = self.router(x, prompt).float()  # B N H W; choices want more than 16 bits
+        scale = self.router.noise_scale(x, prompt).float()  # B N H W
         noisy_scores = scores + noisy.draw(scores) * scale
         routing = self.router.choose(noisy_scores)
         out = x + self.join(x, routing)
         demand = scores.softmax(dim=1)  # W_i of eq. 2
+        size = scores.logsumexp(dim=1).square().mean()
         if noisy.balance == "paper":
-            return out, balance_loss_of_the_paper(demand, routing), demand
-        return out, balance_loss(scores, noisy_scores, scale, routing, noisy.total), demand
+            return out, balance_loss_of_the_paper(demand, routing), demand, size
+        return out, balance_loss(scores, noisy_scores, scale, routing, noisy.total), demand, size
 
     def join(self, x: Tensor, routing: PixelRouting) -> Tensor:
         """The chosen experts' joint answer, B C H W.
