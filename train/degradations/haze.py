@@ -55,19 +55,15 @@ def outdoor_depth(rng: np.random.Generator, clean: Picture) -> Picture:
     below = np.maximum(rows - horizon, 0) / max(1 - horizon, 0.05)
     ground = np.minimum(nearest / np.maximum(below, 1e-3), 1) * np.ones((1, width), np.float32)
     depth = ground.astype(np.float32)
-    texture = cv2.blur(np.abs(cv2.Laplacian(coarse.mean(axis=2), cv2.CV_32F)), (3, 3))
-    for label in range(int(labels.max()) + 1):
+    sky = _sky(coarse, labels)
+    for label in np.unique(labels[~sky]).tolist():
         inside = labels == label
-        if not inside.any():
-            continue
-        covered = np.flatnonzero(inside.any(axis=1))
-        foot = int(covered[-1])
-        if covered[0] <= height // 12 and _is_sky(coarse[inside].mean(axis=0), float(texture[inside].mean())):
-            depth[inside] = 1.3
-        elif rows[foot, 0] <= horizon:  # a hill, a house far off
+        foot = int(np.flatnonzero(inside.any(axis=1))[-1])
+        if rows[foot, 0] <= horizon:  # a hill, a house far off
             depth[inside] = rng.uniform(0.5, 1)
         elif foot < height - 2 and rng.random() < 0.6:
             depth[inside] = float(ground[foot, 0]) * rng.uniform(0.85, 1.15)
+    depth[sky] = 1.3
     return _to_edges(depth, clean, radius=int(rng.integers(3, 9)))
 
 
@@ -132,10 +128,24 @@ def _regions(rng: np.random.Generator, clean: Picture) -> tuple[Picture, NDArray
     return coarse, nearest.reshape(size[1], size[0])
 
 
-def _is_sky(colour: NDArray[np.floating], texture: float) -> bool:
-    """Bright, plain, and grey or blue."""
-    red, green, blue = (float(value) for value in colour)
-    return max(red, green, blue) > 0.45 and texture < 0.06 and blue >= max(red, green) - 0.08
+def _sky(coarse: Picture, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Where the sky is: regions at the top that are bright, plain, and grey or blue, and those that go on
+    from them in nearly the same colour."""
+    texture = cv2.blur(np.abs(cv2.Laplacian(coarse.mean(axis=2), cv2.CV_32F)), (3, 3))
+    plain = {}
+    for label in np.unique(labels).tolist():
+        colour = coarse[labels == label].mean(axis=0)
+        bluish = colour[2] >= max(colour[0], colour[1]) - 0.08
+        if colour.max() > 0.45 and bluish and texture[labels == label].mean() < 0.06:
+            plain[label] = colour
+    top = np.unique(labels[: max(1, len(labels) // 12)]).tolist()
+    found = [label for label in top if label in plain]
+    for label in found:  # grows while it runs: what is next to sky found may be sky itself
+        around = cv2.dilate((labels == label).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+        for other in np.unique(labels[around]).tolist():
+            if other in plain and other not in found and np.abs(plain[other] - plain[label]).max() < 0.13:
+                found.append(other)
+    return np.isin(labels, found)
 
 
 def _to_edges(depth: Picture, clean: Picture, radius: int) -> Picture:

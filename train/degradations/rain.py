@@ -94,7 +94,7 @@ def _streaks(rng: np.random.Generator, height: int, width: int, tilt: float) -> 
     """One layer of streaks, H x W, 0 where there is none."""
     length = float(np.exp(rng.uniform(np.log(10), np.log(120))))
     thickness = int(rng.choice([1, 1, 1, 2, 2, 3, 4]))
-    strength = rng.uniform(0.15, 0.95)
+    strength = rng.uniform(0.15, 0.95) / np.sqrt(thickness)
     density = np.exp(rng.uniform(np.log(0.0008), np.log(0.02))) / max(1, length / 20) / thickness**1.5
     layer = np.zeros((height, width), np.uint8)
     count = int(density * height * width) + 1
