@@ -38,8 +38,9 @@ class WeightUpdates:
         self._matrices = [(weight, nn.Parameter(_as_matrix(weight.data))) for weight in matrices]
         rate, decay = recipe.learning_rate, recipe.weight_decay
         groups = [{"params": others, "share": 1.0}, {"params": routing, "share": recipe.routing_rate}]
+        fused = all(weight.is_cuda for weight in self._weights)  # elsewhere as it always was, to the bit
         self._optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(groups, lr=rate, weight_decay=decay)
+            torch.optim.AdamW(groups, lr=rate, weight_decay=decay, fused=fused or None)
         ]
         if matrices:
             views = [view for _, view in self._matrices]

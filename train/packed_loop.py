@@ -29,7 +29,7 @@ from measnet.task_prompts import TaskPrompts
 from measnet.train.data.pack import Pack
 from measnet.train.data.packed_crops import PackedBatch, PackedCrops
 from measnet.train.degradations import field_of
-from measnet.train.loop import OUT_OF_MEMORY, Start, TrainingError, move_average
+from measnet.train.loop import OUT_OF_MEMORY, Start, TrainingError
 from measnet.train.losses import NEAR
 from measnet.train.optimizer import WeightUpdates
 from measnet.train.recipe import Recipe
@@ -120,6 +120,7 @@ class _Run:
         self.bf16 = recipe.precision == "bf16" or (recipe.precision == "auto" and self.device.type == "cuda")
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
+            torch.backends.cudnn.benchmark = True
         self.updates = WeightUpdates(self.network, recipe)
         self.folder = RunFolder(out)
         self.before = self.folder.resume(recipe, self.origin, self.network, self.average, self.updates)
@@ -127,6 +128,14 @@ class _Run:
         self.crops = PackedCrops(
             pack.to(self.device), recipe.tasks, crop=recipe.crop, seed=recipe.seed, pairs_share=recipe.pairs_share
         )
+        self._tracked = [
+            (ours, theirs)
+            for ours, theirs in zip(
+                self.average.state_dict().values(), self.network.state_dict().values(), strict=True
+            )
+            if ours.is_floating_point()
+        ]
+        self._psnr: list[tuple[Tensor, Tensor]] = []
         forward = _Forward(self.network)
         self.forward = torch.compile(forward) if self.device.type == "cuda" else forward
 
@@ -144,7 +153,8 @@ class _Run:
             for name, value in self._step(step, done).items():
                 gathered[name].append(value)
             if step % LOG_EVERY == 0:
-                figures = {name: torch.stack(values).nanmean().item() for name, values in gathered.items()}
+                figures = {name: torch.stack(values).mean().item() for name, values in gathered.items()}
+                figures |= self._psnr_by_task()
                 now = time.perf_counter()
                 figures["pictures_per_second"] = (step - since) * self.batch / (now - last)
                 figures["minutes"] = self.seconds / 60
@@ -154,7 +164,7 @@ class _Run:
                     raise TrainingError(
                         f"the loss is {figures['loss']} by step {step}; lower learning_rate and start again"
                     )
-                self.folder.log(step, {k: v for k, v in figures.items() if math.isfinite(v)})
+                self.folder.log(step, figures)
                 on_figures(StepFigures(step, done, figures))
             due = time.perf_counter() - saved > SAVE_SECONDS
             if due if self.clock.minutes is not None else step % self.recipe.save_every == 0:
@@ -194,7 +204,7 @@ class _Run:
         recipe = self.recipe
         batch = self.crops.batch(step, self.batch)
         rng = torch.Generator(self.device).manual_seed((recipe.seed << 32) + step + (1 << 30))
-        twice = max(1, self.batch // 8) if recipe.steady_weight else 0
+        twice = max(1, self.batch // 16) if recipe.steady_weight else 0
         looks = _two_looks(batch.degraded[:twice], rng, step) if twice else None
         given = batch.degraded if looks is None else torch.cat([batch.degraded, looks.first, looks.second])
         scale = self.network.config.stem_scale
@@ -214,7 +224,7 @@ class _Run:
             norm = nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip_norm)
             losses["gradient"] = norm.detach()
         self.updates.step(_rate(recipe, step, done))
-        move_average(self.average, self.network, recipe.ema_decay, step)
+        self._move_average(step)
         return {name: value.detach().float() for name, value in losses.items()}
 
     def _losses(
@@ -239,15 +249,23 @@ class _Run:
             change = restored[size:] - given[size:]
             losses["unsteady"] = looks.unsteadiness(*change.chunk(2))
             loss = loss + recipe.steady_weight * losses["unsteady"]
-        with torch.no_grad():
-            squared = error.square().mean(dim=(1, 2, 3)).clamp_min(1e-12)  # B
-            psnr = -10 * squared.log10()
-            tasks = batch.tasks.to(psnr.device, non_blocking=True)
-            for number, task in enumerate(self.crops.tasks):
-                of_task = tasks == number
-                losses[f"psnr_{task}"] = torch.where(of_task, psnr, 0).sum() / of_task.sum()  # NaN for none
+        squared = error.detach().square().mean(dim=(1, 2, 3)).clamp_min(1e-12)  # B
+        self._psnr.append((batch.tasks, -10 * squared.log10()))
         losses["loss"] = loss
         return losses
+
+    def _move_average(self, step: int) -> None:
+        decay = min(self.recipe.ema_decay, step / (step + 10))  # the first steps count less
+        ours, theirs = ([pair[side] for pair in self._tracked] for side in (0, 1))
+        torch._foreach_lerp_(ours, theirs, 1 - decay)
+
+    def _psnr_by_task(self) -> dict[str, float]:
+        """The mean PSNR of each task's crops since the last time, dB."""
+        tasks = torch.cat([tasks for tasks, _ in self._psnr])
+        psnr = torch.cat([psnr for _, psnr in self._psnr]).cpu()
+        self._psnr.clear()
+        means = {task: psnr[tasks == number].mean().item() for number, task in enumerate(self.crops.tasks)}
+        return {f"psnr_{task}": mean for task, mean in means.items() if math.isfinite(mean)}
 
     def _task_prompts(self) -> TaskPrompts:
         """The mean prompt scores of each task's pictures."""

@@ -24,9 +24,9 @@ class GatedBlock(nn.Module):
 
     def __init__(self, channels: int, prompted: bool) -> None:
         super().__init__()
-        self.value = nn.Conv2d(channels, channels, 1)
+        self.value = nn.Conv2d(channels, channels, 1, bias=False)
         self.value_depthwise = depthwise(channels, 3, bias=True)
-        self.gate = nn.Conv2d(channels, channels, 1)
+        self.gate = nn.Conv2d(channels, channels, 1, bias=False)
         self.gate_depthwise = depthwise(channels, 3, bias=True)
         self.scale = nn.Conv2d(channels, channels, 1)
         self.prompt_to_scale = nn.Linear(PROMPT_LENGTH, channels, bias=False) if prompted else None
