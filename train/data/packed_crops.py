@@ -18,6 +18,9 @@ from measnet.train.data.pack import CLEAN, Pack
 from measnet.train.degradations import field_of
 
 WEAKEST, STRONGEST = 2, 58  # sigma of ``denoise``, in 8-bit steps
+UPRIGHT = ("derain", "dehaze")
+"""Tasks whose pictures are flipped, but never laid on their side: rain falls, and the sky is above."""
+
 FULL_NOISE = 50  # sigma that counts as all the noise there is
 
 
@@ -77,6 +80,8 @@ class PackedCrops:
             [self._pick(task, w, r) for task, w, r in zip(*(v.tolist() for v in (tasks, which, of_real)), strict=True)]
         )
         turns = torch.randint(8, (size,), generator=rng)
+        upright = torch.tensor([task in UPRIGHT for task in self.tasks])[tasks]
+        turns = torch.where(upright, turns % 4, turns)
         sigmas = torch.empty(size).uniform_(WEAKEST, STRONGEST, generator=rng)
         entries = self._entries[rows]  # B 6
         top = (down * (entries[:, 3] - self.crop + 1)).long()
