@@ -69,6 +69,14 @@ def fitted(pixels: Pixels, widest: int) -> Pixels:
     return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
+def make_folder(folder: Path) -> None:
+    """Makes it, or raises ``OutputError``."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be made: {error.strerror}") from None
+
+
 def write_png(path: Path, pixels: Pixels) -> None:
     """Raises ``OutputError`` when it cannot be written."""
     written, data = cv2.imencode(".png", np.ascontiguousarray(pixels[:, :, ::-1]))
