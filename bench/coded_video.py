@@ -155,7 +155,7 @@ def measure(
 ) -> None:
     wanted = [name for name in filters.split(",") if name and name != "none"]
     if unknown := [name for name in wanted if name not in FILTERS]:
-        raise UsageError(f"there is no grid for the filter {unknown[0]}; choose of {', '.join(FILTERS)}")
+        raise UsageError(f"there is no grid for the filter {unknown[0]}; choose from {', '.join(FILTERS)}")
     if shutil.which("ffmpeg") is None:
         raise UsageError("ffmpeg is not there; install it")
     restorers = {model: Restorer(model, threads=threads) for model in models or ("nano",)}

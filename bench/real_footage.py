@@ -19,7 +19,7 @@ from panels import enlarged, fitted, make_folder, stacked, strip, with_most_deta
 
 from measnet import Restorer
 from measnet.command_line import run_command
-from measnet.errors import InputError, MEASNetError
+from measnet.errors import InputError
 from measnet.image import Pixels
 from measnet.image_header import IMAGE_ENDINGS
 from measnet.runtime.frame import Frame
@@ -67,13 +67,13 @@ def restore(
     paths = files or usual(data)
     restorers = {label: Restorer(model, threads=threads) for label, model in labels(models).items()}
     make_folder(out)
-    failed: MEASNetError | None = None
+    unread = 0
     for path in paths:
         try:
             shown = pick(path, frames)
         except InputError as error:
             click.echo(f"error: {error}", err=True)
-            failed = error
+            unread += 1
             continue
         for number, pixels in shown:
             results = {label: restorer(pixels) for label, restorer in restorers.items()}
@@ -85,8 +85,8 @@ def restore(
                     flush=True,
                 )
             write_png(out / f"{name}.png", sheet(pixels, results))
-    if failed is not None:
-        raise failed
+    if unread:
+        raise InputError(f"{unread} of {len(paths)} files could not be read")
 
 
 def usual(data: Path) -> tuple[Path, ...]:
