@@ -14,8 +14,8 @@ from measnet.errors import UsageError
 
 FOLDER = Path(__file__).parent
 
-NAMES = (*VARIANTS, "nano-noise")
-"""What weights may be called: as their variant, or as one that was trained for something else."""
+NAMES = tuple(VARIANTS)
+"""What weights may be called: as their variant."""
 
 
 def bundled(name: str, suffix: str) -> Path:
