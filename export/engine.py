@@ -30,7 +30,7 @@ from measnet.export.cache import EngineCache
 from measnet.export.target import Target
 from measnet.export.timing import read_timing_cache, write_timing_cache
 from measnet.export.turing import turing_graph
-from measnet.export.whole_graph import read_whole
+from measnet.export.whole_graph import read_graph
 
 
 @dataclass(frozen=True)
@@ -103,17 +103,6 @@ def build_engines(
         built.append(_build(job, settings, cache, timing_cache, progress))
         done(built[-1])
     return built
-
-
-def read_graph(path: Path) -> tuple[bytes, onnx.ModelProto, GraphDescription]:
-    """The bytes of one of our ONNX files, the model, and what it says of itself; whole, where its weights lie
-    in a file beside it.
-
-    Raises ``GraphError`` when ``path`` cannot be read or is not one of ours.
-    """
-    content, model = read_whole(path)
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    return content, model, GraphDescription.from_metadata(metadata, str(path))
 
 
 def graph_profiles(

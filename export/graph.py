@@ -23,7 +23,7 @@ from measnet.description import GraphDescription
 from measnet.errors import OutputError, UsageError
 from measnet.export.decomposition import decomposed_in_place
 from measnet.export.exact import ExactMEASNet
-from measnet.export.whole_graph import read_whole, remove_seals
+from measnet.export.whole_graph import read_graph, remove_seals
 from measnet.network import MEASNet
 from measnet.onnx_file import read_metadata, sealed
 from measnet.weights import at_hand, bundled
@@ -99,9 +99,10 @@ def _bundled_graph(network: MEASNet, steerable: bool) -> tuple[onnx.ModelProto, 
     wanted = (weights_sha256(network), network.config, None)
     for name in at_hand(suffix):
         path = bundled(name, suffix)
-        description = GraphDescription.from_metadata(read_metadata(path), name)
+        if read_metadata(path).get("measnet.weights_sha256") != wanted[0]:
+            continue
+        _, model, description = read_graph(path)
         if (description.weights_sha256, description.config, description.static_size) == wanted:
-            _, model = read_whole(path)
             # In the words of this version, which may be later than the graph.
             onnx.helper.set_model_props(model, description.to_metadata())
             return model, description

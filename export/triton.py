@@ -146,7 +146,7 @@ def what_goes_in(description: GraphDescription) -> str:
 
 
 def _graph_model(path: Path) -> _Model:
-    from measnet.export.engine import read_graph
+    from measnet.export.whole_graph import read_graph
 
     content, model, description = read_graph(path)
     size = description.static_size or description.frame_rule.fit(WARM_UP_SIDE, WARM_UP_SIDE)

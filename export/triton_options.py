@@ -86,9 +86,9 @@ def _with_graphs(engines: Sequence[Built], graphs: Sequence[Path]) -> list[tuple
     """Each engine file with the graph that it was built from, which comes first."""
     import hashlib
 
-    from measnet.export.whole_graph import read_whole
+    from measnet.export.whole_graph import read_graph
 
-    of = {hashlib.sha256(read_whole(graph)[0]).hexdigest(): graph for graph in graphs}
+    of = {hashlib.sha256(read_graph(graph)[0]).hexdigest(): graph for graph in graphs}
     return [(of[built.facts.graph_sha256], built.path) for built in engines]
 
 

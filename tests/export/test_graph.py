@@ -183,7 +183,7 @@ def test_bundled_weights_are_not_traced_for_every_size_but_come_with_their_graph
 
 
 def test_the_bundled_graph_is_what_the_exporter_writes_today(nano_graph: Path) -> None:
-    """When it is not: remove measnet/weights/*.onnx and write them again with measnet-export --model NAME."""
+    """When it is not: write it again with python -m measnet.export.bundle (its checkpoint) nano."""
     today, bundle = onnx.load(nano_graph), onnx.load(bundled("nano", ".onnx"))
 
     def layers(model: onnx.ModelProto) -> set[tuple[str, str]]:
