@@ -368,12 +368,11 @@ def pipes(folder: Path) -> Iterator[Template]:
 
 
 def graphs(folder: Path) -> Iterator[Template]:
-    import onnx
-
     from measnet.export.graph import write_graph
+    from measnet.export.whole_graph import read_graph
     from measnet.weights import bundled
 
-    model = onnx.load(bundled("nano", ".onnx"))
+    _, model, _ = read_graph(bundled("nano", ".onnx"))
     write_graph(folder / "m.onnx", model)
     data = (folder / "m.onnx").read_bytes()
     beside = picture_beside(folder)
@@ -423,7 +422,7 @@ def checkpoints(folder: Path) -> Iterator[Template]:
 
 def engines(folder: Path) -> Iterator[Template]:
     from measnet.engine_file import EngineFacts, write_engine
-    from measnet.export.engine import read_graph
+    from measnet.export.whole_graph import read_graph
     from measnet.weights import bundled
 
     _, _, description = read_graph(bundled("nano", ".onnx"))

@@ -17,7 +17,14 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
 from measnet.errors import GraphError, first_line
-from measnet.onnx_file import DamagedError, constants, external_length, fault_of, is_outside
+from measnet.onnx_file import (
+    DamagedError,
+    constants,
+    data_fault,
+    external_length,
+    fault_of,
+    is_outside,
+)
 from measnet.whole_file import write_whole
 
 LARGEST_FILE = 1 << 30  # bytes; what is larger keeps its constants in another file
@@ -137,6 +144,7 @@ def _read(path: Path) -> tuple[bytes, onnx.ModelProto]:
 def _constants(content: bytes, path: Path) -> Iterator[Finding]:
     """Constants in other files must lie beside the graph and be as long as they say; others no larger."""
     files: set[str] = set()
+    missing = False
     try:
         found = list(constants(content))
     except DamagedError:
@@ -152,6 +160,7 @@ def _constants(content: bytes, path: Path) -> Iterator[Finding]:
                 (constant.name,),
             )
         elif constant.external and external_length(constant, path.parent) < 0:
+            missing = True
             yield Finding(
                 "error",
                 "external-data",
@@ -170,6 +179,9 @@ def _constants(content: bytes, path: Path) -> Iterator[Finding]:
             )
         if constant.external:
             files.add(location)
+    if not missing and (fault := data_fault(content, found, path.parent)):
+        said, _, remedy = fault.partition("; ")
+        yield Finding("error", "external-data", f"it {said}", remedy, source="measnet")
     if files:
         yield Finding(
             "note",

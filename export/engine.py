@@ -15,12 +15,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
-from onnx.external_data_helper import uses_external_data
 
 from measnet.description import GraphDescription
 from measnet.engine_file import EngineFacts, Range, write_engine
-from measnet.errors import GraphError, OutputError, UsageError
+from measnet.errors import OutputError, UsageError
 from measnet.export.build_settings import (
     DYNAMIC_PROFILE,
     BuildSettings,
@@ -32,7 +30,7 @@ from measnet.export.cache import EngineCache
 from measnet.export.target import Target
 from measnet.export.timing import read_timing_cache, write_timing_cache
 from measnet.export.turing import turing_graph
-from measnet.onnx_file import check_graph
+from measnet.export.whole_graph import read_graph
 
 
 @dataclass(frozen=True)
@@ -105,27 +103,6 @@ def build_engines(
         built.append(_build(job, settings, cache, timing_cache, progress))
         done(built[-1])
     return built
-
-
-def read_graph(path: Path) -> tuple[bytes, onnx.ModelProto, GraphDescription]:
-    """The bytes of one of our ONNX files, the model, and what it says of itself; whole, where its weights lie
-    in a file beside it.
-
-    Raises ``GraphError`` when ``path`` cannot be read or is not one of ours.
-    """
-    try:
-        content = path.read_bytes()
-        check_graph(content, path)
-        model = onnx.load_model_from_string(content)
-        if any(uses_external_data(tensor) for tensor in model.graph.initializer):
-            onnx.load_external_data_for_model(model, str(path.parent))
-            content = model.SerializeToString()
-    except OSError as error:
-        raise GraphError(f"cannot read {path}: {error.strerror}") from None
-    except DecodeError:
-        raise GraphError(f"{path} is no ONNX file, or a damaged one") from None
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    return content, model, GraphDescription.from_metadata(metadata, str(path))
 
 
 def graph_profiles(

@@ -23,8 +23,9 @@ from measnet.description import GraphDescription
 from measnet.errors import OutputError, UsageError
 from measnet.export.decomposition import decomposed_in_place
 from measnet.export.exact import ExactMEASNet
+from measnet.export.whole_graph import read_graph, remove_seals
 from measnet.network import MEASNet
-from measnet.onnx_file import SEAL, sealed
+from measnet.onnx_file import read_metadata, sealed
 from measnet.weights import at_hand, bundled
 from measnet.whole_file import write_whole
 
@@ -62,16 +63,22 @@ def exact_graph(
 
     Raises ``UsageError`` for a size out of range.
     """
-    sha256 = weights_sha256(network)
-    if size is None and (ready := _bundled_graph(network.config, sha256, steerable)) is not None:
+    if size is None and (ready := _bundled_graph(network, steerable)) is not None:
         return ready
+    return traced_graph(network, size, steerable=steerable)
+
+
+def traced_graph(
+    network: MEASNet, size: tuple[int, int] | None, *, steerable: bool = False
+) -> tuple[onnx.ModelProto, GraphDescription]:
+    """As ``exact_graph``, but traced in any case."""
     if size is not None:
         if not all(1 <= side <= LARGEST_SIDE for side in size):
             raise UsageError(f"a size of {size[0]}x{size[1]} pixels is not within 1 to {LARGEST_SIDE}")
         size = network.config.size_rule.fit(*size)
     description = GraphDescription(
         config=network.config,
-        weights_sha256=sha256,
+        weights_sha256=weights_sha256(network),
         static_size=size,
         versions=tuple((name, version(name)) for name in ("measnet", "torch", "onnx", "onnxscript")),
         steerable=steerable,
@@ -86,19 +93,16 @@ def exact_graph(
     return model, description
 
 
-def _bundled_graph(
-    config: MEASNetConfig, sha256: str, steerable: bool
-) -> tuple[onnx.ModelProto, GraphDescription] | None:
-    """The graph that comes with bundled weights, known by their ``sha256``; None of any others."""
+def _bundled_graph(network: MEASNet, steerable: bool) -> tuple[onnx.ModelProto, GraphDescription] | None:
+    """The graph that comes with bundled weights, known by their hash; None of any others."""
     suffix = ".steerable.onnx" if steerable else ".onnx"
+    wanted = (weights_sha256(network), network.config, None)
     for name in at_hand(suffix):
-        model = onnx.load(bundled(name, suffix))
-        description = GraphDescription.from_metadata({p.key: p.value for p in model.metadata_props}, name)
-        if (description.weights_sha256, description.config, description.static_size) == (
-            sha256,
-            config,
-            None,
-        ):
+        path = bundled(name, suffix)
+        if read_metadata(path).get("measnet.weights_sha256") != wanted[0]:
+            continue
+        _, model, description = read_graph(path)
+        if (description.weights_sha256, description.config, description.static_size) == wanted:
             # In the words of this version, which may be later than the graph.
             onnx.helper.set_model_props(model, description.to_metadata())
             return model, description
@@ -115,8 +119,7 @@ def write_graph(path: str | os.PathLike[str], model: onnx.ModelProto) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {path.parent}: {error.strerror}") from None
-    for entry in [entry for entry in model.metadata_props if entry.key == SEAL]:
-        model.metadata_props.remove(entry)
+    remove_seals(model)
     write_whole(path, sealed(model.SerializeToString()))
 
 

@@ -15,12 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.message import DecodeError
-
 from measnet.description import GraphDescription
 from measnet.engine_file import EngineFacts, read_engine
 from measnet.errors import GraphError, OutputError, UsageError
-from measnet.onnx_file import check_graph
 from measnet.whole_file import write_whole
 
 # ONNX tensor type -> Triton's name for it.
@@ -149,18 +146,9 @@ def what_goes_in(description: GraphDescription) -> str:
 
 
 def _graph_model(path: Path) -> _Model:
-    import onnx
+    from measnet.export.whole_graph import read_graph
 
-    try:
-        content = path.read_bytes()
-        check_graph(content, path)
-        model = onnx.load_model_from_string(content)
-    except OSError as error:
-        raise GraphError(f"cannot read {path}: {error.strerror}") from None
-    except DecodeError:
-        raise GraphError(f"{path} is no ONNX file, or a damaged one") from None
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    description = GraphDescription.from_metadata(metadata, str(path))
+    content, model, description = read_graph(path)
     size = description.static_size or description.frame_rule.fit(WARM_UP_SIDE, WARM_UP_SIDE)
     return _Model(
         name=path.stem,

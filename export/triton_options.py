@@ -86,7 +86,9 @@ def _with_graphs(engines: Sequence[Built], graphs: Sequence[Path]) -> list[tuple
     """Each engine file with the graph that it was built from, which comes first."""
     import hashlib
 
-    of = {hashlib.sha256(graph.read_bytes()).hexdigest(): graph for graph in graphs}
+    from measnet.export.whole_graph import read_graph
+
+    of = {hashlib.sha256(read_graph(graph)[0]).hexdigest(): graph for graph in graphs}
     return [(of[built.facts.graph_sha256], built.path) for built in engines]
 
 

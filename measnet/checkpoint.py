@@ -85,6 +85,12 @@ def save_checkpoint(
     write_whole(Path(path), _with_sorted_metadata(save(tensors, metadata=metadata)))
 
 
+def stored_facts(path: str | os.PathLike[str]) -> dict[str, str]:
+    """What a checkpoint stores beside its tensors; nothing in other formats than ours. Raises as
+    ``load_checkpoint``."""
+    return _read(Path(path))[1]
+
+
 def _with_sorted_metadata(content: bytes) -> bytes:
     """The same safetensors file with its metadata in order: the library's order is random, file for file."""
     length = int.from_bytes(content[:8], "little")

@@ -5,6 +5,7 @@ Sources: onnx.proto (field numbers), the protobuf encoding guide.
 
 A graph that ``measnet-export`` writes ends in a seal: a metadata entry of fixed length whose value is the
 SHA-256 of all bytes before it. To every other reader it is one more entry. It tells damage, not intent.
+A graph whose weights lie in a file beside it says that file's SHA-256 too: its offsets fit no other.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from measnet.errors import GraphError
 
 SEAL = "measnet.sha256"
 """The key of the seal."""
+
+DATA_SEAL = "measnet.data_sha256"
+"""The key of the SHA-256 of the file beside the graph in which its weights lie."""
 
 _ENTRY = b"\x0a" + bytes([len(SEAL)]) + SEAL.encode() + b"\x12\x40"  # key, then a value of 64 characters
 _HEAD = b"\x72" + bytes([len(_ENTRY) + 64]) + _ENTRY  # field 14 of the model
@@ -75,13 +79,9 @@ def check_graph_file(path: Path) -> None:
 
     Raises ``GraphError``: it cannot be read, is no ONNX file, is not as it was when it was sealed, holds
     constants that claim to be larger than what is stored of them, or keeps them in a file that is missing,
-    too short or outside its own folder.
+    too short, not the one it was written with or outside its own folder.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise GraphError(f"cannot read {path}: {error.strerror or error}") from None
-    check_graph(content, path)
+    check_graph(_content(path), path)
 
 
 def check_graph(content: bytes, path: Path) -> None:
@@ -92,9 +92,11 @@ def check_graph(content: bytes, path: Path) -> None:
             f"it yourself, remove its metadata entry {SEAL}"
         )
     try:
-        for constant in constants(content):
-            fault = fault_of(constant, path.parent)
-            if fault:
+        found = list(constants(content))
+        if fault := data_fault(content, found, path.parent):
+            raise GraphError(f"{path} {fault}")
+        for constant in found:
+            if fault := fault_of(constant, path.parent):
                 raise GraphError(f"{path}: constant '{constant.name[:80]}' {fault}; export it again")
     except DamagedError as error:
         raise GraphError(f"{path} is not a sound ONNX file: {error}") from None
@@ -106,6 +108,39 @@ def constants(content: bytes) -> Iterator[Constant]:
     Raises ``DamagedError``.
     """
     yield from _constants(memoryview(content), "model", 0)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What the graph file at ``path`` says of itself, read without a library.
+
+    Raises ``GraphError`` when it cannot be read or is no ONNX file.
+    """
+    try:
+        return _metadata(_content(path))
+    except DamagedError as error:
+        raise GraphError(f"{path} is not a sound ONNX file: {error}") from None
+
+
+def data_fault(content: bytes, found: list[Constant], folder: Path) -> str:
+    """What is wrong with the files in which the constants ``found`` of a graph lie, to go on behind its name;
+    or "". Files outside ``folder``, the graph's own, are not looked at. Raises ``DamagedError``."""
+    locations = sorted({constant.location for constant in found if constant.external})
+    expected = _metadata(content).get(DATA_SEAL) if locations else None
+    for location in locations:
+        if is_outside(location, folder):
+            continue
+        shown = repr(location[:80])
+        if not (folder / location).exists():
+            return (
+                f"keeps its weights in {shown}, which is not beside it; copy that file there too, or let "
+                "measnet-export write a graph, which is one file"
+            )
+        if expected is not None and _sha256(folder / location) != expected:
+            return (
+                f"does not belong to the {shown} beside it, where it keeps its weights; copy both from one "
+                "place, or export it again"
+            )
+    return ""
 
 
 def fault_of(constant: Constant, folder: Path) -> str:
@@ -150,6 +185,33 @@ def external_length(constant: Constant, folder: Path) -> int:
     except (ValueError, OSError):
         return -1
     return length if start >= 0 and length >= 0 and start + length <= size else -1
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise GraphError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _sha256(path: Path) -> str:
+    """Of a file's bytes; "" where it is none or cannot be read."""
+    if not path.is_file():
+        return ""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    entries: dict[str, str] = {}
+    for number, value in _fields(memoryview(content)):
+        if number == 14 and isinstance(value, memoryview):
+            entry = {key: _text(text) for key, text in _fields(value) if isinstance(text, memoryview)}
+            entries[entry.get(1, "")] = entry.get(2, "")
+    return entries
 
 
 def _is_broken(content: bytes) -> bool:

@@ -114,7 +114,7 @@ class _RunCommand(HeadedCommand):
     default="nano",
     show_default=True,
     metavar="NAME|FILE",
-    help="nano, nano-noise, small, or an .onnx, .engine or .ckpt file.",
+    help="nano, small, or an .onnx, .engine or .ckpt file.",
 )
 @click.option(
     "--backend",

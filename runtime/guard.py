@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
 from measnet.errors import BackendError
+from measnet.onnx_file import read_metadata
 from measnet.runtime.frame import Pixels
 from measnet.runtime.health import Health
 from measnet.runtime.job import Engine, Restored, Stateful
 from measnet.runtime.restorer import Restorer
 from measnet.runtime.sinks.manifest import is_count
 from measnet.runtime.tiles import Tile
-from measnet.weights import at_hand
+from measnet.weights import at_hand, bundled
 
 OnFault = Literal["fallback", "stop", "ignore"]
 
@@ -178,9 +179,8 @@ def safer_than(restorer: Restorer, checkpoint: str | None) -> Restorer | None:
 def bundled_name(weights_sha256: str) -> str | None:
     """The name of the bundled weights with this hash, if they are such."""
     for name in at_hand(".onnx"):
-        with Restorer(name, "onnxruntime-cpu") as graph:
-            if graph.description["weights_sha256"] == weights_sha256:
-                return name
+        if read_metadata(bundled(name, ".onnx")).get("measnet.weights_sha256") == weights_sha256:
+            return name
     return None
 
 

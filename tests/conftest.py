@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,14 @@ def golden_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
         return path
 
     return write
+
+
+def copied_graph(name: str, path: Path) -> Path:
+    """A copy of the bundled graph of ``name`` under ``path``, with the file of its weights beside it."""
+    from measnet.weights import bundled
+
+    shutil.copy(bundled(name, ".safetensors"), path.parent)
+    return Path(shutil.copy(bundled(name, ".onnx"), path))
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
-"""The weights that come with the package: ``NAME.onnx`` to run, ``NAME.safetensors`` to verify or go on.
+"""The weights that come with the package: ``NAME.safetensors``, and graphs to run that keep theirs in it.
 
-``NAME.steerable.onnx`` takes image-level decisions too; its weights are the bytes inside ``NAME.onnx``.
+``NAME.onnx`` is the plain graph, ``NAME.steerable.onnx`` takes image-level decisions too. All three are
+written by ``python -m measnet.export.bundle CHECKPOINT NAME``, and belong together.
 
 README.md in this folder says what each was trained on and what it reaches.
 """
@@ -14,8 +15,8 @@ from measnet.errors import UsageError
 
 FOLDER = Path(__file__).parent
 
-NAMES = (*VARIANTS, "nano-noise")
-"""What weights may be called: as their variant, or as one that was trained for something else."""
+NAMES = tuple(VARIANTS)
+"""What weights may be called: as their variant."""
 
 
 def bundled(name: str, suffix: str) -> Path:
@@ -31,7 +32,7 @@ def bundled(name: str, suffix: str) -> Path:
             f"there are no bundled weights called {name!r} (there are: {have}); "
             "give the path of an .onnx file or of a checkpoint"
         )
-    return path
+    return path.resolve()  # an installer may have linked it, and what lies beside it lies there
 
 
 def at_hand(suffix: str) -> list[str]:

@@ -20,9 +20,9 @@ def write_fp16(graph: str, output: str) -> dict[str, Any]:
     import onnx
 
     from measnet.errors import UsageError
-    from measnet.export.engine import read_graph
     from measnet.export.precision import typed_graph
     from measnet.export.ranges import largest_magnitudes
+    from measnet.export.whole_graph import read_graph
 
     _, model, description = read_graph(Path(graph))
     if description.precision != "fp32":

@@ -38,8 +38,9 @@ needs_rtx = pytest.mark.skipif(
 if "filelock" not in ABSENT:
     from measnet.export.builder_process import build_plan, flavour_version
     from measnet.export.cache import EngineCache
-    from measnet.export.engine import Built, build_engines, graph_profiles, read_graph
+    from measnet.export.engine import Built, build_engines, graph_profiles
     from measnet.export.target import Target, find_targets
+    from measnet.export.whole_graph import read_graph
 
 SMALL = BuildSettings(profiles=(Profile.parse("128x128:128x192:256x256"),))
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import shlex
-import shutil
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from conftest import copied_graph
 
 from measnet.engine_file import read_engine
 from measnet.export import engine_options
@@ -112,7 +112,7 @@ def test_the_hint_names_the_extra_where_rtx_is_missing_and_the_gpu_where_tensorr
 def test_the_command_of_the_hint_works_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("graphs here").mkdir()
-    graph = Path(shutil.copy(NANO, "graphs here/nano.onnx"))
+    graph = copied_graph("nano", Path("graphs here/nano.onnx"))
     command = next(line for line in engine_options.hint([graph]).splitlines() if "--gpu" in line)
     program, *words = shlex.split(command)
     result = CliRunner().invoke(main, [*words, "--profile", "128x128", "--no-cache"])

@@ -13,9 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from measnet.errors import GraphError
 from measnet.export.check import check_file
-from measnet.export.engine import read_graph
 from measnet.export.graph import write_graph
-from measnet.onnx_file import SEAL, check_graph_file
+from measnet.export.whole_graph import read_graph, remove_seals
+from measnet.onnx_file import check_graph_file
 from measnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from measnet.weights import bundled
 
@@ -24,8 +24,8 @@ NANO = bundled("nano", ".onnx")
 
 def unsealed() -> onnx.ModelProto:
     """The bundled graph as a stranger would hand it on: nothing says how it was written."""
-    model = onnx.load(NANO)
-    model.metadata_props.remove(next(entry for entry in model.metadata_props if entry.key == SEAL))
+    _, model, _ = read_graph(NANO)
+    remove_seals(model)
     return model
 
 

@@ -105,7 +105,8 @@ def test_a_steerable_graph_of_one_size_builds(
 
 @needs_rtx
 def test_profiles_of_a_steerable_graph_are_fitted_for_all_its_inputs() -> None:
-    from measnet.export.engine import graph_profiles, read_graph
+    from measnet.export.engine import graph_profiles
+    from measnet.export.whole_graph import read_graph
 
     _, model, description = read_graph(NANO)
     (target,) = find_targets(("tensorrt-rtx",), ("sm89",))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
 from click.testing import CliRunner
+from conftest import copied_graph
 from google.protobuf import text_format
 
 from measnet.description import GraphDescription
@@ -20,6 +20,7 @@ from measnet.export.cli import main
 from measnet.export.engine import Built
 from measnet.export.graph import write_graph
 from measnet.export.triton import write_repository
+from measnet.export.whole_graph import read_graph
 from measnet.weights import bundled
 
 try:
@@ -38,7 +39,7 @@ def configured(home: Path) -> Any:
 def facts_of(graph: Path, *profiles: Any, **changes: Any) -> EngineFacts:
     metadata = {entry.key: entry.value for entry in onnx.load(graph).metadata_props}
     known: dict[str, Any] = {
-        "graph_sha256": hashlib.sha256(graph.read_bytes()).hexdigest(),
+        "graph_sha256": hashlib.sha256(read_graph(graph)[0]).hexdigest(),
         "graph": metadata,
         "calibration_sha256": "",
         "profiles": tuple({"image": shapes} for shapes in profiles),
@@ -75,7 +76,7 @@ def bytes_graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_configuration_fits_the_graph(tmp_path: Path) -> None:
     home = write_repository(NANO, tmp_path, max_batch=4, instances=2)
     assert home == tmp_path / "nano"
-    assert (home / "1" / "model.onnx").read_bytes() == NANO.read_bytes()
+    assert (home / "1" / "model.onnx").read_bytes() == read_graph(NANO)[0]
     config = configured(home)
     assert (config.name, config.platform, config.max_batch_size) == ("nano", "onnxruntime_onnx", 4)
     graph = onnx.load(str(home / "1" / "model.onnx")).graph
@@ -153,8 +154,7 @@ def test_a_batch_of_one_asks_for_no_batching(tmp_path: Path) -> None:
 
 
 def test_a_name_with_signs_stays_one_name(tmp_path: Path) -> None:
-    strange = tmp_path / 'my "best" nano.onnx'
-    shutil.copy(NANO, strange)
+    strange = copied_graph("nano", tmp_path / 'my "best" nano.onnx')
     home = write_repository(strange, tmp_path / "repository")
     assert configured(home).name == home.name == 'my "best" nano'
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import av
 import numpy as np
 import onnx
 import pytest
+from conftest import copied_graph
 
 import measnet
 from measnet import BackendError, GraphError, Restorer, UsageError
@@ -287,7 +287,7 @@ def test_tiled_frames_are_verified_on_the_same_tiles(noisy_picture: np.ndarray) 
 def test_a_graph_of_bundled_weights_needs_no_checkpoint_to_be_verified(
     noisy_picture: np.ndarray, tmp_path: Path
 ) -> None:
-    shutil.copy(bundled("nano", ".onnx"), tmp_path / "copied.onnx")
+    copied_graph("nano", tmp_path / "copied.onnx")
     with Restorer(str(tmp_path / "copied.onnx")) as copied:
         verifier = Verifier(copied)
         verifier.check(noisy_picture, copied.restore(noisy_picture))

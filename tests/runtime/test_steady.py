@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import av
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from conftest import copied_graph
 
 from measnet import Restorer, UsageError
 from measnet.config import VARIANTS
@@ -24,7 +24,6 @@ from measnet.runtime.sinks.segment import LARGEST_STATE
 from measnet.runtime.steady import SteadyVideo
 from measnet.runtime.steering import TileRound
 from measnet.runtime.tiles import Tile, cores, plan_tiles, square_tiles
-from measnet.weights import bundled
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +159,7 @@ def test_a_frame_in_tiles_is_restored_once_within_a_scene(
 
 
 def test_a_graph_that_cannot_be_steered_says_so(tmp_path: Path) -> None:
-    graph = shutil.copy(bundled("nano", ".onnx"), tmp_path / "plain.onnx")
+    graph = copied_graph("nano", tmp_path / "plain.onnx")
     clip = Path(__file__).parents[2] / "examples" / "car-park.mp4"
     out = str(tmp_path / "x.mp4")
     result = CliRunner().invoke(main, [str(clip), "--model", str(graph), "--steady", "0.9", "-o", out])

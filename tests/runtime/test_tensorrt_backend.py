@@ -32,6 +32,7 @@ from measnet.description import GraphDescription
 from measnet.engine_file import EngineFacts, write_engine
 from measnet.errors import EngineError, MissingPackageError
 from measnet.export.camera_bytes import camera_graph
+from measnet.export.whole_graph import read_graph
 from measnet.gpu import GPU
 from measnet.image import ChannelOrder, to_image
 from measnet.runtime.backends import Inference
@@ -131,9 +132,9 @@ def test_an_engine_for_camera_bytes_is_fed_bytes(
 
 
 def test_an_engine_that_takes_something_else_than_it_says_is_refused(bench: Bench) -> None:
-    model = onnx.load(bundled("nano", ".onnx"))
+    content, model, _ = read_graph(bundled("nano", ".onnx"))
     metadata = {entry.key: entry.value for entry in model.metadata_props} | {"measnet.io": "uint8-nhwc"}
-    path = bench.engine(graph=bundled("nano", ".onnx").read_bytes(), graph_says=metadata)
+    path = bench.engine(graph=content, graph_says=metadata)
     with pytest.raises(EngineError, match="says that it takes uint8-nhwc, and takes float32"):
         Restorer(str(path))
 

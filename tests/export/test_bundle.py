@@ -1,0 +1,228 @@
+"""The bundle of a name: a checkpoint, and two graphs that keep their weights in it and belong to it alone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+
+from measnet import Restorer
+from measnet.checkpoint import load_checkpoint, save_checkpoint, stored_facts
+from measnet.config import VARIANTS
+from measnet.errors import GraphError, ParityError, UsageError
+from measnet.export.bundle import main, write_bundle
+from measnet.export.check import check_file
+from measnet.export.graph import exact_graph, write_graph
+from measnet.export.shared_weights import share_weights
+from measnet.export.whole_graph import read_graph
+from measnet.network import MEASNet
+from measnet.onnx_file import DATA_SEAL, SEAL, check_graph, check_graph_file, read_metadata
+from measnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from measnet.runtime.guard import bundled_name
+from measnet.runtime.parity import Verifier
+from measnet.weights import bundled
+
+CHECKPOINT = bundled("nano", ".safetensors")
+NAMES = ["nano.onnx", "nano.safetensors", "nano.steerable.onnx"]
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports take the bundled graphs, which were traced once; another trace takes far longer."""
+    monkeypatch.setattr("measnet.export.bundle.traced_graph", exact_graph)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("measnet.export.bundle.traced_graph", exact_graph)
+        write_bundle(CHECKPOINT, "nano", folder)
+    return folder
+
+
+@pytest.fixture
+def copy(bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(bundle, tmp_path / "copy"))
+
+
+def answer(graph: Path, image: np.ndarray) -> np.ndarray:
+    backend = OnnxRuntimeBackend(graph, threads=1, provider="CPUExecutionProvider")
+    backend.activate()
+    return backend.infer(image).restored
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    return np.random.default_rng(5).random((1, 3, 128, 160), np.float32)
+
+
+def test_every_weight_is_stored_once_and_the_checkpoint_as_it_was(bundle: Path) -> None:
+    assert sorted(path.name for path in bundle.iterdir()) == NAMES
+    assert (bundle / "nano.safetensors").read_bytes() == CHECKPOINT.read_bytes()
+    for graph in bundle.glob("*.onnx"):
+        tensors = onnx.load(graph, load_external_data=False).graph.initializer
+        places = {entry.value for t in tensors for entry in t.external_data if entry.key == "location"}
+        assert places == {"nano.safetensors"}
+        inside = sum(len(tensor.raw_data) for tensor in tensors)
+        assert inside < 0.05 * CHECKPOINT.stat().st_size
+        assert graph.stat().st_size < inside + 200_000
+
+
+@pytest.mark.parametrize("end", [".onnx", ".steerable.onnx"])
+def test_its_graphs_restore_as_graphs_with_their_weights_inside(
+    end: str, bundle: Path, image: np.ndarray, tmp_path: Path
+) -> None:
+    content, model, description = read_graph(bundle / f"nano{end}")
+    write_graph(tmp_path / "whole.onnx", model)
+    assert (tmp_path / "whole.onnx").read_bytes() == content
+    expected = answer(tmp_path / "whole.onnx", image)
+    assert np.array_equal(answer(bundle / f"nano{end}", image), expected)
+    assert np.array_equal(answer(bundled("nano", end), image), expected)
+    assert description.steerable == ("steerable" in end)
+    said = read_metadata(tmp_path / "whole.onnx")
+    assert SEAL in said and DATA_SEAL not in said
+    check_graph(content, tmp_path / "elsewhere.onnx")
+    assert model.graph == read_graph(bundled("nano", end))[1].graph
+
+
+@pytest.mark.usefixtures("traced")
+def test_the_same_checkpoint_gives_the_same_bytes(bundle: Path, tmp_path: Path) -> None:
+    given = shutil.copy(CHECKPOINT, tmp_path / "mine.safetensors")
+    result = CliRunner().invoke(main, [str(given), "nano", "--folder", str(tmp_path / "new" / "weights")])
+    assert result.exit_code == 0, result.output
+    assert [line.split(": ")[0].split("/")[-1] for line in result.output.splitlines()] == [
+        "nano.safetensors",
+        "nano.onnx",
+        "nano.steerable.onnx",
+    ]
+    for name in NAMES:
+        assert (tmp_path / "new" / "weights" / name).read_bytes() == (bundle / name).read_bytes()
+
+
+def test_everything_that_takes_a_name_takes_the_new_form(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, noisy_picture: np.ndarray
+) -> None:
+    with Restorer("nano") as restorer:
+        expected = restorer(noisy_picture)
+    monkeypatch.setattr("measnet.weights.FOLDER", bundle)
+    with Restorer("nano") as restorer:
+        assert np.array_equal(restorer(noisy_picture), expected) and restorer.steerable
+        verifier = Verifier(restorer)
+        verifier.check(noisy_picture, restorer.restore(noisy_picture))
+        assert verifier.figures["passed"]
+    monkeypatch.setattr("measnet.export.graph._traced", None)
+    for steerable in (False, True):
+        model, description = exact_graph(load_checkpoint(CHECKPOINT), None, steerable=steerable)
+        assert {entry.key: entry.value for entry in model.metadata_props} == description.to_metadata()
+        assert not any(tensor.external_data for tensor in model.graph.initializer)
+
+
+def test_bundled_weights_are_known_by_their_hash_without_opening_a_session(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setattr("measnet.weights.FOLDER", bundle)
+    sha256 = read_metadata(bundle / "nano.onnx")["measnet.weights_sha256"]
+    assert bundled_name(sha256) == "nano" and bundled_name("0" * 64) is None
+
+
+def refused(graph: Path, words: str) -> None:
+    """All that open the graph refuse it, in one line."""
+    for opens in (check_graph_file, read_graph, lambda path: OnnxRuntimeBackend(path).activate()):
+        with pytest.raises(GraphError, match=words) as error:
+            opens(graph)
+        assert "\n" not in str(error.value)
+    assert any(found.level == "error" and found.rule == "external-data" for found in check_file(graph))
+
+
+def test_a_graph_that_was_copied_alone_says_which_file_must_lie_beside_it(
+    bundle: Path, tmp_path: Path, image: np.ndarray
+) -> None:
+    graph = Path(shutil.copy(bundle / "nano.onnx", tmp_path / "mine.onnx"))
+    refused(
+        graph, "mine.onnx keeps its weights in 'nano.safetensors', which is not beside it; copy that file"
+    )
+    shutil.copy(bundle / "nano.safetensors", tmp_path)
+    assert np.array_equal(answer(graph, image), answer(bundle / "nano.onnx", image))
+    assert not any(found.level == "error" for found in check_file(graph))
+
+
+def rewritten(weights: Path) -> None:
+    save_checkpoint(load_checkpoint(weights), weights, {**stored_facts(weights), "note": "the same weights"})
+
+
+def cut(weights: Path) -> None:
+    os.truncate(weights, weights.stat().st_size // 2)
+
+
+def flipped(weights: Path) -> None:
+    content = bytearray(weights.read_bytes())
+    content[-1000] ^= 1
+    weights.write_bytes(content)
+
+
+def made_a_folder(weights: Path) -> None:
+    weights.unlink()
+    weights.mkdir()
+
+
+@pytest.mark.parametrize("change", [rewritten, cut, flipped, made_a_folder])
+def test_a_checkpoint_that_is_not_the_graphs_own_is_refused(
+    change: Callable[[Path], None], copy: Path
+) -> None:
+    change(copy / "nano.safetensors")
+    refused(copy / "nano.steerable.onnx", "does not belong to the 'nano.safetensors' beside it")
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_files_that_an_installer_has_linked_are_read(
+    link: Any, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: np.ndarray
+) -> None:
+    for name in NAMES:
+        link(bundle / name, tmp_path / name)
+    monkeypatch.setattr("measnet.weights.FOLDER", tmp_path)
+    for end in (".onnx", ".steerable.onnx"):
+        assert answer(bundled("nano", end), image).shape == image.shape
+        assert read_graph(bundled("nano", end))[2].weights_sha256
+
+
+@pytest.mark.usefixtures("traced")
+def test_what_cannot_be_bundled_leaves_everything_as_it_was(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+    with pytest.raises(UsageError, match=r"one of .*nano.*, not 'nano-noise'"):
+        write_bundle(CHECKPOINT, "nano-noise", copy)
+    with pytest.raises(UsageError, match="holds a network of the variant nano, not small"):
+        write_bundle(CHECKPOINT, "small", copy)
+
+    def others(*_: object, steerable: bool) -> tuple[onnx.ModelProto, None]:
+        _, model, _ = read_graph(bundled("nano", ".steerable.onnx" if steerable else ".onnx"))
+        for tensor in model.graph.initializer:
+            if tensor.name.endswith("bias"):
+                tensor.raw_data = (np.frombuffer(tensor.raw_data, np.float32) + np.float32(0.1)).tobytes()
+        return model, None
+
+    monkeypatch.setattr("measnet.export.bundle.traced_graph", others)
+    with pytest.raises(ParityError, match=r"nothing was written, nano\.onnx does not compute"):
+        write_bundle(CHECKPOINT, "nano", copy)
+    (tmp_path / "file").write_text("not a folder")
+    result = CliRunner().invoke(main, [str(CHECKPOINT), "nano", "--folder", str(tmp_path / "file")])
+    assert result.exit_code == 1 and result.stderr.startswith("error: cannot write into")
+    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
+
+
+def test_a_graph_of_other_weights_does_not_point_into_a_checkpoint(tmp_path: Path) -> None:
+    save_checkpoint(MEASNet(VARIANTS["nano"]), tmp_path / "other.safetensors")
+    _, model, _ = read_graph(bundled("nano", ".onnx"))
+    with pytest.raises(UsageError, match="does not hold the weights of the graph"):
+        share_weights(model, tmp_path / "other.safetensors")
