@@ -99,6 +99,8 @@ def _parts(config: MEASNetConfig) -> Iterator[tuple[Kind, tuple[int, ...]]]:
         yield "prompt", (PROMPT_BASIS,)
     for level in (1, 2, 3, 4):
         yield from _blocks(config, level, config.channels(level), config.blocks[level - 1])
+    if config.block == "gated":
+        yield "mean", (config.channels(4),)  # for the tone
     yield from _frequency_block(config, 4)
     for level in (3, 2, 1):
         if level in config.fd_mee_levels:

@@ -39,8 +39,10 @@ from measnet.train.steadiness import BLOCK, GAIN, GRAIN, LITTLE, TONED
 LEAST_MINUTES = 0.2  # below this a run is over before it is warm
 SAVE_SECONDS = 120.0  # between checkpoints of a run by the clock
 LOG_EVERY = 50  # steps
+TWICE = 16  # of so many samples one is seen twice
 SHIFT = BLOCK  # pixels that a camera has moved between two looks, at most
 SMALLEST_BATCH = 4
+MOST_MISSED = 20  # steps in a row without a finite loss
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,10 @@ class _Run:
         network.train()
         network.ask_all_experts()
         self.network = network.to(self.device)
+        if self.device.type == "cpu" and recipe.precision == "bf16":
+            for parameter in network.parameters():  # as oneDNN's bf16 kernels want them
+                if parameter.ndim == 4:
+                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.bf16 = recipe.precision == "bf16" or (recipe.precision == "auto" and self.device.type == "cuda")
         if self.device.type == "cuda":
@@ -124,6 +130,7 @@ class _Run:
         self.updates = WeightUpdates(self.network, recipe)
         self.folder = RunFolder(out)
         self.before = self.folder.resume(recipe, self.origin, self.network, self.average, self.updates)
+        self.missed = 0
         self.batch = self.before.batch or recipe.batch
         self.crops = PackedCrops(
             pack.to(self.device), recipe.tasks, crop=recipe.crop, seed=recipe.seed, pairs_share=recipe.pairs_share
@@ -160,10 +167,6 @@ class _Run:
                 figures["minutes"] = self.seconds / 60
                 since, last = step, now
                 gathered.clear()
-                if not math.isfinite(figures["loss"]):
-                    raise TrainingError(
-                        f"the loss is {figures['loss']} by step {step}; lower learning_rate and start again"
-                    )
                 self.folder.log(step, figures)
                 on_figures(StepFigures(step, done, figures))
             due = time.perf_counter() - saved > SAVE_SECONDS
@@ -204,7 +207,7 @@ class _Run:
         recipe = self.recipe
         batch = self.crops.batch(step, self.batch)
         rng = torch.Generator(self.device).manual_seed((recipe.seed << 32) + step + (1 << 30))
-        twice = max(1, self.batch // 16) if recipe.steady_weight else 0
+        twice = (step * self.batch // TWICE - (step - 1) * self.batch // TWICE) if recipe.steady_weight else 0
         looks = _two_looks(batch.degraded[:twice], rng, step) if twice else None
         given = batch.degraded if looks is None else torch.cat([batch.degraded, looks.first, looks.second])
         scale = self.network.config.stem_scale
@@ -221,8 +224,11 @@ class _Run:
         losses = self._losses(batch, given, passed, looks)
         losses["loss"].backward()
         if recipe.clip_norm:
-            norm = nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip_norm)
-            losses["gradient"] = norm.detach()
+            losses["gradient"] = nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip_norm).detach()
+        if not all(math.isfinite(value) for value in torch.stack(list(losses.values())).tolist()):
+            self._forget_step(step)
+            return {}
+        self.missed = 0
         self.updates.step(_rate(recipe, step, done))
         self._move_average(step)
         return {name: value.detach().float() for name, value in losses.items()}
@@ -253,6 +259,23 @@ class _Run:
         self._psnr.append((batch.tasks, -10 * squared.log10()))
         losses["loss"] = loss
         return losses
+
+    def _forget_step(self, step: int) -> None:
+        """Leaves out a step whose loss or gradient is no number: it happens, rarely, in 16 bits.
+
+        Raises ``TrainingError`` when it happens again and again.
+        """
+        self.missed += 1
+        self.updates.forget_gradients()
+        self._psnr.pop()
+        buffers = dict(self.average.named_buffers())
+        for name, buffer in self.network.named_buffers():  # the running figures of FD's norm
+            buffer.copy_(buffers[name])
+        if self.missed > MOST_MISSED:
+            raise TrainingError(
+                f"no step from {step - MOST_MISSED} on gave a finite loss; "
+                "lower learning_rate and go on with the same command, from the last checkpoint"
+            )
 
     def _move_average(self, step: int) -> None:
         decay = min(self.recipe.ema_decay, step / (step + 10))  # the first steps count less

@@ -85,7 +85,7 @@ class SteeredDecisions(Decisions):
     def norms(self) -> Tensor:
         """B E: the mean square of each channel of every query and key, which affinities need to be
         averaged."""
-        return torch.cat(self._norms, dim=1)
+        return torch.cat(self._norms, dim=1) if self._norms else self._own[0][:, :0]
 
     def _counted(self, size: tuple[int, int]) -> Tensor:
         return F.interpolate(self._window, size=size, mode="nearest")

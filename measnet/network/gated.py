@@ -19,6 +19,11 @@ QUIET = 0.1
 """Share of their usual weights with which residual branches begin: a deep network is nearly none at first."""
 
 
+LIMIT = 4.0
+"""Gates and scales lie within this, either way; trained ones stay within 2. A product of two branches grows
+with the square of what comes in, so that without a bound one strange picture could leave the numbers."""
+
+
 class GatedBlock(nn.Module):
     """Filters, then mixes: each a product of two branches, added to what came in."""
 
@@ -45,9 +50,29 @@ class GatedBlock(nn.Module):
 
     def forward(self, x: Tensor, decisions: Decisions = OWN, prompt: Tensor | None = None) -> Tensor:
         """B C H W and the prompt (B M) -> B C H W."""
-        y = self.value_depthwise(self.value(x)) * self.gate_depthwise(self.gate(x))  # B C H W
+        gate = self.gate_depthwise(self.gate(x)).clamp(-LIMIT, LIMIT)
+        y = self.value_depthwise(self.value(x)) * gate  # B C H W
         scale = self.scale(decisions.settle(decisions.mean(y, keepdim=True)))  # B C 1 1
         if self.prompt_to_scale is not None:
             scale = scale + self.prompt_to_scale(prompt)[:, :, None, None]
-        x = x + self.project(y * scale)
-        return x + self.mix_project(self.mix_value(x) * self.mix_gate(x))
+        x = x + self.project(y * scale.clamp(-LIMIT, LIMIT))
+        return x + self.mix_project(self.mix_value(x) * self.mix_gate(x).clamp(-LIMIT, LIMIT))
+
+
+class Tone(nn.Module):
+    """Sets the tone of the whole picture: a gain and an offset for each colour, from the latent's means.
+
+    Darkness and haze change a picture as a whole. Said in six numbers, their undoing is learned sooner and
+    holds still from frame to frame.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.decide = nn.Linear(channels, 6)
+        nn.init.zeros_(self.decide.weight)
+        nn.init.zeros_(self.decide.bias)
+
+    def forward(self, image: Tensor, latent: Tensor, decisions: Decisions = OWN) -> Tensor:
+        """B 3 H W and the latent, B C h w -> B 3 H W."""
+        gain, offset = self.decide(decisions.settle(decisions.mean(latent))).chunk(2, dim=1)  # each B 3
+        return image * (1 + gain)[:, :, None, None] + offset[:, :, None, None]
