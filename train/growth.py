@@ -19,7 +19,7 @@ from measnet.network import MEASNet
 from measnet.network.fd_mee import FDMEE
 from measnet.network.image_experts import ImageExpert, ImageExpertBlock
 from measnet.network.pixel_experts import PixelExpert, PixelExperts
-from measnet.network.transformer import TransformerBlock, TransformerBlocks
+from measnet.network.transformer import TransformerBlock, Blocks
 
 LEAST_SHARE = 0.5  # of a copy's weight before the shares are made to sum to 1; the rest of it is drawn
 
@@ -130,7 +130,7 @@ class _Growth:
         self.dense(small, large, unshuffled(space), reads)
         return space
 
-    def blocks(self, small: TransformerBlocks, large: TransformerBlocks, x: Space) -> None:
+    def blocks(self, small: Blocks, large: Blocks, x: Space) -> None:
         for block in list(large)[len(small) :]:
             assert isinstance(block, TransformerBlock)
             block.attention.project.weight.zero_()
