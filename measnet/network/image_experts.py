@@ -17,7 +17,6 @@ from measnet.network.decisions import OWN, Decisions
 from measnet.network.gated import QUIET, bounded
 from measnet.network.transformer import ChannelNorm, depthwise
 
-
 Bound = Callable[[Tensor], Tensor]
 """Keeps what goes into a product within limits, or does not."""
 
@@ -119,8 +118,8 @@ def choose_experts(
 class ImageExpertBlock(nn.Module):
     """x + block(norm(x)): spatial features, their wide context, and the experts that join them.
 
-    ``light`` is the form of ``nano`` and ``small``: no norm but bounded products, ReLU for GELU, and the first
-    convolution filters each channel by itself.
+    ``light`` is the form of ``nano`` and ``small``: no norm but bounded products, ReLU for GELU, and a
+    first convolution that filters each channel by itself.
     """
 
     def __init__(self, channels: int, experts: int, top_k: int, *, light: bool = False) -> None:
