@@ -29,6 +29,7 @@ from measnet.network.pixel_experts import (
     PixelExperts,
     PixelRouting,
     StackedExperts,
+    gates_of_all,
     stacked_experts,
     weighted_sum_of_all,
 )
@@ -130,8 +131,9 @@ class ExactPixelExperts(nn.Module):
     def forward(self, x: Tensor, prompt: Tensor | None) -> tuple[Tensor, PixelRouting]:
         scores = self.router(x, prompt)  # B N H W
         routing = self.router.choose(scores)
-        joint = self._log_sum_of_all(x, routing, scores) if self.sum is None else self.sum(x, routing)
-        return x + joint, routing
+        if self.sum is None:
+            return x + self._log_sum_of_all(x, routing, scores), routing
+        return x + self.sum(x, gates_of_all(routing, scores.shape[1])), routing
 
     def _log_sum_of_all(self, x: Tensor, routing: PixelRouting, scores: Tensor) -> Tensor:
         answers = torch.stack([expert(x) for expert in self.experts], dim=1)  # B N C H W
@@ -153,9 +155,9 @@ class SumOfExperts(nn.Module):
         for name, tensor in stacked_experts(module)._asdict().items():
             self.register_buffer(name, tensor.detach())
 
-    def forward(self, x: Tensor, routing: PixelRouting) -> Tensor:
+    def forward(self, x: Tensor, gates: Tensor) -> Tensor:
         stacked = StackedExperts(*(self.get_buffer(name) for name in StackedExperts._fields))
-        return weighted_sum_of_all(x, routing, *stacked, self.activation)
+        return weighted_sum_of_all(x, gates, *stacked, self.activation)
 
 
 class PointwiseExpert(nn.Module):

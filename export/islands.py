@@ -41,7 +41,8 @@ ISLANDS: tuple[Island, ...] = (
     ),
     _island(
         "pixel ensemble",
-        "a log-sum-exp of differences; gates of -1e30 are infinite in 16 bits (not a weighted sum)",
+        "a log-sum-exp of differences, where gates of -1e30 are infinite in 16 bits; the gates of a weighted "
+        "sum, but not that sum (``pixel_experts1.sum``)",
         r"pixel_experts1/.*",
     ),
     _island(
