@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from measnet.config import VARIANTS, MEASNetConfig
+from measnet.config import FORMER_VARIANTS, VARIANTS, MEASNetConfig
 from measnet.export.exact import ExactMEASNet
 from measnet.image import pad, to_image
 from measnet.metrics import psnr
@@ -38,16 +38,7 @@ from measnet.train.packed_loop import Clock
 NANO = VARIANTS["nano"]
 
 CANDIDATES: dict[str, MEASNetConfig] = {
-    "former nano": MEASNetConfig(
-        width=16,
-        blocks=(1, 1, 1, 2),
-        refinement_blocks=0,
-        ffn_expansion=1.5,
-        pixel_experts=(4, 0, 0),
-        image_experts=(0, 5, 5),
-        frequency_blocks=False,
-        stem_scale=2,
-    ),
+    "former nano": FORMER_VARIANTS["nano"],
     "nano": NANO,
     "nano without MESE": replace(NANO, mese=False),
     "nano without FD-MEE": replace(NANO, fd=False, mee=False),

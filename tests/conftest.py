@@ -12,19 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from measnet.config import MEASNetConfig
+from measnet.config import FORMER_VARIANTS
 
-FORMER_NANO = MEASNetConfig(
-    width=16,
-    blocks=(1, 1, 1, 2),
-    refinement_blocks=0,
-    ffn_expansion=1.5,
-    pixel_experts=(4, 0, 0),
-    image_experts=(0, 5, 5),
-    frequency_blocks=False,
-    stem_scale=2,
-)
-"""A small network of transformer blocks, as ``nano`` was one."""
+FORMER_NANO = FORMER_VARIANTS["nano"]
+"""A small network of transformer blocks."""
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 

@@ -11,7 +11,7 @@ import torch
 from conftest import FORMER_NANO
 from torch.utils.flop_counter import FlopCounterMode
 
-from measnet.config import VARIANTS, MEASNetConfig
+from measnet.config import FORMER_VARIANTS, VARIANTS, MEASNetConfig, variant_name
 from measnet.errors import UsageError
 from measnet.export.exact import ExactMEASNet
 from measnet.network import MEASNet
@@ -86,6 +86,12 @@ def test_every_contradiction_of_a_configuration_is_named_at_once() -> None:
     message = str(caught.value)
     for part in ("stem_scale is 3", "3 heads", "pixel_top_k is 6 of 6", "FD needs"):
         assert part in message
+
+
+def test_weights_of_what_a_variant_was_keep_its_name() -> None:
+    names = {variant_name(config): config for config in FORMER_VARIANTS.values()}
+    assert names == FORMER_VARIANTS
+    assert variant_name(VARIANTS["nano"]) == "nano" and variant_name(SMALL) == "custom"
 
 
 @pytest.mark.parametrize(
