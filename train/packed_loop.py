@@ -28,13 +28,13 @@ from measnet.network.pixel_experts import NoisyRouting
 from measnet.task_prompts import TaskPrompts
 from measnet.train.data.pack import Pack
 from measnet.train.data.packed_crops import PackedBatch, PackedCrops
-from measnet.train.degradations import field_of
 from measnet.train.loop import OUT_OF_MEMORY, Start, TrainingError
 from measnet.train.losses import NEAR
 from measnet.train.optimizer import WeightUpdates
 from measnet.train.recipe import Recipe
 from measnet.train.run_folder import Progress, RunFolder
 from measnet.train.steadiness import BLOCK, GAIN, GRAIN, LITTLE, TONED
+from measnet.train.task_prompts import task_name
 
 LEAST_MINUTES = 0.2  # below this a run is over before it is warm
 SAVE_SECONDS = 120.0  # between checkpoints of a run by the clock
@@ -115,6 +115,7 @@ class _Run:
         network = MEASNet(recipe.config)
         if start.weights is not None:
             network.load_state_dict(start.weights.state_dict())
+        network.taught = recipe.teach_weight > 0 and network.prompt is not None
         network.train()
         network.ask_all_experts()
         self.network = network.to(self.device)
@@ -300,8 +301,7 @@ class _Run:
                 batch = self.crops.batch((1 << 31) - 1 - step, 32)
                 scores = self.average.prompt.scores(batch.degraded).double().cpu()
                 for task, row in zip(batch.tasks.tolist(), scores, strict=True):
-                    name = field_of(self.crops.tasks[task])
-                    if name not in ("keep", "mixture"):
+                    if (name := task_name(self.crops.tasks[task])) is not None:
                         found.setdefault(name, []).append(row)
         return {task: tuple(torch.stack(rows).mean(dim=0).tolist()) for task, rows in sorted(found.items())}
 
