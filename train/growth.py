@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from measnet.config import MEASNetConfig
 from measnet.errors import UsageError
 from measnet.network import MEASNet
+from measnet.network.blocks import Blocks
 from measnet.network.fd_mee import FDMEE
 from measnet.network.image_experts import ImageExpert, ImageExpertBlock
 from measnet.network.pixel_experts import PixelExpert, PixelExperts
-from measnet.network.transformer import TransformerBlock, Blocks
+from measnet.network.transformer import TransformerBlock
 
 LEAST_SHARE = 0.5  # of a copy's weight before the shares are made to sum to 1; the rest of it is drawn
 
