@@ -217,7 +217,7 @@ class Restorer:
         if not (self._backend.description.taught and prompts):
             return None
         if decisions is None:
-            return shares_by_name(np.mean(np.concatenate(prompts), axis=0, dtype=np.float64))
+            return shares_by_name(np.asarray(np.concatenate(prompts).mean(axis=0, dtype=np.float64)))
         scores = decisions[self._layout.prompt].astype(np.float64)
         powers = np.exp(scores - scores.max())
         return shares_by_name(powers / powers.sum())
