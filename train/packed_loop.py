@@ -134,7 +134,11 @@ class _Run:
         self.missed = 0
         self.batch = self.before.batch or recipe.batch
         self.crops = PackedCrops(
-            pack.to(self.device), recipe.tasks, crop=recipe.crop, seed=recipe.seed, pairs_share=recipe.pairs_share
+            pack.to(self.device),
+            recipe.tasks,
+            crop=recipe.crop,
+            seed=recipe.seed,
+            pairs_share=recipe.pairs_share,
         )
         self._tracked = [
             (ours, theirs)
@@ -225,7 +229,9 @@ class _Run:
         losses = self._losses(batch, given, passed, looks)
         losses["loss"].backward()
         if recipe.clip_norm:
-            losses["gradient"] = nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip_norm).detach()
+            losses["gradient"] = nn.utils.clip_grad_norm_(
+                self.network.parameters(), recipe.clip_norm
+            ).detach()
         if not all(math.isfinite(value) for value in torch.stack(list(losses.values())).tolist()):
             self._forget_step(step)
             return {}
@@ -374,4 +380,3 @@ def _rate(recipe: Recipe, step: int, done: float) -> float:
     """The learning rate: a warm-up by steps, then a cosine over the run down to a hundredth."""
     warm = min(1.0, step / max(1, recipe.warmup_steps))
     return recipe.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
-

@@ -77,7 +77,10 @@ class PackedCrops:
         tasks = torch.multinomial(self._weights, size, replacement=True, generator=rng)  # B
         which, of_real, down, across = torch.rand(4, size, generator=rng).double()  # B each
         rows = torch.tensor(
-            [self._pick(task, w, r) for task, w, r in zip(*(v.tolist() for v in (tasks, which, of_real)), strict=True)]
+            [
+                self._pick(task, w, r)
+                for task, w, r in zip(*(v.tolist() for v in (tasks, which, of_real)), strict=True)
+            ]
         )
         turns = torch.randint(8, (size,), generator=rng)
         upright = torch.tensor([task in UPRIGHT for task in self.tasks])[tasks]
@@ -89,7 +92,9 @@ class PackedCrops:
         place = self._places(top, left, entries[:, 4], turns)  # B S S
         degraded, clean = (self._cut(place, entries[:, column]) for column in (1, 2))
 
-        sigma = torch.tensor([self._sigma(task, float(s)) for task, s in zip(tasks.tolist(), sigmas, strict=True)])
+        sigma = torch.tensor(
+            [self._sigma(task, float(s)) for task, s in zip(tasks.tolist(), sigmas, strict=True)]
+        )
         published = torch.tensor([self.tasks[task] not in ("denoise",) for task in tasks.tolist()])
         degraded = self._noisy(degraded, sigma, published, step)
         damage = self.pack.damage[rows.to(self._device)].clone()

@@ -126,9 +126,7 @@ def _done(job: _Job) -> list[PackedPair]:
     ]
 
 
-def _copies(
-    rng: np.random.Generator, *pictures: NDArray[np.uint8]
-) -> list[tuple[NDArray[np.uint8], ...]]:
+def _copies(rng: np.random.Generator, *pictures: NDArray[np.uint8]) -> list[tuple[NDArray[np.uint8], ...]]:
     """The pictures as they are, and once made smaller, where that leaves enough of them."""
     shortest = min(pictures[0].shape[:2])
     least = SMALLEST / shortest
