@@ -11,19 +11,21 @@ from measnet.train.data.crops import Draw, TrainingCrops
 from measnet.train.degradations import field_of
 
 SAMPLES = 24  # crops per task
+NO_TASKS = ("keep", "mixture")
+"""What nobody would ask for: nothing, and a bit of everything."""
 
 
 def learn_task_prompts(network: MEASNet, crops: TrainingCrops) -> TaskPrompts:
     """The mean prompt scores of degraded ``crops``, by task; nothing for a network without TSPG.
 
-    The sigmas of one task count as one, and pictures that are left alone are no task. ``network`` must be
-    in evaluation mode.
+    The sigmas of one task count as one; pictures that are left alone are no task, nor are mixtures.
+    ``network`` must be in evaluation mode.
     """
     if network.prompt is None:
         return {}
     draws: dict[str, list[Draw]] = {}
     for draw in crops.draws:
-        if draw.task != "keep":
+        if draw.task not in NO_TASKS:
             draws.setdefault(field_of(draw.task), []).append(draw)
     return {task: _mean_scores(network, crops.only(own, SAMPLES)) for task, own in sorted(draws.items())}
 

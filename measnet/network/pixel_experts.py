@@ -43,7 +43,7 @@ class NoisyRouting(NamedTuple):
 
 
 class PixelExpert(nn.Module):
-    """The layers of one expert, an MLP on the channels of a pixel; ``PixelExperts`` puts the activation between."""
+    """One expert's layers, an MLP on a pixel's channels; ``PixelExperts`` puts the activation between."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
