@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -181,17 +181,25 @@ def _run(
     recipe = read_recipe(name, changes)
     if pack is not None:
         _run_packed(
-            name, recipe, data, pairs, out, _start(recipe, init, renew_routing, teacher), pack, dry_run
+            name,
+            recipe,
+            data,
+            pairs,
+            out,
+            find_start(recipe, init, renew_routing=renew_routing, teacher=teacher),
+            pack,
+            dry_run,
         )
         return
-    sets = _sets(name, data, pairs, out)
+    sets = find_all_sets(name, data, pairs, out)
     if dry_run:
         _describe(recipe, sets)
         return
-    _train(recipe, sets, out, _start(recipe, init, renew_routing, teacher), workers)
+    _train(recipe, sets, out, find_start(recipe, init, renew_routing=renew_routing, teacher=teacher), workers)
 
 
-def _sets(name: str, data: tuple[Path, ...], pairs: tuple[str, ...], out: Path) -> list[ImageSet]:
+def find_all_sets(name: str, data: Sequence[Path], pairs: Sequence[str], out: Path) -> list[ImageSet]:
+    """What ``--data`` and ``--pairs`` name. Frames of footage and made-up pictures are put into ``out``."""
     from measnet.errors import UsageError
     from measnet.train.data.footage import VIDEO_SUFFIXES, take_frames
     from measnet.train.data.layouts import find_sets, read_pairs
@@ -235,7 +243,8 @@ def _listing_problems(read: Callable[[], list[ImageSet]], out: Path) -> list[Ima
         raise InputError(f"{error} (all of them: {listed})") from None
 
 
-def _start(recipe: Recipe, init: str | None, renew_routing: bool, teacher: str | None) -> Start:
+def find_start(recipe: Recipe, init: str | None, *, renew_routing: bool, teacher: str | None) -> Start:
+    """What ``--init``, ``--renew-routing`` and ``--teacher`` name."""
     from measnet.checkpoint import load_checkpoint, weights_sha256
     from measnet.errors import UsageError
     from measnet.network import MEASNet
@@ -312,7 +321,7 @@ def _run_packed(
                 click.echo(f"  {task:10} {made:>6} pictures made, {real} real pairs")
             return
     else:
-        sets = _sets(name, data, pairs, out)
+        sets = find_all_sets(name, data, pairs, out)
         packing = Packing(pack.pairs, side=max(Packing().side, recipe.crop), seed=recipe.seed)
         plan = plan_pack(sets, recipe.tasks, packing)
         click.echo(f"{pack.path}: {plan.in_words(pack.workers)}")

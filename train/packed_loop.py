@@ -240,7 +240,8 @@ class _Run:
             return pack.to(self.device)
         except torch.OutOfMemoryError:
             raise UsageError(
-                f"the pack's {pack.size / 1e9:.2f} GB do not fit the GPU's memory; pack fewer pairs, or less data"
+                f"the pack's {pack.size / 1e9:.2f} GB do not fit the GPU's memory; "
+                "pack fewer pairs, or less data"
             ) from None
 
     def _save(self, step: int) -> None:

@@ -168,7 +168,8 @@ def _all_done(jobs: Sequence[Job], workers: int) -> Generator[list[PackedPair], 
         yield from pool.map(_done, jobs, chunksize=CHUNK)
     except BrokenProcessPool:
         raise PackError(
-            f"one of {workers} processes that pack was ended from outside; if memory is short, lower --workers"
+            f"one of {workers} processes that pack was ended from outside; "
+            "where memory is short, give fewer --workers"
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
