@@ -51,6 +51,11 @@ WITHOUT_EFFECT = ("turns", "zoom", "zoom_pairs", "dim", "plain", "distill_output
 """Entries of recipes that only pictures degraded on the fly, and teachers, make use of."""
 
 
+def least_minutes() -> float:
+    """Of a run that is worth starting on this machine."""
+    return LEAST_MINUTES_COMPILED if torch.cuda.is_available() else LEAST_MINUTES
+
+
 @dataclass(frozen=True)
 class Clock:
     """When a run ends: by its steps, or by its minutes."""
@@ -61,7 +66,7 @@ class Clock:
     def __post_init__(self) -> None:
         if self.minutes is None:
             return
-        least = LEAST_MINUTES_COMPILED if torch.cuda.is_available() else LEAST_MINUTES
+        least = least_minutes()
         if not least <= self.minutes < math.inf:
             raise UsageError(
                 f"--minutes {self.minutes:g} is no time to train and save anything; give at least {least:g}"

@@ -4,7 +4,7 @@
 
 Everything, packing and compiling included, is over when the minutes are. ``results/`` is refreshed every
 minute and holds small files only: half-precision weights, logs, a table and its curves. What is large (the
-pack, checkpoints) lies beside it in ``results.work/``. A checkout that is not installed runs this file itself.
+pack, checkpoints) lies beside it in ``results.work/``. In a checkout that is not installed, run this file.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 REFRESH = 60.0  # seconds between looks at what there is to bring home
 RESERVE = 0.05  # share of the time kept for starting processes and for saving
-LEAST_RESERVE = 6.0  # seconds
+LEAST_RESERVE = 10.0  # seconds
 MOST_PACKING = 0.5  # share of the time that packing may take
 GPU_BATCH = 32
 
@@ -250,7 +250,7 @@ def _last_words(path: Path) -> str:
 def _train_one(training: Training, pack: Path, work: Path, ends: float) -> None:
     """What a process of its own does. What it has to say goes to a file of its name."""
     from measnet.command_line import run_command
-    from measnet.train.packed_loop import train_packed
+    from measnet.train.packed_loop import least_minutes, train_packed
 
     with (
         (work / f"{training.name}.txt").open("a", buffering=1) as said,
@@ -267,7 +267,7 @@ def _train_one(training: Training, pack: Path, work: Path, ends: float) -> None:
             init = None if training.init is None else str(training.init)
             start = find_start(recipe, init, renew_routing=False, teacher=None)
             held = read_pack(pack, recipe.crop)
-            minutes = (seconds_spent(folder) + ends - time.time()) / 60
+            minutes = (seconds_spent(folder) + max(ends - time.time(), least_minutes() * 60)) / 60
             train_packed(recipe, held, folder, start=start, minutes=minutes, on_event=print)
 
         run_command(run, debug=False, interrupted="stopped")

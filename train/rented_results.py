@@ -62,7 +62,7 @@ def say_table(logs: Mapping[str, Sequence[Line]]) -> str:
         rows.append(
             [f"{task.removeprefix('psnr_')}, dB", *(f"{_mean(log, task):.2f}" for log in logs.values())]
         )
-    lines = [f"| {' | '.join(cells)} |".replace("nan", "-") for cells in rows]
+    lines = [f"| {' | '.join('-' if cell == 'nan' else cell for cell in cells)} |" for cells in rows]
     return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
 
 
