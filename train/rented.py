@@ -9,6 +9,7 @@ pack, checkpoints) lies beside it in ``results.work/``. In a checkout that is no
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import sys
 import time
@@ -156,11 +157,11 @@ def _packed(
     from measnet.train.cli import find_all_sets
     from measnet.train.data.packing import Packing, cores, plan_pack, write_pack
     from measnet.train.loop import Start
-    from measnet.train.packed_loop import Clock, check_packed
+    from measnet.train.packed_loop import check_packed
 
     for training in trainings:
         check_packed(training.recipe, Start())
-        Clock(training.recipe.steps, minutes * training.share)
+    _check_time(trainings, minutes, packing=0.0)
     if pack is not None and not pack.exists():
         raise UsageError(f"--pack {pack} does not exist; leave it away to have one made")
     path = work / "set.pack" if pack is None else pack
@@ -182,6 +183,7 @@ def _packed(
             f"packing would take about {plan.seconds / many / 60:.1f} of {minutes:g} minutes; "
             f"give more minutes, about --pack-pairs {fewer}, or a --pack made beforehand"
         )
+    _check_time(trainings, minutes, packing=plan.seconds / many)
     began = last = time.monotonic()
 
     def say(done: int, jobs: int) -> None:
@@ -194,22 +196,37 @@ def _packed(
     return path
 
 
+def _check_time(trainings: Sequence[Training], minutes: float, *, packing: float) -> None:
+    """Refuses a time in which not every network can be trained; ``packing`` takes so many seconds of it."""
+    from measnet.errors import UsageError
+    from measnet.train.packed_loop import least_minutes
+
+    training = least_minutes() / min(training.share for training in trainings)
+    least = training + (packing + _reserve(minutes * 60)) / 60
+    if not least <= minutes < math.inf:
+        needed = math.ceil(training + packing / 60 + 2 * LEAST_RESERVE / 60)
+        raise UsageError(
+            f"--minutes {minutes:g} is too short to pack, train and save everything; give at least {needed}"
+        )
+
+
+def _reserve(seconds: float) -> float:
+    return max(LEAST_RESERVE, RESERVE * seconds)
+
+
 def train_all(trainings: Sequence[Training], pack: Path, work: Path, out: Path, deadline: float) -> None:
     """Trains all of them at once until ``deadline`` (of ``time.time``) and keeps ``out`` up to date.
 
-    Raises ``UsageError`` when too little time is left, ``TrainingError`` when one of them failed.
+    Raises ``OutputError`` when a folder cannot be written, ``TrainingError`` when one of them failed.
     """
     from measnet.train.loop import TrainingError
-    from measnet.train.packed_loop import Clock
     from measnet.train.rented_results import collect
     from measnet.train.run_folder import RunFolder
 
     RunFolder(out)  # whether it can be written to is found out now
     RunFolder(work)
     left = deadline - time.time()
-    left -= max(LEAST_RESERVE, RESERVE * left)
-    for training in trainings:
-        Clock(training.recipe.steps, training.share * left / 60)
+    left -= _reserve(left)
     context = multiprocessing.get_context("spawn")
     running: dict[str, BaseProcess] = {}
     for training in trainings:

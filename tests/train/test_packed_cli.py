@@ -53,7 +53,7 @@ def test_a_dry_run_says_what_would_be_packed_how_large_and_how_long(
     options = ["--data", str(pictures), "--pack-pairs", "400", "--minutes", "5", "--dry-run"]
     code, said = run(recipe, tmp_path, *options)
     assert code == 0, said
-    assert "403 pictures, about 0.05 GB, 20 seconds on 1 cores" in said
+    assert "403 pictures, about 0.05 GB, 20 seconds on 1 core" in said
     assert "nano, 5 minutes of 2 crops of 128 pixels" in said
     assert "clean 3 pictures derain 200 pictures coded 200 pictures" in said
     assert [path.name for path in tmp_path.iterdir()] == ["mine.toml"]

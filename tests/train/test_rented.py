@@ -109,7 +109,8 @@ def test_it_packs_trains_all_and_keeps_what_is_small(pictures: Path, tmp_path: P
         (["--train", "nano", "--train", "nano=0.5"], "names a recipe twice"),
         (["--train", "three-task"], "counts epochs"),
         (["--train", "nope"], "no recipe 'nope'"),
-        (["--minutes", "0.1"], "give at least 0.2"),
+        (["--minutes", "0.3"], "too short to pack, train and save everything; give at least 1"),
+        (["--minutes", "nan"], "too short"),
         (["--init", "nowhere"], "there is no small.safetensors in it"),
         (["--pack", "nowhere.pack"], "does not exist"),
         (

@@ -91,7 +91,7 @@ class PackPlan(NamedTuple):
         small = f"; {self.left_out} are too small and left out" if self.left_out else ""
         return (
             f"{sum(self.pictures.values())} pictures, about {self.size / 1e9:.2f} GB, {long} "
-            f"on {max(1, workers)} cores{small}"
+            f"on {max(1, workers)} {'cores' if workers > 1 else 'core'}{small}"
         )
 
 
