@@ -28,8 +28,8 @@ def task_name(task: str) -> str | None:
 def learn_task_prompts(network: MEASNet, crops: TrainingCrops) -> TaskPrompts:
     """The mean prompt scores of degraded ``crops``, by task; nothing for a network without TSPG.
 
-    The sigmas of one task count as one, and pictures that are left alone are no task. ``network`` must be
-    in evaluation mode.
+    The sigmas of one task count as one; pictures that are left alone are no task, nor are mixtures.
+    ``network`` must be in evaluation mode.
     """
     if network.prompt is None:
         return {}

@@ -28,13 +28,12 @@ def recipe() -> Recipe:
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
-    writer = PackWriter()
-    for task in (CLEAN, "coded", "camera", "mixture", "keep"):
-        clean, degraded = rng.integers(0, 256, (2, 136, 144, 3), np.uint8)
-        pair = PackedPair(task, None if task == CLEAN else degraded, clean, (0.0,) * len(DAMAGE), real=False)
-        writer.add(pair)
     path = tmp_path_factory.mktemp("pack") / "five.pack"
-    writer.write(path)
+    with PackWriter(path) as writer:
+        for task in (CLEAN, "coded", "camera", "mixture", "keep"):
+            clean, degraded = rng.integers(0, 256, (2, 136, 144, 3), np.uint8)
+            given = None if task == CLEAN else degraded
+            writer.add(PackedPair(task, given, clean, (0.0,) * len(DAMAGE), real=False))
     return path
 
 
