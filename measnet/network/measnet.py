@@ -98,6 +98,8 @@ class MEASNet(nn.Module):
         self.config = c = config or MEASNetConfig()
         self.task_prompts: TaskPrompts = {}
         """What each task calls for; empty where nobody learned it. Stored beside the weights."""
+        self.taught = False
+        """Whether its prompt weights say what is wrong with a picture (``measnet/damage.py``). Stored too."""
 
         scale = c.stem_scale
         c1, c2, c3, c4 = (c.channels(level) for level in (1, 2, 3, 4))
