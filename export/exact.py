@@ -181,6 +181,7 @@ class ExactImageExpertLayer(nn.Module):
         super().__init__()
         self.scores = layer.scores
         self.top_k = layer.top_k
+        self.bound = layer.bound
         widest = max(len(expert.get_parameter("narrow_features.bias")) for expert in layer.experts)
         self.register_buffer("features_weight", _stacked(layer, "narrow_features.weight", 0, widest))
         self.register_buffer("features_bias", _stacked(layer, "narrow_features.bias", 0, widest))
@@ -196,7 +197,7 @@ class ExactImageExpertLayer(nn.Module):
         batch, channels, height, width = features.shape
         narrow_features = _narrowed(features, routing.experts, self.features_weight, self.features_bias)
         narrow_context = _narrowed(context, routing.experts, self.context_weight, self.context_bias)
-        inner = narrow_features * narrow_context  # B K*R P
+        inner = self.bound(narrow_features) * self.bound(narrow_context)  # B K*R P
         gates = routing.gates[:, :, None, None]  # B K 1 1
         weight = _chosen(self.widen_weight, routing.experts) * gates  # B K C R
         weight = weight.transpose(1, 2).flatten(2)  # B C K*R

@@ -1,7 +1,8 @@
 """Reads MEASNet checkpoints in three formats and writes ours.
 
     released     a Lightning ``.ckpt``: tensors under ``state_dict``, each name behind ``net.``
-    state dict   a plain PyTorch file of tensors, in the authors' names or in ours
+    state dict   a PyTorch file of tensors, in the authors' names or in ours; as they are, or as BasicSR and
+                 compiled or parallel networks keep them
     ours         ``.safetensors`` with the configuration in its metadata
 
 Files come from strangers: pickles are read with ``weights_only=True`` alone, and every name, shape and
@@ -30,6 +31,10 @@ from measnet.whole_file import write_whole
 
 _CONFIG_KEY = "measnet.config"
 _WEIGHTS_KEY = "measnet.weights_sha256"
+_KEPT_UNDER = ("state_dict", "params_ema", "params", "model")
+"""Where trainers keep the weights in their files: Lightning's, BasicSR's (its average first), others'."""
+_PREFIXES = ("net.", "module.", "_orig_mod.")
+"""What trainers put before each name: the authors', ``DataParallel``, ``torch.compile``."""
 _LISTED = 6  # names per kind of problem in one message
 _LONGEST = 120  # characters of each
 
@@ -148,8 +153,8 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} is not a checkpoint that can be read safely (tensors and plain values only): {why}"
         ) from None
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
+    if isinstance(content, dict):
+        content = next((content[key] for key in _KEPT_UNDER if isinstance(content.get(key), dict)), content)
     if not isinstance(content, dict) or not content:
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not tensors by name")
     strangers = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
@@ -190,9 +195,8 @@ def _check_claims(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _in_our_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in ("net.", "module."):
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    while prefix := next((p for p in _PREFIXES if tensors and all(n.startswith(p) for n in tensors)), None):
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     if any(is_reference_name(name) for name in tensors):
         tensors = {
             to_our_name(name): tensor for name, tensor in tensors.items() if not is_stored_but_unused(name)

@@ -14,8 +14,15 @@ from torch import Tensor, nn
 
 from measnet.config import NARROWEST_EXPERT
 from measnet.network.decisions import OWN, Decisions
-from measnet.network.gated import QUIET
+from measnet.network.gated import QUIET, bounded
 from measnet.network.transformer import ChannelNorm, depthwise
+
+Bound = Callable[[Tensor], Tensor]
+"""Keeps what goes into a product within limits, or does not."""
+
+
+def unbounded(x: Tensor) -> Tensor:
+    return x
 
 
 class ImageRouting(NamedTuple):
@@ -34,22 +41,28 @@ class ImageRouting(NamedTuple):
 class ImageExpert(nn.Module):
     """One expert: features and context, each narrowed to R channels, multiplied and widened again."""
 
-    def __init__(self, channels: int, inner: int) -> None:
+    def __init__(self, channels: int, inner: int, bound: Bound) -> None:
         super().__init__()
+        self.bound = bound
         self.narrow_features = nn.Conv2d(channels, inner, 1)
         self.narrow_context = nn.Conv2d(channels, inner, 1)
         self.widen = nn.Conv2d(inner, channels, 1)
 
     def forward(self, features: Tensor, context: Tensor) -> Tensor:
-        return self.widen(self.narrow_features(features) * self.narrow_context(context))
+        return self.widen(
+            self.bound(self.narrow_features(features)) * self.bound(self.narrow_context(context))
+        )
 
 
 class ImageExpertLayer(nn.Module):
     """Scores the experts for each image and adds the K best ones' answers to the features (eq. 10)."""
 
-    def __init__(self, channels: int, experts: int, top_k: int) -> None:
+    def __init__(self, channels: int, experts: int, top_k: int, bound: Bound = unbounded) -> None:
         super().__init__()
-        self.experts = nn.ModuleList(ImageExpert(channels, NARROWEST_EXPERT + i) for i in range(experts))
+        self.bound = bound
+        self.experts = nn.ModuleList(
+            ImageExpert(channels, NARROWEST_EXPERT + i, bound) for i in range(experts)
+        )
         self.scores = nn.Linear(channels, experts, bias=False)
         self.top_k = top_k
         self.ask_all = False
@@ -73,9 +86,8 @@ class ImageExpertLayer(nn.Module):
     def _answer_of_all(self, features: Tensor, context: Tensor, routing: ImageRouting) -> Tensor:
         experts = list(cast(Iterable[ImageExpert], self.experts))
         gates = torch.zeros_like(routing.demand).scatter(1, routing.experts, routing.gates)  # B N
-        inner = _side_by_side(features, [expert.narrow_features for expert in experts]) * _side_by_side(
-            context, [expert.narrow_context for expert in experts]
-        )  # B all-R H W
+        inner = self.bound(_side_by_side(features, [expert.narrow_features for expert in experts]))
+        inner = inner * self.bound(_side_by_side(context, [expert.narrow_context for expert in experts]))
         widths = [expert.narrow_features.out_channels for expert in experts]
         wide = torch.cat([gates[:, i : i + 1].expand(-1, r) for i, r in enumerate(widths)], dim=1)
         weight = torch.cat([expert.widen.weight for expert in experts], dim=1)  # C all-R 1 1
@@ -106,8 +118,8 @@ def choose_experts(
 class ImageExpertBlock(nn.Module):
     """x + block(norm(x)): spatial features, their wide context, and the experts that join them.
 
-    ``light`` is the form of ``nano`` and ``small``: no norm, ReLU for GELU, and the first convolution filters
-    each channel by itself.
+    ``light`` is the form of ``nano`` and ``small``: no norm but bounded products, ReLU for GELU, and a
+    first convolution that filters each channel by itself.
     """
 
     def __init__(self, channels: int, experts: int, top_k: int, *, light: bool = False) -> None:
@@ -124,7 +136,7 @@ class ImageExpertBlock(nn.Module):
         self.aggregate = nn.Conv2d(channels, channels, 4, stride=4, groups=channels)
         self.context_depthwise = depthwise(channels, 3, bias=True)
         self.context_project = nn.Conv2d(channels, channels, 1)
-        self.experts = ImageExpertLayer(channels, experts, top_k)
+        self.experts = ImageExpertLayer(channels, experts, top_k, bounded if light else unbounded)
         self.project = nn.Conv2d(channels, channels, 1)
         if light:
             with torch.no_grad():

@@ -43,7 +43,7 @@ class NoisyRouting(NamedTuple):
 
 
 class PixelExpert(nn.Module):
-    """One expert's layers, an MLP on a pixel's channels; ``PixelExperts`` puts the activation between."""
+    """The layers of one expert, an MLP on a pixel's channels; ``PixelExperts`` puts in the activation."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import av
 
 from measnet.errors import InputError
+from measnet.file_name import for_ffmpeg
 from measnet.runtime.colour import RgbReader
 from measnet.runtime.frame import Frame, StreamInfo
 from measnet.runtime.hdr import HDR_TREATMENT, is_hdr
@@ -21,6 +22,7 @@ from measnet.runtime.sources.excerpt import MARGIN, Cutter
 from measnet.runtime.sources.interlaced import Fields
 from measnet.runtime.sources.limits import check_size
 from measnet.runtime.sources.options import SourceOptions
+from measnet.runtime.sources.presentation import with_rising_times
 from measnet.runtime.sources.raw import RawVideo
 from measnet.runtime.sources.standard_input import StandardInput
 
@@ -180,17 +182,10 @@ class VideoFile:
     def _timed(
         self, items: Iterator[av.VideoFrame | Packet[Stream]]
     ) -> Iterator[av.VideoFrame | Packet[Stream]]:
-        """The same items, every frame with a time: bare streams (.h264) carry none, their rate is asked."""
+        """The same items, every frame with a time, by the stream's rate where it has none."""
         stream = self._decoder.stream
         rate, unit = stream.average_rate or stream.guessed_rate, stream.time_base or Fraction(1, 90_000)
-        step = round(1 / (rate * unit)) if rate else 1
-        expected = 0
-        for item in items:
-            if isinstance(item, av.VideoFrame):
-                if item.pts is None:
-                    item.pts = expected
-                expected = item.pts + (item.duration or step)
-            yield item
+        return with_rising_times(items, round(1 / (rate * unit)) if rate else 1)
 
     def _piece(self, info: StreamInfo) -> StreamInfo:
         """``info`` of the whole file as it is for the excerpt."""
@@ -272,7 +267,7 @@ class VideoFile:
 
 
 def _open(path: Path | StandardInput, raw: RawVideo | None) -> InputContainer:
-    file: object = str(path) if isinstance(path, Path) else path
+    file: object = for_ffmpeg(path) if isinstance(path, Path) else path
     if raw is not None:
         check_size(str(path), raw.width, raw.height)
     try:

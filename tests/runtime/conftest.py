@@ -43,7 +43,7 @@ def ffmpeg(*arguments: str | Path) -> None:
 
 @dataclass
 class Probed:
-    """What ffprobe says about a file."""
+    """What ffprobe says about a file; of frames that have a time, the times."""
 
     video: dict[str, Any]
     kinds: list[str]
@@ -72,7 +72,7 @@ def probe(path: Path) -> Probed:
         times=[
             f["best_effort_timestamp"] * time_base
             for f in both
-            if f["type"] == "frame" and f["media_type"] == "video"
+            if f["type"] == "frame" and f["media_type"] == "video" and "best_effort_timestamp" in f
         ],
         rotation=next((d["rotation"] for d in video.get("side_data_list", []) if "rotation" in d), 0),
         format=found["format"],

@@ -49,6 +49,30 @@ def test_frames_and_sound_keep_their_times_and_the_sound_its_bytes(
     assert outcome.warnings == []
 
 
+@pytest.mark.parametrize("direct", [False, True], ids=["in segments", "direct"])
+@pytest.mark.parametrize("target", ["out.mkv", "out.avi"])
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("h264.avi", ["-c:v", "libx264", "-bf", "3"]),
+        ("xvid.avi", ["-c:v", "mpeg4", "-bf", "2"]),
+        ("short.avi", ["-c:v", "mpeg4", "-bf", "2", "-frames:v", "5"]),
+    ],
+)
+def test_frames_stored_out_of_order_without_presentation_times_are_all_kept(
+    clip: MakeClip, tmp_path: Path, name: str, arguments: list[str], target: str, direct: bool
+) -> None:
+    source = clip(name, *arguments, "-c:a", "mp3")
+    outcome = restore_unchanged(source, tmp_path / target, direct=direct)
+    before, after = decode(source), decode(tmp_path / target)
+    times = probe(tmp_path / target).times
+    assert outcome.warnings == []
+    assert len(after) == len(before) == outcome.figures.frames
+    assert all(early < late for early, late in itertools.pairwise(times))
+    for ours, own, other in zip(after[1:], before[1:], before, strict=False):
+        assert psnr(ours, own) > 27 and psnr(ours, own) > psnr(ours, other)
+
+
 def test_uneven_clip_really_is_uneven(clip: MakeClip) -> None:
     times = probe(clip("uneven.mkv", "-vf", UNEVEN, "-fps_mode", "vfr")).times
     steps = {b - a for a, b in itertools.pairwise(times)}
