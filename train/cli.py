@@ -35,7 +35,7 @@ Examples:
   measnet-train nano --data photos/ --out runs/nano         clean pictures, degraded on the fly
   measnet-train nano --data walk.mp4 --init nano --out runs/mine   go on from the bundled weights
   measnet-train nano --data photos/ --pairs lowlight=night/ --out runs/night
-  measnet-train small --data photos/ --init nano --out runs/small   a wider network, grown from nano
+  measnet-train small --data photos/ --init small --set network={width=96} --out runs/wide   grown
   measnet-train three-task --data /data/restoration --out runs/three
   measnet-train small --data photos/ --teacher base.ckpt --set distill_output=0.5 --out runs/small
   measnet-train nano --data photos/ --out runs/x --set batch=4 --dry-run

@@ -219,6 +219,7 @@ def train_all(trainings: Sequence[Training], pack: Path, work: Path, out: Path, 
 
     Raises ``OutputError`` when a folder cannot be written, ``TrainingError`` when one of them failed.
     """
+    from measnet.errors import MEASNetError
     from measnet.train.loop import TrainingError
     from measnet.train.rented_results import collect
     from measnet.train.run_folder import RunFolder
@@ -241,7 +242,10 @@ def train_all(trainings: Sequence[Training], pack: Path, work: Path, out: Path, 
             time.sleep(0.2)
             if time.time() - refreshed >= REFRESH:
                 refreshed = time.time()
-                click.echo(collect(names, work, out))
+                try:
+                    click.echo(collect(names, work, out))
+                except MEASNetError as error:  # no reason to stop training
+                    click.echo(f"error: {error}", err=True)
     finally:
         late = [name for name, process in running.items() if process.is_alive()]
         for process in running.values():
