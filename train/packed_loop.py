@@ -329,6 +329,10 @@ class _Run:
             wanted = wanted_shares(batch.damage)
             losses["taught"] = (wanted * (wanted.clamp(min=1e-6).log() - said.log())).sum(dim=1).mean()
             loss = loss + recipe.teach_weight * losses["taught"]
+        if recipe.route_weight and passed.image_demands:
+            told = torch.stack([information(demand.float()) for demand in passed.image_demands])
+            losses["image_routing"] = told.mean()
+            loss = loss - recipe.route_weight * losses["image_routing"]
         if looks is not None:
             change = restored[size:] - given[size:]
             losses["unsteady"] = looks.unsteadiness(*change.chunk(2))
@@ -452,6 +456,16 @@ def _two_looks(pictures: Tensor, rng: torch.Generator, step: int) -> _Looks:
         noise = torch.randn(look.shape, generator=rng, device=device)
         both.append((look * drawn(1 - GAIN, 1 + GAIN) + noise * grain).clamp(0, 1))
     return _Looks(both[0], both[1], down, across)
+
+
+def information(demand: Tensor) -> Tensor:
+    """B N, what each picture thinks of each expert (sums to 1) -> the mutual information of picture and
+    expert in nats: 0 where all pictures think alike, log N at most (a scalar)."""
+
+    def entropy(shares: Tensor) -> Tensor:
+        return -(shares * shares.clamp(min=1e-8).log()).sum(dim=-1)
+
+    return entropy(demand.mean(dim=0)) - entropy(demand).mean()
 
 
 def _rate(recipe: Recipe, step: int, done: float) -> float:
