@@ -1,7 +1,8 @@
 """Reads MEASNet checkpoints in three formats and writes ours.
 
     released     a Lightning ``.ckpt``: tensors under ``state_dict``, each name behind ``net.``
-    state dict   a plain PyTorch file of tensors, in the authors' names or in ours
+    state dict   a PyTorch file of tensors, in the authors' names or in ours; as they are, or as BasicSR and
+                 compiled or parallel networks keep them
     ours         ``.safetensors`` with the configuration in its metadata
 
 Files come from strangers: pickles are read with ``weights_only=True`` alone, and every name, shape and
@@ -20,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from measnet import task_prompts
+from measnet import damage, task_prompts
 from measnet.config import MEASNetConfig, variant_name
 from measnet.config_from_tensors import config_from_shapes
 from measnet.errors import CheckpointError, MissingPackageError, UsageError, first_line
@@ -30,6 +31,10 @@ from measnet.whole_file import write_whole
 
 _CONFIG_KEY = "measnet.config"
 _WEIGHTS_KEY = "measnet.weights_sha256"
+_KEPT_UNDER = ("state_dict", "params_ema", "params", "model")
+"""Where trainers keep the weights in their files: Lightning's, BasicSR's (its average first), others'."""
+_PREFIXES = ("net.", "module.", "_orig_mod.")
+"""What trainers put before each name: the authors', ``DataParallel``, ``torch.compile``."""
 _LISTED = 6  # names per kind of problem in one message
 _LONGEST = 120  # characters of each
 
@@ -50,7 +55,7 @@ def load_checkpoint(path: str | os.PathLike[str], config: MEASNetConfig | None =
     stored = facts.get(_CONFIG_KEY)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     try:
-        prompts = task_prompts.from_metadata(facts)
+        prompts, taught = task_prompts.from_metadata(facts), damage.from_metadata(facts)
         config = config or (MEASNetConfig.from_json(stored) if stored else config_from_shapes(shapes))
         with torch.device("meta"):
             network = MEASNet(config)
@@ -59,7 +64,7 @@ def load_checkpoint(path: str | os.PathLike[str], config: MEASNetConfig | None =
     _check_fit(path, shapes, network)
     _check_values(path, tensors, network)
     network.load_state_dict(tensors, assign=True)
-    network.task_prompts = prompts
+    network.task_prompts, network.taught = prompts, taught
     if _WEIGHTS_KEY in facts and facts[_WEIGHTS_KEY] != weights_sha256(network):
         raise CheckpointError(f"{path} is damaged: its weights are not those that were saved; copy it again")
     return network.float().requires_grad_(True).eval()
@@ -68,7 +73,8 @@ def load_checkpoint(path: str | os.PathLike[str], config: MEASNetConfig | None =
 def save_checkpoint(
     network: MEASNet, path: str | os.PathLike[str], facts: Mapping[str, str] | None = None
 ) -> None:
-    """Writes our format: float32 safetensors; configuration, task prompts and ``facts`` in the metadata.
+    """Writes our format: float32 safetensors; configuration, task prompts, whether it was taught
+    damage, and ``facts`` in the metadata.
 
     The file appears under its name only when it is whole. Raises ``OutputError`` when it cannot be written.
     """
@@ -81,6 +87,7 @@ def save_checkpoint(
         _CONFIG_KEY: network.config.to_json(),
         "measnet.variant": variant_name(network.config),
         **task_prompts.to_metadata(network.task_prompts),
+        **damage.to_metadata(network.taught),
     }
     write_whole(Path(path), _with_sorted_metadata(save(tensors, metadata=metadata)))
 
@@ -148,8 +155,8 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} is not a checkpoint that can be read safely (tensors and plain values only): {why}"
         ) from None
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
+    if isinstance(content, dict):
+        content = next((content[key] for key in _KEPT_UNDER if isinstance(content.get(key), dict)), content)
     if not isinstance(content, dict) or not content:
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not tensors by name")
     strangers = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
@@ -190,9 +197,8 @@ def _check_claims(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _in_our_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in ("net.", "module."):
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    while prefix := next((p for p in _PREFIXES if tensors and all(n.startswith(p) for n in tensors)), None):
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     if any(is_reference_name(name) for name in tensors):
         tensors = {
             to_our_name(name): tensor for name, tensor in tensors.items() if not is_stored_but_unused(name)

@@ -9,7 +9,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -121,6 +121,7 @@ class Session:
         rehearsal = self._options["dry_run"]
         try:
             comparison = self._comparison(spec, job)
+            self._keep_report_apart([job.target, *([] if comparison is None else [comparison.target])])
             restorer = self._shared_restorer()
             engine = self._engine_for(job, restorer)
             verifier = None if rehearsal else self._verifier(restorer)
@@ -323,6 +324,9 @@ class Session:
     def _check_places(self, inputs: tuple[str, ...]) -> int:
         """Whether what is written has a place, which must not turn out after hours; the report must not take
         that of what is read."""
+        from measnet.image_header import IMAGE_ENDINGS
+        from measnet.runtime.sinks.containers import CONTAINERS
+
         out, report = self._options["out"], self._options["report"]
         if self._several and out is not None and not Path(out).is_dir():
             raise UsageError(f"--out {out} is one place for several inputs; give an existing folder instead")
@@ -330,6 +334,11 @@ class Session:
             return 0
         if out is not None and Path(out).absolute() == report.absolute():
             raise UsageError(f"--report {report} is the result; give it another name")
+        if report.suffix.lower() in (*CONTAINERS, *IMAGE_ENDINGS):
+            raise UsageError(
+                f"--report {report} is called like a result, which it could replace; a report is JSON: "
+                "give it a name such as run.json"
+            )
         if report.is_dir():
             raise UsageError(f"--report {report} is a folder; give the name of a file")
         if not report.parent.is_dir():
@@ -345,6 +354,14 @@ class Session:
                 if read is not None and is_same(Path(read), report):
                     raise UsageError(f"--report {report} is what is read; give it another name")
         return 0
+
+    def _keep_report_apart(self, written: Sequence[Path]) -> None:
+        """Raises ``UsageError`` where the report would replace what the run has written."""
+        report = self._options["report"]
+        for target in written:
+            if report is not None and target.resolve() == report.resolve():
+                self._options["report"] = None  # nor is it written now that this is said
+                raise UsageError(f"--report {report} would replace the result {target}; give it another name")
 
     def _write_report(self) -> int:
         from measnet.runtime.report import write_pictures, write_reports

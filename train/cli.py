@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,6 +12,8 @@ import click
 from measnet.command_line import run_command
 
 if TYPE_CHECKING:
+    from measnet.train.data.pack import Pack
+    from measnet.train.data.packing import PackPlan
     from measnet.train.data.sets import ImageSet
     from measnet.train.loop import Start
     from measnet.train.recipe import Recipe
@@ -20,9 +22,10 @@ NEEDS_NO_DATA = "smoke"
 
 
 class _PackWanted(NamedTuple):
-    path: Path | None
+    path: Path
     pairs: int
     minutes: float | None
+    workers: int
 
 
 @click.command(
@@ -32,11 +35,12 @@ Examples:
   measnet-train nano --data photos/ --out runs/nano         clean pictures, degraded on the fly
   measnet-train nano --data walk.mp4 --init nano --out runs/mine   go on from the bundled weights
   measnet-train nano --data photos/ --pairs lowlight=night/ --out runs/night
-  measnet-train small --data photos/ --init nano --out runs/small   a wider network, grown from nano
+  measnet-train small --data photos/ --init small --set network={width=96} --out runs/wide   grown
   measnet-train three-task --data /data/restoration --out runs/three
   measnet-train small --data photos/ --teacher base.ckpt --set distill_output=0.5 --out runs/small
   measnet-train nano --data photos/ --out runs/x --set batch=4 --dry-run
-  measnet-train nano --data photos/ --pack photos.pack --minutes 11 --out runs/quick   for rented time
+  measnet-train nano --data photos/ --pack photos.pack --out runs/quick     degraded beforehand, once
+  measnet-train nano --pack photos.pack --minutes 11 --set batch=64 --out runs/timed   for rented time
   torchrun --nproc-per-node 4 -m measnet.train five-task --data /data/restoration --out runs/five
 
 The same command goes on where a stopped run was last saved."""
@@ -72,22 +76,27 @@ The same command goes on where a stopped run was last saved."""
 @click.option(
     "--pack",
     type=click.Path(path_type=Path),
-    help="Train from this file, made first from --data and --pairs where it is not there: everything is "
+    help="Train from this file, made first from --data and --pairs where it is not there yet: everything is "
     "degraded beforehand and held in memory. The fast way, on a GPU above all.",
 )
 @click.option(
     "--pack-pairs",
+    type=click.IntRange(0),
     default=4000,
     show_default=True,
     metavar="COUNT",
-    help="Degraded pairs to make for --pack; each takes 0.4 MB of memory.",
+    help="Pairs to degrade for a new --pack; each takes 0.4 MB of memory.",
 )
 @click.option(
     "--minutes",
     type=float,
     help="With --pack: end by the clock, schedule and all, in place of the recipe's steps.",
 )
-@click.option("--workers", default=1, show_default=True, help="Processes that prepare the data.")
+@click.option(
+    "--workers",
+    type=click.IntRange(0),
+    help="Processes that prepare the data.  [default: 1; to make a pack, one per core]",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be trained on what, and stop.")
 @click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
 @click.version_option(package_name="measnet")
@@ -103,7 +112,7 @@ def main(
     pack: Path | None,
     pack_pairs: int,
     minutes: float | None,
-    workers: int,
+    workers: int | None,
     dry_run: bool,
     debug: bool,
 ) -> None:
@@ -123,13 +132,27 @@ def main(
             renew_routing,
             teacher,
             changes,
-            _PackWanted(pack, pack_pairs, minutes),
-            workers,
+            _pack_wanted(pack, pack_pairs, minutes, workers),
+            1 if workers is None else workers,
             dry_run,
         ),
         debug=debug,
-        interrupted="stopped; the same command goes on from the last checkpoint",
+        interrupted="stopped; the same command goes on from the last checkpoint, and begins a pack anew",
     )
+
+
+def _pack_wanted(
+    path: Path | None, pairs: int, minutes: float | None, workers: int | None
+) -> _PackWanted | None:
+    from measnet.errors import UsageError
+
+    if path is not None:
+        from measnet.train.data.packing import cores
+
+        return _PackWanted(path, pairs, minutes, cores() if workers is None else workers)
+    if minutes is not None:
+        raise UsageError("--minutes goes with --pack: only a run from a pack can keep to the clock")
+    return None
 
 
 def _run(
@@ -141,11 +164,11 @@ def _run(
     renew_routing: bool,
     teacher: str | None,
     changes: tuple[str, ...],
-    pack: _PackWanted,
+    pack: _PackWanted | None,
     workers: int,
     dry_run: bool,
 ) -> None:
-    from measnet.errors import MissingPackageError, UsageError
+    from measnet.errors import MissingPackageError
 
     for package in ("torch", "safetensors"):  # found out here, before anything is read
         try:
@@ -156,22 +179,27 @@ def _run(
     from measnet.train.recipe import read_recipe
 
     recipe = read_recipe(name, changes)
-    if pack.minutes is not None and pack.path is None:
-        raise UsageError("--minutes goes with --pack: only such a run can keep to the clock")
-    packed = pack.path is not None and pack.path.exists()
-    sets = [] if packed and not (data or pairs) else _sets(name, data, pairs, out)
+    if pack is not None:
+        _run_packed(
+            name,
+            recipe,
+            data,
+            pairs,
+            out,
+            find_start(recipe, init, renew_routing=renew_routing, teacher=teacher),
+            pack,
+            dry_run,
+        )
+        return
+    sets = find_all_sets(name, data, pairs, out)
     if dry_run:
         _describe(recipe, sets)
         return
-    if pack.path is not None:
-        if teacher or renew_routing:
-            raise UsageError("--teacher and --renew-routing don't go with --pack")
-        _train_packed(recipe, sets, out, _start(recipe, init, False, None), pack, workers)
-        return
-    _train(recipe, sets, out, _start(recipe, init, renew_routing, teacher), workers)
+    _train(recipe, sets, out, find_start(recipe, init, renew_routing=renew_routing, teacher=teacher), workers)
 
 
-def _sets(name: str, data: tuple[Path, ...], pairs: tuple[str, ...], out: Path) -> list[ImageSet]:
+def find_all_sets(name: str, data: Sequence[Path], pairs: Sequence[str], out: Path) -> list[ImageSet]:
+    """What ``--data`` and ``--pairs`` name. Frames of footage and made-up pictures are put into ``out``."""
     from measnet.errors import UsageError
     from measnet.train.data.footage import VIDEO_SUFFIXES, take_frames
     from measnet.train.data.layouts import find_sets, read_pairs
@@ -215,7 +243,8 @@ def _listing_problems(read: Callable[[], list[ImageSet]], out: Path) -> list[Ima
         raise InputError(f"{error} (all of them: {listed})") from None
 
 
-def _start(recipe: Recipe, init: str | None, renew_routing: bool, teacher: str | None) -> Start:
+def find_start(recipe: Recipe, init: str | None, *, renew_routing: bool, teacher: str | None) -> Start:
+    """What ``--init``, ``--renew-routing`` and ``--teacher`` name."""
     from measnet.checkpoint import load_checkpoint, weights_sha256
     from measnet.errors import UsageError
     from measnet.network import MEASNet
@@ -261,45 +290,109 @@ def _describe(recipe: Recipe, sets: list[ImageSet]) -> None:
         )
 
 
-def _train_packed(
-    recipe: Recipe, sets: list[ImageSet], out: Path, start: Start, pack: _PackWanted, workers: int
+def _run_packed(
+    name: str,
+    recipe: Recipe,
+    data: tuple[Path, ...],
+    pairs: tuple[str, ...],
+    out: Path,
+    start: Start,
+    pack: _PackWanted,
+    dry_run: bool,
 ) -> None:
+    from measnet.train.data.pack import read_pack
+    from measnet.train.data.packed_crops import PackedCrops
+    from measnet.train.data.packing import Packing, plan_pack
+    from measnet.train.packed_loop import Clock, check_packed
+
+    check_packed(recipe, start)
+    Clock(recipe.steps, pack.minutes)  # an impossible time is refused before anything is packed
+    length = f"{recipe.steps} steps" if pack.minutes is None else f"{pack.minutes:g} minutes"
+    what = f"{recipe.variant}, {length} of {recipe.batch} crops of {recipe.crop} pixels"
+    if pack.path.exists():
+        held = read_pack(pack.path, recipe.crop)
+        PackedCrops(held, recipe.tasks, crop=recipe.crop, seed=recipe.seed)
+        if data or pairs:
+            click.echo(f"{pack.path} is there already and is used as it is; remove it to pack anew")
+        if dry_run:
+            click.echo(what)
+            for task in held.tasks:
+                made, real = held.count(task, real=False), held.count(task, real=True)
+                click.echo(f"  {task:10} {made:>6} pictures made, {real} real pairs")
+            return
+    else:
+        sets = find_all_sets(name, data, pairs, out)
+        packing = Packing(pack.pairs, side=max(Packing().side, recipe.crop), seed=recipe.seed)
+        plan = plan_pack(sets, recipe.tasks, packing)
+        click.echo(f"{pack.path}: {plan.in_words(pack.workers)}")
+        if dry_run:
+            click.echo(what)
+            for task, count in plan.pictures.items():
+                click.echo(f"  {task:10} {count:>6} pictures")
+            return
+        _show_packing(plan, pack.path, pack.workers)
+        held = read_pack(pack.path, recipe.crop)
+    _train_packed(recipe, held, out, start, pack.minutes)
+
+
+def _show_packing(plan: PackPlan, path: Path, workers: int) -> None:
+    """Makes the pack, with a bar."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from measnet.train.data.packing import write_pack
+
+    columns = [TextColumn("packing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+    with Progress(*columns) as bar:
+        task = bar.add_task("packing", total=len(plan.jobs))
+        write_pack(
+            plan, path, workers=workers, on_picture=lambda done, jobs: bar.update(task, completed=done)
+        )
+
+
+def _train_packed(recipe: Recipe, pack: Pack, out: Path, start: Start, minutes: float | None) -> None:
     from rich.progress import BarColumn, Progress, TextColumn
 
-    from measnet.train.data.pack import read_pack
-    from measnet.train.data.packing import Packing, fill_pack
-    from measnet.train.packed_loop import Clock, StepFigures, train_packed
+    from measnet.train.packed_loop import StepFigures, train_packed
+    from measnet.train.task_prompts import is_collapsed
 
-    assert pack.path is not None
-    Clock(recipe.steps, pack.minutes)  # an impossible time is refused before anything is packed
+    last: dict[str, float] = {}
     columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}")]
     with Progress(*columns) as bar:
-        if not pack.path.exists():
-            task = bar.add_task("packing", total=1.0, said="")
-
-            def show_packing(done: int, jobs: int) -> None:
-                bar.update(task, completed=done / jobs, said=f"{done} of {jobs} pictures")
-
-            packing = Packing(pack.pairs, seed=recipe.seed)
-            fill_pack(sets, recipe.tasks, packing, workers=workers, on_picture=show_packing).write(pack.path)
         task = bar.add_task(recipe.variant, total=1.0, said="getting ready")
 
-        def show(at: StepFigures) -> None:
-            f = at.figures
-            said = f"step {at.step}  L1 {f['l1']:.4f}  {f['pictures_per_second']:.0f} pictures/s"
-            bar.update(task, completed=at.done, said=said)
+        def show_step(step: int, done: float) -> None:
+            left = (
+                f"{recipe.steps - step} steps" if minutes is None else f"{minutes * (1 - done):.1f} minutes"
+            )
+            figures = f"  L1 {last['l1']:.4f}  {last['pictures_per_second']:.1f} pictures/s" if last else ""
+            bar.update(task, completed=done, said=f"step {step}, {left} left{figures}")
 
-        train_packed(
+        def hear(at: StepFigures) -> None:
+            last.update(at.figures)
+
+        network = train_packed(
             recipe,
-            read_pack(pack.path, recipe.crop),
+            pack,
             out,
             start=start,
-            minutes=pack.minutes,
-            on_figures=show,
+            minutes=minutes,
+            on_step=show_step,
+            on_figures=hear,
             on_event=lambda words: bar.console.print(words),
         )
         bar.update(task, completed=1.0)
-    click.echo(f"weights: {out / 'weights.safetensors'}")
+    if is_collapsed(network.task_prompts):
+        _warn_of_collapse()
+    ended = f", last loss {last['loss']:.6f}" if "loss" in last else " (it was trained already)"
+    click.echo(f"weights: {out / 'weights.safetensors'}{ended}")
+
+
+def _warn_of_collapse() -> None:
+    click.echo(
+        "warning: pictures of all tasks have one and the same prompt, so it decides nothing; go on with "
+        "--init WEIGHTS --renew-routing and a lower routing_rate, in another run folder",
+        err=True,
+    )
 
 
 def _train(recipe: Recipe, sets: list[ImageSet], out: Path, start: Start, workers: int) -> None:
@@ -339,11 +432,7 @@ def _train(recipe: Recipe, sets: list[ImageSet], out: Path, start: Start, worker
 
         network = train(recipe, sets, out, start=start, workers=workers, on_step=show)
     if leads and is_collapsed(network.task_prompts):
-        click.echo(
-            "warning: pictures of all tasks have one and the same prompt, so it decides nothing; go on with "
-            "--init WEIGHTS --renew-routing and a lower routing_rate, in another run folder",
-            err=True,
-        )
+        _warn_of_collapse()
     if leads:
         ended = f", last loss {last['loss']:.6f}" if last else " (it was trained already)"
         click.echo(f"weights: {out / 'weights.safetensors'}{ended}")

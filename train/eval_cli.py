@@ -215,11 +215,26 @@ def _check_task(task: str, known: Sequence[str]) -> None:
 
 
 def _check_results(options: dict[str, Any]) -> None:
-    """Finds out before the work whether its results could be written."""
+    """Finds out before the work whether its results could be written, and that they replace nothing of what
+    is measured."""
     from measnet.train.evaluation.contact_sheet import check_sheet_path
 
-    for path in (options["json_file"], options["contact_sheet"]):
-        if path is not None and not path.resolve().parent.is_dir():
+    asked = {"--json": options["json_file"], "--contact-sheet": options["contact_sheet"]}
+    results = {name: path for name, path in asked.items() if path is not None}
+    for path in results.values():
+        if not path.resolve().parent.is_dir():
             raise UsageError(f"the folder of {path} does not exist")
+    if len({path.resolve() for path in results.values()}) < len(results):
+        raise UsageError("--json and --contact-sheet are one and the same file; give them two names")
+    models = [*options["model"], options["against"], options["video"], options["video_target"]]
+    folders = [*options["data"], *options["clean"], *(text.partition("=")[2] for text in options["pairs"])]
+    for name, path in results.items():
+        if path.exists():
+            read = [Path(one) for one in models if one is not None]
+            if any(one.exists() and one.samefile(path) for one in read):
+                raise UsageError(f"{name} {path} is what is measured; give it another name")
+            inside = [folder for folder in folders if path.resolve().is_relative_to(Path(folder).resolve())]
+            if inside:
+                raise UsageError(f"{name} {path} is a file of {inside[0]}; give it another name")
     if options["contact_sheet"]:
         check_sheet_path(options["contact_sheet"])

@@ -72,10 +72,15 @@ class Journal:
                     self._writer.add_scalar(f"expert_load/{expert}", share, step)
                 self._writer.add_histogram("expert_load", torch.stack(self._demand), step)
             if step % PICTURES_EVERY == 0 and self._sample is not None:
-                rows = [torch.cat(list(batch[:MOST_PICTURES]), dim=2) for batch in self._sample]
-                self._writer.add_image("degraded_restored_clean", torch.cat(rows, dim=1).clamp(0, 1), step)
+                self.show(step, *self._sample)
         self._demand.clear()
         return psnr
+
+    def show(self, step: int, degraded: Tensor, restored: Tensor, clean: Tensor) -> None:
+        """Shows the first pictures of three batches, each B 3 H W."""
+        if self._writer is not None:
+            rows = [torch.cat(list(b[:MOST_PICTURES]), dim=2) for b in (degraded, restored, clean)]
+            self._writer.add_image("degraded_restored_clean", torch.cat(rows, dim=1).clamp(0, 1), step)
 
 
 def _writer(folder: Path, done: int) -> SummaryWriter | None:

@@ -21,28 +21,38 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from measnet.damage import shares_of, wanted_shares
-from measnet.errors import UsageError
+from measnet.errors import UsageError, first_line
 from measnet.network import MEASNet
 from measnet.network.measnet import TrainingPass
-from measnet.network.pixel_experts import NoisyRouting
+from measnet.network.pixel_experts import Balance, NoisyRouting
 from measnet.task_prompts import TaskPrompts
 from measnet.train.data.pack import Pack
 from measnet.train.data.packed_crops import PackedBatch, PackedCrops
-from measnet.train.degradations import field_of
+from measnet.train.journal import PICTURES_EVERY, Journal
 from measnet.train.loop import OUT_OF_MEMORY, Start, TrainingError
 from measnet.train.losses import NEAR
 from measnet.train.optimizer import WeightUpdates
+from measnet.train.processes import Processes
 from measnet.train.recipe import Recipe
 from measnet.train.run_folder import Progress, RunFolder
 from measnet.train.steadiness import BLOCK, GAIN, GRAIN, LITTLE, TONED
+from measnet.train.task_prompts import task_name
 
 LEAST_MINUTES = 0.2  # below this a run is over before it is warm
-SAVE_SECONDS = 120.0  # between checkpoints of a run by the clock
+LEAST_MINUTES_COMPILED = 3.0  # the same on a GPU, where compiling takes half of it
+SAVE_SECONDS = 60.0  # between checkpoints of a run by the clock
 LOG_EVERY = 50  # steps
 TWICE = 16  # of so many samples one is seen twice
 SHIFT = BLOCK  # pixels that a camera has moved between two looks, at most
 SMALLEST_BATCH = 4
 MOST_MISSED = 20  # steps in a row without a finite loss
+WITHOUT_EFFECT = ("turns", "zoom", "zoom_pairs", "dim", "plain", "distill_output", "distill_routing")
+"""Entries of recipes that only pictures degraded on the fly, and teachers, make use of."""
+
+
+def least_minutes() -> float:
+    """Of a run that is worth starting on this machine."""
+    return LEAST_MINUTES_COMPILED if torch.cuda.is_available() else LEAST_MINUTES
 
 
 @dataclass(frozen=True)
@@ -53,10 +63,12 @@ class Clock:
     minutes: float | None
 
     def __post_init__(self) -> None:
-        if self.minutes is not None and self.minutes < LEAST_MINUTES:
+        if self.minutes is None:
+            return
+        least = least_minutes()
+        if not least <= self.minutes < math.inf:
             raise UsageError(
-                f"--minutes {self.minutes:g} is too short to train and save anything; "
-                f"give at least {LEAST_MINUTES:g}"
+                f"--minutes {self.minutes:g} is no time to train and save anything; give at least {least:g}"
             )
 
     def done(self, step: int, seconds: float) -> float:
@@ -67,7 +79,7 @@ class Clock:
 
 
 class StepFigures(NamedTuple):
-    """What a run reports every ``LOG_EVERY`` steps, as means since the last time."""
+    """What a run reports every ``LOG_EVERY`` steps and at its end, as means since the last time."""
 
     step: int
     done: float
@@ -81,18 +93,38 @@ def train_packed(
     pack: Pack,
     out: Path,
     *,
-    start: Start = Start(),  # noqa: B008
+    start: Start = Start(),  # noqa: B008 - immutable
     minutes: float | None = None,
+    on_step: Callable[[int, float], None] = lambda step, done: None,
     on_figures: Callable[[StepFigures], None] = lambda figures: None,
     on_event: Callable[[str], None] = lambda words: None,
 ) -> MEASNet:
     """Runs ``recipe`` on ``pack``; goes on where a run in ``out`` stopped. Returns the moving average.
 
     With ``minutes`` the run ends, cosine and all, when so much time was spent on it, in however many parts.
-    ``on_event`` hears what a user should know (a batch that had to be halved, say). Raises ``UsageError``,
-    ``OutputError`` and ``TrainingError``.
+    ``on_step`` hears of every step and of the share of the run that is over, ``on_event`` what a user should
+    know (a batch that had to be halved, say). Raises ``UsageError``, ``OutputError`` and ``TrainingError``.
     """
-    return _Run(recipe, pack, out, start, Clock(recipe.steps, minutes), on_event).train(on_figures)
+    check_packed(recipe, start)
+    run = _Run(recipe, pack, out, start, Clock(recipe.steps, minutes), on_event)
+    with Journal(out, run.crops.tasks, run.before.step) as journal:
+        return run.train(journal, on_step, on_figures)
+
+
+def check_packed(recipe: Recipe, start: Start) -> None:
+    """Refuses what a run from a pack would otherwise pass over in silence. Raises ``UsageError``."""
+    if not recipe.steps:
+        raise UsageError("a recipe that counts epochs cannot train from a pack; give steps")
+    if Processes().world > 1:
+        raise UsageError("a run from a pack is one process on one device; start it without torchrun")
+    if start.teacher is not None or start.renew_routing:
+        raise UsageError("a run from a pack has no teacher and renews no routing; train without --pack")
+    usual = Recipe(variant=recipe.variant, steps=1)
+    without = [name for name in WITHOUT_EFFECT if getattr(recipe, name) != getattr(usual, name)]
+    if without:
+        raise UsageError(
+            f"from a pack, these entries of the recipe would do nothing: {', '.join(without)}; leave them out"
+        )
 
 
 class _Run:
@@ -106,8 +138,6 @@ class _Run:
         on_event: Callable[[str], None],
     ) -> None:
         self.began = time.perf_counter()
-        if not recipe.steps:
-            raise UsageError("a recipe that counts epochs cannot train from a pack; give steps")
         self.recipe, self.clock, self.on_event = recipe, clock, on_event
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.origin = dict(start.origin)
@@ -115,8 +145,10 @@ class _Run:
         network = MEASNet(recipe.config)
         if start.weights is not None:
             network.load_state_dict(start.weights.state_dict())
+        network.taught = recipe.teach_weight > 0 and network.prompt is not None
         network.train()
         network.ask_all_experts()
+        network.recompute_blocks(recipe.recompute)
         self.network = network.to(self.device)
         if self.device.type == "cpu" and recipe.precision == "bf16":
             for parameter in network.parameters():  # as oneDNN's bf16 kernels want them
@@ -133,7 +165,7 @@ class _Run:
         self.missed = 0
         self.batch = self.before.batch or recipe.batch
         self.crops = PackedCrops(
-            pack.to(self.device),
+            self._held(pack),
             recipe.tasks,
             crop=recipe.crop,
             seed=recipe.seed,
@@ -147,42 +179,75 @@ class _Run:
             if ours.is_floating_point()
         ]
         self._psnr: list[tuple[Tensor, Tensor]] = []
-        forward = _Forward(self.network)
-        self.forward = torch.compile(forward) if self.device.type == "cuda" else forward
+        self._shown: tuple[Tensor, Tensor, Tensor] | None = None
+        self._plain = _Forward(self.network, recipe.balance)
+        self.compiles = self.device.type == "cuda"
+        self.forward: Callable[[Tensor, Tensor], TrainingPass] = (
+            torch.compile(self._plain) if self.compiles else self._plain
+        )
 
     @property
     def seconds(self) -> float:
         """Spent on this run, in this part of it and before."""
         return self.before.seconds + time.perf_counter() - self.began
 
-    def train(self, on_figures: Callable[[StepFigures], None]) -> MEASNet:
+    def train(
+        self,
+        journal: Journal,
+        on_step: Callable[[int, float], None],
+        on_figures: Callable[[StepFigures], None],
+    ) -> MEASNet:
         step, saved = self.before.step, time.perf_counter()
         gathered: defaultdict[str, list[Tensor]] = defaultdict(list)
         since, last = step, time.perf_counter()
+
+        def report(done: float) -> None:
+            nonlocal since, last
+            figures = {name: torch.stack(values).mean().item() for name, values in gathered.items()}
+            figures |= self._psnr_by_task()
+            now = time.perf_counter()
+            figures["pictures_per_second"] = (step - since) * self.batch / (now - last)
+            figures["minutes"] = self.seconds / 60
+            since, last = step, now
+            gathered.clear()
+            self.folder.log(step, figures)
+            journal.write(step, figures)
+            if step % PICTURES_EVERY == 0 and self._shown is not None:
+                journal.show(step, *self._shown)
+            on_figures(StepFigures(step, done, figures))
+
+        if self.compiles and self.clock.done(step + 1, self.seconds) < 1:
+            self.on_event("compiling the network for this GPU: a minute or two, once")
         while (done := self.clock.done(step + 1, self.seconds)) < 1:
             step += 1
             for name, value in self._step(step, done).items():
                 gathered[name].append(value)
+            on_step(step, self.clock.done(step + 1, self.seconds))
             if step % LOG_EVERY == 0:
-                figures = {name: torch.stack(values).mean().item() for name, values in gathered.items()}
-                figures |= self._psnr_by_task()
-                now = time.perf_counter()
-                figures["pictures_per_second"] = (step - since) * self.batch / (now - last)
-                figures["minutes"] = self.seconds / 60
-                since, last = step, now
-                gathered.clear()
-                self.folder.log(step, figures)
-                on_figures(StepFigures(step, done, figures))
+                report(done)
             due = time.perf_counter() - saved > SAVE_SECONDS
             if due if self.clock.minutes is not None else step % self.recipe.save_every == 0:
                 self._save(step)
                 saved = time.perf_counter()
+        if step > since:
+            report(1.0)
         self.average.eval()
         self.average.ask_all_experts(False)
         self.average.task_prompts = self._task_prompts()
         if step > self.before.step:
             self._save(step)
         return self.average
+
+    def _held(self, pack: Pack) -> Pack:
+        """The pack in the memory of the device. Raises ``UsageError`` when there is no room."""
+        self.on_event(f"{len(pack.entries)} pictures of the pack take {pack.size / 1e9:.2f} GB of memory")
+        try:
+            return pack.to(self.device)
+        except torch.OutOfMemoryError:
+            raise UsageError(
+                f"the pack's {pack.size / 1e9:.2f} GB do not fit the GPU's memory; "
+                "pack fewer pairs, or less data"
+            ) from None
 
     def _save(self, step: int) -> None:
         progress = Progress(step, self.seconds, self.batch)
@@ -193,13 +258,18 @@ class _Run:
             try:
                 return self._try_step(step, done)
             except (torch.OutOfMemoryError, RuntimeError) as error:
+                if self.compiles and _is_of_the_compiler(error):
+                    self.compiles, self.forward = False, self._plain
+                    self.updates.forget_gradients()
+                    self.on_event(f"going on without compiling, slower, as that fails: {first_line(error)}")
+                    continue
                 out = isinstance(error, torch.OutOfMemoryError)
                 if not out and not any(words in str(error) for words in OUT_OF_MEMORY):
                     raise
                 if self.batch // 2 < SMALLEST_BATCH:
                     raise TrainingError(
                         f"memory ran out on a batch of {self.batch} crops of {self.recipe.crop} pixels: "
-                        "lower crop in the recipe"
+                        "lower crop in the recipe, or set recompute = true"
                     ) from error
                 self.batch //= 2
             self.updates.forget_gradients()
@@ -228,13 +298,16 @@ class _Run:
         losses = self._losses(batch, given, passed, looks)
         losses["loss"].backward()
         if recipe.clip_norm:
-            losses["gradient"] = nn.utils.clip_grad_norm_(
-                self.network.parameters(), recipe.clip_norm
-            ).detach()
+            parameters = self.network.parameters()
+            losses["gradient"] = nn.utils.clip_grad_norm_(parameters, recipe.clip_norm).detach()
         if not all(math.isfinite(value) for value in torch.stack(list(losses.values())).tolist()):
             self._forget_step(step)
             return {}
         self.missed = 0
+        restored = passed.restored.detach().float()[: self.batch]
+        squared = (restored - batch.clean).square().mean(dim=(1, 2, 3)).clamp_min(1e-12)  # B
+        self._psnr.append((batch.tasks, -10 * squared.log10()))
+        self._shown = (batch.degraded, restored, batch.clean)
         self.updates.step(_rate(recipe, step, done))
         self._move_average(step)
         return {name: value.detach().float() for name, value in losses.items()}
@@ -244,8 +317,7 @@ class _Run:
     ) -> dict[str, Tensor]:
         recipe, size = self.recipe, len(batch.clean)
         restored = passed.restored.float()
-        error = restored[:size] - batch.clean  # B 3 S S
-        l1_of_picture = error.abs().mean(dim=(1, 2, 3))  # B
+        l1_of_picture = (restored[:size] - batch.clean).abs().mean(dim=(1, 2, 3))  # B
         losses = {"l1": l1_of_picture.mean(), "balance": passed.balance.float()}
         distance = (l1_of_picture + NEAR).log().mean() if recipe.loss == "log_l1" else losses["l1"]
         loss = distance + recipe.balance_weight * losses["balance"]
@@ -257,12 +329,14 @@ class _Run:
             wanted = wanted_shares(batch.damage)
             losses["taught"] = (wanted * (wanted.clamp(min=1e-6).log() - said.log())).sum(dim=1).mean()
             loss = loss + recipe.teach_weight * losses["taught"]
+        if recipe.route_weight and passed.image_demands:
+            told = torch.stack([information(demand.float()) for demand in passed.image_demands])
+            losses["image_routing"] = told.mean()
+            loss = loss - recipe.route_weight * losses["image_routing"]
         if looks is not None:
             change = restored[size:] - given[size:]
             losses["unsteady"] = looks.unsteadiness(*change.chunk(2))
             loss = loss + recipe.steady_weight * losses["unsteady"]
-        squared = error.detach().square().mean(dim=(1, 2, 3)).clamp_min(1e-12)  # B
-        self._psnr.append((batch.tasks, -10 * squared.log10()))
         losses["loss"] = loss
         return losses
 
@@ -273,7 +347,6 @@ class _Run:
         """
         self.missed += 1
         self.updates.forget_gradients()
-        self._psnr.pop()
         buffers = dict(self.average.named_buffers())
         for name, buffer in self.network.named_buffers():  # the running figures of FD's norm
             buffer.copy_(buffers[name])
@@ -290,6 +363,8 @@ class _Run:
 
     def _psnr_by_task(self) -> dict[str, float]:
         """The mean PSNR of each task's crops since the last time, dB."""
+        if not self._psnr:  # every step since then was left out
+            return {}
         tasks = torch.cat([tasks for tasks, _ in self._psnr])
         psnr = torch.cat([psnr for _, psnr in self._psnr]).cpu()
         self._psnr.clear()
@@ -306,8 +381,7 @@ class _Run:
                 batch = self.crops.batch((1 << 31) - 1 - step, 32)
                 scores = self.average.prompt.scores(batch.degraded).double().cpu()
                 for task, row in zip(batch.tasks.tolist(), scores, strict=True):
-                    name = field_of(self.crops.tasks[task])
-                    if name not in ("keep", "mixture"):
+                    if (name := task_name(self.crops.tasks[task])) is not None:
                         found.setdefault(name, []).append(row)
         return {task: tuple(torch.stack(rows).mean(dim=0).tolist()) for task, rows in sorted(found.items())}
 
@@ -315,12 +389,20 @@ class _Run:
 class _Forward(nn.Module):
     """The training pass as tensors in, tensors out, for the compiler."""
 
-    def __init__(self, network: MEASNet) -> None:
+    def __init__(self, network: MEASNet, balance: Balance) -> None:
         super().__init__()
         self.network = network
+        self.balance = balance
 
     def forward(self, given: Tensor, noise: Tensor) -> TrainingPass:
-        return self.network.forward_training(given, NoisyRouting(draw=lambda scores: noise))
+        return self.network.forward_training(
+            given, NoisyRouting(draw=lambda scores: noise, balance=self.balance)
+        )
+
+
+def _is_of_the_compiler(error: BaseException) -> bool:
+    """Whether PyTorch's compiler failed (no C compiler, say); known by name, as naming it would load it."""
+    return any(kind.__name__ == "TorchDynamoException" for kind in type(error).__mro__)
 
 
 class _Looks(NamedTuple):
@@ -374,6 +456,16 @@ def _two_looks(pictures: Tensor, rng: torch.Generator, step: int) -> _Looks:
         noise = torch.randn(look.shape, generator=rng, device=device)
         both.append((look * drawn(1 - GAIN, 1 + GAIN) + noise * grain).clamp(0, 1))
     return _Looks(both[0], both[1], down, across)
+
+
+def information(demand: Tensor) -> Tensor:
+    """B N, what each picture thinks of each expert (sums to 1) -> the mutual information of picture and
+    expert in nats: 0 where all pictures think alike, log N at most (a scalar)."""
+
+    def entropy(shares: Tensor) -> Tensor:
+        return -(shares * shares.clamp(min=1e-8).log()).sum(dim=-1)
+
+    return entropy(demand.mean(dim=0)) - entropy(demand).mean()
 
 
 def _rate(recipe: Recipe, step: int, done: float) -> float:

@@ -35,6 +35,15 @@ class Progress(NamedTuple):
     """Crops per step, where that changed on the way; 0 for the recipe's."""
 
 
+def seconds_spent(path: Path) -> float:
+    """What was spent so far on the run in ``path``, as its last checkpoint has it; 0 where there is none."""
+    try:
+        state: dict[str, Any] = torch.load(path / "checkpoint.pt", map_location="cpu", weights_only=True)
+        return float(state["progress"]["seconds"])
+    except Exception:  # whoever resumes says what is wrong with it
+        return 0.0
+
+
 class RunFolder:
     """Raises ``OutputError`` when the folder or a file in it cannot be written."""
 

@@ -17,7 +17,7 @@ from measnet.network.blocks import Blocks, make_blocks
 from measnet.network.decisions import OWN, Decisions
 from measnet.network.fd_mee import FDMEE
 from measnet.network.frequency_block import FrequencyBlock
-from measnet.network.gated import Tone
+from measnet.network.gated import QUIET, Tone
 from measnet.network.image_experts import ImageExpertLayer, ImageRouting
 from measnet.network.pixel_experts import NoisyRouting, PixelExperts, PixelRouting
 from measnet.network.prompt import PromptFusion, PromptGenerator
@@ -98,6 +98,8 @@ class MEASNet(nn.Module):
         self.config = c = config or MEASNetConfig()
         self.task_prompts: TaskPrompts = {}
         """What each task calls for; empty where nobody learned it. Stored beside the weights."""
+        self.taught = False
+        """Whether its prompt weights say what is wrong with a picture (``measnet/damage.py``). Stored too."""
 
         scale = c.stem_scale
         c1, c2, c3, c4 = (c.channels(level) for level in (1, 2, 3, 4))
@@ -319,16 +321,20 @@ def _pixel_experts(config: MEASNetConfig, level: int) -> PixelExperts | None:
     experts = config.pixel_experts[level - 1]
     if not (config.mese and experts):
         return None
+    gated = config.block == "gated"
     channels = config.channels(level)
-    return PixelExperts(
+    module = PixelExperts(
         channels,
         config.hidden(channels),
         experts,
         config.pixel_top_k[level - 1],
         prompted=config.tspg,
         ensemble=config.ensemble,
-        activation=F.relu if config.block == "gated" else F.gelu,
+        activation=F.relu if gated else F.gelu,
     )
+    if gated:
+        module.begin_quietly(QUIET)
+    return module
 
 
 def _fd_mee(config: MEASNetConfig, level: int) -> FDMEE | None:

@@ -112,6 +112,14 @@ class PixelExperts(nn.Module):
         """Whether training asks every expert about every pixel, as the export form does: more work in one
         piece, which GPUs and compilers prefer. The results differ by rounding alone."""
 
+    def begin_quietly(self, share: float) -> None:
+        """Scales the experts' answers to ``share`` of their usual size, before training: experts drawn by
+        chance, and chosen by chance, are noise on the first features."""
+        with torch.no_grad():
+            for expert in cast(Iterable[PixelExpert], self.experts):
+                expert.project.weight.mul_(share)
+                nn.init.zeros_(expert.project.bias)
+
     def forward(self, x: Tensor, prompt: Tensor | None) -> tuple[Tensor, PixelRouting]:
         """B C H W -> the same shape, and who did it."""
         routing = self.router.choose(self.router(x, prompt))

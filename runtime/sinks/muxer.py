@@ -18,6 +18,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from measnet.errors import OutputError, UsageError
+from measnet.file_name import for_ffmpeg
 from measnet.runtime.frame import StreamInfo
 from measnet.runtime.sinks.aside import encoding_error
 from measnet.runtime.sinks.containers import CONTAINERS, Container
@@ -238,7 +239,7 @@ class Muxer:
         if self._names_of_ones_own():
             options["movflags"] = "use_metadata_tags"
         try:
-            return av.open(str(self._path), "w", format=self._kind.muxer, container_options=options)
+            return av.open(for_ffmpeg(self._path), "w", format=self._kind.muxer, container_options=options)
         except (FFmpegError, OSError) as error:
             raise OutputError(f"{self._target} cannot be created: {error.strerror}") from None
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import av
 
 from measnet.errors import InputError
+from measnet.file_name import for_ffmpeg
 from measnet.runtime.colour import RgbReader
 from measnet.runtime.frame import Frame, StreamInfo
 from measnet.runtime.hdr import HDR_TREATMENT, is_hdr
@@ -266,7 +267,7 @@ class VideoFile:
 
 
 def _open(path: Path | StandardInput, raw: RawVideo | None) -> InputContainer:
-    file: object = str(path) if isinstance(path, Path) else path
+    file: object = for_ffmpeg(path) if isinstance(path, Path) else path
     if raw is not None:
         check_size(str(path), raw.width, raw.height)
     try:

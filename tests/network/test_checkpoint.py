@@ -38,6 +38,33 @@ def test_all_three_formats_give_the_same_network(
         assert again.config == lightning.config, name
 
 
+@pytest.mark.parametrize("key", [None, "state_dict", "params", "params_ema", "model"])
+@pytest.mark.parametrize("prefix", ["", "net.", "module.", "_orig_mod.", "module._orig_mod.", "net.module."])
+def test_weights_are_found_wherever_trainers_keep_them(key: str | None, prefix: str, tmp_path: Path) -> None:
+    state = {prefix + name: tensor for name, tensor in golden_state("tiny").items()}
+    torch.save(state if key is None else {"epoch": 3, key: state}, tmp_path / "theirs.pth")
+    torch.save(golden_state("tiny"), tmp_path / "plain.pth")
+    theirs, plain = (load_checkpoint(tmp_path / name) for name in ("theirs.pth", "plain.pth"))
+    assert weights_sha256(theirs) == weights_sha256(plain)
+
+
+def test_the_average_is_taken_before_the_weights_it_is_of(tmp_path: Path) -> None:
+    average = golden_state("tiny")
+    weights = {name: tensor + 1 for name, tensor in average.items()}
+    torch.save({"params": weights, "params_ema": average}, tmp_path / "theirs.pth")
+    torch.save(average, tmp_path / "plain.pth")
+    theirs, plain = (load_checkpoint(tmp_path / name) for name in ("theirs.pth", "plain.pth"))
+    assert weights_sha256(theirs) == weights_sha256(plain)
+
+
+def test_a_file_of_no_tensors_at_all_is_refused(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({}, tmp_path / "empty.safetensors")
+    with pytest.raises(CheckpointError):
+        load_checkpoint(tmp_path / "empty.safetensors")
+
+
 def test_the_same_network_is_always_the_same_file(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = MEASNet(VARIANTS["nano"])

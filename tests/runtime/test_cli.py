@@ -342,6 +342,27 @@ def test_report_has_all_figures(measnet_run: Run, video: Path) -> None:
     assert (run["damaged"], run["dropped"], run["skipped"]) == (0, 0, 0)
 
 
+@pytest.mark.parametrize("name", ["clip.restored.mp4", "clip.compare.mp4", "elsewhere.mkv", "shown.png"])
+def test_a_report_never_takes_the_place_of_a_result(measnet_run: Run, video: Path, name: str) -> None:
+    there = video.with_name(name)
+    there.write_text("precious")
+    answer = measnet_run(video, "--report", there, "--compare", "side", "-y")
+    assert answer.status == 2 and "give it a name such as run.json" in answer.err
+    assert there.read_text() == "precious"
+    assert sorted(p.name for p in video.parent.iterdir()) == sorted(["clip.mp4", name])
+
+
+def test_a_report_never_takes_the_place_of_a_folder_of_results(
+    measnet_run: Run, tmp_path: Path, video: Path
+) -> None:
+    shots = tmp_path / "shots"
+    shots.mkdir()
+    ffmpeg("-i", video, "-frames:v", "2", shots / "%d.png")
+    answer = measnet_run(shots, "--report", tmp_path / "shots.restored")
+    assert answer.status == 2 and "would replace the result" in answer.err
+    assert not (tmp_path / "shots.restored").exists()
+
+
 def test_quiet_says_nothing(measnet_run: Run, video: Path) -> None:
     answer = measnet_run(video, "--quiet")
     assert (answer.out, answer.err) == ("", "")

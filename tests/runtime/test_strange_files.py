@@ -282,3 +282,17 @@ def test_checking_a_graph_does_not_replace_it(tmp_path: Path) -> None:
     before = path.read_bytes()
     result = CliRunner().invoke(main, ["--check", str(path), "--json", str(path)])
     assert result.exit_code == UsageError.exit_code and path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "name", ["2024-05-01T12:30:00.mp4", "http:x.mkv", "100%d.mp4", "-dash.mp4", "a b.avi"]
+)
+def test_any_name_that_a_file_can_have_is_read_and_written(
+    clip: MakeClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = clip(f"plain{Path(name).suffix}", "-c:a", "mp3")
+    shutil.copy(source, tmp_path / name)
+    outcome = restore_unchanged(Path(name), Path(f"out {name}"), preset="ultrafast")
+    assert outcome.figures.frames and outcome.warnings == []
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == sorted([name, f"out {name}"])

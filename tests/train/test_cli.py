@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -16,6 +17,8 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from measnet.checkpoint import stored_facts
+from measnet.config import MEASNetConfig
 from measnet.train.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -97,7 +100,13 @@ def test_training_goes_on_from_weights_given_by_name_or_file(pictures: Path, tmp
         "--workers",
         "0",
     ]
+    config = MEASNetConfig.from_json(
+        stored_facts(ROOT / "measnet" / "weights" / "nano.safetensors")["measnet.config"]
+    )
+    entries = (f"{name} = {json.dumps(value)}" for name, value in dataclasses.asdict(config).items())
     still = [
+        "--set",
+        f"network={{{', '.join(entries)}}}",
         "--set",
         "steps=1",
         "--set",

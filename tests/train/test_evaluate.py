@@ -492,3 +492,17 @@ def test_ctrl_c_ends_with_130(desk: Path, monkeypatch: pytest.MonkeyPatch) -> No
     done = evaluate("--clean", desk / "clean")
     assert done.exit_code == 130
     assert done.stderr == "stopped; nothing was written\n"
+
+
+@pytest.mark.parametrize("option", ["--json", "--contact-sheet"])
+def test_results_never_replace_what_is_measured(desk: Path, option: str) -> None:
+    place = desk / "clean" / "0.png"
+    before = place.read_bytes()
+    answer = evaluate("--clean", desk / "clean", option, place)
+    assert answer.exit_code == 2 and "give it another name" in answer.output
+    assert place.read_bytes() == before
+
+
+def test_both_results_in_one_file_are_refused(desk: Path, tmp_path: Path) -> None:
+    answer = evaluate("--clean", desk / "clean", "--json", tmp_path / "a", "--contact-sheet", tmp_path / "a")
+    assert answer.exit_code == 2 and "one and the same file" in answer.output

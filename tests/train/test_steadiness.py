@@ -35,7 +35,8 @@ class Toned(nn.Module):
             "the pixel": 0.5 * image,
             "the frame": 5 * image.mean(dim=(1, 2, 3), keepdim=True),
         }[self.tone]
-        return TrainingPass(image + change, image.new_zeros(()), None, [])
+        nothing = image.new_zeros(())
+        return TrainingPass(image + change, nothing, None, None, nothing, [])
 
 
 def pictures(count: int = 6) -> Tensor:

@@ -21,7 +21,7 @@ from measnet.errors import InputError
 from measnet.image_header import read_size
 from measnet.train.data.pictures import PictureStore, Pixels
 from measnet.train.data.sets import ImageSet, Pair
-from measnet.train.degradations import DEGRADATIONS, Degradation
+from measnet.train.degradations import DEGRADATIONS, make_pairs
 from measnet.train.degradations.picture import Picture, with_less_contrast
 
 BLUR_MARGIN = 16  # pixels around a crop, so that what blurs into it is the picture and not its mirror
@@ -56,8 +56,8 @@ class Draw:
     images: ImageSet
 
     task: str
-    """What its samples train: a key of ``DEGRADATIONS``, which makes the degraded pictures that are not
-    stored."""
+    """What its samples train: a key of ``DEGRADATIONS``, or one of ``PACKED_TASKS``, which make the degraded
+    pictures that are not stored."""
 
     weight: float
     """By chance: its share of the samples, over the sum of all. In epochs: how often one holds each
@@ -104,7 +104,7 @@ class TrainingCrops(Dataset[tuple[Tensor, Tensor, int]]):
         number, pair = self._choose(rng, index)
         draw = self.draws[number]
         if pair.degraded is None:
-            degraded, clean = self._synthetic(rng, pair, DEGRADATIONS[draw.task])
+            degraded, clean = self._synthetic(rng, pair, draw.task)
         else:
             degraded, clean = self._stored(rng, pair, draw.task)
         turn = int(rng.integers(8 - self.augmentation.turns, 8))
@@ -137,10 +137,12 @@ class TrainingCrops(Dataset[tuple[Tensor, Tensor, int]]):
         ]
         return np.concatenate(parts)
 
-    def _synthetic(
-        self, rng: np.random.Generator, pair: Pair, degrade: Degradation
-    ) -> tuple[Picture, Picture]:
+    def _synthetic(self, rng: np.random.Generator, pair: Pair, task: str) -> tuple[Picture, Picture]:
         picture = self.store[pair.clean]
+        if task not in DEGRADATIONS:  # what takes a whole camera: the first pair of those it gives
+            bad, good, _ = make_pairs(rng, task, picture, self.crop)[0]
+            return bad.astype(np.float32) / np.float32(255), good.astype(np.float32) / np.float32(255)
+        degrade = DEGRADATIONS[task]
         margin = BLUR_MARGIN if degrade is DEGRADATIONS["deblur"] else 0
         margin = min(margin, (min(picture.shape[:2]) - self.crop) // 2)
         side = self.crop + 2 * margin

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from measnet.errors import InputError, first_line
+from measnet.file_name import for_ffmpeg
 from measnet.train.data.prepared import prepare
 from measnet.train.data.sets import ImageSet, Pair
 from measnet.whole_file import write_whole
@@ -35,7 +36,7 @@ def take_frames(video: Path, folder: Path, most: int = MOST_FRAMES, *, leads: bo
 def _write_frames(video: Path, folder: Path, most: int) -> None:
     written = 0
     try:
-        with av.open(str(video)) as container:
+        with av.open(for_ffmpeg(video)) as container:
             if not container.streams.video:
                 raise InputError(f"{video} has no video in it")
             stream = container.streams.video[0]

@@ -9,9 +9,13 @@ how strong each kind of damage is (``measnet/damage.py``).
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 import torch
@@ -24,6 +28,7 @@ from measnet.errors import InputError, OutputError, first_line
 VERSION = "1"
 _VERSION_KEY = "measnet.pack"
 _TASKS_KEY = "measnet.pack.tasks"
+HEADER_BYTES = 4096
 _TENSORS = {"pixels": torch.uint8, "entries": torch.int64, "damage": torch.float32}
 CLEAN = "clean"
 """The task of pictures that are stored clean alone: training adds Gaussian noise to them."""
@@ -41,6 +46,18 @@ class Pack:
     pixels: Tensor
     entries: Tensor
     damage: Tensor
+
+    def count(self, task: str, *, real: bool | None = None) -> int:
+        """Pictures of a task; of them only the real pairs, or only the made ones, where that is said."""
+        if task not in self.tasks:
+            return 0
+        rows = self.entries[self.entries[:, 0] == self.tasks.index(task)]
+        return len(rows) if real is None else int((rows[:, 5] == int(real)).sum())
+
+    @property
+    def size(self) -> int:
+        """Bytes it takes in memory, whatever part of it a run uses."""
+        return sum(tensor.nbytes for tensor in (self.pixels, self.entries, self.damage))
 
     def to(self, device: torch.device) -> Pack:
         return Pack(self.tasks, self.pixels.to(device), self.entries.to(device), self.damage.to(device))
@@ -60,14 +77,36 @@ class PackedPair:
 
 
 class PackWriter:
-    """Gathers pairs and writes them as a pack, which appears under its name when it is whole."""
+    """Writes pairs as they come. A context manager: the pack appears under its name when all went well.
 
-    def __init__(self) -> None:
-        self._pixels: list[NDArray[np.uint8]] = []
+    The header of a safetensors file stands first and says how long everything is, so room is left for it.
+    Raises ``OutputError`` when the pack cannot be written, for want of disk space, say.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.size = 0
+        """Bytes of pictures so far."""
+        self._path = path
+        self._aside = path.with_name(path.name + ".part")
         self._rows: list[tuple[int, ...]] = []
         self._damage: list[tuple[float, ...]] = []
         self._tasks: list[str] = []
-        self._size = 0
+
+    def __enter__(self) -> PackWriter:
+        with self._saying_what_failed():
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._aside.open("wb")
+            self._file.write(bytes(HEADER_BYTES))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            with self._saying_what_failed():
+                self._finish()
+        else:
+            self._give_up()
 
     def add(self, pair: PackedPair) -> None:
         if pair.task not in self._tasks:
@@ -79,38 +118,53 @@ class PackWriter:
         self._rows.append((task, degraded, clean, height, width, int(pair.real)))
         self._damage.append(pair.damage)
 
-    @property
-    def size(self) -> int:
-        """Bytes of pictures so far."""
-        return self._size
-
-    def count(self, task: str) -> int:
-        """Pictures of a task so far."""
-        return sum(row[0] == self._tasks.index(task) for row in self._rows) if task in self._tasks else 0
-
-    def write(self, path: Path) -> None:
-        """Raises ``OutputError`` when the pack cannot be written."""
-        from safetensors.torch import save_file
-
-        tensors = {
-            "pixels": torch.from_numpy(np.concatenate(self._pixels)),
-            "entries": torch.tensor(self._rows, dtype=torch.int64),
-            "damage": torch.tensor(self._damage, dtype=torch.float32),
-        }
-        aside = path.with_name(path.name + ".part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, aside, {_VERSION_KEY: VERSION, _TASKS_KEY: json.dumps(self._tasks)})
-            aside.replace(path)
-        except Exception as error:  # safetensors has errors of its own for a full disk
-            aside.unlink(missing_ok=True)
-            raise OutputError(f"cannot write {path}: {first_line(error)}") from None
-
     def _append(self, picture: NDArray[np.uint8]) -> int:
-        start = self._size
-        self._pixels.append(np.ascontiguousarray(picture).reshape(-1))
-        self._size += picture.size
+        start = self.size
+        with self._saying_what_failed():
+            self._file.write(np.ascontiguousarray(picture).data)
+        self.size += picture.size
         return start
+
+    def _finish(self) -> None:
+        unaligned = -self.size % 8  # the table's numbers lie on multiples of their size
+        entries = np.array(self._rows, np.int64).reshape(-1, 6)
+        damage = np.array(self._damage, np.float32).reshape(-1, len(DAMAGE))
+        self._file.write(bytes(unaligned))
+        self._file.write(entries.tobytes())
+        self._file.write(damage.tobytes())
+        header: dict[str, object] = {
+            "__metadata__": {_VERSION_KEY: VERSION, _TASKS_KEY: json.dumps(self._tasks)}
+        }
+        begin = 0
+        for name, kind, shape, length in (
+            ("pixels", "U8", [self.size + unaligned], self.size + unaligned),
+            ("entries", "I64", list(entries.shape), entries.nbytes),
+            ("damage", "F32", list(damage.shape), damage.nbytes),
+        ):
+            header[name] = {"dtype": kind, "shape": shape, "data_offsets": [begin, begin + length]}
+            begin += length
+        room = HEADER_BYTES - 8
+        self._file.seek(0)
+        self._file.write(room.to_bytes(8, "little") + json.dumps(header).encode().ljust(room))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._aside.replace(self._path)
+
+    def _give_up(self) -> None:
+        with contextlib.suppress(OSError):  # closing writes what is left, where there may be no room for it
+            self._file.close()
+        with contextlib.suppress(OSError):
+            self._aside.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _saying_what_failed(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if hasattr(self, "_file"):
+                self._give_up()
+            raise OutputError(f"cannot write {self._path}: {error.strerror or error}") from None
 
 
 def read_pack(path: Path, crop: int) -> Pack:
@@ -154,8 +208,9 @@ def _check(path: Path, tasks: object, tensors: dict[str, Tensor]) -> None:
         and bool((entries[:, 3:5] > 0).all())
         and bool((entries[:, 3:5] <= 1 << 20).all())
         and bool((entries[:, 0] < len(tasks)).all())
+        and bool((entries[:, 1:3] <= len(pixels)).all())  # so that the sum below stays a number
         and bool((entries[:, 1:3] + (entries[:, 3] * entries[:, 4] * 3)[:, None] <= len(pixels)).all())
         and bool(((damage >= 0) & (damage <= 1)).all())
     )
     if not sound:
-        raise PackError(f"{path} is no sound pack: its table points outside of it; remove it to pack anew")
+        raise PackError(f"{path} is no sound pack: its table is damaged; remove it to pack anew")

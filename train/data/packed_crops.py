@@ -24,6 +24,11 @@ UPRIGHT = ("derain", "dehaze")
 FULL_NOISE = 50  # sigma that counts as all the noise there is
 
 
+def name_in_pack(task: str) -> str:
+    """Under which task a pack has the pictures of ``task``."""
+    return CLEAN if field_of(task) == "denoise" else task
+
+
 class PackedBatch(NamedTuple):
     degraded: Tensor
     """B 3 S S, 0 to 1, in steps of 8 bits."""
@@ -57,7 +62,7 @@ class PackedCrops:
         entries = pack.entries.cpu()
         made, real, without = [], [], []
         for task in self.tasks:
-            name = CLEAN if field_of(task) == "denoise" else task
+            name = name_in_pack(task)
             of_task = entries[:, 0] == (pack.tasks.index(name) if name in pack.tasks else -1)
             made.append((of_task & (entries[:, 5] == 0)).nonzero().flatten())
             real.append((of_task & (entries[:, 5] == 1)).nonzero().flatten())
@@ -76,12 +81,8 @@ class PackedCrops:
         rng = torch.Generator().manual_seed((self.seed << 32) + step)
         tasks = torch.multinomial(self._weights, size, replacement=True, generator=rng)  # B
         which, of_real, down, across = torch.rand(4, size, generator=rng).double()  # B each
-        rows = torch.tensor(
-            [
-                self._pick(task, w, r)
-                for task, w, r in zip(*(v.tolist() for v in (tasks, which, of_real)), strict=True)
-            ]
-        )
+        drawn = zip(tasks.tolist(), which.tolist(), of_real.tolist(), strict=True)
+        rows = torch.tensor([self._pick(*sample) for sample in drawn])  # B
         turns = torch.randint(8, (size,), generator=rng)
         upright = torch.tensor([task in UPRIGHT for task in self.tasks])[tasks]
         turns = torch.where(upright, turns % 4, turns)
@@ -92,10 +93,8 @@ class PackedCrops:
         place = self._places(top, left, entries[:, 4], turns)  # B S S
         degraded, clean = (self._cut(place, entries[:, column]) for column in (1, 2))
 
-        sigma = torch.tensor(
-            [self._sigma(task, float(s)) for task, s in zip(tasks.tolist(), sigmas, strict=True)]
-        )
-        published = torch.tensor([self.tasks[task] not in ("denoise",) for task in tasks.tolist()])
+        sigma = torch.tensor([self._sigma(*s) for s in zip(tasks.tolist(), sigmas.tolist(), strict=True)])
+        published = torch.tensor([self.tasks[task] != "denoise" for task in tasks.tolist()])
         degraded = self._noisy(degraded, sigma, published, step)
         damage = self.pack.damage[rows.to(self._device)].clone()
         noise = (sigma / FULL_NOISE).clamp(max=1).to(self._device)

@@ -11,6 +11,7 @@ import av
 import numpy as np
 
 from measnet.errors import InputError, UsageError, first_line
+from measnet.file_name import for_ffmpeg
 from measnet.image import Pixels
 from measnet.train.data.pictures import read_picture
 from measnet.train.data.sets import CLEAN, ImageSet, Pair
@@ -134,7 +135,7 @@ def _frames(path: Path) -> Iterator[Pixels]:
 
 def _open(path: Path) -> av.container.InputContainer:
     try:
-        container = av.open(str(path))
+        container = av.open(for_ffmpeg(path))
     except (OSError, av.FFmpegError) as error:
         raise InputError(f"{path} cannot be read as a video: {first_line(error)}") from None
     if not container.streams.video:

@@ -1,0 +1,362 @@
+"""Training from a pack: exact resume, an end by the clock, and going on when memory or a loss fails."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
+
+from measnet.checkpoint import load_checkpoint
+from measnet.errors import UsageError
+from measnet.network import MEASNet
+from measnet.network.measnet import TrainingPass
+from measnet.train import packed_loop
+from measnet.train.data.pack import Pack, read_pack
+from measnet.train.data.packing import Packing, plan_pack, write_pack
+from measnet.train.data.sets import ImageSet
+from measnet.train.loop import Start, TrainingError
+from measnet.train.packed_loop import StepFigures, information, train_packed
+from measnet.train.recipe import Recipe
+
+TASKS = {"denoise15": 1.0, "derain": 1.0, "lowlight": 1.0, "keep": 1.0}
+TINY = Recipe(
+    variant="nano",
+    network={"width": 8, "blocks": (1, 1, 1, 1), "image_experts": (0, 0, 3)},
+    tasks=TASKS,
+    steps=6,
+    batch=4,
+    warmup_steps=2,
+    save_every=3,
+    steady_weight=0.1,
+    teach_weight=0.02,
+    z_weight=1e-3,
+    quiet_share=0.5,
+    loss="log_l1",
+)
+BY_CLOCK = dataclasses.replace(TINY, steps=100_000, steady_weight=0.0, batch=2)
+
+
+@pytest.fixture(scope="module")
+def pack(clean: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Pack:
+    path = tmp_path_factory.mktemp("pack") / "set.pack"
+    write_pack(plan_pack([clean], TASKS, Packing(12, side=144)), path, workers=1)
+    return read_pack(path, 128)
+
+
+@pytest.fixture
+def logged_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed_loop, "LOG_EVERY", 1)
+
+
+def same(ours: MEASNet, theirs: MEASNet) -> bool:
+    other = theirs.state_dict()
+    return all(torch.equal(tensor, other[name]) for name, tensor in ours.state_dict().items())
+
+
+def lines(out: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def replacing_forward(
+    monkeypatch: pytest.MonkeyPatch, change: Callable[[Tensor, TrainingPass], TrainingPass]
+) -> None:
+    """Lets ``change`` see what goes into every training pass and replace what comes out."""
+    plain = packed_loop._Forward.forward
+
+    def forward(self: packed_loop._Forward, given: Tensor, noise: Tensor) -> TrainingPass:
+        return change(given, plain(self, given, noise))
+
+    monkeypatch.setattr(packed_loop._Forward, "forward", forward)
+
+
+def test_a_run_cut_in_the_middle_ends_with_the_same_bytes(
+    pack: Pack, tmp_path: Path, logged_often: None
+) -> None:
+    whole = train_packed(TINY, pack, tmp_path / "whole")
+
+    def cut(at: StepFigures) -> None:
+        if at.step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_packed(TINY, pack, tmp_path / "cut", on_figures=cut)
+    done: list[int] = []
+    resumed = train_packed(TINY, pack, tmp_path / "cut", on_step=lambda step, _: done.append(step))
+    assert done == [4, 5, 6] and same(whole, resumed)
+    ends = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("whole", "cut")]
+    assert ends[0] == ends[1]
+    assert [line["step"] for line in lines(tmp_path / "cut")] == [1, 2, 3, 4, 5, 6]
+    for ours, theirs in zip(lines(tmp_path / "whole"), lines(tmp_path / "cut"), strict=True):
+        for name in ("loss", "l1", "taught", "router_size"):
+            assert ours[name] == theirs[name]
+
+
+def test_a_run_that_is_done_is_left_as_it_is(pack: Pack, tmp_path: Path) -> None:
+    short = dataclasses.replace(TINY, steps=2)
+    first = train_packed(short, pack, tmp_path)
+    before = (tmp_path / "weights.safetensors").read_bytes()
+    assert same(first, train_packed(short, pack, tmp_path))
+    assert (tmp_path / "weights.safetensors").read_bytes() == before
+
+
+def test_the_log_and_tensorboard_know_the_psnr_of_each_task(
+    pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed_loop, "PICTURES_EVERY", 1)
+    recipe = dataclasses.replace(TINY, steps=2, batch=8)
+    network = train_packed(recipe, pack, tmp_path)
+    (line,) = lines(tmp_path)
+    assert line["step"] == 2, "the last step is logged, whatever its number"
+    assert {f"psnr_{task}" for task in TASKS} <= set(line)
+    assert {"loss", "l1", "balance", "pictures_per_second", "minutes"} <= set(line)
+    assert 4 < line["psnr_lowlight"] < line["psnr_keep"] < 45
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert {"loss", "psnr/derain"} <= set(events.Tags()["scalars"])
+    assert events.Tags()["images"] == ["degraded_restored_clean"]
+    saved = load_checkpoint(tmp_path / "weights.safetensors")
+    assert list(saved.task_prompts) == list(network.task_prompts) == ["denoise", "derain", "lowlight"]
+
+
+def test_a_run_by_the_clock_ends_with_its_minutes_and_its_schedule(
+    pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed_loop, "LEAST_MINUTES", 0.01)
+    rates: list[float] = []
+    rate = packed_loop._rate
+    monkeypatch.setattr(packed_loop, "_rate", lambda *a: rates.append(rate(*a)) or rates[-1])
+    began = time.perf_counter()
+    done: list[float] = []
+    recipe = dataclasses.replace(BY_CLOCK, warmup_steps=1)
+    train_packed(recipe, pack, tmp_path, minutes=0.1, on_step=lambda _, share: done.append(share))
+    took = time.perf_counter() - began
+    longest = took / len(rates)
+    assert 6 <= took < 6 + 4 * longest + 5
+    assert done[-1] == 1 and sorted(done) == done
+    assert rates[0] > 0.8 * recipe.learning_rate
+    assert rates[-1] < recipe.learning_rate * (0.01 + (3 * longest / 6) ** 2 * math.pi**2 / 4)
+    assert rates == sorted(rates, reverse=True)
+    assert lines(tmp_path)[-1]["minutes"] >= 0.1
+
+
+def test_a_second_start_goes_on_with_the_time_that_is_left(
+    pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged_often: None
+) -> None:
+    monkeypatch.setattr(packed_loop, "LEAST_MINUTES", 0.01)
+    monkeypatch.setattr(packed_loop, "SAVE_SECONDS", 0.0)
+    stopped: list[StepFigures] = []
+
+    def cut(at: StepFigures) -> None:
+        stopped.append(at)
+        if at.done > 0.4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_packed(BY_CLOCK, pack, tmp_path, minutes=0.1, on_figures=cut)
+    shares: list[float] = []
+    train_packed(BY_CLOCK, pack, tmp_path, minutes=0.1, on_figures=lambda at: shares.append(at.done))
+    assert shares[0] > 0.2, "the time before counts"
+    done = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["progress"]
+    assert done["step"] > stopped[-1].step - 1 and done["seconds"] >= 6
+    again: list[int] = []
+    train_packed(BY_CLOCK, pack, tmp_path, minutes=0.1, on_step=lambda step, _: again.append(step))
+    assert again == [], "no time is left for a third"
+
+
+@pytest.mark.parametrize("minutes", [0.1, 0.0, -1.0, math.nan, math.inf])
+def test_a_time_too_short_is_refused_with_the_least_that_makes_sense(
+    minutes: float, pack: Pack, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=r"give at least 0\.2$"):
+        train_packed(TINY, pack, tmp_path / "run", minutes=minutes)
+    assert not (tmp_path / "run").exists()
+
+
+def test_on_a_gpu_the_least_time_has_room_for_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(UsageError, match="give at least 3"):
+        packed_loop.Clock(10, 2.0)
+
+
+def test_where_memory_runs_out_half_the_batch_goes_on_and_is_remembered(
+    pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged_often: None
+) -> None:
+    sizes: list[int] = []
+
+    def fits_eight(given: Tensor, passed: TrainingPass) -> TrainingPass:
+        sizes.append(len(given))
+        if len(given) > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return passed
+
+    replacing_forward(monkeypatch, fits_eight)
+    recipe = dataclasses.replace(TINY, steps=2, batch=16, save_every=1, steady_weight=0.0)
+    heard: list[str] = []
+
+    def cut(at: StepFigures) -> None:
+        if at.step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_packed(recipe, pack, tmp_path, on_figures=cut, on_event=heard.append)
+    assert heard[1:] == ["memory ran out: going on with 8 crops a step"]
+    assert sizes == [16, 8, 8]
+    train_packed(recipe, pack, tmp_path, on_event=heard.append)
+    assert sizes == [16, 8, 8, 8] and len(heard) == 3
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["progress"]["batch"] == 8
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA"), RuntimeError("could not create a primitive")]
+)
+def test_where_memory_is_too_short_for_any_batch_one_line_says_so(
+    error: Exception, pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(given: Tensor, passed: TrainingPass) -> TrainingPass:
+        raise error
+
+    replacing_forward(monkeypatch, fails)
+    with pytest.raises(
+        TrainingError, match="batch of 4 crops of 128 pixels: lower crop in the recipe, or set"
+    ):
+        train_packed(dataclasses.replace(TINY, batch=8), pack, tmp_path)
+
+
+def test_an_error_of_another_kind_is_passed_on(
+    pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(given: Tensor, passed: TrainingPass) -> TrainingPass:
+        raise RuntimeError("shapes do not match")
+
+    replacing_forward(monkeypatch, fails)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        train_packed(TINY, pack, tmp_path)
+
+
+def test_without_a_compiler_training_goes_on_without_compiling(
+    pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class TorchDynamoException(RuntimeError):  # noqa: N818 - PyTorch's name
+        pass
+
+    def fails(given: Tensor, noise: Tensor) -> TrainingPass:
+        raise TorchDynamoException("Failed to find C compiler")
+
+    made = packed_loop._Run.__init__
+
+    def on_a_gpu(self: packed_loop._Run, *arguments: object) -> None:
+        made(self, *arguments)  # type: ignore[arg-type]
+        self.compiles, self.forward = True, fails
+
+    whole = train_packed(dataclasses.replace(TINY, steps=2), pack, tmp_path / "plain")
+    monkeypatch.setattr(packed_loop._Run, "__init__", on_a_gpu)
+    heard: list[str] = []
+    fallen = train_packed(dataclasses.replace(TINY, steps=2), pack, tmp_path / "run", on_event=heard.append)
+    assert heard[1].startswith("compiling the network for this GPU")
+    assert heard[2].startswith("going on without compiling") and "C compiler" in heard[2]
+    assert same(whole, fallen)
+
+
+def nan_at(monkeypatch: pytest.MonkeyPatch, wrong: Callable[[int], bool]) -> list[int]:
+    """Makes the pictures of some passes (from 1) no numbers; returns the list that counts them."""
+    passes: list[int] = []
+
+    def spoil(given: Tensor, passed: TrainingPass) -> TrainingPass:
+        passes.append(len(given))
+        return passed._replace(restored=passed.restored * math.nan) if wrong(len(passes)) else passed
+
+    replacing_forward(monkeypatch, spoil)
+    return passes
+
+
+def test_a_step_without_a_finite_loss_is_left_out(
+    pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged_often: None
+) -> None:
+    passes = nan_at(monkeypatch, lambda number: number in (2, 3))
+    seen: list[StepFigures] = []
+    network = train_packed(TINY, pack, tmp_path, on_figures=seen.append)
+    assert len(passes) == TINY.steps
+    assert all(tensor.isfinite().all() for tensor in network.state_dict().values())
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    for part in ("network", "average"):
+        assert all(tensor.isfinite().all() for tensor in state[part].values())
+    assert ["loss" in at.figures for at in seen] == [True, False, False, True, True, True]
+    assert all(math.isfinite(value) for at in seen for value in at.figures.values())
+
+
+def test_a_gradient_that_is_no_number_is_left_out_too(
+    pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(given: Tensor, passed: TrainingPass) -> TrainingPass:
+        steep = (passed.restored * 0).clamp_min(0).sqrt()  # 0, and its slope is not a number
+        return passed._replace(restored=passed.restored + steep)
+
+    replacing_forward(monkeypatch, spoil)
+    with pytest.raises(TrainingError, match="gave a finite loss"):
+        train_packed(dataclasses.replace(TINY, steps=30), pack, tmp_path)
+
+
+def test_where_no_step_gives_a_finite_loss_the_run_ends_with_a_line(
+    pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes = nan_at(monkeypatch, lambda number: number > 3)
+    recipe = dataclasses.replace(TINY, steps=40, steady_weight=0.0, batch=2)
+    with pytest.raises(
+        TrainingError, match="no step from 4 on gave a finite loss; lower learning_rate"
+    ) as caught:
+        train_packed(recipe, pack, tmp_path)
+    assert len(passes) == 3 + packed_loop.MOST_MISSED + 1 and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 2, "steps": 0}, "counts epochs cannot train from a pack; give steps"),
+        (
+            {"zoom": 0.5, "turns": 7},
+            "these entries of the recipe would do nothing: turns, zoom; leave them out",
+        ),
+        ({"distill_output": 0.5}, "would do nothing: distill_output"),
+    ],
+)
+def test_what_a_pack_cannot_do_is_refused(
+    changes: dict[str, object], message: str, pack: Pack, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        train_packed(dataclasses.replace(TINY, **changes), pack, tmp_path / "run")  # type: ignore[arg-type]
+    assert not (tmp_path / "run").exists()
+
+
+def test_teachers_and_torchrun_are_refused(
+    pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match="has no teacher"):
+        train_packed(TINY, pack, tmp_path / "run", start=Start(teacher=MEASNet(TINY.config)))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="start it without torchrun"):
+        train_packed(TINY, pack, tmp_path / "run")
+
+
+def test_recomputing_blocks_changes_no_step(pack: Pack, tmp_path: Path) -> None:
+    short = dataclasses.replace(TINY, steps=2)
+    plain = train_packed(short, pack, tmp_path / "plain").state_dict()
+    again = train_packed(dataclasses.replace(short, recompute=True), pack, tmp_path / "again").state_dict()
+    assert all(torch.allclose(plain[name], again[name], atol=1e-6) for name in plain)
+
+
+def test_information_is_nothing_where_all_pictures_think_alike_and_most_where_each_has_its_own_expert() -> (
+    None
+):
+    alike = torch.tensor([[0.7, 0.2, 0.1]]).expand(6, 3)
+    assert information(alike).item() == pytest.approx(0, abs=1e-6)
+    assert information(torch.eye(4)).item() == pytest.approx(math.log(4), abs=1e-4)
+    unsure = torch.full((4, 4), 0.25)
+    assert information(unsure).item() == pytest.approx(0, abs=1e-6)

@@ -1,0 +1,251 @@
+"""Rented time: packs, trains several at once, and brings home small files, within its minutes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import xml.dom.minidom
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file
+
+from measnet.checkpoint import load_checkpoint, save_checkpoint
+from measnet.errors import UsageError
+from measnet.network import MEASNet
+from measnet.train import packed_loop, rented
+from measnet.train.recipe import Recipe
+from measnet.train.rented_results import collect, draw_curves, say_table
+
+SCRIPT = Path(rented.__file__)
+NETWORK = {"width": 8, "blocks": (1, 1, 1, 1), "image_experts": (0, 0, 3)}
+TINY = """
+variant = "nano"
+network = { width = 8, blocks = [1, 1, 1, 1], image_experts = [0, 0, 3] }
+tasks = { denoise25 = 1, lowlight = 1 }
+steps = 100
+batch = 2
+"""
+
+
+class AtOnce:
+    """In place of another process: runs when it is started, in this one."""
+
+    def __init__(self, target: Callable[..., None], args: tuple[object, ...], name: str) -> None:
+        self.name, self.exitcode = name, 0
+        self._run = lambda: target(*args)
+
+    Process = classmethod(lambda cls, **options: cls(**options))
+
+    def start(self) -> None:
+        try:
+            self._run()
+        except SystemExit as ended:
+            self.exitcode = int(ended.code or 0)
+
+    def is_alive(self) -> bool:
+        return False
+
+    def terminate(self) -> None: ...
+
+    def join(self) -> None: ...
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed_loop, "LEAST_MINUTES", 0.02)
+    monkeypatch.setattr(rented, "LEAST_RESERVE", 0.2)
+    monkeypatch.setattr(rented.multiprocessing, "get_context", lambda kind: AtOnce)
+
+
+def start(tmp_path: Path, *more: str) -> tuple[int, str]:
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.toml").write_text(TINY)
+    trained = ["--train", str(tmp_path / "one.toml"), "--train", f"{tmp_path / 'two.toml'}=0.5"]
+    result = CliRunner().invoke(
+        rented.main, [*trained, "--out", str(tmp_path / "out"), "--workers", "1", *more]
+    )
+    return result.exit_code, result.output
+
+
+def test_it_packs_trains_all_and_keeps_what_is_small(pictures: Path, tmp_path: Path, quick: None) -> None:
+    options = ["--data", str(pictures), "--pack-pairs", "6", "--minutes", "0.15"]
+    code, said = start(tmp_path, *options)
+    assert code == 0, said
+    found = {path.name for path in (tmp_path / "out").iterdir()}
+    ours = {f"{name}.{end}" for name in ("one", "two") for end in ("safetensors", "jsonl", "txt")}
+    assert found == ours | {"results.md", "curves.svg"}
+    assert all(path.stat().st_size < 16 << 20 for path in (tmp_path / "out").iterdir())
+    for name in ("one", "two"):
+        kept = load_file(tmp_path / "out" / f"{name}.safetensors")
+        assert {tensor.dtype for tensor in kept.values()} <= {torch.float16, torch.int64}
+        network = load_checkpoint(tmp_path / "out" / f"{name}.safetensors")
+        whole = load_checkpoint(tmp_path / "out.work" / name / "weights.safetensors").state_dict()
+        assert all(torch.allclose(whole[n], t, atol=2e-3) for n, t in network.state_dict().items())
+        assert json.loads((tmp_path / "out" / f"{name}.jsonl").read_text().splitlines()[-1])["l1"] > 0
+    assert "|  | one | two |" in said and "lowlight, dB" in said
+    assert said.strip().endswith((tmp_path / "out" / "results.md").read_text().split("\n\n")[0])
+
+    code, said = start(tmp_path, "--init", str(tmp_path / "out"), *options)
+    assert code == 1, "other settings than those of the run that lies in the work folder"
+    assert "holds a run with other settings (measnet.init)" in said and said.count("error") == 1
+    code, said = start(tmp_path, *options)
+    assert code == 0 and "which is there already" in said
+    spent = torch.load(tmp_path / "out.work" / "one" / "checkpoint.pt", weights_only=True)["progress"]
+    assert spent["seconds"] > 9, "it went on, for as long again"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--train", "nano=0"], "the share of the time must be a number above 0"),
+        (["--train", "nano=soon"], "the share of the time must be a number above 0"),
+        (["--train", "nano", "--train", "nano=0.5"], "names a recipe twice"),
+        (["--train", "three-task"], "counts epochs"),
+        (["--train", "nope"], "no recipe 'nope'"),
+        (["--minutes", "0.3"], "too short to pack, train and save everything; give at least 1"),
+        (["--minutes", "nan"], "too short"),
+        (["--init", "nowhere"], "there is no small.safetensors in it"),
+        (["--pack", "nowhere.pack"], "does not exist"),
+        (
+            ["--minutes", "0.5", "--pack-pairs", "90000", "--data", "PICTURES", "--workers", "1"],
+            "about --pack-pairs",
+        ),
+        ([], "say what to train on"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(
+    options: list[str], message: str, pictures: Path, tmp_path: Path
+) -> None:
+    words = [str(pictures) if word == "PICTURES" else word for word in options]
+    result = CliRunner().invoke(rented.main, [*words, "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("error: ") and message in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_going_on_takes_the_weights_of_earlier_results(tmp_path: Path) -> None:
+    (tmp_path / "one.toml").write_text(TINY)
+    torch.manual_seed(0)
+    save_checkpoint(
+        MEASNet(Recipe(variant="nano", network=NETWORK, steps=1).config).half(), tmp_path / "one.safetensors"
+    )
+    (training,) = rented.read_trainings([str(tmp_path / "one.toml")], ["batch=3"], tmp_path)
+    assert (
+        training.init == tmp_path / "one.safetensors" and training.share == 1 and training.recipe.batch == 3
+    )
+    with pytest.raises(UsageError, match=r"no one\.safetensors"):
+        rented.read_trainings([str(tmp_path / "one.toml")], [], tmp_path / "elsewhere")
+
+
+def test_a_training_that_fails_is_told_and_the_other_is_kept(
+    pictures: Path, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = packed_loop.train_packed
+
+    def fails(recipe: Recipe, pack: object, out: Path, **options: object) -> object:
+        if out.name == "two":
+            raise UsageError("too much")
+        return train(recipe, pack, out, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(packed_loop, "train_packed", fails)
+    code, said = start(tmp_path, "--data", str(pictures), "--pack-pairs", "6", "--minutes", "0.08")
+    assert code == 1 and "error: two: too much (all they said is in" in said
+    assert (tmp_path / "out" / "one.safetensors").is_file()
+
+
+def test_results_are_of_whatever_there_is(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    log = tmp_path / "work" / "nano" / "log.jsonl"
+    log.parent.mkdir(parents=True)
+    line = {"step": 50, "l1": 0.1, "minutes": 0.5, "pictures_per_second": 9.0, "psnr_derain": 21.0}
+    log.write_text(f'{json.dumps(line)}\n{{"step": 100, "l')
+    table = collect(["small", "nano"], tmp_path / "work", tmp_path / "out")
+    assert "| derain, dB | - | 21.00 |" in table and "| steps | - | 50 |" in table
+    assert not (tmp_path / "out" / "nano.safetensors").exists()
+
+
+def test_the_table_is_about_the_end_of_each_log() -> None:
+    log = [{"step": i, "minutes": i / 10, "l1": 1 / i, "psnr_keep": float(i)} for i in range(1, 21)]
+    table = say_table({"nano": log})
+    assert "| steps | 20 |" in table and "| minutes | 2.0 |" in table and "| keep, dB | 19.50 |" in table
+
+
+def test_curves_are_drawn_within_the_picture() -> None:
+    log = [
+        {"step": i, "minutes": i / 10, "psnr_keep": 20 + i**0.5, "psnr_derain": 18.0} for i in range(1, 21)
+    ]
+    picture = draw_curves({"nano": log, "small": log[:1], "none": []})
+    lines = xml.dom.minidom.parseString(picture).getElementsByTagName("polyline")
+    points = [tuple(map(float, p.split(","))) for p in lines[0].getAttribute("points").split()]
+    assert len(points) == 20 and [len(line.getAttribute("points").split()) for line in lines] == [20, 1, 0]
+    assert all(0 < x < 720 and 0 < y < 360 for x, y in points)
+    assert [x for x, _ in points] == sorted(x for x, _ in points) and points[0][1] > points[-1][1]
+
+
+def test_it_ends_in_time_even_when_a_training_does_not(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Endless(AtOnce):
+        alive = True
+
+        def start(self) -> None: ...
+
+        def is_alive(self) -> bool:
+            return self.alive
+
+        def terminate(self) -> None:
+            self.alive = False
+
+    monkeypatch.setattr(packed_loop, "LEAST_MINUTES", 0.0)
+    monkeypatch.setattr(rented, "LEAST_RESERVE", 0.1)
+    monkeypatch.setattr(rented.multiprocessing, "get_context", lambda kind: Endless)
+    (tmp_path / "one.toml").write_text(TINY)
+    trainings = rented.read_trainings([str(tmp_path / "one.toml")], [], None)
+    began = time.time()
+    rented.train_all(trainings, tmp_path / "p", tmp_path / "work", tmp_path / "out", began + 1.5)
+    assert 1.4 < time.time() - began < 6
+    assert (tmp_path / "out" / "results.md").is_file()
+
+
+def test_it_runs_as_a_file_of_a_checkout_that_is_not_installed(tmp_path: Path) -> None:
+    alone = (
+        "import runpy, sys; "
+        "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in str(f).lower()]; "
+        f"sys.argv = ['rented.py', '--out', 'x', '--minutes', '0.01', '--train', 'nano']; "
+        f"runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", alone], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and "give at least" in done.stderr, done.stderr
+
+
+def test_real_processes_train_at_the_same_time(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "one.toml").write_text(TINY)
+    options = [
+        "--train",
+        str(tmp_path / "one.toml"),
+        "--minutes",
+        "0.6",
+        "--pack-pairs",
+        "4",
+        "--workers",
+        "1",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "measnet.train.rented", "--data", str(pictures), "--out", "out", *options],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "results.md").is_file()
+    assert (tmp_path / "out" / "one.txt").is_file()
