@@ -205,10 +205,8 @@ class _Growth:
         inner = spread(small.project.in_channels, large.project.in_channels)
         if isinstance(small.norm, ChannelNorm):
             self.norm(small.norm, large.norm, x)
-        if small.expand[0].groups == 1:
-            self.dense(small.expand[0], large.expand[0], inner, x)
-        else:
-            self.depthwise(small.expand[0], large.expand[0], x)
+        light = isinstance(small.norm, nn.Identity)
+        self.dense(small.expand[0], large.expand[0], inner, None if light else x)  # light: of each channel
         self.dense(small.expand[2], large.expand[2], joined(inner, inner), inner)
         for name in ("across", "down", "aggregate", "context_depthwise"):
             self.depthwise(getattr(small, name), getattr(large, name), inner)
