@@ -10,6 +10,7 @@ checkpoint and the same versions of PyTorch and ONNX give the same bytes.
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -50,7 +51,10 @@ def write_bundle(checkpoint: Path, name: str, folder: Path = FOLDER) -> list[Pat
         with tempfile.TemporaryDirectory(prefix=f".{name}.", suffix=".part", dir=folder) as made:
             aside = Path(made)
             weights, *graphs = (aside / (name + end) for end in (".safetensors", ".onnx", ".steerable.onnx"))
-            save_checkpoint(network, weights, facts)
+            if checkpoint.suffix == ".safetensors" and checkpoint.resolve().parent == folder.resolve():
+                shutil.copyfile(checkpoint, weights)  # graphs made anew; the weights stay, to the byte
+            else:
+                save_checkpoint(network, weights, facts)
             for model, graph in zip(models, graphs, strict=True):
                 share_weights(model, weights)
                 write_whole(graph, sealed(model.SerializeToString()))
