@@ -29,6 +29,7 @@ from measnet.network.pixel_experts import (
     PixelExperts,
     PixelRouting,
     StackedExperts,
+    gates_of_all,
     stacked_experts,
     weighted_sum_of_all,
 )
@@ -122,22 +123,17 @@ class ExactPixelExperts(nn.Module):
     def __init__(self, module: PixelExperts) -> None:
         super().__init__()
         self.router = module.router
-        self.ensemble = module.ensemble
-        self.activation = module.activation
         self.experts = nn.ModuleList()
-        if self.ensemble == "logsumexp":
+        self.sum = None if module.ensemble == "logsumexp" else SumOfExperts(module)
+        if self.sum is None:
             self.experts.extend(PointwiseExpert(expert, module.activation) for expert in module.experts)
-        else:
-            for name, tensor in stacked_experts(module)._asdict().items():
-                self.register_buffer(name, tensor.detach())
 
     def forward(self, x: Tensor, prompt: Tensor | None) -> tuple[Tensor, PixelRouting]:
         scores = self.router(x, prompt)  # B N H W
         routing = self.router.choose(scores)
-        if self.ensemble == "logsumexp":
+        if self.sum is None:
             return x + self._log_sum_of_all(x, routing, scores), routing
-        stacked = StackedExperts(*(self.get_buffer(name) for name in StackedExperts._fields))
-        return x + weighted_sum_of_all(x, routing, *stacked, self.activation), routing
+        return x + self.sum(x, gates_of_all(routing, scores.shape[1])), routing
 
     def _log_sum_of_all(self, x: Tensor, routing: PixelRouting, scores: Tensor) -> Tensor:
         answers = torch.stack([expert(x) for expert in self.experts], dim=1)  # B N C H W
@@ -148,6 +144,20 @@ class ExactPixelExperts(nn.Module):
         peak = terms.amax(dim=1, keepdim=True)  # B 1 C H W
         joint: Tensor = (terms - peak).exp().sum(dim=1).log() + peak[:, 0]  # B C H W
         return joint
+
+
+class SumOfExperts(nn.Module):
+    """The weighted sum of all experts in two products. A module of its own: 16 bits are enough for it."""
+
+    def __init__(self, module: PixelExperts) -> None:
+        super().__init__()
+        self.activation = module.activation
+        for name, tensor in stacked_experts(module)._asdict().items():
+            self.register_buffer(name, tensor.detach())
+
+    def forward(self, x: Tensor, gates: Tensor) -> Tensor:
+        stacked = StackedExperts(*(self.get_buffer(name) for name in StackedExperts._fields))
+        return weighted_sum_of_all(x, gates, *stacked, self.activation)
 
 
 class PointwiseExpert(nn.Module):

@@ -83,6 +83,7 @@ def traced_graph(
         versions=tuple((name, version(name)) for name in ("measnet", "torch", "onnx", "onnxscript")),
         steerable=steerable,
         task_prompts=network.task_prompts,
+        taught=network.taught,
     )
     model = _traced(ExactMEASNet(network, static_size=size, steerable=steerable), network.config, size)
     _name_nodes(model)

@@ -41,7 +41,8 @@ ISLANDS: tuple[Island, ...] = (
     ),
     _island(
         "pixel ensemble",
-        "a log-sum-exp of differences; gates of -1e30 are infinite in 16 bits",
+        "a log-sum-exp of differences, where gates of -1e30 are infinite in 16 bits; the gates of a weighted "
+        "sum, but not that sum (``pixel_experts1.sum``)",
         r"pixel_experts1/.*",
     ),
     _island(
@@ -74,7 +75,7 @@ ISLANDS: tuple[Island, ...] = (
     ),
     _island("softmax", "exponentials of scores and their sum", r".*attention/(?:Softmax|Mul).*"),
     _island("means", "sums over all pixels", r".*/ReduceMean.*"),
-    _island("last sum", "the image itself is worth more than 11 bits", r"measnet/Add.*"),
+    _island("last sum", "the image itself is worth more than 11 bits", r"measnet/Add.*", r"tone[./].*"),
 )
 
 

@@ -128,6 +128,8 @@ class _Typing:
 
     def _why_not(self, node: NodeProto) -> str | None:
         """Why an operator cannot be 16-bit, whatever is wished for; None if it can."""
+        if node.op_type == "ConstantOfShape":
+            return "the number it repeats is float32, and TensorRT repeats no other"
         slots = self._slots(node)
         if not any(name in self.floats for name in slots):
             return f"{node.op_type} has no {self.precision.upper()} form"

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from measnet import task_prompts
+from measnet import damage, task_prompts
 from measnet.config import MEASNetConfig, variant_name
 from measnet.config_from_tensors import config_from_shapes
 from measnet.errors import CheckpointError, MissingPackageError, UsageError, first_line
@@ -55,7 +55,7 @@ def load_checkpoint(path: str | os.PathLike[str], config: MEASNetConfig | None =
     stored = facts.get(_CONFIG_KEY)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     try:
-        prompts = task_prompts.from_metadata(facts)
+        prompts, taught = task_prompts.from_metadata(facts), damage.from_metadata(facts)
         config = config or (MEASNetConfig.from_json(stored) if stored else config_from_shapes(shapes))
         with torch.device("meta"):
             network = MEASNet(config)
@@ -64,7 +64,7 @@ def load_checkpoint(path: str | os.PathLike[str], config: MEASNetConfig | None =
     _check_fit(path, shapes, network)
     _check_values(path, tensors, network)
     network.load_state_dict(tensors, assign=True)
-    network.task_prompts = prompts
+    network.task_prompts, network.taught = prompts, taught
     if _WEIGHTS_KEY in facts and facts[_WEIGHTS_KEY] != weights_sha256(network):
         raise CheckpointError(f"{path} is damaged: its weights are not those that were saved; copy it again")
     return network.float().requires_grad_(True).eval()
@@ -73,7 +73,8 @@ def load_checkpoint(path: str | os.PathLike[str], config: MEASNetConfig | None =
 def save_checkpoint(
     network: MEASNet, path: str | os.PathLike[str], facts: Mapping[str, str] | None = None
 ) -> None:
-    """Writes our format: float32 safetensors; configuration, task prompts and ``facts`` in the metadata.
+    """Writes our format: float32 safetensors; configuration, task prompts, whether it was taught
+    damage, and ``facts`` in the metadata.
 
     The file appears under its name only when it is whole. Raises ``OutputError`` when it cannot be written.
     """
@@ -86,6 +87,7 @@ def save_checkpoint(
         _CONFIG_KEY: network.config.to_json(),
         "measnet.variant": variant_name(network.config),
         **task_prompts.to_metadata(network.task_prompts),
+        **damage.to_metadata(network.taught),
     }
     write_whole(Path(path), _with_sorted_metadata(save(tensors, metadata=metadata)))
 

@@ -239,7 +239,32 @@ VARIANTS: dict[str, MEASNetConfig] = {
 }
 """``base`` is the published network; ``small`` and ``nano`` are ours, sized in docs/network.md."""
 
+FORMER_VARIANTS: dict[str, MEASNetConfig] = {
+    "small": MEASNetConfig(
+        width=32,
+        blocks=(2, 2, 1, 1),
+        refinement_blocks=0,
+        ffn_expansion=1.5,
+        pixel_experts=(4, 0, 0),
+        image_experts=(0, 5, 5),
+        frequency_blocks=False,
+        stem_scale=2,
+    ),
+    "nano": MEASNetConfig(
+        width=16,
+        blocks=(1, 1, 1, 2),
+        refinement_blocks=0,
+        ffn_expansion=1.5,
+        pixel_experts=(4, 0, 0),
+        image_experts=(0, 5, 5),
+        frequency_blocks=False,
+        stem_scale=2,
+    ),
+}
+"""What ``small`` and ``nano`` were before they had gated blocks: weights of them keep their name."""
+
 
 def variant_name(config: MEASNetConfig) -> str:
-    """The name of the variant with this configuration, or ``custom``."""
-    return next((name for name, known in VARIANTS.items() if known == config), "custom")
+    """The name of the variant with this configuration, now or formerly, or ``custom``."""
+    variants = (*VARIANTS.items(), *FORMER_VARIANTS.items())
+    return next((name for name, known in variants if known == config), "custom")

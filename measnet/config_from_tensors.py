@@ -1,7 +1,7 @@
 """Finds the configuration of a MEASNet from the names and shapes of its tensors.
 
 Shapes do not tell K, the ensemble, or which published numbers rounded to the same hidden width; those
-keep the published network's values.
+keep the published network's values, and of gated networks those of ``nano`` and ``small``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,12 @@ from measnet.errors import CheckpointError, UsageError
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+GATED = r"tone\."
+"""Of what gated networks alone have."""
+
+HIDDEN = r"\.feed_forward\.project\.weight$|^pixel_experts\d\.experts\.0\.project\.weight$"
+"""Weights from a hidden width to the channels of their level."""
+
 
 def config_from_shapes(shapes: Shapes) -> MEASNetConfig:
     """The configuration of a network whose tensors (our names) have these shapes.
@@ -21,12 +27,9 @@ def config_from_shapes(shapes: Shapes) -> MEASNetConfig:
     Raises ``CheckpointError`` when the names that decide it are absent or contradict each other.
     """
     published = MEASNetConfig()
-    width, stem_channels = _shape(shapes, "stem.weight", rank=4)[:2]
-    scale = {3: 1, 12: 2}.get(stem_channels)
-    if scale is None:
-        raise CheckpointError(
-            f"not a MEASNet checkpoint: its stem takes {stem_channels} channels, must be 3 or 12"
-        )
+    width = _shape(shapes, "stem.weight", rank=4)[0]
+    gated = any(re.match(GATED, name) for name in shapes)
+    scale = _stem_scale(_shape(shapes, "stem.weight", rank=4), gated)
     mese = any(name.startswith("pixel_experts") for name in shapes)
     fd = any(".decompose." in name for name in shapes)
     mee = any(re.match(r"fd_mee\d\.(high|low|whole)\.", name) for name in shapes)
@@ -58,9 +61,11 @@ def config_from_shapes(shapes: Shapes) -> MEASNetConfig:
                 _heads(shapes, "encoder3", published.heads[2]),
                 _heads(shapes, "latent", published.heads[3]),
             ),
-            ffn_expansion=_ffn_expansion(shapes, width),
+            ffn_expansion=_ffn_expansion(shapes),
             pixel_experts=pixel_experts if mese else published.pixel_experts,
             image_experts=image_experts,
+            block="gated" if gated else "transformer",
+            ensemble="weighted_sum" if gated else published.ensemble,
             tspg=any(name.startswith("prompt.") for name in shapes),
             mese=mese,
             fd=fd,
@@ -72,6 +77,20 @@ def config_from_shapes(shapes: Shapes) -> MEASNetConfig:
         raise
     except UsageError as error:
         raise CheckpointError(f"not a MEASNet checkpoint: {error}") from None
+
+
+def _stem_scale(stem: tuple[int, ...], gated: bool) -> int:
+    """At which share of the image's resolution a stem of this shape works: 1, or 2 for one half."""
+    if gated and stem[1] == 3 and stem[2:] in ((3, 3), (4, 4)):
+        return 1 if stem[2] == 3 else 2
+    scale = None if gated else {3: 1, 12: 2}.get(stem[1])
+    if scale is None:
+        must = "3, by 3x3 or 4x4" if gated else "3 or 12"
+        raise CheckpointError(
+            f"not a MEASNet checkpoint: its stem takes {stem[1]} channels by {stem[2]}x{stem[3]}, "
+            f"must be {must}"
+        )
+    return scale
 
 
 def _shape(shapes: Shapes, name: str, rank: int) -> tuple[int, ...]:
@@ -104,20 +123,21 @@ def _heads(shapes: Shapes, module: str, published: int) -> int:
     return published if shape is None else shape[0]
 
 
-def _ffn_expansion(shapes: Shapes, width: int) -> float:
+def _ffn_expansion(shapes: Shapes) -> float:
     """The published factor where it gives the hidden widths found, else the plainest one that does."""
     found = []  # channels, hidden
     for name, shape in shapes.items():
-        if re.search(r"\.feed_forward\.project\.weight$", name) and len(shape) == 4:
+        if re.search(HIDDEN, name) and len(shape) in (2, 4):
             found.append((shape[0], shape[1]))
     published = MEASNetConfig.ffn_expansion
     if not found:
         return published
     channels, hidden = max(found)
-    for factor in (published, hidden / channels, (hidden + 0.5) / channels):
-        if all(int(c * factor) == h for c, h in found):
-            return factor
+    if channels:
+        for factor in (published, hidden / channels, (hidden + 0.5) / channels):
+            if all(int(c * factor) == h for c, h in found):
+                return factor
     raise CheckpointError(
-        "not a MEASNet checkpoint: its feed-forward layers do not share one expansion factor "
-        f"(channels and hidden widths: {sorted(set(found))})"
+        "not a MEASNet checkpoint: its feed-forward layers and pixel experts do not share one expansion "
+        f"factor (channels and hidden widths: {sorted(set(found))})"
     )

@@ -2,17 +2,21 @@
 
 The paper leaves it open what a basic prompt means. Training that knows what it did to a picture can teach it:
 each kind of damage has a group of prompts of its own, so that the prompt weights q of a picture say how much
-of each it shows.
+of each it shows. That weights were taught so is a fact that is stored beside them; the q of all others has no
+such meaning.
 Shapes: B batch, T basic prompts, D kinds of damage.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from measnet.config import PROMPT_BASIS
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 DAMAGE = ("noise", "rain", "haze", "blur", "dark", "compression")
@@ -27,6 +31,39 @@ GROUPS = {
     SOUND: slice(len(DAMAGE) * _EACH, PROMPT_BASIS),
 }
 """By name: the basic prompts that stand for it."""
+
+MOST_NAMES = 64
+_KEY = "measnet.damage"
+
+
+def to_metadata(taught: bool) -> dict[str, str]:
+    """The entry of a checkpoint's or a graph's metadata; none for weights that were not taught."""
+    return {_KEY: json.dumps(NAMES)} if taught else {}
+
+
+def from_metadata(metadata: Mapping[str, str]) -> bool:
+    """Whether the weights were taught these kinds of damage, and not those of another version.
+
+    Raises ``ValueError`` for what is no list of names.
+    """
+    if _KEY not in metadata:
+        return False
+    try:
+        names = json.loads(metadata[_KEY])
+    except RecursionError:
+        raise ValueError("kinds of damage nested too deep") from None
+    if (
+        not isinstance(names, list)
+        or len(names) > MOST_NAMES
+        or not all(isinstance(name, str) for name in names)
+    ):
+        raise ValueError("kinds of damage that are no list of names")
+    return tuple(names) == NAMES
+
+
+def shares_by_name(prompt_weights: NDArray[Any]) -> dict[str, float]:
+    """T, the prompt weights of one picture -> as ``shares_of``, by name."""
+    return {name: float(prompt_weights[group].sum()) for name, group in GROUPS.items()}
 
 
 def shares_of(prompt_weights: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
-from measnet import task_prompts
+from measnet import damage, task_prompts
 from measnet.config import MEASNetConfig, SizeRule, variant_name
 from measnet.errors import GraphError, UsageError
 from measnet.image import ChannelOrder
@@ -50,6 +50,9 @@ class GraphDescription:
 
     task_prompts: TaskPrompts = field(default_factory=dict)
     """What each task calls for, where the weights know tasks."""
+
+    taught: bool = False
+    """Whether the prompt weights say what is wrong with a picture (``measnet/damage.py``)."""
 
     @property
     def variant(self) -> str:
@@ -103,6 +106,7 @@ class GraphDescription:
             "measnet.versions": json.dumps(dict(self.versions)),
             **({"measnet.steerable": "yes"} if self.steerable else {}),
             **task_prompts.to_metadata(self.task_prompts),
+            **damage.to_metadata(self.taught),
         }
 
     @classmethod
@@ -131,6 +135,7 @@ class GraphDescription:
                 channel_order=cast(ChannelOrder, order),
                 steerable=metadata.get("measnet.steerable") == "yes",
                 task_prompts=task_prompts.from_metadata(metadata),
+                taught=damage.from_metadata(metadata),
             )
         except (KeyError, ValueError, AttributeError, RecursionError, UsageError) as error:
             raise GraphError(

@@ -196,7 +196,7 @@ class _RunCommand(HeadedCommand):
 @click.option(
     "--task",
     metavar="NAME",
-    help="Hold the prompt to one degradation: denoise, derain, dehaze, deblur or lowlight.",
+    help="Hold the prompt to one degradation: denoise, derain, dehaze, deblur, lowlight or compression.",
 )
 @click.option(
     "--steady",

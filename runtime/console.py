@@ -22,6 +22,9 @@ from measnet.runtime.preview.screen import NoScreenError
 from measnet.runtime.preview.terminal import Terminal
 from measnet.runtime.report import RunReport
 
+WORTH_SAYING = 0.05
+"""Less of a kind of damage than this is not said."""
+
 
 class Console:
     """Writes for people, to stderr, so that stdout stays free; the result's path goes there.
@@ -124,6 +127,8 @@ class Console:
             self.warn(_faults(report.faults))
         if report.verify is not None:
             self._out.print(f"  {_parity(report.verify)}")
+        if report.experts is not None and "damage" in report.experts:
+            self._out.print(f"  {_seen(report.experts['damage'])}")
 
 
 def _figures(report: RunReport) -> str:
@@ -144,6 +149,14 @@ def _figures(report: RunReport) -> str:
     if report.largest_tile_count > 1:
         parts.append(f"in {report.largest_tile_count} tiles")
     return ", ".join(parts)
+
+
+def _seen(damage: dict[str, float]) -> str:
+    """What was wrong with the frames, the most of it first."""
+    largest = sorted(damage.items(), key=lambda item: -item[1])
+    return "seen: " + ", ".join(
+        f"{name} {100 * share:.0f} %" for name, share in largest if share >= WORTH_SAYING
+    )
 
 
 def _faults(faults: dict[str, Any]) -> str:

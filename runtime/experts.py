@@ -1,4 +1,5 @@
-"""Who restored a run, over time: prompts, experts of pixels and of images, how often they change, flicker.
+"""Who restored a run, over time: prompts, experts of pixels and of images, how often they change, flicker;
+and what was wrong with the frames, where the weights were taught to tell.
 
 Memory does not grow with the run: neighbouring frames are merged into bins, 600 at most. Whatever a network
 or an engine does not tell is left out.
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from measnet.config import MOST_MODULES
+from measnet.damage import NAMES
 from measnet.metrics import Choices
 from measnet.runtime.flicker import BLOCK, Flicker
 from measnet.runtime.frame import Frame
@@ -54,12 +56,14 @@ class Experts:
 
     def look(self, source: Frame, result: Frame, restored: Any, *, verified: bool = False) -> None:
         """One frame, what became of it, and what the engine returned. Of that are read ``choices`` and
-        ``prompt_weights``, per tile, if they are there."""
+        ``prompt_weights``, per tile, and ``damage``, if they are there."""
         cut = self._scene.look(source.pixels) or self._by_number
         change = self._flicker.add(source.pixels, result.pixels, cut=cut)
         row: _Row = {"cuts": _one(cut and self._frames > 0 and not self._by_number)}
         if change is not None:
             row |= {"flicker": _one(change), "flicker_pairs": _one(1)}
+        if (damage := getattr(restored, "damage", None)) is not None:
+            row |= {"damage": np.array([damage[name] for name in NAMES]), "damage_frames": _one(1)}
         choices: list[Choices] = list(getattr(restored, "choices", ()))
         self._look_at_prompts(row, list(getattr(restored, "prompt_weights", ())), cut)
         self._look_at_pixels(row, [c.pixel_experts for c in choices], cut)
@@ -180,6 +184,9 @@ class _Totals:
 
     def summary(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
+        damage = self.mean("damage", "damage_frames")
+        if damage is not None:
+            found["damage"] = dict(zip(NAMES, _list(damage), strict=True))
         prompts = self.mean("prompts", "prompt_frames")
         if prompts is not None:
             found["prompts"] = {

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from measnet.damage import shares_by_name
 from measnet.decisions import DecisionLayout, Vector
 from measnet.errors import BackendError, UsageError
 from measnet.image import ChannelOrder, Image, Pixels, pad, to_image, to_pixels
@@ -50,6 +51,10 @@ class RestoredFrame:
 
     decisions: Vector | None = None
     """D: the picture's own image-level decisions, whatever held; None without ``steering``."""
+
+    damage: dict[str, float] | None = None
+    """How much of what is wrong with the picture is noise, rain and so on (``measnet/damage.py``), as the
+    picture has it, whatever the prompt was held to; sums to 1. None where the weights were not taught it."""
 
     @property
     def tiles(self) -> int:
@@ -154,7 +159,8 @@ class Restorer:
             )
         whole = to_pixels(restored, self.channel_order, pixels.dtype)
         decisions = None if around is None else around.settled()
-        return RestoredFrame(whole, restored, choices, prompts, steering, decisions)
+        damage = self._damage(prompts, decisions)
+        return RestoredFrame(whole, restored, choices, prompts, steering, decisions, damage)
 
     def settle(self, pixels: Pixels) -> Steering | None:
         """The image-level decisions for every tile of a picture, as ``restore`` settles them for itself;
@@ -204,6 +210,17 @@ class Restorer:
     def tasks(self) -> list[str]:
         """The tasks that its weights know, for ``task``."""
         return sorted(self._backend.description.task_prompts)
+
+    def _damage(
+        self, prompts: list[NDArray[np.float32]], decisions: Vector | None
+    ) -> dict[str, float] | None:
+        if not (self._backend.description.taught and prompts):
+            return None
+        if decisions is None:
+            return shares_by_name(np.asarray(np.concatenate(prompts).mean(axis=0, dtype=np.float64)))
+        scores = decisions[self._layout.prompt].astype(np.float64)
+        powers = np.exp(scores - scores.max())
+        return shares_by_name(powers / powers.sum())
 
     def _settle(self, image: Image, plan: list[Tile]) -> Steering | None:
         if len(plan) == 1 or self._steerable() is None:

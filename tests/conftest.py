@@ -12,6 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from measnet.config import FORMER_VARIANTS
+
+FORMER_NANO = FORMER_VARIANTS["nano"]
+"""A small network of transformer blocks."""
+
 GOLDEN = Path(__file__).parent / "data" / "golden"
 
 

@@ -1,11 +1,13 @@
 """A wider and deeper network that begins as the function a smaller one has learnt.
 
 After Chen, Goodfellow, Shlens, "Net2Net" (ICLR 2016). Every channel is copied as often as the network gets
-wider, and what reads it reads each copy with a share of its weight; the shares are drawn, so that copies
-learn different things. Blocks that the smaller network lacks begin by adding nothing.
+wider (one and a half times wider: once and twice, in turn), and what reads it reads each copy with a share of
+its weight; the shares are drawn, so that copies learn different things. Blocks that the smaller network lacks
+begin by adding nothing.
 
 A *space* tells of every channel of the larger network which channel of the smaller one it copies. Copies
-stand side by side, so they stay within a head and within a group of filters.
+stand side by side, so they stay within a head and within a group of filters. Norms and attention count every
+channel the same, so transformer blocks become a whole number of times wider; products do not mind.
 """
 
 from __future__ import annotations
@@ -18,9 +20,11 @@ from measnet.errors import UsageError
 from measnet.network import MEASNet
 from measnet.network.blocks import Blocks
 from measnet.network.fd_mee import FDMEE
+from measnet.network.gated import GatedBlock
 from measnet.network.image_experts import ImageExpert, ImageExpertBlock
+from measnet.network.measnet import Downsample, HalvingConv
 from measnet.network.pixel_experts import PixelExpert, PixelExperts
-from measnet.network.transformer import TransformerBlock
+from measnet.network.transformer import ChannelNorm, TransformerBlock
 
 LEAST_SHARE = 0.5  # of a copy's weight before the shares are made to sum to 1; the rest of it is drawn
 
@@ -28,25 +32,25 @@ Space = Tensor
 """Whole numbers, one per channel of the larger network."""
 
 # What the two networks may differ in.
-_GROWS = ("width", "blocks", "refinement_blocks")
+_GROWS = ("width", "ffn_expansion", "blocks", "refinement_blocks")
 
 
 def grow(network: MEASNet, config: MEASNetConfig, seed: int = 0) -> MEASNet:
     """A network of ``config`` that computes what ``network`` does, and can learn more.
 
-    ``config`` may be a whole number of times wider and have more blocks; blocks that it lacks are left out,
-    and what they did is lost. Raises ``UsageError`` for any other difference.
+    ``config`` may be wider, with transformer blocks a whole number of times, and have more blocks; blocks
+    that it lacks are left out, and what they did is lost. Raises ``UsageError`` for any other difference.
     """
-    times = _times(network.config, config)
+    _check(network.config, config)
     torch.manual_seed(seed)
     larger = MEASNet(config)
     with torch.no_grad():
-        _Growth(times).network(network, larger)
+        _Growth().network(network, larger)
     return larger.train(network.training)
 
 
-def _times(small: MEASNetConfig, large: MEASNetConfig) -> int:
-    """How many times wider. Raises ``UsageError`` when one cannot grow into the other."""
+def _check(small: MEASNetConfig, large: MEASNetConfig) -> None:
+    """Raises ``UsageError`` when one cannot grow into the other."""
     others = [
         name for name, value in vars(small).items() if name not in _GROWS and value != vars(large)[name]
     ]
@@ -55,9 +59,14 @@ def _times(small: MEASNetConfig, large: MEASNetConfig) -> int:
             f"weights cannot grow into a network with other {', '.join(others)}; only "
             f"{', '.join(_GROWS)} may differ"
         )
-    if (
-        large.width % small.width
-        or large.hidden(large.width) * small.width != small.hidden(small.width) * large.width
+    hidden, wider = small.hidden(small.width), large.hidden(large.width)
+    if small.block == "gated" and (large.width < small.width or wider < hidden):
+        raise UsageError(
+            f"weights of width {small.width}, pixel experts of {hidden}, cannot grow to width {large.width}, "
+            f"pixel experts of {wider}: neither may become less"
+        )
+    if small.block == "transformer" and (
+        large.width % small.width or wider * small.width != hidden * large.width
     ):
         raise UsageError(
             f"weights of width {small.width} cannot grow to width {large.width}: every width, those of "
@@ -65,25 +74,18 @@ def _times(small: MEASNetConfig, large: MEASNetConfig) -> int:
         )
     if small.frequency_blocks or not (small.tspg and small.mese and small.fd and small.mee):
         raise UsageError("weights can grow with all four parts of the network and without frequency blocks")
-    return large.width // small.width
 
 
 class _Growth:
     """Fills the larger network's tensors, module by module."""
 
-    def __init__(self, times: int) -> None:
-        self.times = times
-
     def network(self, small: MEASNet, large: MEASNet) -> None:
         assert small.prompt is not None and large.prompt is not None
         large.prompt.load_state_dict(small.prompt.state_dict())
-        c1, c2, c3, c4 = (small.config.channels(level) for level in (1, 2, 3, 4))
-        image = torch.arange(small.stem.in_channels)
-        level1 = self.spread(c1)
-        self.dense(small.stem, large.stem, level1, image)
-        level2 = self.down(small.down1.narrow, large.down1.narrow, level1)
-        level3 = self.down(small.down2.narrow, large.down2.narrow, level2)
-        level4 = self.down(small.down3.narrow, large.down3.narrow, level3)
+        level1 = self.convolution(small.stem, large.stem, None)
+        level2 = self.down(small.down1, large.down1, level1)
+        level3 = self.down(small.down2, large.down2, level2)
+        level4 = self.down(small.down3, large.down3, level3)
         for ours, theirs, space in (
             (small.pixel_experts1, large.pixel_experts1, level1),
             (small.pixel_experts2, large.pixel_experts2, level2),
@@ -95,63 +97,81 @@ class _Growth:
         self.blocks(small.encoder2, large.encoder2, level2)
         self.blocks(small.encoder3, large.encoder3, level3)
         self.blocks(small.latent, large.latent, level4)
+        if small.tone is not None and large.tone is not None:
+            self.dense(small.tone.decide, large.tone.decide, None, level4)
 
-        up3 = self.up(small.up3.widen, large.up3.widen, level4, c4 // 2)
-        decoded = self.spread(c3)
-        self.dense(small.reduce3, large.reduce3, decoded, joined(up3, level3))
+        decoded = self.up(small.up3.widen, large.up3.widen, level4)
+        if small.reduce3 is not None and large.reduce3 is not None:
+            decoded = self.convolution(small.reduce3, large.reduce3, joined(decoded, level3))
         self.fd_mee(small.fd_mee3, large.fd_mee3, decoded)
         self.blocks(small.decoder3, large.decoder3, decoded)
 
-        up2 = self.up(small.up2.widen, large.up2.widen, decoded, c3 // 2)
-        decoded = self.spread(c2)
-        self.dense(small.reduce2, large.reduce2, decoded, joined(up2, level2))
+        decoded = self.up(small.up2.widen, large.up2.widen, decoded)
+        if small.reduce2 is not None and large.reduce2 is not None:
+            decoded = self.convolution(small.reduce2, large.reduce2, joined(decoded, level2))
         self.fd_mee(small.fd_mee2, large.fd_mee2, decoded)
         self.blocks(small.decoder2, large.decoder2, decoded)
 
-        up1 = self.up(small.up1.widen, large.up1.widen, decoded, c2 // 2)
-        decoded = joined(up1, level1)
+        decoded = self.up(small.up1.widen, large.up1.widen, decoded)
+        if small.config.block == "transformer":
+            decoded = joined(decoded, level1)
         self.fd_mee(small.fd_mee1, large.fd_mee1, decoded)
         self.blocks(small.decoder1, large.decoder1, decoded)
         self.blocks(small.refinement, large.refinement, decoded)
-        self.dense(small.output, large.output, image, decoded)
+        self.dense(small.output, large.output, None, decoded)
 
-    def spread(self, channels: int) -> Space:
-        """0 0 1 1 2 2 ..."""
-        return torch.arange(channels).repeat_interleave(self.times)
+    def convolution(self, small: nn.Conv2d, large: nn.Conv2d, reads: Space | None) -> Space:
+        """The space behind a convolution that widens."""
+        space = spread(small.out_channels, large.out_channels)
+        self.dense(small, large, space, reads)
+        return space
 
-    def down(self, small: nn.Conv2d, large: nn.Conv2d, reads: Space) -> Space:
-        """The space behind a convolution and a pixel unshuffle by 2."""
-        narrow = self.spread(small.out_channels)
-        self.dense(small, large, narrow, reads)
-        return unshuffled(narrow)
+    def down(self, small: nn.Module, large: nn.Module, reads: Space) -> Space:
+        """The space behind what halves the resolution."""
+        if isinstance(small, Downsample) and isinstance(large, Downsample):
+            return unshuffled(self.convolution(small.narrow, large.narrow, reads))
+        assert isinstance(small, HalvingConv) and isinstance(large, HalvingConv)
+        return self.convolution(small, large, reads)
 
-    def up(self, small: nn.Conv2d, large: nn.Conv2d, reads: Space, channels: int) -> Space:
-        """The space behind a convolution and a pixel shuffle by 2, to ``channels`` of the smaller network."""
-        space = self.spread(channels)
+    def up(self, small: nn.Conv2d, large: nn.Conv2d, reads: Space) -> Space:
+        """The space behind a convolution and a pixel shuffle by 2."""
+        space = spread(small.out_channels // 4, large.out_channels // 4)
         self.dense(small, large, unshuffled(space), reads)
         return space
 
     def blocks(self, small: Blocks, large: Blocks, x: Space) -> None:
         for block in list(large)[len(small) :]:
-            assert isinstance(block, TransformerBlock)
-            block.attention.project.weight.zero_()
-            block.feed_forward.project.weight.zero_()
+            for last in _last_layers(block):
+                nn.init.zeros_(last.weight)
+                if last.bias is not None:
+                    nn.init.zeros_(last.bias)
         for ours, theirs in zip(small, large, strict=False):
-            assert isinstance(ours, TransformerBlock) and isinstance(theirs, TransformerBlock)
-            self.block(ours, theirs, x)
+            if isinstance(ours, GatedBlock) and isinstance(theirs, GatedBlock):
+                self.gated_block(ours, theirs, x)
+            else:
+                assert isinstance(ours, TransformerBlock) and isinstance(theirs, TransformerBlock)
+                self.transformer_block(ours, theirs, x)
 
-    def block(self, small: TransformerBlock, large: TransformerBlock, x: Space) -> None:
+    def gated_block(self, small: GatedBlock, large: GatedBlock, x: Space) -> None:
+        for name in ("value", "gate", "scale", "project", "mix_value", "mix_gate", "mix_project"):
+            self.dense(getattr(small, name), getattr(large, name), x, x)
+        for name in ("value_depthwise", "gate_depthwise"):
+            self.depthwise(getattr(small, name), getattr(large, name), x)
+        if small.prompt_to_scale is not None and large.prompt_to_scale is not None:
+            self.dense(small.prompt_to_scale, large.prompt_to_scale, x, None)
+
+    def transformer_block(self, small: TransformerBlock, large: TransformerBlock, x: Space) -> None:
         self.norm(small.attention_norm, large.attention_norm, x)
         self.norm(small.feed_forward_norm, large.feed_forward_norm, x)
         ours, theirs = small.attention, large.attention
-        inner = self.spread(ours.project.in_channels)
+        inner = spread(ours.project.in_channels, theirs.project.in_channels)
         qkv = joined(inner, inner, inner)
         theirs.temperature.copy_(ours.temperature)
         self.dense(ours.qkv, theirs.qkv, qkv, x)
         self.depthwise(ours.qkv_depthwise, theirs.qkv_depthwise, qkv)
         self.dense(ours.project, theirs.project, x, inner)
         forward, wider = small.feed_forward, large.feed_forward
-        hidden = self.spread(forward.project.in_channels)
+        hidden = spread(forward.project.in_channels, wider.project.in_channels)
         self.dense(forward.expand, wider.expand, joined(hidden, hidden), x)
         self.depthwise(forward.depthwise, wider.depthwise, joined(hidden, hidden))
         self.dense(forward.project, wider.project, x, hidden)
@@ -165,7 +185,7 @@ class _Growth:
         theirs.noise.copy_(shared(ours.noise.t(), joined(x, x)).t())
         for expert, wider in zip(small.experts, large.experts, strict=True):
             assert isinstance(expert, PixelExpert) and isinstance(wider, PixelExpert)
-            hidden = self.spread(expert.expand.out_features)
+            hidden = spread(expert.expand.out_features, wider.expand.out_features)
             self.dense(expert.expand, wider.expand, hidden, x)
             self.dense(expert.project, wider.project, x, hidden)
 
@@ -182,9 +202,13 @@ class _Growth:
         self.dense(small.project, large.project, x, joined(x, x))
 
     def image_experts(self, small: ImageExpertBlock, large: ImageExpertBlock, x: Space) -> None:
-        inner = self.spread(small.project.in_channels)
-        self.norm(small.norm, large.norm, x)
-        self.dense(small.expand[0], large.expand[0], inner, x)
+        inner = spread(small.project.in_channels, large.project.in_channels)
+        if isinstance(small.norm, ChannelNorm):
+            self.norm(small.norm, large.norm, x)
+        if small.expand[0].groups == 1:
+            self.dense(small.expand[0], large.expand[0], inner, x)
+        else:
+            self.depthwise(small.expand[0], large.expand[0], x)
         self.dense(small.expand[2], large.expand[2], joined(inner, inner), inner)
         for name in ("across", "down", "aggregate", "context_depthwise"):
             self.depthwise(getattr(small, name), getattr(large, name), inner)
@@ -211,6 +235,19 @@ class _Growth:
 
     def norm(self, small: nn.Module, large: nn.Module, space: Space) -> None:
         self.dense(small, large, space, None)
+
+
+def spread(channels: int, wider: int) -> Space:
+    """Every channel copied as often as its neighbours, to one time: 0 0 1 1 2 2, or 0 0 1 2 2 3."""
+    return torch.arange(wider) * channels // wider
+
+
+def _last_layers(block: nn.Module) -> tuple[nn.Conv2d, nn.Conv2d]:
+    """The layers of a block without which it adds nothing."""
+    if isinstance(block, GatedBlock):
+        return block.project, block.mix_project
+    assert isinstance(block, TransformerBlock)
+    return block.attention.project, block.feed_forward.project
 
 
 def joined(*spaces: Space) -> Space:

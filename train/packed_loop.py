@@ -28,7 +28,6 @@ from measnet.network.pixel_experts import Balance, NoisyRouting
 from measnet.task_prompts import TaskPrompts
 from measnet.train.data.pack import Pack
 from measnet.train.data.packed_crops import PackedBatch, PackedCrops
-from measnet.train.degradations import field_of
 from measnet.train.journal import PICTURES_EVERY, Journal
 from measnet.train.loop import OUT_OF_MEMORY, Start, TrainingError
 from measnet.train.losses import NEAR
@@ -37,7 +36,7 @@ from measnet.train.processes import Processes
 from measnet.train.recipe import Recipe
 from measnet.train.run_folder import Progress, RunFolder
 from measnet.train.steadiness import BLOCK, GAIN, GRAIN, LITTLE, TONED
-from measnet.train.task_prompts import NO_TASKS
+from measnet.train.task_prompts import task_name
 
 LEAST_MINUTES = 0.2  # below this a run is over before it is warm
 LEAST_MINUTES_COMPILED = 3.0  # the same on a GPU, where compiling takes half of it
@@ -150,6 +149,7 @@ class _Run:
         network = MEASNet(recipe.config)
         if start.weights is not None:
             network.load_state_dict(start.weights.state_dict())
+        network.taught = recipe.teach_weight > 0 and network.prompt is not None
         network.train()
         network.ask_all_experts()
         network.recompute_blocks(recipe.recompute)
@@ -340,6 +340,10 @@ class _Run:
             wanted = wanted_shares(batch.damage)
             losses["taught"] = (wanted * (wanted.clamp(min=1e-6).log() - said.log())).sum(dim=1).mean()
             loss = loss + recipe.teach_weight * losses["taught"]
+        if recipe.route_weight and passed.image_demands:
+            told = torch.stack([information(demand.float()) for demand in passed.image_demands])
+            losses["image_routing"] = told.mean()
+            loss = loss - recipe.route_weight * losses["image_routing"]
         if looks is not None:
             change = restored[size:] - given[size:]
             losses["unsteady"] = looks.unsteadiness(*change.chunk(2))
@@ -388,8 +392,7 @@ class _Run:
                 batch = self.crops.batch((1 << 31) - 1 - step, 32)
                 scores = self.average.prompt.scores(batch.degraded).double().cpu()
                 for task, row in zip(batch.tasks.tolist(), scores, strict=True):
-                    name = field_of(self.crops.tasks[task])
-                    if name not in NO_TASKS:
+                    if (name := task_name(self.crops.tasks[task])) is not None:
                         found.setdefault(name, []).append(row)
         return {task: tuple(torch.stack(rows).mean(dim=0).tolist()) for task, rows in sorted(found.items())}
 
@@ -464,6 +467,16 @@ def _two_looks(pictures: Tensor, rng: torch.Generator, step: int) -> _Looks:
         noise = torch.randn(look.shape, generator=rng, device=device)
         both.append((look * drawn(1 - GAIN, 1 + GAIN) + noise * grain).clamp(0, 1))
     return _Looks(both[0], both[1], down, across)
+
+
+def information(demand: Tensor) -> Tensor:
+    """B N, what each picture thinks of each expert (sums to 1) -> the mutual information of picture and
+    expert in nats: 0 where all pictures think alike, log N at most (a scalar)."""
+
+    def entropy(shares: Tensor) -> Tensor:
+        return -(shares * shares.clamp(min=1e-8).log()).sum(dim=-1)
+
+    return entropy(demand.mean(dim=0)) - entropy(demand).mean()
 
 
 def _rate(recipe: Recipe, step: int, done: float) -> float:

@@ -110,6 +110,10 @@ class Recipe:
     """With a pack: weight of the pixel router's z-loss, the squared log-sum-exp of its scores, which keeps
     them small (Zoph et al., "ST-MoE", 2022): a router with large scores no longer learns."""
 
+    route_weight: float = 0.0
+    """With a pack: weight of the mutual information of picture and image expert (FD-MEE), in nats, which is
+    rewarded. Nothing else keeps these routers from choosing the same experts for every picture."""
+
     quiet_share: float = 0.0
     """With a pack: share of the run after which routing noise has faded to nothing, linearly; 0 keeps it. In
     use there is none, so the last part of the training should have none either."""
@@ -183,6 +187,7 @@ class Recipe:
             "steady_weight",
             "teach_weight",
             "z_weight",
+            "route_weight",
             "clip_norm",
         ):
             if getattr(self, name) < 0:

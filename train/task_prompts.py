@@ -11,8 +11,18 @@ from measnet.train.data.crops import Draw, TrainingCrops
 from measnet.train.degradations import field_of
 
 SAMPLES = 24  # crops per task
-NO_TASKS = ("keep", "mixture")
-"""What nobody would ask for: nothing, and a bit of everything."""
+
+NO_TASKS = ("keep", "mixture", "camera")
+"""What is trained beside the tasks: nobody would hold a video to it. A camera's noise is ``denoise``."""
+
+
+def task_name(task: str) -> str | None:
+    """The name of a recipe's ``task`` for users: without its sigma, and after the damage where it is named
+    after how that is made; None for what is no task."""
+    field = field_of(task)
+    if field in NO_TASKS:
+        return None
+    return "compression" if field == "coded" else field
 
 
 def learn_task_prompts(network: MEASNet, crops: TrainingCrops) -> TaskPrompts:
@@ -25,8 +35,8 @@ def learn_task_prompts(network: MEASNet, crops: TrainingCrops) -> TaskPrompts:
         return {}
     draws: dict[str, list[Draw]] = {}
     for draw in crops.draws:
-        if draw.task not in NO_TASKS:
-            draws.setdefault(field_of(draw.task), []).append(draw)
+        if (name := task_name(draw.task)) is not None:
+            draws.setdefault(name, []).append(draw)
     return {task: _mean_scores(network, crops.only(own, SAMPLES)) for task, own in sorted(draws.items())}
 
 

@@ -47,8 +47,10 @@ class GatedBlock(nn.Module):
         with torch.no_grad():
             for last in (self.project, self.mix_project):
                 last.weight.mul_(QUIET)
+                assert last.bias is not None
                 nn.init.zeros_(last.bias)
             self.scale.weight.mul_(QUIET)
+            assert self.scale.bias is not None
             nn.init.ones_(self.scale.bias)
             if self.prompt_to_scale is not None:
                 self.prompt_to_scale.weight.mul_(QUIET)

@@ -141,7 +141,7 @@ class ImageExpertBlock(nn.Module):
         if light:
             with torch.no_grad():
                 self.project.weight.mul_(QUIET)
-                nn.init.zeros_(self.project.bias)
+                nn.init.zeros_(_bias(self.project))
 
     def forward(self, x: Tensor, decisions: Decisions = OWN) -> tuple[Tensor, ImageRouting]:
         """B C H W -> the same shape, and who did it."""

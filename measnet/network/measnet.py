@@ -17,7 +17,7 @@ from measnet.network.blocks import Blocks, make_blocks
 from measnet.network.decisions import OWN, Decisions
 from measnet.network.fd_mee import FDMEE
 from measnet.network.frequency_block import FrequencyBlock
-from measnet.network.gated import Tone
+from measnet.network.gated import QUIET, Tone
 from measnet.network.image_experts import ImageExpertLayer, ImageRouting
 from measnet.network.pixel_experts import NoisyRouting, PixelExperts, PixelRouting
 from measnet.network.prompt import PromptFusion, PromptGenerator
@@ -98,6 +98,8 @@ class MEASNet(nn.Module):
         self.config = c = config or MEASNetConfig()
         self.task_prompts: TaskPrompts = {}
         """What each task calls for; empty where nobody learned it. Stored beside the weights."""
+        self.taught = False
+        """Whether its prompt weights say what is wrong with a picture (``measnet/damage.py``). Stored too."""
 
         scale = c.stem_scale
         c1, c2, c3, c4 = (c.channels(level) for level in (1, 2, 3, 4))
@@ -232,18 +234,17 @@ class MEASNet(nn.Module):
         if self.frequency4 is not None:
             z = self.frequency4(image, z, decisions)
 
-        x = _joined(self.up3(z), e3, self.reduce3)  # B 4C h/4 w/4
+        x = _joined(self.up3, z, e3, self.reduce3)  # B 4C h/4 w/4
         d3 = self.decoder3(self._experts(self.fd_mee3, x, routings, decisions), decisions, prompt)
         if self.frequency3 is not None:
             d3 = self.frequency3(image, d3, decisions)
 
-        x = _joined(self.up2(d3), e2, self.reduce2)  # B 2C h/2 w/2
+        x = _joined(self.up2, d3, e2, self.reduce2)  # B 2C h/2 w/2
         d2 = self.decoder2(self._experts(self.fd_mee2, x, routings, decisions), decisions, prompt)
         if self.frequency2 is not None:
             d2 = self.frequency2(image, d2, decisions)
 
-        # Transformer blocks keep both halves, B 2C h w; gated ones their sum, B C h w.
-        x = self.up1(d2) + e1 if self.config.block == "gated" else torch.cat([self.up1(d2), e1], dim=1)
+        x = _joined(self.up1, d2, e1, None)  # B 2C h w; with gated blocks B C h w
         d1 = self.decoder1(self._experts(self.fd_mee1, x, routings, decisions), decisions, prompt)
         residual = self.output(self.refinement(d1, decisions, prompt))
         scale = self.config.stem_scale
@@ -290,14 +291,14 @@ class HalvingConv(nn.Conv2d):
 
 
 class DoublingConv(nn.Module):
-    """B C H W -> B C/2 2H 2W, each pixel giving its own 2 x 2."""
+    """B C H W -> B C/2 2H 2W, each pixel giving its own 2 x 2, added to the encoder's features there."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.widen = nn.Conv2d(channels, channels * 2, 1, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.pixel_shuffle(self.widen(x), 2)
+    def forward(self, x: Tensor, skipped: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.widen(x), 2) + skipped
 
 
 def _stem(config: MEASNetConfig) -> nn.Conv2d:
@@ -307,25 +308,33 @@ def _stem(config: MEASNetConfig) -> nn.Conv2d:
     return nn.Conv2d(3 * scale**2, width, 3, padding=1, bias=False)
 
 
-def _joined(ours: Tensor, skipped: Tensor, reduce: nn.Conv2d | None) -> Tensor:
-    """The decoder's features with the encoder's of the same level (each B C H W): B C H W."""
-    return ours + skipped if reduce is None else reduce(torch.cat([ours, skipped], dim=1))
+def _joined(up: Upsample | DoublingConv, x: Tensor, skipped: Tensor, reduce: nn.Conv2d | None) -> Tensor:
+    """The decoder's features from below (B 2C H/2 W/2) with the encoder's of the level (B C H W): B C H W,
+    or both side by side, B 2C H W, where transformer blocks have nothing that reduces them."""
+    if isinstance(up, DoublingConv):
+        return up(x, skipped)
+    both = torch.cat([up(x), skipped], dim=1)
+    return both if reduce is None else reduce(both)
 
 
 def _pixel_experts(config: MEASNetConfig, level: int) -> PixelExperts | None:
     experts = config.pixel_experts[level - 1]
     if not (config.mese and experts):
         return None
+    gated = config.block == "gated"
     channels = config.channels(level)
-    return PixelExperts(
+    module = PixelExperts(
         channels,
         config.hidden(channels),
         experts,
         config.pixel_top_k[level - 1],
         prompted=config.tspg,
         ensemble=config.ensemble,
-        activation=F.relu if config.block == "gated" else F.gelu,
+        activation=F.relu if gated else F.gelu,
     )
+    if gated:
+        module.begin_quietly(QUIET)
+    return module
 
 
 def _fd_mee(config: MEASNetConfig, level: int) -> FDMEE | None:

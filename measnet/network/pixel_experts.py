@@ -112,6 +112,14 @@ class PixelExperts(nn.Module):
         """Whether training asks every expert about every pixel, as the export form does: more work in one
         piece, which GPUs and compilers prefer. The results differ by rounding alone."""
 
+    def begin_quietly(self, share: float) -> None:
+        """Scales the experts' answers to ``share`` of their usual size, before training: experts drawn by
+        chance, and chosen by chance, are noise on the first features."""
+        with torch.no_grad():
+            for expert in cast(Iterable[PixelExpert], self.experts):
+                expert.project.weight.mul_(share)
+                nn.init.zeros_(expert.project.bias)
+
     def forward(self, x: Tensor, prompt: Tensor | None) -> tuple[Tensor, PixelRouting]:
         """B C H W -> the same shape, and who did it."""
         routing = self.router.choose(self.router(x, prompt))
@@ -144,7 +152,8 @@ class PixelExperts(nn.Module):
         """
         batch, channels, height, width = x.shape
         if self.ask_all and self.ensemble == "weighted_sum":
-            return weighted_sum_of_all(x, routing, *stacked_experts(self), self.activation)
+            gates = gates_of_all(routing, len(self.experts)).to(x.dtype)
+            return weighted_sum_of_all(x, gates, *stacked_experts(self), self.activation)
         top_k = routing.experts.shape[1]
         pixels = x.permute(0, 2, 3, 1).reshape(-1, channels)  # P C
         chosen = routing.experts.permute(0, 2, 3, 1).reshape(-1, top_k)  # P K
@@ -204,9 +213,16 @@ def stacked_experts(module: PixelExperts) -> StackedExperts:
     )
 
 
+def gates_of_all(routing: PixelRouting, experts: int) -> Tensor:
+    """B N H W: the weight of each expert at each pixel, 0 of those that it did not choose."""
+    batch, _, height, width = routing.experts.shape
+    none = routing.log_gates.new_zeros(batch, experts, height, width)
+    return none.scatter(1, routing.experts, routing.log_gates.exp())
+
+
 def weighted_sum_of_all(
     x: Tensor,
-    routing: PixelRouting,
+    gates: Tensor,
     expand_weight: Tensor,
     expand_bias: Tensor,
     project_weight: Tensor,
@@ -214,13 +230,10 @@ def weighted_sum_of_all(
     spread: Tensor,
     activation: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """Eq. 3 with every expert at every pixel: gates of 0 silence those that a pixel did not choose.
+    """Eq. 3 with every expert at every pixel (``gates_of_all``, B N H W).
 
     The gates act on the hidden channels, which is the same and keeps all experts in two products.
     """
-    batch, _, height, width = x.shape
-    none = x.new_zeros(batch, spread.shape[1], height, width)
-    gates = none.scatter(1, routing.experts, routing.log_gates.exp().to(none.dtype))  # B N H W
     hidden = activation(F.conv2d(x, expand_weight, expand_bias)) * F.conv2d(gates, spread)  # B N*R H W
     return F.conv2d(hidden, project_weight) + F.conv2d(gates, project_bias)  # B C H W
 

@@ -57,6 +57,7 @@ class TorchBackend:
             static_size=None,
             steerable=True,
             task_prompts=network.task_prompts,
+            taught=network.taught,
         )
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._network = network.to(self._device)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from measnet.checkpoint import load_checkpoint
 from measnet.config import VARIANTS
 from measnet.export.graph import export_graph
 from measnet.network import MEASNet
+from measnet.network.gated import GatedBlock, Tone
+from measnet.network.pixel_experts import PixelRouter
 from measnet.weights import bundled
 
 Traced = Callable[[str, MEASNet, tuple[int, int] | None], Path]
@@ -52,6 +55,28 @@ def static_graph(golden_checkpoint: Callable[[str], Path], traced_once: Traced) 
 def nano_graph(traced_once: Traced) -> Path:
     """The bundled nano as a graph for 128x160."""
     return traced_once("nano-128x160", load_checkpoint(bundled("nano", ".safetensors")), (128, 160))
+
+
+@pytest.fixture(scope="session")
+def gated_network() -> MEASNet:
+    """A narrow gated network in which every part is as loud as in a trained one."""
+    torch.manual_seed(2)
+    network = MEASNet(replace(VARIANTS["nano"], width=16, blocks=(0, 1, 1, 1))).eval().requires_grad_(False)
+    for block in network.modules():
+        if isinstance(block, GatedBlock):
+            for last in (block.project, block.mix_project, block.scale):
+                last.weight.mul_(5)
+        elif isinstance(block, Tone):
+            torch.nn.init.normal_(block.decide.weight, std=0.1)
+        elif isinstance(block, PixelRouter):
+            block.scores.mul_(4)
+    return network
+
+
+@pytest.fixture(scope="session")
+def gated_graph(gated_network: MEASNet, traced_once: Traced) -> Path:
+    """The narrow gated network as a graph for any size."""
+    return traced_once("gated-dynamic", gated_network, None)
 
 
 @pytest.fixture(scope="session")

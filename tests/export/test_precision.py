@@ -29,19 +29,23 @@ from measnet.export.precision import TypedGraph, lost, rounded, typed_graph
 from measnet.export.ranges import largest_magnitudes
 from measnet.export.typed import measure
 from measnet.metrics import FP16_TOLERANCE, Tolerance
+from measnet.network import MEASNet
 from measnet.runtime.parity import Verifier
 from measnet.runtime.restorer import Restorer
 from measnet.weights import bundled
 
 Precision = Literal["fp16", "bf16"]
 PRECISIONS: tuple[Precision, ...] = ("fp16", "bf16")
-GRAPHS = ("nano", "tiny-dynamic", "tiny-136x200")
+GRAPHS = ("nano", "gated", "tiny-dynamic", "tiny-136x200")
 
 
 @pytest.fixture(scope="module")
-def typed(dynamic_graph: Path, static_graph: Path) -> dict[tuple[str, str], TypedGraph]:
-    """Typed graphs by name and precision: of the bundled weights, and of the golden ones with every part."""
-    paths = dict(zip(GRAPHS, (bundled("nano", ".onnx"), dynamic_graph, static_graph), strict=True))
+def typed(dynamic_graph: Path, static_graph: Path, gated_graph: Path) -> dict[tuple[str, str], TypedGraph]:
+    """Typed graphs by name and precision: of the bundled weights, of a gated network, and of the golden
+    weights with every other part."""
+    paths = dict(
+        zip(GRAPHS, (bundled("nano", ".onnx"), gated_graph, dynamic_graph, static_graph), strict=True)
+    )
     return {
         (name, precision): typed_graph(onnx.load(path), precision)
         for name, path in paths.items()
@@ -116,6 +120,30 @@ def test_the_golden_weights_keep_their_output_relative_to_its_span(
     span = float(expected.restored.max() - expected.restored.min())
     assert parity.psnr_db + 20 * np.log10(span) > least
     assert parity.experts_agree > 0.99
+
+
+@pytest.mark.parametrize(("precision", "least"), [("fp16", 60.0), ("bf16", 42.0)])
+def test_a_gated_network_keeps_its_picture_and_its_experts(
+    precision: Precision,
+    least: float,
+    typed: dict[tuple[str, str], TypedGraph],
+    gated_network: MEASNet,
+) -> None:
+    pictures, _ = real_pictures(None, 2, 256, 320)
+    for parity in measure(typed["gated", precision], gated_network, pictures, "").parity.values():
+        assert parity.psnr_db > least
+        assert parity.experts_agree > 0.999
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_of_a_gated_network_the_picture_itself_is_float32_and_products_are_not(
+    precision: Precision, typed: dict[tuple[str, str], TypedGraph]
+) -> None:
+    reasons = typed["gated", precision].reasons
+    assert reasons["tone/Mul"] == reasons["tone.decide/Gemm"] == reasons["measnet/Add"] == "last sum"
+    assert reasons["pixel_experts1/ScatterElements"] == "pixel ensemble"
+    for name in ("pixel_experts1.sum/Conv", "encoder2.0/Mul", "latent.0.mix_value/Conv", "up3/Add"):
+        assert reasons[name] == "", name
 
 
 def test_every_operator_has_operands_of_one_type_and_inputs_and_outputs_stay_float32(one: TypedGraph) -> None:

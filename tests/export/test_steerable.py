@@ -136,6 +136,30 @@ def test_frequency_blocks_are_steered_in_a_graph_for_any_size_and_in_half_precis
         assert psnr(expected.restored / span, theirs.infer(picture).restored / span) < 60
 
 
+def test_a_gated_network_is_steered_in_a_graph_for_any_size_and_in_half_precision(
+    tmp_path: Path, gated_network: MEASNet
+) -> None:
+    model, _ = exact_graph(gated_network, None, steerable=True)
+    write_graph(tmp_path / "exact.onnx", model)
+    write_graph(tmp_path / "half.onnx", typed_graph(model, "fp16").model)
+    save_checkpoint(gated_network, tmp_path / "network.safetensors")
+    theirs = TorchBackend(tmp_path / "network.safetensors")
+    theirs.activate()
+    picture = soft(256, 144)
+    free = np.zeros(DecisionLayout(gated_network.config).size, np.float32)
+    other = theirs.infer_steered(picture[:, :, ::-1] * np.float32(0.4), Steering(free, free))
+    window = np.zeros((256, 144), np.float32)
+    window[:128, 64:] = 1
+    steering = Steering(other.decisions[0], np.full_like(free, 0.7), window)
+    expected = theirs.infer_steered(picture, steering)
+    for name, closest, apart in (("exact", 90, 1e-4), ("half", 55, 0.02)):
+        found = graph(tmp_path / f"{name}.onnx").infer_steered(picture, steering)
+        assert psnr(found.restored, expected.restored) > closest, name
+        assert np.abs(found.decisions - expected.decisions).max() < apart, name
+        assert found.norms.shape == (1, 0)
+    assert psnr(expected.restored, theirs.infer(picture).restored) < 50
+
+
 def test_a_steerable_graph_for_triton_is_refused_before_any_work(tmp_path: Path) -> None:
     result = CliRunner().invoke(
         main, ["--steerable", "--triton", str(tmp_path / "models"), "-o", str(tmp_path)]

@@ -7,16 +7,18 @@ import os
 import pickle
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import golden_shapes, golden_state
+from conftest import FORMER_NANO, golden_shapes, golden_state
 
 import measnet
 from measnet.checkpoint import load_checkpoint, save_checkpoint, weights_sha256
 from measnet.config import VARIANTS, MEASNetConfig
+from measnet.config_from_tensors import config_from_shapes
 from measnet.errors import CheckpointError, OutputError
 from measnet.network import MEASNet
 from measnet.reference_names import is_stored_but_unused, to_our_name
@@ -83,17 +85,44 @@ def test_names_map_one_to_one_onto_the_network(kind: str) -> None:
             assert ours == set(MEASNet().state_dict())
 
 
-@pytest.mark.parametrize("name", ["nano", "small", "base"])
-def test_shapes_alone_tell_the_configuration(name: str, tmp_path: Path) -> None:
-    if name == "base":
-        from measnet.config_from_tensors import config_from_shapes
+@pytest.mark.parametrize(
+    "config",
+    [
+        *(pytest.param(config, id=name) for name, config in VARIANTS.items()),
+        pytest.param(FORMER_NANO, id="former nano"),
+        pytest.param(replace(VARIANTS["nano"], stem_scale=1), id="nano at full resolution"),
+        pytest.param(replace(VARIANTS["nano"], mee=False), id="nano without MEE"),
+        pytest.param(replace(VARIANTS["nano"], fd=False, tspg=False), id="nano without FD and TSPG"),
+        pytest.param(replace(VARIANTS["nano"], pixel_experts=(4, 3, 3)), id="nano, experts everywhere"),
+    ],
+)
+def test_shapes_alone_tell_the_configuration(config: MEASNetConfig) -> None:
+    with torch.device("meta"):
+        state = MEASNet(config).state_dict()
+    assert config_from_shapes({name: tuple(tensor.shape) for name, tensor in state.items()}) == config
 
-        with torch.device("meta"):
-            state = MEASNet(VARIANTS[name]).state_dict()
-        assert config_from_shapes({k: tuple(v.shape) for k, v in state.items()}) == VARIANTS[name]
-        return
-    torch.save(MEASNet(VARIANTS[name]).state_dict(), tmp_path / "x.pt")
-    assert load_checkpoint(tmp_path / "x.pt").config == VARIANTS[name]
+
+def test_a_plain_state_dict_of_a_gated_network_is_that_network(tmp_path: Path) -> None:
+    network = MEASNet(VARIANTS["nano"])
+    torch.save(network.state_dict(), tmp_path / "x.pt")
+    again = load_checkpoint(tmp_path / "x.pt")
+    assert again.config == network.config and weights_sha256(again) == weights_sha256(network)
+
+
+@pytest.mark.parametrize(
+    ("stem", "says"),
+    [
+        ((32, 12, 3, 3), "takes 12 channels by 3x3, must be 3, by 3x3 or 4x4"),
+        ((32, 3, 6, 6), "takes 3 channels by 6x6, must be 3, by 3x3 or 4x4"),
+    ],
+)
+def test_a_gated_network_with_a_strange_stem_is_refused(
+    stem: tuple[int, ...], says: str, tmp_path: Path
+) -> None:
+    state = MEASNet(VARIANTS["nano"]).state_dict()
+    torch.save({**state, "stem.weight": torch.zeros(stem)}, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match=says):
+        load_checkpoint(tmp_path / "x.pt")
 
 
 def test_the_public_face_loads_checkpoints(golden_checkpoint: Callable[[str], Path]) -> None:

@@ -8,19 +8,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import FORMER_NANO
 
 from measnet.config import VARIANTS, MEASNetConfig
 from measnet.decisions import DecisionLayout
 from measnet.network import MEASNet
 from measnet.network.decisions import SteeredDecisions
+from measnet.network.gated import QUIET, GatedBlock
 
-TINY = dataclasses.replace(
-    VARIANTS["nano"], width=8, blocks=(1, 1, 1, 1), refinement_blocks=1, heads=(1, 1, 2, 2)
-)
+TINY = dataclasses.replace(FORMER_NANO, width=8, blocks=(1, 1, 1, 1), refinement_blocks=1, heads=(1, 1, 2, 2))
+GATED = dataclasses.replace(VARIANTS["nano"], width=8, blocks=(1, 1, 1, 1))
 
-
-FREQUENCIES = {"frequency_blocks": True, "width": 16, "stem_scale": 1}
+FREQUENCIES: dict[str, Any] = {"frequency_blocks": True, "width": 16, "stem_scale": 1}
 """With the frequency blocks of ``base``."""
+
+EVERY_KIND = pytest.mark.parametrize(
+    "config",
+    [TINY, dataclasses.replace(TINY, **FREQUENCIES), GATED],
+    ids=["transformer", "with frequency blocks", "gated"],
+)
 
 
 def network(config: MEASNetConfig) -> MEASNet:
@@ -28,6 +34,12 @@ def network(config: MEASNetConfig) -> MEASNet:
     made = MEASNet(config).eval().requires_grad_(False)
     for scores in (p for name, p in made.named_parameters() if name.endswith("scores")):
         torch.nn.init.normal_(scores)
+    if config.block == "gated":
+        assert made.tone is not None
+        torch.nn.init.normal_(made.tone.decide.weight, std=0.3)  # untrained it leaves the picture alone
+        for block in (block for block in made.modules() if isinstance(block, GatedBlock)):
+            for last in (block.project, block.mix_project):
+                last.weight.mul_(1 / QUIET)
     for gain in (p for name, p in made.named_parameters() if name.endswith("joined_gain")):
         torch.nn.init.normal_(gain)  # untrained frequency blocks add nothing
     return made
@@ -44,27 +56,41 @@ def steered(
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{}, {"tspg": False}, {"fd": False}, {"mee": False}, {"image_experts": (0, 3, 5)}, FREQUENCIES],
+    "config",
+    [
+        *(
+            dataclasses.replace(tiny, **changes)
+            for tiny in (TINY, GATED)
+            for changes in (
+                {},
+                {"tspg": False},
+                {"fd": False},
+                {"mee": False},
+                {"image_experts": (0, 3, 5)},
+                {"refinement_blocks": 0, "blocks": (0, 1, 2, 3)},
+            )
+        ),
+        dataclasses.replace(TINY, **FREQUENCIES),
+    ],
 )
-def test_the_layout_has_every_decision_that_a_network_takes(changes: dict[str, object]) -> None:
-    made = network(dataclasses.replace(TINY, **changes))
+def test_the_layout_has_every_decision_that_a_network_takes(config: MEASNetConfig) -> None:
+    made = network(config)
     layout = DecisionLayout(made.config)
     _, decisions = steered(made, torch.rand(1, 3, 128, 144), layout.hold(0), 0.0)
     assert decisions.own().shape == (1, layout.size)
     assert decisions.norms().shape == (1, layout.norms_size)
 
 
-@pytest.mark.parametrize("changes", [{}, FREQUENCIES])
-def test_a_network_that_holds_nothing_computes_what_it_does_by_itself(changes: dict[str, Any]) -> None:
-    made, image = network(dataclasses.replace(TINY, **changes)), torch.rand(1, 3, 128, 144)
+@EVERY_KIND
+def test_a_network_that_holds_nothing_computes_what_it_does_by_itself(config: MEASNetConfig) -> None:
+    made, image = network(config), torch.rand(1, 3, 128, 144)
     restored, _ = steered(made, image, DecisionLayout(made.config).hold(0), 0.0)
     assert torch.equal(restored, made(image))
 
 
-@pytest.mark.parametrize("changes", [{}, FREQUENCIES])
-def test_decisions_of_another_picture_are_followed(changes: dict[str, Any]) -> None:
-    made = network(dataclasses.replace(TINY, **changes))
+@EVERY_KIND
+def test_decisions_of_another_picture_are_followed(config: MEASNetConfig) -> None:
+    made = network(config)
     one, other = torch.rand(1, 3, 128, 144), torch.rand(1, 3, 128, 144) * 0.3
     own, of_one = steered(made, one, DecisionLayout(made.config).hold(0), 0.0)
     held = of_one.own()[0].numpy()
@@ -95,12 +121,15 @@ def test_what_lies_outside_the_window_is_no_peak() -> None:
     assert (decisions.peak(x) == -7).all()
 
 
-def test_pieces_that_count_each_pixel_once_make_up_the_whole_pictures_decisions() -> None:
+@pytest.mark.parametrize("config", [TINY, GATED], ids=["transformer", "gated"])
+def test_pieces_that_count_each_pixel_once_make_up_the_whole_pictures_decisions(
+    config: MEASNetConfig,
+) -> None:
     # With the whole picture's decisions given, what each piece says of its own part must add up to the same
     # again: windows, norms and shares of pixels are then right.
-    made, image = network(TINY), torch.rand(1, 3, 128, 512)
+    made, image = network(config), torch.rand(1, 3, 128, 512)
     image[..., 256:] *= 0.2
-    layout = DecisionLayout(TINY)
+    layout = DecisionLayout(config)
     _, whole = steered(made, image, layout.hold(0), 0.0)
     held = whole.own()[0].numpy()
     decisions, norms, pixels = [], [], []
@@ -113,6 +142,9 @@ def test_pieces_that_count_each_pixel_once_make_up_the_whole_pictures_decisions(
         pixels.append(int(window.sum()))
     error = np.abs(layout.combine(decisions, norms, pixels) - held).mean()
     unweighted = np.abs(layout.combine(decisions, norms, [1, 1]) - held).mean()
-    no_norms = np.abs(np.average(np.stack(decisions), axis=0, weights=pixels) - held).mean()
     assert error < 0.25 * unweighted
-    assert error < 0.25 * no_norms
+    if layout.norms_size:
+        no_norms = np.abs(np.average(np.stack(decisions), axis=0, weights=pixels) - held).mean()
+        assert error < 0.25 * no_norms
+    else:
+        assert {part.kind for part in layout.parts} == {"prompt", "mean", "filters", "experts"}

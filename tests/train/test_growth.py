@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import FORMER_NANO
 
-from measnet.checkpoint import load_checkpoint
-from measnet.config import MEASNetConfig
+from measnet.config import VARIANTS, MEASNetConfig
 from measnet.errors import UsageError
+from measnet.network import MEASNet
 from measnet.network.pixel_experts import NoisyRouting
 from measnet.train.growth import grow
-from measnet.weights import bundled
 
 PUBLISHED_PARTS = MEASNetConfig(
     width=8,
@@ -24,24 +24,42 @@ PUBLISHED_PARTS = MEASNetConfig(
 )
 
 
+def drawn(config: MEASNetConfig) -> MEASNet:
+    """A network in which no part is silent, as a trained one."""
+    torch.manual_seed(1)
+    network = MEASNet(config).eval()
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.startswith("tone.") or name.endswith(("project.weight", "scale.weight")):
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    return network
+
+
 @pytest.fixture(scope="module")
 def images() -> torch.Tensor:
     return torch.rand(2, 3, 128, 144, generator=torch.Generator().manual_seed(3))
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("config", "changes"),
     [
-        pytest.param({"width": 32}, id="twice as wide"),
-        pytest.param({"width": 48, "blocks": (2, 1, 1, 3)}, id="three times as wide, deeper"),
-        pytest.param({"blocks": (2, 2, 2, 2), "refinement_blocks": 1}, id="deeper"),
+        pytest.param(FORMER_NANO, {"width": 32}, id="transformer twice as wide"),
+        pytest.param(
+            FORMER_NANO, {"width": 48, "blocks": (2, 1, 1, 3)}, id="transformer three times as wide, deeper"
+        ),
+        pytest.param(FORMER_NANO, {"blocks": (2, 2, 2, 2), "refinement_blocks": 1}, id="transformer deeper"),
+        pytest.param(VARIANTS["nano"], vars(VARIANTS["small"]), id="nano to small"),
+        pytest.param(
+            VARIANTS["nano"], {"width": 64, "blocks": (1, 2, 2, 3)}, id="gated twice as wide, deeper"
+        ),
     ],
 )
-def test_a_grown_network_computes_what_the_smaller_one_does(changes, images):
-    network = load_checkpoint(bundled("nano", ".safetensors")).eval()
+def test_a_grown_network_computes_what_the_smaller_one_does(config, changes, images):
+    network = drawn(config)
     larger = grow(network, replace(network.config, **changes))
     with torch.no_grad():
         expected, grown = network.restore(images), larger.restore(images)
+    assert (expected.restored - images).abs().max() > 1e-2
     assert (grown.restored - expected.restored).abs().max() < 1e-5
     assert torch.equal(grown.image_experts(), expected.image_experts())
     agree = (grown.pixel_experts() == expected.pixel_experts()).float().mean()
@@ -50,8 +68,6 @@ def test_a_grown_network_computes_what_the_smaller_one_does(changes, images):
 
 def test_every_part_grows_with_experts_at_all_levels(images):
     torch.manual_seed(1)
-    from measnet.network import MEASNet
-
     network = MEASNet(PUBLISHED_PARTS).eval()
     larger = grow(network, replace(PUBLISHED_PARTS, width=16))
     still = NoisyRouting(draw=torch.zeros_like)
@@ -61,9 +77,11 @@ def test_every_part_grows_with_experts_at_all_levels(images):
     assert grown.balance.item() == pytest.approx(expected.balance.item(), rel=1e-3)
 
 
-def test_copies_of_a_channel_learn_different_things(images):
-    network = load_checkpoint(bundled("nano", ".safetensors"))
-    larger = grow(network, replace(network.config, width=32)).train()
+@pytest.mark.parametrize(
+    ("config", "width"), [(FORMER_NANO, 32), (VARIANTS["nano"], 64)], ids=["transformer", "gated"]
+)
+def test_copies_of_a_channel_learn_different_things(config, width, images):
+    larger = grow(drawn(config), replace(config, width=width)).train()
     larger.forward_training(images).restored.square().mean().backward()
     gradient = larger.stem.weight.grad
     assert gradient is not None
@@ -72,29 +90,29 @@ def test_copies_of_a_channel_learn_different_things(images):
 
 
 def test_the_same_seed_grows_the_same_weights():
-    network = load_checkpoint(bundled("nano", ".safetensors"))
-    wider = replace(network.config, width=2 * network.config.width)
-    first, second = (grow(network, wider, seed=5).state_dict() for _ in range(2))
+    network = drawn(VARIANTS["nano"])
+    first, second = (grow(network, VARIANTS["small"], seed=5).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("config", "changes", "says"),
     [
-        ({"pixel_top_k": (1, 2, 2)}, "other pixel_top_k"),
-        ({"width": 40}, "width 16 cannot grow to width 40"),
-        ({"width": 8}, "width 16 cannot grow to width 8"),
+        (FORMER_NANO, {"pixel_top_k": (1, 2, 2)}, "other pixel_top_k"),
+        (FORMER_NANO, {"block": "gated"}, "other block"),
+        (FORMER_NANO, {"width": 40}, "width 16 cannot grow to width 40"),
+        (FORMER_NANO, {"width": 8}, "width 16 cannot grow to width 8"),
+        (VARIANTS["nano"], {"width": 16}, "width 32, pixel experts of 16, cannot grow to width 16"),
+        (VARIANTS["nano"], {"ffn_expansion": 0.25}, "to width 32, pixel experts of 8: neither may"),
     ],
 )
-def test_what_cannot_grow_is_refused_in_a_sentence(changes, says):
-    network = load_checkpoint(bundled("nano", ".safetensors"))
+def test_what_cannot_grow_is_refused_in_a_sentence(config, changes, says):
+    network = MEASNet(config)
     with pytest.raises(UsageError, match=says):
-        grow(network, replace(network.config, **changes))
+        grow(network, replace(config, **changes))
 
 
 def test_the_published_network_is_refused_as_a_start():
-    from measnet.network import MEASNet
-
     tiny = replace(PUBLISHED_PARTS, frequency_blocks=True)
     with pytest.raises(UsageError, match="without frequency blocks"):
         grow(MEASNet(tiny), replace(tiny, width=16))

@@ -23,7 +23,7 @@ from measnet.train.data.pack import Pack, read_pack
 from measnet.train.data.packing import Packing, plan_pack, write_pack
 from measnet.train.data.sets import ImageSet
 from measnet.train.loop import Start, TrainingError
-from measnet.train.packed_loop import StepFigures, train_packed
+from measnet.train.packed_loop import StepFigures, information, train_packed
 from measnet.train.recipe import Recipe
 
 TASKS = {"denoise15": 1.0, "derain": 1.0, "lowlight": 1.0, "keep": 1.0}
@@ -350,3 +350,13 @@ def test_recomputing_blocks_changes_no_step(pack: Pack, tmp_path: Path) -> None:
     plain = train_packed(short, pack, tmp_path / "plain").state_dict()
     again = train_packed(dataclasses.replace(short, recompute=True), pack, tmp_path / "again").state_dict()
     assert all(torch.allclose(plain[name], again[name], atol=1e-6) for name in plain)
+
+
+def test_information_is_nothing_where_all_pictures_think_alike_and_most_where_each_has_its_own_expert() -> (
+    None
+):
+    alike = torch.tensor([[0.7, 0.2, 0.1]]).expand(6, 3)
+    assert information(alike).item() == pytest.approx(0, abs=1e-6)
+    assert information(torch.eye(4)).item() == pytest.approx(math.log(4), abs=1e-4)
+    unsure = torch.full((4, 4), 0.25)
+    assert information(unsure).item() == pytest.approx(0, abs=1e-6)

@@ -1,0 +1,152 @@
+"""Gated networks: quiet at first, finite whatever comes, the same however their experts are asked."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+from conftest import FORMER_NANO
+
+from measnet.config import PROMPT_LENGTH, VARIANTS, MEASNetConfig
+from measnet.export.graph import exact_graph
+from measnet.export.precision import typed_graph
+from measnet.network import MEASNet
+from measnet.network.gated import LIMIT, GatedBlock, Tone
+from measnet.network.measnet import TrainingPass
+from measnet.network.pixel_experts import NoisyRouting
+
+NANO = VARIANTS["nano"]
+SIZE = (128, 144)
+
+
+def noise(seed: int, batch: int = 1) -> torch.Tensor:
+    return torch.rand(batch, 3, *SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+def bright_spot() -> torch.Tensor:
+    picture = noise(2)
+    picture[..., 60, 70] = 1e4
+    return picture
+
+
+HOSTILE = {
+    "black": torch.zeros(1, 3, *SIZE),
+    "white": torch.ones(1, 3, *SIZE),
+    "noise of 100": (noise(1) - 0.5) * 100,
+    "a spot of 10000": bright_spot(),
+}
+
+
+@pytest.fixture(scope="module")
+def lively() -> MEASNet:
+    """A network whose branches are as loud as trained ones."""
+    torch.manual_seed(0)
+    network = MEASNet(NANO).eval().requires_grad_(False)
+    for module in network.modules():
+        if isinstance(module, GatedBlock):
+            for last in (module.project, module.mix_project, module.scale):
+                last.weight.mul_(5)
+    return network
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_pictures_stay_finite(name: str, lively: MEASNet) -> None:
+    assert lively(HOSTILE[name]).isfinite().all()
+
+
+@pytest.fixture(scope="module")
+def half(lively: MEASNet) -> ort.InferenceSession:
+    model, _ = exact_graph(lively, SIZE)
+    content = typed_graph(model, "fp16").model.SerializeToString()
+    return ort.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_pictures_stay_finite_in_half_precision(name: str, half: ort.InferenceSession) -> None:
+    (restored,) = half.run(["restored"], {"image": HOSTILE[name].numpy()})
+    assert np.isfinite(restored).all()
+
+
+def test_no_gate_lets_more_through_than_its_limit() -> None:
+    torch.manual_seed(0)
+    block = GatedBlock(8, prompted=True).eval().requires_grad_(False)
+    x, prompt = torch.randn(1, 8, 16, 16), torch.randn(1, PROMPT_LENGTH)
+    seen: dict[str, torch.Tensor] = {}
+    for name in ("value_depthwise", "project", "mix_value", "mix_project"):
+        block.get_submodule(name).register_forward_hook(
+            lambda module, given, made, name=name: seen.update({name: made, f"{name} given": given[0]})
+        )
+    block(x * 1e3, prompt=prompt * 1e3)
+    filtered = seen["value_depthwise"].abs() * LIMIT * LIMIT
+    assert (seen["project given"].abs() <= filtered * 1.0001).all()
+    assert (seen["mix_project given"].abs() <= seen["mix_value"].abs() * LIMIT * 1.0001).all()
+
+
+def test_a_block_begins_by_adding_little() -> None:
+    torch.manual_seed(0)
+    block = GatedBlock(32, prompted=True)
+    x = torch.randn(2, 32, 16, 16)
+    added = block(x, prompt=torch.randn(2, PROMPT_LENGTH)) - x
+    assert 0 < added.square().mean() < 0.01 * x.square().mean()
+
+
+@pytest.mark.parametrize("name", ["nano", "small"])
+def test_an_untrained_network_is_close_to_what_it_is_given(name: str) -> None:
+    torch.manual_seed(0)
+    image = noise(3)
+    with torch.no_grad():
+        change = MEASNet(VARIANTS[name]).eval()(image) - image
+    assert 0 < change.square().mean().sqrt() < 0.25
+
+
+def test_an_untrained_tone_leaves_the_picture_alone() -> None:
+    image = noise(4, batch=2)
+    assert torch.equal(Tone(16)(image, torch.randn(2, 16, 8, 8)), image)
+
+
+def test_a_tone_is_a_gain_and_an_offset_for_each_colour() -> None:
+    tone, image = Tone(16), noise(4)
+    with torch.no_grad():
+        tone.decide.bias.copy_(torch.tensor([0.5, 0.0, -0.5, 0.1, 0.2, 0.3]))
+    toned = tone(image, torch.randn(1, 16, 8, 8))
+    by_hand = torch.stack([image[0, 0] * 1.5 + 0.1, image[0, 1] + 0.2, image[0, 2] * 0.5 + 0.3])[None]
+    assert torch.allclose(toned, by_hand)
+
+
+def test_the_prompt_speaks_to_every_block() -> None:
+    torch.manual_seed(0)
+    block, x = GatedBlock(8, prompted=True), torch.randn(1, 8, 16, 16)
+    one, other = (block(x, prompt=torch.full((1, PROMPT_LENGTH), value)) for value in (0.0, 1.0))
+    assert not torch.allclose(one, other, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        dataclasses.replace(NANO, width=8, image_experts=(0, 3, 5)),
+        dataclasses.replace(FORMER_NANO, ensemble="weighted_sum", width=8),
+    ],
+    ids=["gated", "transformer"],
+)
+def test_asking_all_experts_changes_neither_picture_nor_losses_nor_gradients(config: MEASNetConfig) -> None:
+    torch.manual_seed(0)
+    network, images = MEASNet(config), noise(5, batch=3)
+    still = NoisyRouting(draw=torch.zeros_like)
+
+    def trained(ask_all: bool) -> tuple[TrainingPass, dict[str, torch.Tensor]]:
+        network.ask_all_experts(ask_all)
+        network.zero_grad()
+        done = network.forward_training(images, still)
+        ((done.restored - images).abs().mean() + 1e-2 * done.balance).backward()
+        return done, {n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}
+
+    (dispatched, grads), (asked, all_grads) = trained(False), trained(True)
+    assert torch.allclose(dispatched.restored, asked.restored, atol=1e-5)
+    assert dispatched.balance.item() == pytest.approx(asked.balance.item(), rel=1e-5)
+    assert set(grads) <= set(all_grads)  # an expert that nobody chose has gradients of 0 instead of none
+    for name, gradient in all_grads.items():
+        expected = grads.get(name, torch.zeros_like(gradient))
+        assert torch.allclose(expected, gradient, rtol=1e-3, atol=1e-6), name
