@@ -77,6 +77,10 @@ class Clock:
             return min(1.0, seconds / (self.minutes * 60))
         return min(1.0, (step - 1) / self.steps)
 
+    def overruns(self, seconds: float, step_seconds: float) -> bool:
+        """Whether a step of this length would end after the run should."""
+        return self.minutes is not None and seconds + step_seconds > self.minutes * 60
+
 
 class StepFigures(NamedTuple):
     """What a run reports every ``LOG_EVERY`` steps and at its end, as means since the last time."""
@@ -218,11 +222,15 @@ class _Run:
 
         if self.compiles and self.clock.done(step + 1, self.seconds) < 1:
             self.on_event("compiling the network for this GPU: a minute or two, once")
-        while (done := self.clock.done(step + 1, self.seconds)) < 1:
+        took = 0.0
+        while (done := self.clock.done(step + 1, began := self.seconds)) < 1:
+            if self.clock.overruns(began, took):
+                break
             step += 1
             for name, value in self._step(step, done).items():
                 gathered[name].append(value)
-            on_step(step, self.clock.done(step + 1, self.seconds))
+            took = self.seconds - began
+            on_step(step, self.clock.done(step + 1, began + took))
             if step % LOG_EVERY == 0:
                 report(done)
             due = time.perf_counter() - saved > SAVE_SECONDS
@@ -235,7 +243,7 @@ class _Run:
         self.average.ask_all_experts(False)
         self.average.task_prompts = self._task_prompts()
         if step > self.before.step:
-            self._save(step)
+            self._save(step, ended=True)
         return self.average
 
     def _held(self, pack: Pack) -> Pack:
@@ -249,8 +257,11 @@ class _Run:
                 "pack fewer pairs, or less data"
             ) from None
 
-    def _save(self, step: int) -> None:
-        progress = Progress(step, self.seconds, self.batch)
+    def _save(self, step: int, *, ended: bool = False) -> None:
+        spent = self.seconds
+        if ended and self.clock.minutes is not None:  # what was too short for a step is spent, too
+            spent = max(spent, self.clock.minutes * 60)
+        progress = Progress(step, spent, self.batch)
         self.folder.save(self.recipe, self.origin, progress, self.network, self.average, self.updates)
 
     def _step(self, step: int, done: float) -> dict[str, Tensor]:

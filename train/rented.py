@@ -30,7 +30,7 @@ except ModuleNotFoundError:  # this file alone was started: its packages lie bes
     measnet.__path__.append(_ROOT)
 
 if TYPE_CHECKING:
-    from multiprocessing.process import BaseProcess
+    from multiprocessing.context import SpawnProcess
 
     from measnet.train.recipe import Recipe
 
@@ -229,7 +229,7 @@ def train_all(trainings: Sequence[Training], pack: Path, work: Path, out: Path, 
     left = deadline - time.time()
     left -= _reserve(left)
     context = multiprocessing.get_context("spawn")
-    running: dict[str, BaseProcess] = {}
+    running: dict[str, SpawnProcess] = {}
     for training in trainings:
         ends = time.time() + left * training.share
         process = context.Process(target=_train_one, args=(training, pack, work, ends), name=training.name)

@@ -139,12 +139,12 @@ def test_a_run_by_the_clock_ends_with_its_minutes_and_its_schedule(
     train_packed(recipe, pack, tmp_path, minutes=0.1, on_step=lambda _, share: done.append(share))
     took = time.perf_counter() - began
     longest = took / len(rates)
-    assert 6 <= took < 6 + 4 * longest + 5
-    assert done[-1] == 1 and sorted(done) == done
+    assert 6 - 4 * longest < took < 6 + 4 * longest + 5
+    assert done[-1] > 1 - 4 * longest / 6 and sorted(done) == done
     assert rates[0] > 0.8 * recipe.learning_rate
-    assert rates[-1] < recipe.learning_rate * (0.01 + (3 * longest / 6) ** 2 * math.pi**2 / 4)
+    assert rates[-1] < recipe.learning_rate * (0.01 + (4 * longest / 6) ** 2 * math.pi**2 / 4)
     assert rates == sorted(rates, reverse=True)
-    assert lines(tmp_path)[-1]["minutes"] >= 0.1
+    assert lines(tmp_path)[-1]["minutes"] < 0.1 + longest / 60
 
 
 def test_a_second_start_goes_on_with_the_time_that_is_left(
