@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from measnet.train.muon import BatchedMuon
 from measnet.train.recipe import Recipe
 
 SMALLEST_SIDE = 8
@@ -46,7 +47,7 @@ class WeightUpdates:
             views = [view for _, view in self._matrices]
             # Updates as large as AdamW's usually are: one learning rate is for both.
             self._optimizers.append(
-                torch.optim.Muon(views, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+                BatchedMuon(views, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
             )
 
     def forget_gradients(self) -> None:
