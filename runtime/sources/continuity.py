@@ -21,9 +21,13 @@ class Continuity:
     Subtitles follow, and never lead: they may be stored in any order.
 
     ``jumps`` counts them, by the stream that has most.
+
+    Args:
+        lead: by how much all times are moved from the beginning on, in seconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lead: Fraction = Fraction(0)) -> None:
+        self.lead = lead
         self._shifts: dict[int, list[Fraction]] = {}
         self._last: dict[int, Fraction] = {}
         self._ends: dict[int, Fraction] = {}
@@ -35,6 +39,8 @@ class Continuity:
     def carry_on(self, packet: Packet[Stream]) -> None:
         """Give a packet its time in one line with those before it; call in order of storage."""
         stream, unit = packet.stream.index, packet.time_base
+        if self.lead:
+            _move(packet, self.lead)
         if packet.dts is None:
             return
         shifts = self._shifts.setdefault(stream, [])
@@ -47,9 +53,7 @@ class Continuity:
             if shift is not None:
                 shifts.append(shift - _total(shifts))
         if shifts:
-            steps = round(_total(shifts) / unit)
-            packet.dts += steps
-            packet.pts = None if packet.pts is None else packet.pts + steps
+            _move(packet, _total(shifts))
         self._last[stream] = packet.dts * unit
         self._ends[stream] = (packet.dts + (packet.duration or 0)) * unit
 
@@ -62,6 +66,12 @@ class Continuity:
             if len(other) >= number and moment + shared > self._last[stream] - overlap:
                 return shared
         return None
+
+
+def _move(packet: Packet[Stream], seconds: Fraction) -> None:
+    steps = round(seconds / packet.time_base)
+    packet.dts = None if packet.dts is None else packet.dts + steps
+    packet.pts = None if packet.pts is None else packet.pts + steps
 
 
 def _total(shifts: list[Fraction]) -> Fraction:

@@ -86,8 +86,13 @@ class PictureDecoder:
         self.pictures_read = 0
         self.end = Fraction(0)
         self.gave_up = False
-        self._continuity = Continuity()
+        self._continuity = Continuity(_lead(container))
         self._untimed: dict[int, list[Packet[Stream]]] = {}
+
+    @property
+    def lead(self) -> Fraction:
+        """By how much its times are later than the container has them, in seconds."""
+        return self._continuity.lead
 
     @property
     def warnings(self) -> list[str]:
@@ -211,6 +216,15 @@ class PictureDecoder:
             self.pictures_read += 1
         if packet.pts is not None:
             self.end = max(self.end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+
+
+def _lead(container: InputContainer) -> Fraction:
+    """What brings the times of a transport stream to zero and above. Its clock of 33 bits begins anew every
+    26.5 hours, and FFmpeg counts what lies before that as less than zero; elsewhere such times are the run-up
+    of an encoder, which is not shown."""
+    if container.format.name != "mpegts":
+        return Fraction(0)
+    return Fraction(max(0, -(container.start_time or 0)), av.time_base)
 
 
 def _picture_streams(container: InputContainer, name: str) -> list[VideoStream]:

@@ -177,7 +177,7 @@ class VideoFile:
     def _seek(self, container: InputContainer) -> None:
         """To a place from which on all that goes with the excerpt is stored. Raises FFmpegError."""
         assert self._cutter.start is not None
-        container.seek(round((self._cutter.start - MARGIN) * av.time_base))
+        container.seek(round((self._cutter.start - MARGIN - self._decoder.lead) * av.time_base))
 
     def _timed(
         self, items: Iterator[av.VideoFrame | Packet[Stream]]
@@ -195,6 +195,7 @@ class VideoFile:
         end = None
         if container.duration is not None:
             end = Fraction((container.start_time or 0) + container.duration, av.time_base)
+            end += self._decoder.lead
         return replace(
             info,
             frames=self._cutter.expected(info.frames, info.rate, end),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,9 +16,12 @@ import numpy as np
 import pytest
 
 from measnet.errors import UsageError
+from measnet.runtime.frame import Frame
 from measnet.runtime.patterns import expanded
 from measnet.runtime.sources.continuity import Continuity
+from measnet.runtime.sources.excerpt import Excerpt
 from measnet.runtime.sources.options import SourceOptions
+from measnet.runtime.sources.video import VideoFile
 
 from .conftest import Answer, MakeClip, ffmpeg, probe, restore_unchanged
 
@@ -229,6 +233,28 @@ def test_all_streams_are_moved_alike_and_subtitles_do_not_lead() -> None:
     assert [packet.dts for packet in stored[:7]] == [0, 20, 900, 100, 900, 950, 950]
     assert [packet.dts for packet in stored[7:]] == [1050, 1020, 1070]
     assert continuity.jumps == 1
+
+
+@pytest.mark.parametrize("target", ["out.mp4", "out.mov", "out.mkv", "out.ts"])
+def test_a_stream_whose_clock_begins_anew_is_shown_from_its_beginning(
+    clip: MakeClip, tmp_path: Path, target: str
+) -> None:
+    whole_clock = Fraction(1 << 33, 90_000)
+    offset = f"{float(whole_clock) - 0.4:.3f}"
+    source = clip("wraps.ts", "-output_ts_offset", offset, "-muxdelay", "0", "-muxpreload", "0")
+    before = probe(source).times
+    assert min(before) < 0 < max(before)  # as FFmpeg has it
+    restore_unchanged(source, tmp_path / target)
+    after = probe(tmp_path / target).times
+    assert len(after) == len(before) and min(after) >= 0
+    steps = [late - early for early, late in itertools.pairwise(before)]
+    assert [round(late - early, 2) for early, late in itertools.pairwise(after)] == [
+        round(s, 2) for s in steps
+    ]
+    piece = SourceOptions(excerpt=Excerpt(0.2, 0.4))
+    reader = VideoFile(source, piece)
+    assert reader.info.frames == len([frame for frame in reader.read() if isinstance(frame, Frame)]) == 10
+    reader.close()
 
 
 def test_names_that_mp4_has_no_field_for_are_kept(clip: MakeClip, tmp_path: Path) -> None:
