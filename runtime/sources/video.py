@@ -224,20 +224,15 @@ class VideoFile:
 
     def _tail_is_missing(self) -> bool:
         name = self._container.format.name
-        if not name.startswith(_DECLARES_LENGTH):
-            return False
-        from_start = self._cutter.start is None
-        if (
-            from_start
-            and name.startswith("mov")
-            and self._decoder.pictures_read < self._decoder.stream.frames
-        ):
-            return True
-        if not self._container.duration:
+        if not name.startswith(_DECLARES_LENGTH) or not self._container.duration:
             return False
         start = self._container.start_time or 0
-        declared = (start + self._container.duration) / av.time_base
-        return declared - float(self._decoder.end) > _TAIL_TOLERANCE
+        missing = (start + self._container.duration) / av.time_base - float(self._decoder.end)
+        if missing > _TAIL_TOLERANCE:
+            return True
+        # Fewer pictures than its index has: cut off in the last half second, or an edit list that shows less.
+        fewer = self._decoder.pictures_read < self._decoder.stream.frames
+        return self._cutter.start is None and name.startswith("mov") and fewer and missing > 0
 
     def _no_frames(self) -> str:
         if self._cutter.start is not None and self._decoder.end:

@@ -73,6 +73,13 @@ def test_frames_stored_out_of_order_without_presentation_times_are_all_kept(
         assert psnr(ours, own) > 27 and psnr(ours, own) > psnr(ours, other)
 
 
+def test_a_file_that_shows_a_part_of_what_it_holds_is_not_called_cut_off(tmp_path: Path) -> None:
+    source = Path(__file__).parents[1] / "data" / "faults" / "one_edit.mp4"  # one second of four
+    outcome = restore_unchanged(source, tmp_path / "out.mp4")
+    assert outcome.figures.frames == 25 == len(probe(tmp_path / "out.mp4").times)
+    assert outcome.warnings == []
+
+
 def test_uneven_clip_really_is_uneven(clip: MakeClip) -> None:
     times = probe(clip("uneven.mkv", "-vf", UNEVEN, "-fps_mode", "vfr")).times
     steps = {b - a for a, b in itertools.pairwise(times)}
