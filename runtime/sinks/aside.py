@@ -16,13 +16,14 @@ def check_target(target: Path, inputs: list[Path], *, overwrite: bool) -> None:
 
     Raises:
         UsageError: it is one of the inputs, by whatever name or link, or an input lies where it would grow;
-            it exists already; or its folder is missing or closed to this user.
+            it exists already; its folder is missing or closed to this user; or its name is too long.
     """
     folder = target.parent
     if not folder.is_dir():
         raise UsageError(f"the folder {folder} does not exist; create it or choose another --out")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"the folder {folder} cannot be written to; choose another --out")
+    _check_length(target)
     for place in _grows_at(target):
         if any(_is_in(source, place) for source in inputs):
             raise UsageError(f"the input is {place}, where {target} would grow; choose another --out")
@@ -45,6 +46,20 @@ def is_same(one: Path, other: Path) -> bool:
 def _grows_at(target: Path) -> tuple[Path, ...]:
     """Where files are made, replaced and thrown away on the way to ``target``."""
     return _growing(target), partial_name(target), partial_name(target, folder=True)
+
+
+def _check_length(target: Path) -> None:
+    """Raises ``UsageError`` where the file system has no room for the name, or for those on the way to it."""
+    try:
+        most = os.pathconf(target.parent, "PC_NAME_MAX")
+    except (OSError, ValueError):
+        most = 255
+    needed = max(len(os.fsencode(place.name)) for place in (target, *_grows_at(target)))
+    if needed > most:
+        raise UsageError(
+            f"the name {target.name[:24]}… is too long: while it is written it takes {needed} bytes of the "
+            f"{most} that a name may have; choose a shorter one with --out"
+        )
 
 
 def _is_in(source: Path, place: Path) -> bool:

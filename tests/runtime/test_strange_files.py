@@ -296,3 +296,15 @@ def test_any_name_that_a_file_can_have_is_read_and_written(
     outcome = restore_unchanged(Path(name), Path(f"out {name}"), preset="ultrafast")
     assert outcome.figures.frames and outcome.warnings == []
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == sorted([name, f"out {name}"])
+
+
+@pytest.mark.parametrize("stem", ["n" * 245, "ü" * 120], ids=["ascii", "two bytes a letter"])
+def test_a_name_too_long_for_a_result_is_said_before_any_work(
+    clip: MakeClip, measnet_run: Run, tmp_path: Path, stem: str
+) -> None:
+    source = tmp_path / f"{stem}.mp4"
+    shutil.copy(clip("plain.mp4"), source)
+    answer = measnet_run(source)
+    assert answer.status == 2 and "is too long" in answer.err and "--out" in answer.err
+    assert list(tmp_path.iterdir()) == [source]
+    assert measnet_run(source, "-o", tmp_path / "short.mp4", "--preset", "ultrafast").status == 0
