@@ -21,13 +21,14 @@ LOOKED_AT = 16  # frames that tell which times can be trusted: as many as H.264 
 
 
 def with_rising_times(
-    items: Iterator[av.VideoFrame | Packet[Stream]], step: int
+    items: Iterator[av.VideoFrame | Packet[Stream]], step: int, *, look_ahead: bool = True
 ) -> Iterator[av.VideoFrame | Packet[Stream]]:
     """The same items, in the same order; ``pts`` of every frame is set and above that of the one before.
 
-    ``step`` is how long a frame usually lasts, in units of the stream.
+    ``step`` is how long a frame usually lasts, in units of the stream. Without ``look_ahead`` every frame is
+    given out as it comes, and presentation times are trusted.
     """
-    head = _until_frames(items, LOOKED_AT)
+    head = _until_frames(items, LOOKED_AT) if look_ahead else []
     frames = [item for item in head if isinstance(item, av.VideoFrame)]
     by_decoding = not _rise(frame.pts for frame in frames) and _rise(frame.dts for frame in frames)
     last: int | None = None

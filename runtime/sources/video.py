@@ -185,7 +185,9 @@ class VideoFile:
         """The same items, every frame with a time, by the stream's rate where it has none."""
         stream = self._decoder.stream
         rate, unit = stream.average_rate or stream.guessed_rate, stream.time_base or Fraction(1, 90_000)
-        return with_rising_times(items, round(1 / (rate * unit)) if rate else 1)
+        step = round(1 / (rate * unit)) if rate else 1
+        # A pipe may fall silent: what it has brought is restored without waiting for more.
+        return with_rising_times(items, step, look_ahead=isinstance(self._path, Path))
 
     def _piece(self, info: StreamInfo) -> StreamInfo:
         """``info`` of the whole file as it is for the excerpt."""

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from measnet import Restorer
-from measnet.checkpoint import load_checkpoint, save_checkpoint, stored_facts
+from measnet.checkpoint import load_checkpoint, save_checkpoint, stored_facts, weights_sha256
 from measnet.config import VARIANTS
 from measnet.errors import GraphError, ParityError, UsageError
 from measnet.export.bundle import main, write_bundle
@@ -67,7 +67,10 @@ def image() -> np.ndarray:
 
 def test_every_weight_is_stored_once_and_the_checkpoint_as_it_was(bundle: Path) -> None:
     assert sorted(path.name for path in bundle.iterdir()) == NAMES
-    assert (bundle / "nano.safetensors").read_bytes() == CHECKPOINT.read_bytes()
+    theirs, ours = (load_checkpoint(path) for path in (CHECKPOINT, bundle / "nano.safetensors"))
+    assert weights_sha256(ours) == weights_sha256(theirs) and ours.config == theirs.config
+    assert ours.task_prompts == theirs.task_prompts
+    assert stored_facts(bundle / "nano.safetensors") == stored_facts(CHECKPOINT)
     for graph in bundle.glob("*.onnx"):
         tensors = onnx.load(graph, load_external_data=False).graph.initializer
         places = {entry.value for t in tensors for entry in t.external_data if entry.key == "location"}
@@ -75,6 +78,14 @@ def test_every_weight_is_stored_once_and_the_checkpoint_as_it_was(bundle: Path) 
         inside = sum(len(tensor.raw_data) for tensor in tensors)
         assert inside < 0.05 * CHECKPOINT.stat().st_size
         assert graph.stat().st_size < inside + 200_000
+
+
+def test_graphs_made_anew_leave_the_weights_beside_them_to_the_byte(copy: Path, traced: None) -> None:
+    weights = copy / "nano.safetensors"
+    shutil.copy(CHECKPOINT, weights)
+    write_bundle(weights, "nano", copy)
+    assert weights.read_bytes() == CHECKPOINT.read_bytes()
+    check_graph_file(copy / "nano.onnx")
 
 
 @pytest.mark.parametrize("end", [".onnx", ".steerable.onnx"])
