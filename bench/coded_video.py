@@ -1,4 +1,4 @@
-"""What a model gains on coded noisy video, each frame alone, beside ffmpeg's filters at their best setting.
+"""Measures models on coded noisy video, each frame alone, beside ffmpeg's filters at their best setting.
 
     python bench/coded_video.py [--data ../shared/data/video_clean] [--model nano --model small]
     python bench/coded_video.py --frames 4 --sequences blackswan,bmx-trees --filters nlmeans    # a minute
@@ -84,13 +84,13 @@ class Sequence:
 
 @dataclass
 class Figures:
-    """What one method reaches; by sequence, where it is a dict."""
+    """Results of one method; a dict holds one for each sequence."""
 
     method: str
     psnr_db: dict[str, float]
     ssim: dict[str, float]
     seconds: float | None
-    """That a core works on a frame."""
+    """Processor time of one frame on one core."""
 
     shown: dict[str, Pixels]
     """The middle frame."""

@@ -1,4 +1,4 @@
-"""Whether routing follows the damage: who restores what, what the prompt says, and what each choice is worth.
+"""Measures whether routing follows the damage: who restores which, the prompt, and each choice's worth in dB.
 
     python bench/routing.py nano --pack FILE [--pictures 24] [--markdown]
     python bench/routing.py runs/nano/weights.safetensors --pairs derain=FOLDER --clean FOLDER --sigma 25
@@ -159,7 +159,7 @@ class Held(NamedTuple):
 
 
 def restore(network: MEASNet, image: Tensor, held: Held | None = None) -> tuple[Restoration, Tensor]:
-    """What the network makes of a picture, and its own decisions (D), whatever held."""
+    """Returns the restored picture and the network's own decisions (D), whatever held."""
     nothing = torch.zeros(DecisionLayout(network.config).size)
     given = held or Held(nothing, nothing)
     steered = SteeredDecisions(torch.ones_like(image[:, :1]), given.decisions[None], given.hold[None])
@@ -252,7 +252,7 @@ def usual_pixel_choice(network: MEASNet, seen: Sequence[Seen]) -> Iterator[None]
         experts = torch.from_numpy(usual)[None, :, None, None].expand(shape)
         return PixelRouting(experts, log_gates[None, :, None, None].expand(shape))
 
-    router.choose = choose  # type: ignore[method-assign]
+    router.choose = choose  # type: ignore[method-assign]  # only until the end of this block
     try:
         yield
     finally:

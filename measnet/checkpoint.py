@@ -32,9 +32,9 @@ from measnet.whole_file import write_whole
 _CONFIG_KEY = "measnet.config"
 _WEIGHTS_KEY = "measnet.weights_sha256"
 _KEPT_UNDER = ("state_dict", "params_ema", "params", "model")
-"""Where trainers keep the weights in their files: Lightning's, BasicSR's (its average first), others'."""
+"""Keys of trainers' files that hold the weights: Lightning's, BasicSR's (its average first), others'."""
 _PREFIXES = ("net.", "module.", "_orig_mod.")
-"""What trainers put before each name: the authors', ``DataParallel``, ``torch.compile``."""
+"""Prefixes of all names in a file: the authors', of ``DataParallel``, of ``torch.compile``."""
 _LISTED = 6  # names per kind of problem in one message
 _LONGEST = 120  # characters of each
 
@@ -93,7 +93,7 @@ def save_checkpoint(
 
 
 def stored_facts(path: str | os.PathLike[str]) -> dict[str, str]:
-    """What a checkpoint stores beside its tensors; nothing in other formats than ours. Raises as
+    """Returns the metadata of a checkpoint by key; none in other formats than ours. Raises as
     ``load_checkpoint``."""
     return _read(Path(path))[1]
 

@@ -21,6 +21,7 @@ from measnet.train.data.mixture import mix
 from measnet.train.data.sets import ImageSet
 from measnet.train.journal import Journal
 from measnet.train.losses import TrainingStep
+from measnet.train.moving_average import MovingAverage
 from measnet.train.optimizer import WeightUpdates
 from measnet.train.processes import Processes, per_sample_noise
 from measnet.train.recipe import Recipe
@@ -115,6 +116,7 @@ def _train(
     folder = RunFolder(out)
     done = folder.resume(recipe, dict(start.origin), network, average, updates).step
     processes.join_norms(network)
+    moving = MovingAverage(average, network, recipe.ema_decay)
     teacher = None if start.teacher is None else start.teacher.to(device)
     step_losses = processes.wrap(TrainingStep(network, recipe, teacher))
     batches = _batches(crops, recipe.batch, processes, done=done, steps=steps, workers=workers)
@@ -151,7 +153,7 @@ def _train(
             if recipe.clip_norm:
                 torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
             updates.step(rate)
-            move_average(average, network, recipe.ema_decay, step)
+            moving.follow(step)
             journal.watch(degraded, losses, clean, draws)
             figures["learning_rate"] = rate
             figures["seconds"] = time.perf_counter() - began
@@ -179,8 +181,12 @@ def learning_rate(recipe: Recipe, step: int, steps: int, steps_of_epoch: int) ->
     if step <= recipe.warmup_steps:
         return recipe.learning_rate * step / recipe.warmup_steps
     progress = (step - recipe.warmup_steps) / max(1, steps - recipe.warmup_steps)
-    cosine = 0.5 * (1 + math.cos(math.pi * progress))
-    return recipe.learning_rate * (0.01 + 0.99 * cosine)
+    return recipe.learning_rate * decline(progress)
+
+
+def decline(done: float) -> float:
+    """The cosine of our schedules: 1 at the beginning of a run, a hundredth at its end."""
+    return 0.01 + 0.99 * (0.5 * (1 + math.cos(math.pi * done)))
 
 
 def _check_start(recipe: Recipe, start: Start) -> None:
@@ -246,13 +252,6 @@ def _losses_and_gradients(
             ) from error
         raise
     return losses
-
-
-def move_average(average: MEASNet, network: MEASNet, decay: float, step: int) -> None:
-    decay = min(decay, step / (step + 10))  # the first steps count less than they otherwise would
-    ours, theirs = average.state_dict(), network.state_dict()
-    floating = [name for name, tensor in ours.items() if tensor.is_floating_point()]
-    torch._foreach_lerp_([ours[name] for name in floating], [theirs[name] for name in floating], 1 - decay)
 
 
 def _batches(

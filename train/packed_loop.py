@@ -29,8 +29,9 @@ from measnet.task_prompts import TaskPrompts
 from measnet.train.data.pack import Pack
 from measnet.train.data.packed_crops import PackedBatch, PackedCrops
 from measnet.train.journal import PICTURES_EVERY, Journal
-from measnet.train.loop import OUT_OF_MEMORY, Start, TrainingError
+from measnet.train.loop import OUT_OF_MEMORY, Start, TrainingError, decline
 from measnet.train.losses import NEAR
+from measnet.train.moving_average import MovingAverage
 from measnet.train.optimizer import WeightUpdates
 from measnet.train.processes import Processes
 from measnet.train.recipe import Recipe
@@ -175,13 +176,7 @@ class _Run:
             seed=recipe.seed,
             pairs_share=recipe.pairs_share,
         )
-        self._tracked = [
-            (ours, theirs)
-            for ours, theirs in zip(
-                self.average.state_dict().values(), self.network.state_dict().values(), strict=True
-            )
-            if ours.is_floating_point()
-        ]
+        self._moving = MovingAverage(self.average, self.network, recipe.ema_decay)
         self._psnr: list[tuple[Tensor, Tensor]] = []
         self._shown: tuple[Tensor, Tensor, Tensor] | None = None
         self._plain = _Forward(self.network, recipe.balance)
@@ -320,7 +315,7 @@ class _Run:
         self._psnr.append((batch.tasks, -10 * squared.log10()))
         self._shown = (batch.degraded, restored, batch.clean)
         self.updates.step(_rate(recipe, step, done))
-        self._move_average(step)
+        self._moving.follow(step)
         return {name: value.detach().float() for name, value in losses.items()}
 
     def _losses(
@@ -366,11 +361,6 @@ class _Run:
                 f"no step from {step - MOST_MISSED} on gave a finite loss; "
                 "lower learning_rate and go on with the same command, from the last checkpoint"
             )
-
-    def _move_average(self, step: int) -> None:
-        decay = min(self.recipe.ema_decay, step / (step + 10))  # the first steps count less
-        ours, theirs = ([pair[side] for pair in self._tracked] for side in (0, 1))
-        torch._foreach_lerp_(ours, theirs, 1 - decay)
 
     def _psnr_by_task(self) -> dict[str, float]:
         """The mean PSNR of each task's crops since the last time, dB."""
@@ -482,4 +472,4 @@ def information(demand: Tensor) -> Tensor:
 def _rate(recipe: Recipe, step: int, done: float) -> float:
     """The learning rate: a warm-up by steps, then a cosine over the run down to a hundredth."""
     warm = min(1.0, step / max(1, recipe.warmup_steps))
-    return recipe.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+    return recipe.learning_rate * warm * decline(done)
