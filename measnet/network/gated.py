@@ -8,6 +8,8 @@ Shapes: B batch, C channels, H W size, M prompt length.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +31,16 @@ def bounded(x: Tensor) -> Tensor:
     return x.clamp(-LIMIT, LIMIT)
 
 
+def begin_lively(convolution: nn.Conv2d, gain: float = 1.0) -> None:
+    """Sets the first weights so that features keep their size times ``gain``, and biases to 0. PyTorch's own
+    shrink features to 0.6 at each layer and bury those of depthwise filters under their biases: after five
+    layers every picture looks the same."""
+    fan_in = convolution.weight[0].numel()
+    nn.init.normal_(convolution.weight, std=gain / math.sqrt(fan_in))
+    if convolution.bias is not None:
+        nn.init.zeros_(convolution.bias)
+
+
 class GatedBlock(nn.Module):
     """Filters, then mixes: each a product of two branches, added to what came in."""
 
@@ -44,16 +56,24 @@ class GatedBlock(nn.Module):
         self.mix_value = nn.Conv2d(channels, channels, 1)
         self.mix_gate = nn.Conv2d(channels, channels, 1)
         self.mix_project = nn.Conv2d(channels, channels, 1)
+        for path in (self.value, self.value_depthwise, self.gate, self.gate_depthwise):
+            begin_lively(path)
+        for path in (self.mix_value, self.mix_gate):
+            begin_lively(path)
+        for gate in (self.gate_depthwise, self.mix_gate):  # open: at first a block is nearly linear
+            assert gate.bias is not None
+            nn.init.ones_(gate.bias)
+        assert self.project.bias is not None and self.mix_project.bias is not None
+        assert self.scale.bias is not None
         with torch.no_grad():
             for last in (self.project, self.mix_project):
                 last.weight.mul_(QUIET)
-                assert last.bias is not None
-                nn.init.zeros_(last.bias)
             self.scale.weight.mul_(QUIET)
-            assert self.scale.bias is not None
-            nn.init.ones_(self.scale.bias)
             if self.prompt_to_scale is not None:
                 self.prompt_to_scale.weight.mul_(QUIET)
+        nn.init.zeros_(self.project.bias)
+        nn.init.zeros_(self.mix_project.bias)
+        nn.init.ones_(self.scale.bias)
 
     def forward(self, x: Tensor, decisions: Decisions = OWN, prompt: Tensor | None = None) -> Tensor:
         """B C H W and the prompt (B M) -> B C H W."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from measnet.config import NARROWEST_EXPERT
 from measnet.network.decisions import OWN, Decisions
-from measnet.network.gated import QUIET, bounded
+from measnet.network.gated import QUIET, begin_lively, bounded
 from measnet.network.transformer import ChannelNorm, depthwise
 
 Bound = Callable[[Tensor], Tensor]
@@ -118,13 +118,13 @@ def choose_experts(
 class ImageExpertBlock(nn.Module):
     """x + block(norm(x)): spatial features, their wide context, and the experts that join them.
 
-    ``light`` is the form of ``nano`` and ``small``: no norm but bounded products, ReLU for GELU, and a
+    ``light`` is the form of ``nano`` and ``small``: bounded products, ReLU for GELU, and a
     first convolution that filters each channel by itself.
     """
 
     def __init__(self, channels: int, experts: int, top_k: int, *, light: bool = False) -> None:
         super().__init__()
-        self.norm = nn.Identity() if light else ChannelNorm(channels, eps=1e-6)
+        self.norm = ChannelNorm(channels, eps=1e-6)
         self.activation: Callable[[Tensor], Tensor] = F.relu if light else F.gelu
         self.expand = nn.Sequential(
             depthwise(channels, 3, bias=True) if light else nn.Conv2d(channels, channels, 3, padding=1),
@@ -139,9 +139,11 @@ class ImageExpertBlock(nn.Module):
         self.experts = ImageExpertLayer(channels, experts, top_k, bounded if light else unbounded)
         self.project = nn.Conv2d(channels, channels, 1)
         if light:
+            for layer in self.modules():
+                if isinstance(layer, nn.Conv2d):
+                    begin_lively(layer)
             with torch.no_grad():
                 self.project.weight.mul_(QUIET)
-                nn.init.zeros_(_bias(self.project))
 
     def forward(self, x: Tensor, decisions: Decisions = OWN) -> tuple[Tensor, ImageRouting]:
         """B C H W -> the same shape, and who did it."""
