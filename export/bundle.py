@@ -2,9 +2,9 @@
 
     python -m measnet.export.bundle runs/mine/weights.safetensors nano
 
-writes ``nano.safetensors``, ``nano.onnx`` and ``nano.steerable.onnx`` into ``measnet/weights``. The graphs
-keep their weights in the first. All three are tried before one of them appears under its name. The same
-checkpoint and the same versions of PyTorch and ONNX give the same bytes.
+writes ``nano.safetensors``, ``nano.onnx`` and ``nano.steerable.onnx`` into ``src/measnet/weights``. The
+graphs keep their weights in the first. All three are tried before one of them appears under its name. The
+same checkpoint and the same versions of PyTorch and ONNX give the same bytes.
 """
 
 from __future__ import annotations
@@ -82,7 +82,10 @@ def _try(graphs: list[Path], network: MEASNet) -> None:
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("name")
 @click.option(
-    "--folder", type=click.Path(path_type=Path), default=FOLDER, help="Where to.  [default: measnet/weights]"
+    "--folder",
+    type=click.Path(path_type=Path),
+    default=FOLDER,
+    help="Where to.  [default: src/measnet/weights]",
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
 def main(checkpoint: Path, name: str, folder: Path, debug: bool) -> None:

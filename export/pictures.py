@@ -21,7 +21,7 @@ FARTHEST = 25  # frames between two that are taken, so that a long video is not 
 
 def sample_clip() -> Path | None:
     """The sample clip of a checkout; None where there is none."""
-    clip = Path(measnet.__file__).parents[1] / "examples" / "car-park.mp4"
+    clip = Path(measnet.__file__).parents[2] / "examples" / "car-park.mp4"
     return clip if clip.is_file() else None
 
 

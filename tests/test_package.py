@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ["measnet", "train", "export", "calibration", "runtime"]
+PACKAGES = ["src", "train", "export", "calibration", "runtime"]
 INGREDIENTS = [*PACKAGES, "pyproject.toml", "README.md", "LICENSE"]
 
 
@@ -21,7 +21,12 @@ def test_an_installed_wheel_restores_a_picture_away_from_the_repository(tmp_path
     source.mkdir()  # setuptools builds inside the tree it is given: not in ours
     for name in INGREDIENTS:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(
+                ROOT / name,
+                source / name,
+                symlinks=True,
+                ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"),
+            )
         else:
             shutil.copy(ROOT / name, source / name)
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation"]
@@ -38,3 +43,17 @@ def test_an_installed_wheel_restores_a_picture_away_from_the_repository(tmp_path
         [sys.executable, "-c", code, "x.png", "--quiet"], check=True, cwd=tmp_path, env=environment
     )
     assert (tmp_path / "x.restored.png").is_file()
+
+    stages = (
+        "import measnet.runtime, measnet.export, measnet.train, measnet.calibration as c; print(c.__file__)"
+    )
+    for here in (tmp_path, ROOT):  # the checkout must not hide what is installed
+        found = subprocess.run(
+            [sys.executable, "-c", stages],
+            check=True,
+            cwd=here,
+            env={**os.environ, "PYTHONPATH": str(site)},
+            capture_output=True,
+            text=True,
+        )
+        assert str(site) in found.stdout

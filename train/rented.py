@@ -15,19 +15,14 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-try:
-    import measnet.train
-except ModuleNotFoundError:  # this file alone was started: its packages lie beside it
-    _ROOT = str(Path(__file__).resolve().parents[1])
-    sys.path.insert(0, _ROOT)
-    import measnet
-
-    measnet.__path__.append(_ROOT)
+if find_spec("measnet") is None:  # this file alone was started: its package lies beside it
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
