@@ -7,13 +7,12 @@ is damaged, says something else than its name or does not load is built again.
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
+from platformdirs import user_cache_path
 
 from measnet.engine_file import EngineFacts, read_engine, read_engine_facts, write_engine
 from measnet.errors import EngineError, OutputError
@@ -40,16 +39,8 @@ class Found:
 
 
 def default_folder() -> Path:
-    """Where this platform keeps what can be made again."""
-    home = Path.home()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = home / "Library" / "Caches"
-    else:
-        given = os.environ.get("XDG_CACHE_HOME", "")
-        base = Path(given) if os.path.isabs(given) else home / ".cache"  # noqa: PTH117 - "" is no path
-    return base / "measnet" / "engines"
+    """This platform's folder for what can be made again: on Linux in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    return user_cache_path("measnet", appauthor=False, opinion=False) / "engines"
 
 
 class EngineCache:
