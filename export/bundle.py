@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 from measnet.checkpoint import load_checkpoint, save_checkpoint, stored_facts
-from measnet.command_line import run_command
+from measnet.command_line import HELP, RenamedOption, run_command
 from measnet.config import variant_name
 from measnet.errors import OutputError, ParityError, UsageError
 from measnet.export.graph import traced_graph
@@ -78,21 +78,24 @@ def _try(graphs: list[Path], network: MEASNet) -> None:
             )
 
 
-@click.command()
+@click.command(context_settings=HELP)
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("name")
 @click.option(
-    "--folder",
+    "-o",
+    "--out",
+    cls=RenamedOption,
+    former="--folder",
     type=click.Path(path_type=Path),
     default=FOLDER,
     help="Where to.  [default: src/measnet/weights]",
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
-def main(checkpoint: Path, name: str, folder: Path, debug: bool) -> None:
+def main(checkpoint: Path, name: str, out: Path, debug: bool) -> None:
     """Write the bundled files of NAME (nano, small) from CHECKPOINT: its weights, and the graphs to run."""
 
     def write() -> None:
-        for path in write_bundle(checkpoint, name, folder):
+        for path in write_bundle(checkpoint, name, out):
             click.echo(f"{os.path.relpath(path)}: {path.stat().st_size / 1e3:.0f} kB")
 
     run_command(write, debug=debug, interrupted="stopped; the files that were there stay")

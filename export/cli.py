@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from measnet.command_line import run_command
+from measnet.command_line import HELP, RenamedOption, run_command
 from measnet.export.engine_options import EngineWish, engine_options, hint, manage_cache
 from measnet.export.triton_options import TritonWish, triton_options
 
@@ -22,6 +22,7 @@ PRECISIONS: tuple[Precision | Literal["int8"], ...] = ("fp16", "bf16", "int8")
 
 
 @click.command(
+    context_settings=HELP,
     epilog="""\b
 Examples:
   measnet-export --dynamic                               the bundled nano, float32, for any size
@@ -39,7 +40,7 @@ Examples:
 Sizes are HEIGHTxWIDTH of the frames. A graph takes any batch, and says in its metadata what it is.
 
 \b
-Exit status: 0 done, 1 failed on the way or --check found an error, 2 an option or a file is wrong."""
+Exit status: 0 done, 1 failed on the way or --check found an error, 2 an option or a file is wrong.""",
 )
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="A .ckpt, state dict or .safetensors.")
 @click.option("--model", default="nano", show_default=True, help="Bundled weights, without --checkpoint.")
@@ -75,7 +76,9 @@ Exit status: 0 done, 1 failed on the way or --check found an error, 2 an option 
 )
 @click.option(
     "-o",
-    "--output",
+    "--out",
+    cls=RenamedOption,
+    former="--output",
     default=".",
     type=click.Path(path_type=Path),
     help="Folder for the graphs, or the name of a single .onnx file.  [default: this folder]",
@@ -121,7 +124,7 @@ def _run(options: dict[str, Any]) -> None:
         manage_cache(options)
     elif options["graphs"]:
         triton, engines, graphs = TritonWish(options), EngineWish(options), list(options["graphs"])
-        triton.serve(graphs, engines.build(graphs, _folder(options["output"])))
+        triton.serve(graphs, engines.build(graphs, _folder(options["out"])))
     else:
         _export_all(options)
 
@@ -136,7 +139,7 @@ def _export_all(options: dict[str, Any]) -> None:
     wanted: list[tuple[int, int] | None] = [*sizes, *([None] if any_size else [])]
     asked = [name for name in PRECISIONS if options[name]]
     precisions: list[Precision | Literal["int8"] | None] = [*asked] or [None]
-    output: Path = options["output"]
+    output: Path = options["out"]
     if options["json_file"]:
         raise UsageError("--json goes with --check; a report is written beside every 16-bit and INT8 graph")
     if options["calibration_frames"] is not None and not options["int8"]:

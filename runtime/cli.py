@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from measnet.command_line import INTERRUPTED
+from measnet.command_line import HELP, INTERRUPTED
 from measnet.errors import UsageError
 from measnet.headed_help import HeadedCommand
 
@@ -105,7 +105,7 @@ class _RunCommand(HeadedCommand):
     cls=_RunCommand,
     headings=HEADINGS,
     epilog=_EXAMPLES,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP,
 )
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option("-o", "--out", metavar="PATH", help="Result; its ending says which kind of file.")

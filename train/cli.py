@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from measnet.command_line import run_command
+from measnet.command_line import HELP, run_command
 
 if TYPE_CHECKING:
     from measnet.train.data.pack import Pack
@@ -29,6 +29,7 @@ class _PackWanted(NamedTuple):
 
 
 @click.command(
+    context_settings=HELP,
     epilog="""\b
 Examples:
   measnet-train smoke --out runs/smoke                      does it work here? needs no data
@@ -43,7 +44,7 @@ Examples:
   measnet-train nano --pack photos.pack --minutes 11 --set batch=64 --out runs/timed   for rented time
   torchrun --nproc-per-node 4 -m measnet.train five-task --data /data/restoration --out runs/five
 
-The same command goes on where a stopped run was last saved."""
+The same command goes on where a stopped run was last saved.""",
 )
 @click.argument("recipe")
 @click.option(
@@ -58,7 +59,7 @@ The same command goes on where a stopped run was last saved."""
     metavar="TASK=FOLDER",
     help="Real pairs of a task (denoise, derain, dehaze, deblur, lowlight): input/ and target/ in a folder.",
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder.")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Run folder.")
 @click.option(
     "--init",
     metavar="WEIGHTS",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from measnet.command_line import run_command
+from measnet.command_line import HELP, run_command
 from measnet.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def _tile(context: click.Context, option: click.Parameter, value: str) -> int | 
     raise click.BadParameter("must be auto, off or a number of pixels", context, option)
 
 
-@click.command(epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(epilog=_EXAMPLES, context_settings=HELP)
 @click.option(
     "--model", multiple=True, metavar="MODEL", help="nano, .onnx, .ckpt; twice: side by side. [default: nano]"
 )

@@ -24,6 +24,8 @@ import click
 if find_spec("measnet") is None:  # this file alone was started: its package lies beside it
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
+from measnet.command_line import HELP, run_command
+
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
 
@@ -51,10 +53,10 @@ class Training(NamedTuple):
     """Weights to go on from."""
 
 
-@click.command()
+@click.command(context_settings=HELP)
 @click.option("--data", multiple=True, type=click.Path(path_type=Path), help="As for measnet-train.")
 @click.option("--pairs", multiple=True, metavar="TASK=FOLDER", help="As for measnet-train.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of results.")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder of results.")
 @click.option("--minutes", type=float, default=10, show_default=True, help="For everything.")
 @click.option(
     "--train",
@@ -97,8 +99,6 @@ def main(
 
     A second start with the same --out goes on, for as long again, where the work folder is still there.
     """
-    from measnet.command_line import run_command
-
     deadline = time.time() + minutes * 60
 
     def run() -> None:

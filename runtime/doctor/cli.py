@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from measnet.command_line import run_command
+from measnet.command_line import HELP, RenamedOption, run_command
 
 if TYPE_CHECKING:
     from measnet.runtime.doctor.abilities import Ability
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP,
     epilog="""\b
 Examples:
   measnet-doctor                                   what works here
@@ -31,14 +31,15 @@ Exit status: 0 all well, 1 a self-test failed, 2 an option is wrong, 130 interru
 @click.option("--model", default="nano", show_default=True, help="What the self-test runs: a name or a file.")
 @click.option(
     "-o",
-    "--json",
-    "json_file",
+    "--out",
+    cls=RenamedOption,
+    former="--json",
     type=click.Path(path_type=Path),
     help="Where the figures go.  [default: measnet-doctor.json with --self-test]",
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
 @click.version_option(package_name="measnet", prog_name="measnet-doctor")
-def main(test: bool, model: str, json_file: Path | None, debug: bool) -> None:
+def main(test: bool, model: str, out: Path | None, debug: bool) -> None:
     """Say what this machine can do with MEASNet, what is missing, and what installs it.
 
     The self-test builds engines where TensorRT or TensorRT-RTX is installed, restores made-up pictures with
@@ -46,10 +47,10 @@ def main(test: bool, model: str, json_file: Path | None, debug: bool) -> None:
     hardware, parity, times and memory, no names and no paths. Send it to us with a bug report, or as figures
     of a machine we do not have. Nothing is sent by itself.
     """
-    run_command(lambda: _run(test, model, json_file), debug=debug, interrupted="stopped; nothing was written")
+    run_command(lambda: _run(test, model, out), debug=debug, interrupted="stopped; nothing was written")
 
 
-def _run(test: bool, model: str, json_file: Path | None) -> None:
+def _run(test: bool, model: str, out: Path | None) -> None:
     from measnet.errors import ParityError
     from measnet.runtime.doctor.abilities import abilities
     from measnet.runtime.doctor.discretion import discreet
@@ -66,11 +67,11 @@ def _run(test: bool, model: str, json_file: Path | None) -> None:
         report = self_test(machine, model, lambda line: click.echo(f"  {line}"))
         for run in report["runs"]:
             _show_parity(run)
-        json_file = json_file or Path("measnet-doctor.json")
-    if json_file:
+        out = out or Path("measnet-doctor.json")
+    if out:
         report["abilities"] = {ability.name: ability.ready for ability in found}
-        write_whole(json_file, (json.dumps(report, indent=2) + "\n").encode())
-        click.echo(f"figures: {json_file}")
+        write_whole(out, (json.dumps(report, indent=2) + "\n").encode())
+        click.echo(f"figures: {out}")
     if test and not report["passed"]:
         raise ParityError("the self-test failed; the lines above and the JSON say where")
 

@@ -1,15 +1,32 @@
-"""How a command of ours ends: one line and an exit code."""
+"""Conventions of all our commands: the names of options, and an end with one line and an exit code."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import click
 
 from measnet.errors import MEASNetError
 
 INTERRUPTED = 130
+
+HELP: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
+"""Settings of every command."""
+
+
+class RenamedOption(click.Option):
+    """An option that is still known by its ``former`` name, which help does not show."""
+
+    def __init__(self, *arguments: Any, former: str, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._former = former
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        """See click.Option."""
+        super().add_to_parser(parser, ctx)
+        parser.add_option(self, [self._former], dest=self.name, action="store", nargs=self.nargs)
 
 
 def run_command(step: Callable[[], None], *, debug: bool, interrupted: str) -> None:

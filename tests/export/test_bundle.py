@@ -111,7 +111,7 @@ def test_its_graphs_restore_as_graphs_with_their_weights_inside(
 @pytest.mark.usefixtures("traced")
 def test_the_same_checkpoint_gives_the_same_bytes(bundle: Path, tmp_path: Path) -> None:
     given = shutil.copy(CHECKPOINT, tmp_path / "mine.safetensors")
-    result = CliRunner().invoke(main, [str(given), "nano", "--folder", str(tmp_path / "new" / "weights")])
+    result = CliRunner().invoke(main, [str(given), "nano", "--out", str(tmp_path / "new" / "weights")])
     assert result.exit_code == 0, result.output
     assert [line.split(": ")[0].split("/")[-1] for line in result.output.splitlines()] == [
         "nano.safetensors",
@@ -230,7 +230,7 @@ def test_what_cannot_be_bundled_leaves_everything_as_it_was(
     with pytest.raises(ParityError, match=r"nothing was written, nano\.onnx does not compute"):
         write_bundle(CHECKPOINT, "nano", copy)
     (tmp_path / "file").write_text("not a folder")
-    result = CliRunner().invoke(main, [str(CHECKPOINT), "nano", "--folder", str(tmp_path / "file")])
+    result = CliRunner().invoke(main, [str(CHECKPOINT), "nano", "--out", str(tmp_path / "file")])
     assert result.exit_code == 1 and result.stderr.startswith("error: cannot write into")
     assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
 

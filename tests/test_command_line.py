@@ -1,0 +1,50 @@
+"""What all commands have in common."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+SOURCES = Path(__file__).parents[1]
+STAGES = ("runtime", "export", "train", "calibration")
+COMMANDS = [
+    ".".join(("measnet", *path.relative_to(SOURCES).with_suffix("").parts))
+    for stage in STAGES
+    for path in sorted((SOURCES / stage).rglob("*.py"))
+    if "@click.command(" in path.read_text()
+]
+FORMER_NAMES = [
+    ("measnet.export.cli", ["--output", "there"]),
+    ("measnet.export.bundle", ["x.ckpt", "nano", "--folder", "there"]),
+    ("measnet.runtime.doctor.cli", ["--json", "there"]),
+]
+
+
+def command(module: str) -> click.Command:
+    found = importlib.import_module(module).main
+    assert isinstance(found, click.Command)
+    return found
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+def test_every_command_answers_to_the_short_form_of_help(module: str) -> None:
+    short, long = (CliRunner().invoke(command(module), [form]) for form in ("-h", "--help"))
+    assert short.exit_code == long.exit_code == 0 and short.output == long.output != ""
+
+
+@pytest.mark.parametrize("module", [name for name in COMMANDS if not name.endswith("eval_cli")])
+def test_every_command_that_writes_a_result_takes_its_place_with_o_and_out(module: str) -> None:
+    (out,) = (option for option in command(module).params if "-o" in option.opts)
+    assert out.opts == ["-o", "--out"]
+
+
+@pytest.mark.parametrize(("module", "arguments"), FORMER_NAMES)
+def test_former_names_of_an_option_still_work_and_are_not_shown(module: str, arguments: list[str]) -> None:
+    given = command(module).make_context("x", [*arguments]).params["out"]
+    assert given == Path("there")
+    help_text = CliRunner().invoke(command(module), ["--help"]).output
+    assert f"{arguments[-2]} " not in help_text
