@@ -214,7 +214,7 @@ class PictureDecoder:
     def _note_end(self, packet: Packet[Stream]) -> None:
         if packet.stream is self.stream and packet.size:
             self.pictures_read += 1
-        if packet.pts is not None:
+        if packet.pts is not None and not packet.is_discard:
             self.end = max(self.end, (packet.pts + (packet.duration or 0)) * packet.time_base)
 
 
