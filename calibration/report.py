@@ -83,7 +83,7 @@ def write_report(
         "not_int8": {name: reason for name, reason in reasons.items() if reason},
         "float32": {name: reason for name, reason in wide.items() if reason},
     }
-    write_whole(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+    write_whole(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def _loss(loss: Loss) -> dict[str, Any]:

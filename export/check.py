@@ -107,7 +107,7 @@ def lines(path: str | Path, findings: list[Finding]) -> list[str]:
 def write_findings(target: Path, path: str | Path, findings: list[Finding]) -> None:
     """Writes the findings as JSON, whole or not at all. Raises ``OutputError``."""
     content = {"file": str(path), "findings": [asdict(finding) for finding in findings]}
-    write_whole(target, (json.dumps(content, indent=2) + "\n").encode())
+    write_whole(target, json.dumps(content, indent=2) + "\n")
 
 
 def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

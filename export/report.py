@@ -100,7 +100,7 @@ def write_report(
         "modules": modules,
         "float32": {name: reason for name, reason in typed.reasons.items() if reason},
     }
-    write_whole(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+    write_whole(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def finite(figures: dict[str, float]) -> dict[str, float | None]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from measnet.errors import GraphError, MissingPackageError, first_line
+from measnet.file_name import in_utf8
 from measnet.image import Image, Pixels
 
 
@@ -25,7 +27,7 @@ class GraphSession:
         self._what = "the graph" if isinstance(graph, bytes) else str(graph)
         options = ort.SessionOptions()
         options.log_severity_level = 4
-        given = graph if isinstance(graph, bytes) else str(graph)
+        given = graph if isinstance(graph, bytes) else in_utf8(Path(graph))
         try:
             self._session = ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime has an exception type per failure, none public

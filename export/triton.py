@@ -91,7 +91,7 @@ def write_repository(
     try:
         (aside / "1").mkdir(parents=True)
         write_whole(aside / "1" / model.filename, model.content)
-        write_whole(aside / "config.pbtxt", text.encode())
+        write_whole(aside / "config.pbtxt", text)
         _put_in_place(aside, home)
     except OSError as error:
         raise OutputError(f"cannot write the model repository {home}: {error.strerror}") from None

@@ -7,6 +7,7 @@ Only options are read here; everything heavy is imported once there is something
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import click
 
-from measnet.command_line import HELP, INTERRUPTED
+from measnet.command_line import HELP, INTERRUPTED, print_any_name
 from measnet.errors import UsageError
 from measnet.headed_help import HeadedCommand
 
@@ -259,6 +260,8 @@ def main(inputs: tuple[str, ...], **options: Any) -> None:
     from measnet.runtime.patterns import expanded, results_among
     from measnet.runtime.session import Session
 
+    print_any_name()
+    os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 tells its settings on stderr, unless it is to tell errors
     console = Console(quiet=options["quiet"], stdout_taken=options["out"] == "-")
     try:
         inputs = expanded(inputs)

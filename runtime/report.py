@@ -67,7 +67,7 @@ def write_reports(path: Path, reports: list[RunReport]) -> None:
     Raises OutputError.
     """
     content = json.dumps({"runs": [asdict(report) for report in reports]}, indent=2) + "\n"
-    write_whole(path, content.encode())
+    write_whole(path, content)
 
 
 def write_pictures(path: Path, reports: list[RunReport]) -> list[Path]:
@@ -86,7 +86,7 @@ def write_pictures(path: Path, reports: list[RunReport]) -> list[Path]:
         stem = path.name if path.suffix == ".svg" else path.stem
         target = path.with_name(f"{stem}.{number}.svg" if len(reports) > 1 else f"{stem}.svg")
         name = f"{Path(report.input).name}, restored by {report.engine.get('variant', 'its engine')}"
-        write_whole(target, draw(name, report.experts).encode())
+        write_whole(target, draw(name, report.experts))
         report.experts["picture"] = target.name
         written.append(target)
     return written

@@ -6,7 +6,6 @@ Everything heavy is imported once there is something to do, so that a mistake is
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -326,6 +325,7 @@ class Session:
         that of what is read."""
         from measnet.image_header import IMAGE_ENDINGS
         from measnet.runtime.sinks.containers import CONTAINERS
+        from measnet.whole_file import check_place
 
         out, report = self._options["out"], self._options["report"]
         if self._several and out is not None and not Path(out).is_dir():
@@ -339,14 +339,7 @@ class Session:
                 f"--report {report} is called like a result, which it could replace; a report is JSON: "
                 "give it a name such as run.json"
             )
-        if report.is_dir():
-            raise UsageError(f"--report {report} is a folder; give the name of a file")
-        if not report.parent.is_dir():
-            raise UsageError(
-                f"the folder {report.parent} does not exist; create it or choose another --report"
-            )
-        if not os.access(report.parent, os.W_OK | os.X_OK):
-            raise UsageError(f"the folder {report.parent} cannot be written to; choose another --report")
+        check_place(report, "--report")
         if report.exists():
             from measnet.runtime.sinks.aside import is_same
 

@@ -240,7 +240,7 @@ def _listing_problems(read: Callable[[], list[ImageSet]], out: Path) -> list[Ima
         if len(error.problems) <= 10:
             raise
         listed = RunFolder(out).path / "problems.txt"
-        write_whole(listed, "\n".join([*error.problems, ""]).encode())
+        write_whole(listed, "\n".join([*error.problems, ""]))
         raise InputError(f"{error} (all of them: {listed})") from None
 
 

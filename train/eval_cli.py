@@ -218,12 +218,12 @@ def _check_results(options: dict[str, Any]) -> None:
     """Finds out before the work whether its results could be written, and that they replace nothing of what
     is measured."""
     from measnet.train.evaluation.contact_sheet import check_sheet_path
+    from measnet.whole_file import check_place
 
     asked = {"--json": options["json_file"], "--contact-sheet": options["contact_sheet"]}
     results = {name: path for name, path in asked.items() if path is not None}
-    for path in results.values():
-        if not path.resolve().parent.is_dir():
-            raise UsageError(f"the folder of {path} does not exist")
+    for name, path in results.items():
+        check_place(path, name)
     if len({path.resolve() for path in results.values()}) < len(results):
         raise UsageError("--json and --contact-sheet are one and the same file; give them two names")
     models = [*options["model"], options["against"], options["video"], options["video_target"]]

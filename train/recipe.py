@@ -211,7 +211,7 @@ def read_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
         ours = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
         raise UsageError(f"no recipe {name!r}; there are {ours}, or give the path of a .toml file")
     try:
-        stored: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
+        stored: dict[str, Any] = tomllib.loads(path.read_text("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not a recipe: {error}") from None
     for change in changes:

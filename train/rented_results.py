@@ -36,8 +36,8 @@ def collect(names: Sequence[str], work: Path, out: Path) -> str:
         if weights.is_file() and not (kept.is_file() and kept.stat().st_mtime >= weights.stat().st_mtime):
             keep_half(weights, kept)
     table = say_table(logs)
-    write_whole(out / "results.md", f"{table}\n\n![mean PSNR over tasks](curves.svg)\n".encode())
-    write_whole(out / "curves.svg", draw_curves(logs).encode())
+    write_whole(out / "results.md", f"{table}\n\n![mean PSNR over tasks](curves.svg)\n")
+    write_whole(out / "curves.svg", draw_curves(logs))
     return table
 
 

@@ -129,7 +129,7 @@ class RunFolder:
             lines = path.read_text().splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
             if kept != lines:
-                write_whole(path, "".join(kept).encode())
+                write_whole(path, "".join(kept))
 
     def log(self, step: int, figures: dict[str, float]) -> None:
         line = {"step": step, **{name: round(value, 6) for name, value in figures.items()}}

@@ -10,6 +10,7 @@ import numpy as np
 from measnet.decisions import INPUTS
 from measnet.description import GraphDescription
 from measnet.errors import BackendError, GraphError, MissingPackageError, UsageError, first_line
+from measnet.file_name import in_utf8
 from measnet.image import Image, Pixels, batch_to_images, images_to_batch
 from measnet.metrics import Choices
 from measnet.onnx_file import check_graph_file
@@ -162,8 +163,9 @@ class OnnxRuntimeBackend:
             options.intra_op_num_threads = self.threads
         providers = [(provider, _OPTIONS.get(provider, {})) for provider in wanted]
         # ONNX Runtime has an exception type per failure, none public.
+        graph = in_utf8(self.graph)
         try:
-            return ort.InferenceSession(str(self.graph), options, providers=providers, enable_fallback=0)
+            return ort.InferenceSession(graph, options, providers=providers, enable_fallback=0)
         except Exception as error:
             if self.provider is None and len(wanted) > 1:
                 return self._open(ort, wanted[1:])

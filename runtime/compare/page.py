@@ -43,13 +43,13 @@ def write_page(source: Path, restored: Path, target: Path, *, rate: float | None
         "controls": _CONTROLS if video else "",
         "frame": json.dumps(1 / rate if rate else 0.04),
     }
-    write_whole(target, _PAGE.substitute(values).encode())
+    write_whole(target, _PAGE.substitute(values))
 
 
 def _address(file: Path, folder: Path) -> str:
     """Where ``file`` lies, seen from ``folder``, as a relative address."""
     relative = os.path.relpath(file.resolve(), folder.resolve())
-    return quote(Path(relative).as_posix(), safe="/")
+    return quote(os.fsencode(Path(relative).as_posix()), safe="/")
 
 
 def _element(video: bool, name: str, address: str) -> str:

@@ -56,8 +56,12 @@ def _run(test: bool, model: str, out: Path | None) -> None:
     from measnet.runtime.doctor.discretion import discreet
     from measnet.runtime.doctor.machine import examine
     from measnet.runtime.doctor.self_test import self_test
-    from measnet.whole_file import write_whole
+    from measnet.whole_file import check_place, write_whole
 
+    if test:
+        out = out or Path("measnet-doctor.json")
+    if out:
+        check_place(out, "--out")
     machine = examine()
     found = abilities(machine)
     _show(machine, found)
@@ -67,10 +71,9 @@ def _run(test: bool, model: str, out: Path | None) -> None:
         report = self_test(machine, model, lambda line: click.echo(f"  {line}"))
         for run in report["runs"]:
             _show_parity(run)
-        out = out or Path("measnet-doctor.json")
     if out:
         report["abilities"] = {ability.name: ability.ready for ability in found}
-        write_whole(out, (json.dumps(report, indent=2) + "\n").encode())
+        write_whole(out, json.dumps(report, indent=2) + "\n")
         click.echo(f"figures: {out}")
     if test and not report["passed"]:
         raise ParityError("the self-test failed; the lines above and the JSON say where")

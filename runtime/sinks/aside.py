@@ -9,6 +9,7 @@ from pathlib import Path
 from av.error import FFmpegError
 
 from measnet.errors import OutputError, UsageError
+from measnet.whole_file import check_length, is_special
 
 
 def check_target(target: Path, inputs: list[Path], *, overwrite: bool) -> None:
@@ -23,12 +24,14 @@ def check_target(target: Path, inputs: list[Path], *, overwrite: bool) -> None:
         raise UsageError(f"the folder {folder} does not exist; create it or choose another --out")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"the folder {folder} cannot be written to; choose another --out")
-    _check_length(target)
+    check_length(target, [target, *_grows_at(target)], "--out")
     for place in _grows_at(target):
         if any(_is_in(source, place) for source in inputs):
             raise UsageError(f"the input is {place}, where {target} would grow; choose another --out")
     if not target.exists():
         return
+    if is_special(target):
+        raise UsageError(f"{target} is a pipe or a device; write a video into it with: --out - > {target}")
     if any(is_same(source, target) for source in inputs):
         raise UsageError(f"{target} is the input itself; choose another --out")
     if not overwrite:
@@ -46,20 +49,6 @@ def is_same(one: Path, other: Path) -> bool:
 def _grows_at(target: Path) -> tuple[Path, ...]:
     """Where files are made, replaced and thrown away on the way to ``target``."""
     return _growing(target), partial_name(target), partial_name(target, folder=True)
-
-
-def _check_length(target: Path) -> None:
-    """Raises ``UsageError`` where the file system has no room for the name, or for those on the way to it."""
-    try:
-        most = os.pathconf(target.parent, "PC_NAME_MAX")
-    except (OSError, ValueError):
-        most = 255
-    needed = max(len(os.fsencode(place.name)) for place in (target, *_grows_at(target)))
-    if needed > most:
-        raise UsageError(
-            f"the name {target.name[:24]}… is too long: while it is written it takes {needed} bytes of the "
-            f"{most} that a name may have; choose a shorter one with --out"
-        )
 
 
 def _is_in(source: Path, place: Path) -> bool:

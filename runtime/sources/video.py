@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 _TAIL_TOLERANCE = 0.5
 # The containers whose headers declare a length that was not guessed from the file's size.
 _DECLARES_LENGTH = ("mov", "matroska")
+# Endings of files that hold bare pixels and nothing about them.
+_RAW = (".yuv", ".rgb", ".bgr", ".nv12", ".i420", ".cif", ".qcif", ".raw")
 
 
 class VideoFile:
@@ -278,7 +280,7 @@ def _open(path: Path | StandardInput, raw: RawVideo | None) -> InputContainer:
         raise InputError(f"{path} does not exist; check the name") from None
     except PermissionError:
         raise InputError(f"{path} may not be read by this user; check its permissions") from None
-    except (av.error.InvalidDataError, av.error.EOFError):
+    except (av.error.InvalidDataError, av.error.EOFError, av.error.ArgumentError):
         raise InputError(_why_unreadable(path)) from None
     except (av.error.FFmpegError, OSError) as error:
         raise InputError(f"{path} cannot be opened: {error.strerror}") from None
@@ -306,6 +308,8 @@ def _why_unreadable(path: Path | StandardInput) -> str:
             f"{path} brings nothing that can be read as it comes; send y4m, MPEG-TS or Matroska, or say "
             "what it is with --raw (an MP4 with its index at the end has to be a file)"
         )
+    if path.suffix.lower() in _RAW:
+        return f"{path} looks like raw video; say what is in it, as with --raw 640x360:yuv420p@25"
     with path.open("rb") as file:
         head = file.read(12)
     if head[4:8] == b"ftyp":

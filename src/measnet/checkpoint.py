@@ -25,6 +25,7 @@ from measnet import damage, task_prompts
 from measnet.config import MEASNetConfig, variant_name
 from measnet.config_from_tensors import config_from_shapes
 from measnet.errors import CheckpointError, MissingPackageError, UsageError, first_line
+from measnet.file_name import in_utf8
 from measnet.network import MEASNet
 from measnet.reference_names import is_reference_name, is_stored_but_unused, to_our_name
 from measnet.whole_file import write_whole
@@ -136,8 +137,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         from safetensors import SafetensorError, safe_open
     except ModuleNotFoundError:
         raise MissingPackageError("reading a .safetensors file", "safetensors", "train") from None
+    name = in_utf8(path)
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(name, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
             return tensors, file.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:

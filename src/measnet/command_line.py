@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -29,11 +30,19 @@ class RenamedOption(click.Option):
         parser.add_option(self, [self._former], dest=self.name, action="store", nargs=self.nargs)
 
 
+def print_any_name() -> None:
+    """Lets stdout and stderr show what their encoding cannot, such as some file names, not fail on it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
 def run_command(step: Callable[[], None], *, debug: bool, interrupted: str) -> None:
     """Runs ``step``; an error becomes one line on stderr and its exit code, unless ``debug``.
 
     ``interrupted`` says what Ctrl-C left behind.
     """
+    print_any_name()
     try:
         step()
     except MEASNetError as error:

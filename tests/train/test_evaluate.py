@@ -470,7 +470,7 @@ def test_a_folder_of_sets_is_searched(desk: Path, tmp_path: Path) -> None:
         ("--clean clean --backend abacus", "there is no backend 'abacus'"),
         ("--clean clean --model nano --model nano --against nano", "3 models are given"),
         ("--video a.mp4", "belong together"),
-        ("--clean clean --json gone/x.json", "the folder of gone/x.json does not exist"),
+        ("--clean clean --json gone/x.json", "the folder gone does not exist"),
         ("--clean clean --contact-sheet x.gif", "must end in one of"),
     ],
 )

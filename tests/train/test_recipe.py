@@ -69,6 +69,11 @@ def test_a_wrong_recipe_says_what_is_wrong(text: str, message: str, tmp_path: Pa
         read_recipe(str(tmp_path / "x.toml"))
 
 
+def test_a_recipe_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_bytes(b'\xef\xbb\xbfvariant = "nano"\nsteps = 9\nbatch = 3\n')
+    assert read_recipe(str(tmp_path / "mine.toml")).batch == 3
+
+
 def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_text('variant = "nano"\nsteps = 1\nbatch = 1\ncrop = 100\nsave_every = 0')
     with pytest.raises(UsageError, match=r"crop is 100.*save_every.*batch is 1"):

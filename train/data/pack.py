@@ -24,6 +24,7 @@ from torch import Tensor
 
 from measnet.damage import DAMAGE
 from measnet.errors import InputError, OutputError, first_line
+from measnet.file_name import in_utf8
 
 VERSION = "1"
 _VERSION_KEY = "measnet.pack"
@@ -175,7 +176,7 @@ def read_pack(path: Path, crop: int) -> Pack:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(in_utf8(path), "pt") as file:
             facts = file.metadata() or {}
             if facts.get(_VERSION_KEY) != VERSION:
                 found = facts.get(_VERSION_KEY)

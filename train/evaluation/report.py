@@ -46,7 +46,7 @@ def write_report(path: Path, sets: Sequence[SetFigures], conditions: Conditions)
     ``null`` stands for a figure that is infinite (PSNR of equal pictures) or does not exist.
     """
     text = json.dumps(report(sets, conditions), indent=2, ensure_ascii=False, allow_nan=False)
-    write_whole(path, (text + "\n").encode())
+    write_whole(path, text + "\n")
 
 
 def report(sets: Sequence[SetFigures], conditions: Conditions) -> dict[str, Any]:
