@@ -13,6 +13,7 @@ from measnet.runtime.sources.live import URL_SCHEMES, LiveStream
 from measnet.runtime.sources.options import SourceOptions
 from measnet.runtime.sources.standard_input import STANDARD_INPUT, StandardInput
 from measnet.runtime.sources.video import VideoFile
+from measnet.whole_file import is_special
 
 
 def is_live(spec: str) -> bool:
@@ -44,6 +45,8 @@ def open_source(spec: str, options: SourceOptions | None = None) -> Source:
     path = Path(spec)
     if not path.exists():
         raise InputError(f"{path} does not exist; check the name")
+    if is_special(path):
+        raise InputError(f"{path} is a pipe or a device; read a video from it with: measnet-run - < {path}")
     if path.is_dir() or (path.suffix.lower() in IMAGE_ENDINGS and options.raw is None):
         options.check_none_given(spec)
         return Images(path)
