@@ -24,7 +24,7 @@ class Container:
     ``one_sound``: it holds no second stream of it. ``names`` are the metadata that it keeps, None
     for all. ``sound`` and ``subtitles`` are FFmpeg's decoders of what it takes, where its muxer would
     write anything, to be found again as nameless data; ``no_sound`` is how those begin that its muxer
-    takes and players do not.
+    takes and players do not, or only out of time.
     """
 
     muxer: str
@@ -42,7 +42,7 @@ class Container:
     one_sound: bool = False
     names: frozenset[str] | None = None
     sound: frozenset[str] | None = None
-    no_sound: str | None = None
+    no_sound: tuple[str, ...] = ()
     subtitles: frozenset[str] | None = None
 
 
@@ -65,7 +65,7 @@ _MP4 = Container(
     opus_run_up=True,
     chapters=True,
     covers="stream",
-    no_sound="pcm_",
+    no_sound=("pcm_",),
 )
 
 CONTAINERS = {
@@ -88,6 +88,8 @@ CONTAINERS = {
         deep_codec="h264",
         even_pace=True,
         languages=False,
+        # Of these FFmpeg does not know how long a packet lasts, and the file has no other time.
+        no_sound=("dca", "eac3", "flac", "libvorbis", "vorbis"),
         # What RIFF has tags for.
         names=frozenset(
             (

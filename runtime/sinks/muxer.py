@@ -20,7 +20,8 @@ from av.video.stream import VideoStream
 from measnet.errors import OutputError, UsageError
 from measnet.file_name import for_ffmpeg
 from measnet.runtime.frame import StreamInfo
-from measnet.runtime.sinks.aside import encoding_error
+from measnet.runtime.sinks.aside import encoding_error, write_error
+from measnet.runtime.sinks.avi_sound import AviSound
 from measnet.runtime.sinks.containers import CONTAINERS, Container
 from measnet.runtime.sinks.encoder import PictureEncoder, PictureEncoding
 from measnet.runtime.sinks.sound import ConvertedSound, SoundChoice
@@ -56,6 +57,8 @@ _QUICKTIME_NAMES = {
 # What cover pictures are stored as, by FFmpeg's decoders: the ending of a file of it, and its MIME type.
 _COVER_FILES = {"mjpeg": ("jpg", "image/jpeg"), "png": ("png", "image/png"), "bmp": ("bmp", "image/bmp")}
 _TIMECODE = ("mp4", "mov", "matroska")
+# In seconds: what decoders of sound need before the first that is heard. Opus takes most, 0.08.
+_RUN_UP = Fraction(2, 25)
 
 
 class Muxer:
@@ -98,6 +101,8 @@ class Muxer:
         self._covers_kept = 0
         self._converted: dict[int, ConvertedSound] = {}
         self._run_up = Fraction(0)
+        self._begun: set[int] = set()
+        self._avi_sound = AviSound() if kind.even_pace else None
         self._container = self._open(in_order)
         try:
             self.stream = self._add_picture(encoding)
@@ -135,11 +140,16 @@ class Muxer:
             self._mux_converted(converted, packet)
             return
         copy = self._copies.get(packet.stream.index)
-        if copy is None:
+        if copy is None or (copy.type != "video" and packet.is_discard and not self._is_run_up(packet)):
             return
+        if not packet.is_discard:
+            self._begun.add(packet.stream.index)
         self._note_run_up(packet, copy)
         packet.stream = copy
         try:
+            if self._avi_sound is not None and copy.type == "audio":
+                self._container.start_encoding()  # settles what it counts
+                self._avi_sound.place(packet, copy)
             self._container.mux_one(packet)
         except ArgumentError:
             # A packet whose times run backwards: no container takes it.
@@ -153,8 +163,12 @@ class Muxer:
             self._mux_converted(converted, None)
         try:
             self._container.close()
+            if self._avi_sound is not None:
+                self._avi_sound.complete(self._path)
         except FFmpegError as error:
             raise encoding_error(self._target, error) from None
+        except OSError as error:
+            raise write_error(self._target, error) from None
 
     def _mux_converted(self, converted: ConvertedSound, packet: Packet[Stream] | None) -> None:
         try:
@@ -163,6 +177,12 @@ class Muxer:
                 self._container.mux_one(encoded)
         except FFmpegError as error:
             raise encoding_error(self._target, error) from None
+
+    def _is_run_up(self, packet: Packet[Stream]) -> bool:
+        """Whether a packet that an edit list has cut out is needed for what follows at the beginning."""
+        start = packet.pts or 0
+        end = (start + (packet.duration or 0)) * packet.time_base
+        return packet.stream.index not in self._begun and start < 0 and end > -_RUN_UP
 
     def _note_run_up(self, packet: Packet[Stream], stream: Stream) -> None:
         counted = self._kind.opus_run_up and stream.name in _OPUS
@@ -276,6 +296,9 @@ class Muxer:
             if _takes(self._kind, source):
                 copy = self._container.add_stream_from_template(source, opaque=True)
                 copies[source.index] = copy
+                if self._avi_sound is not None and isinstance(copy, AudioStream):
+                    assert isinstance(source, AudioStream)
+                    self._avi_sound.add(source, copy)
             elif source.type != "audio":
                 left_out.append(source.type)
                 continue
@@ -349,7 +372,7 @@ def _takes(kind: Container, source: Stream) -> bool:
     known = {"audio": kind.sound, "subtitle": kind.subtitles}.get(source.type)
     if known is not None and name not in known:
         return False
-    if kind.no_sound is not None and name.startswith(kind.no_sound):
+    if name.startswith(kind.no_sound):
         return False
     return _muxes(kind, source)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+import struct
 import subprocess
 from fractions import Fraction
 from pathlib import Path
@@ -78,6 +80,65 @@ def test_a_file_that_shows_a_part_of_what_it_holds_is_not_called_cut_off(tmp_pat
     outcome = restore_unchanged(source, tmp_path / "out.mp4")
     assert outcome.figures.frames == 25 == len(probe(tmp_path / "out.mp4").times)
     assert outcome.warnings == []
+
+
+def with_two_edits(source: Path, target: Path) -> None:
+    """The first and the third second of an MP4 whose index is at its end: edit lists cut out the second."""
+    data = bytearray(source.read_bytes())
+    for track in reversed(range(data.count(b"trak"))):
+        start = [found.start() for found in re.finditer(b"trak", data)][track]
+        edit, clock = data.index(b"elst", start), data.index(b"mdhd", start) + 16
+        (second,) = struct.unpack_from(">I", data, clock)
+        length, begin = struct.unpack_from(">2I", data, edit + 12)
+        assert length > 2000
+        data[edit + 8 : edit + 24] = struct.pack(
+            ">7I", 2, 1000, begin, 1 << 16, 1000, begin + 2 * second, 1 << 16
+        )
+        for box in (data.index(b"moov"), start, data.index(b"edts", start), edit):
+            size = struct.unpack_from(">I", data, box - 4)[0]
+            struct.pack_into(">I", data, box - 4, size + 12)
+    target.write_bytes(data)
+
+
+def pitches(path: Path) -> list[int]:
+    """The tone in hertz, of every fifth of a second, to the nearest ten."""
+    command = ["ffmpeg", "-v", "error", "-i", str(path), "-f", "s16le", "-ac", "1", "-ar", "8000", "-"]
+    sound = np.frombuffer(subprocess.run(command, capture_output=True, timeout=60).stdout, np.int16)
+    parts = sound[: len(sound) // 1600 * 1600].reshape(-1, 1600)[:, 400:1200]
+    return [int(10 * np.argmax(np.abs(np.fft.rfft(part)))) for part in parts]
+
+
+@pytest.mark.parametrize(
+    ("target", "sound", "direct"),
+    [
+        ("out.mp4", "copy", False),
+        ("out.mkv", "copy", True),
+        ("out.avi", "copy", False),
+        ("out.mkv", "convert", False),
+    ],
+)
+@pytest.mark.parametrize("keys", ["25", "250"], ids=["key frames at the cuts", "none"])
+def test_what_an_edit_list_cuts_out_of_the_middle_is_neither_seen_nor_heard(
+    clip: MakeClip, tmp_path: Path, keys: str, target: str, sound: str, direct: bool
+) -> None:
+    tone = "aeval=sin(2*PI*t*300*(1+floor(t))):c=same"
+    whole = clip("whole.mp4", "-af", tone, "-g", keys, "-bf", "2", seconds=3)
+    source = tmp_path / "edited.mp4"
+    with_two_edits(whole, source)
+    outcome = restore_unchanged(source, tmp_path / target, sound=sound, direct=direct)
+    assert pitches(tmp_path / target) == [300] * 5 + [900] * 5
+    before, after = probe(source).times, probe(tmp_path / target).times
+    assert len(after) == len(before) == outcome.figures.frames == 50
+    assert [time - after[0] for time in after] == before
+    assert not [line for line in outcome.warnings if "run-up" not in line and "languages" not in line]
+
+
+def test_little_of_what_an_edit_list_cuts_off_is_heard_where_sound_cannot_begin_before_zero(
+    tmp_path: Path,
+) -> None:
+    source = Path(__file__).parents[1] / "data" / "faults" / "one_edit.mp4"  # the second of four seconds
+    outcome = restore_unchanged(source, tmp_path / "out.mkv")
+    assert any("0.092 s later" in line for line in outcome.warnings)  # as much as decoders of sound may need
 
 
 def test_uneven_clip_really_is_uneven(clip: MakeClip) -> None:
