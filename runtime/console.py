@@ -107,8 +107,8 @@ class Console:
         if not self._quiet and line is not None:
             self._out.print(line)
 
-    def result(self, report: RunReport) -> None:
-        """Where the result lies, and its key figures."""
+    def result(self, report: RunReport, again: str = "the same command") -> None:
+        """Says where the result lies, its key figures, and that ``again`` goes on where it is partial."""
         for line in report.warnings:
             self.warn(line)
         if self._quiet:
@@ -122,7 +122,7 @@ class Console:
             return
         self._out.print(f"{escape(report.output)}  {escape(_figures(report))}")
         if report.kept:
-            self._out.print(f"  the same command goes on at frame {report.kept}")
+            self._out.print(f"  {again} goes on at frame {report.kept}")
         if report.faults is not None:
             self.warn(_faults(report.faults))
         if report.verify is not None:

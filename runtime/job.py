@@ -151,6 +151,7 @@ class Job:
     def __init__(self, spec: str, options: JobOptions) -> None:
         self.report = RunReport(input=spec)
         self._options = options
+        self._input: dict[str, Any] = {}
         self._source = open_source(spec, options.source)
         try:
             self.info = self._source.info
@@ -204,6 +205,8 @@ class Job:
                 limit=self._options.frames,
                 resumed_at=self.report.resumed_at,
             )
+            if not figures.stopped and restore.frames > self.report.resumed_at:
+                restore.keep_state()
             self._finish(figures)
         except BaseException as error:
             self._tell_how_to_go_on(error)
@@ -227,7 +230,7 @@ class Job:
         """
         report, seconds = self.report, []
         try:
-            if isinstance(self._sink, ResumableSink):
+            if isinstance(self._sink, ResumableSink) and not self._options.restart:
                 report.resumed_at = self._sink.look(self._header(engine))
             items = (item for item in self._source.read() if isinstance(item, Frame))
             for frame in itertools.islice(items, frames):
@@ -303,7 +306,8 @@ class Job:
         settings: dict[str, Any] = {}
         if isinstance(self._sink, SegmentedVideoSink):
             encoding = self._sink.encoding
-            made_of = of_input(Path(self.report.input)) | {
+            self._input = of_input(Path(self.report.input))
+            made_of = self._input | {
                 "encoder": encoding.codec.encoder,
                 "--pixel-format": encoding.pixel_format,
                 "--crf": encoding.crf,
@@ -340,13 +344,26 @@ class Job:
         }
         return ", ".join(name for name, value in given.items() if value is not None)
 
+    @property
+    def again(self) -> str:
+        """The command that goes on with what this one has kept, in words."""
+        return "the same command without --restart" if self._options.restart else "the same command"
+
+    def _kept(self) -> int:
+        """The number of frames that ``again`` will not restore again; 0 where it will be refused."""
+        if not isinstance(self._sink, ResumableSink):
+            return 0
+        try:
+            changed = self._input and of_input(Path(self.report.input)) != self._input
+        except InputError:  # it is gone
+            return 0
+        return 0 if changed else self._sink.done
+
     def _tell_how_to_go_on(self, error: BaseException) -> None:
         """An error that a second run could get past says so, if there is something to go on with."""
-        if not isinstance(self._sink, ResumableSink):
-            return
-        self.report.kept = self._sink.done
-        if self._sink.done and isinstance(error, MEASNetError) and not isinstance(error, UsageError):
-            error.args = (f"{error}; the same command then goes on at frame {self._sink.done}",)
+        self.report.kept = self._kept()
+        if self.report.kept and isinstance(error, MEASNetError) and not isinstance(error, UsageError):
+            error.args = (f"{error}; {self.again} then goes on at frame {self.report.kept}",)
 
     def _finish(self, figures: RunFigures) -> None:
         # Being stopped is how a live recording ends; only a file can be left unfinished.
@@ -367,8 +384,8 @@ class Job:
         if output is None and not figures.stopped:
             raise InputError(f"{report.input}: no frame came through; nothing was written")
         report.status = "partial" if partial else "complete"
-        if partial and isinstance(self._sink, ResumableSink):
-            report.kept = self._sink.done
+        if partial:
+            report.kept = self._kept()
         if output is not None:
             report.output = str(output)
             report.output_bytes = output.stat().st_size if output.is_file() else None
@@ -445,7 +462,7 @@ class _Restore:
 
     def __init__(self, engine: CountingEngine, checker: Checker | None, every: int, strength: float) -> None:
         self.on_state: Callable[[int, bytes], None] | None = None
-        """Is given the engine's state, if it has one, behind each segment's last frame."""
+        """Receives the engine's state, if it has one, behind each segment's last frame."""
         self._engine = engine
         self._checker = checker
         self._every = every
@@ -466,14 +483,16 @@ class _Restore:
             self.verified_last = self._checker.check(pixels, restored) is not False
             self.seconds_verify += time.perf_counter() - started
         self.frames += 1
-        self._keep_state()
+        if self.frames % FRAMES == 0:
+            self.keep_state()
         if self._strength == 1:
             return restored.pixels
         mixed = cv2.addWeighted(restored.pixels, self._strength, pixels, 1 - self._strength, 0)
         return np.asarray(mixed, pixels.dtype)
 
-    def _keep_state(self) -> None:
-        if self.on_state is None or self.frames % FRAMES:
+    def keep_state(self) -> None:
+        """Hands on what the engine carries on behind the last frame."""
+        if self.on_state is None:
             return
         state = self._engine.state()
         if state is None:

@@ -182,7 +182,7 @@ class Session:
             guard.close()
             job.report.faults = guard.faults.for_report()
             if job.report.status != "failed":
-                self._console.result(job.report)
+                self._console.result(job.report, job.again)
         return INTERRUPTED if job.report.status == "partial" else 0
 
     def _new_record(self, job: Job, guard: Guard) -> Callable[[int], Experts] | None:

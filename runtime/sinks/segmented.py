@@ -133,8 +133,9 @@ class SegmentedVideoSink:
         return sum(part["frames"] for part in good)
 
     def keep_state(self, frames: int, state: bytes) -> None:
-        """Keep what the engine carries on behind the first ``frames`` of the result, a multiple of FRAMES,
-        with the segment that ends there; before the last of them is written. From any thread."""
+        """Keep what the engine carries on behind the first ``frames`` of the result with the segment that ends
+        there: a multiple of FRAMES, before the last of them is written, or all, before ``finish``. From any
+        thread."""
         self._states[frames] = state
 
     def write(self, item: Item) -> None:
@@ -142,7 +143,7 @@ class SegmentedVideoSink:
         if not isinstance(item, Frame):
             return
         if self.done % FRAMES:
-            raise OutputError(
+            raise UsageError(
                 f"{self._target} was finished up to frame {self.done}, yet the source has more frames now; "
                 "add --restart to begin anew"
             )

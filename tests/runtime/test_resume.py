@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import json
@@ -33,6 +34,7 @@ from measnet.runtime.sinks.segment import FRAMES, LARGEST_STATE
 from measnet.runtime.sinks.segmented import SegmentedVideoSink
 from measnet.runtime.sources.excerpt import Excerpt
 from measnet.runtime.sources.options import SourceOptions
+from measnet.runtime.sources.video import VideoFile
 from measnet.runtime.tiles import Tile, tiles_from
 
 from .conftest import (
@@ -789,6 +791,68 @@ def test_what_an_engine_remembers_goes_on_too(
     assert measnet_run(video, "-o", again, *OPTIONS).status == 1
     assert measnet_run(video, "-o", again, *OPTIONS).status == 0
     assert frame_sums(again) == frame_sums(once)
+
+
+def _joining_fails(monkeypatch: pytest.MonkeyPatch, measnet_run: Run, video: Path) -> None:
+    def fail(self: SegmentedVideoSink, target: Path, *, cut: bool) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    with monkeypatch.context() as full:
+        full.setattr(SegmentedVideoSink, "_join", fail)
+        answer = measnet_run(video, *OPTIONS)
+    assert answer.status == 1 and answer.err.strip().endswith(f"then goes on at frame {LENGTH}"), answer.err
+
+
+def test_what_an_engine_remembers_is_known_behind_the_last_frame_too(
+    measnet_run: Run, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from measnet.runtime import restorer
+
+    monkeypatch.setattr(restorer, "Restorer", Trailing)
+    monkeypatch.setattr(Trailing, "last", LENGTH)
+    _joining_fails(monkeypatch, measnet_run, video)
+    answer = measnet_run(video, *OPTIONS)
+    assert answer.status == 0 and f"going on at frame {LENGTH}" in answer.err, answer.err
+    assert len(probe(result(video)).times) == LENGTH
+
+
+def test_a_source_that_has_more_frames_than_before_is_not_said_to_go_on(
+    measnet_run: Run, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _joining_fails(monkeypatch, measnet_run, video)
+    skip = VideoFile.skip
+    monkeypatch.setattr(VideoFile, "skip", lambda self, frames: skip(self, frames - 1))
+    answer = measnet_run(video, *OPTIONS)
+    assert answer.status == 2 and answer.err.strip().endswith("add --restart to begin anew"), answer.err
+
+
+def test_going_on_is_promised_without_restart_alone(
+    measnet_run: Run, video: Path, part: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from measnet.runtime import restorer
+
+    rehearsed = measnet_run(video, *OPTIONS, "--restart", "--dry-run")
+    assert rehearsed.status == 0 and "going on" not in rehearsed.out
+    monkeypatch.setattr(restorer, "Restorer", FailingRestorer)
+    failed = measnet_run(video, *OPTIONS, "--restart")
+    assert failed.status == 1 and "the same command without --restart then goes on at frame 192" in failed.err
+
+
+def test_going_on_is_not_promised_where_the_input_has_changed(
+    measnet_run: Run, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from measnet.runtime import restorer
+
+    class Growing(FailingRestorer):
+        def restore(self, pixels: Pixels) -> IdentityRestored:
+            if self.frames == 150:
+                video.write_bytes(video.read_bytes() + bytes(8))
+            return super().restore(pixels)
+
+    monkeypatch.setattr(restorer, "Restorer", Growing)
+    failed = measnet_run(video, *OPTIONS)
+    assert failed.status == 1 and "goes on" not in failed.err
+    assert "add --restart" in measnet_run(video, *OPTIONS).err
 
 
 def test_an_engine_that_cannot_remember_does_not_go_on(
