@@ -133,9 +133,8 @@ class SegmentedVideoSink:
         return sum(part["frames"] for part in good)
 
     def keep_state(self, frames: int, state: bytes) -> None:
-        """Keep what the engine carries on behind the first ``frames`` of the result with the segment that ends
-        there: a multiple of FRAMES, before the last of them is written, or all, before ``finish``. From any
-        thread."""
+        """Keep what the engine carries on behind the first ``frames`` with the segment that ends there: a
+        multiple of FRAMES, before the last of them is written, or all, before ``finish``. From any thread."""
         self._states[frames] = state
 
     def write(self, item: Item) -> None:
