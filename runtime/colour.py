@@ -59,6 +59,14 @@ _ON_PIXEL = np.array([-1, 0, 9, 16, 9, 0, -1], np.float32) / 32
 _BETWEEN = np.array([-3, -9, 29, 111, 111, 29, -9, -3], np.float32) / 256
 _NO_FILTER = np.ones(1, np.float32)
 
+_CHANGES = {
+    "size": "the picture changes its size on the way, {}: {} frames were scaled to the first size",
+    "coding": "the coding of its colours changes on the way, {}: {} frames were converted to the first one",
+    "meaning": "its colours are meant otherwise on the way, {}: {} frames are marked like the first",
+    "shape": "its pixels change their shape on the way, {}: {} frames are shown in the first shape",
+}
+_RANGES = {1: "limited", 2: "full"}
+
 
 class RgbReader:
     """Turns the decoded frames of one stream into RGB: uint8, or uint16 from more than 8 bits.
@@ -70,61 +78,102 @@ class RgbReader:
             and BT.601 below, as players do; an unspecified range to be limited.
         width, height: of every picture that comes out, in pixels.
         origin: when the source begins by its own clock, in seconds; ``warnings`` count from there.
+
+    A frame's own matrix and range hold for it, where it has any: streams change them on the way.
     """
 
     def __init__(self, colour: Colour, width: int, height: int, origin: Fraction = _ZERO) -> None:
         self._origin = origin
-        self._matrix = _matrix(colour, width, height)
-        self._range = _range(colour)
+        self._colour = colour
         self._width = width
         self._height = height
+        self._shape: Fraction | None = None
         self._reformatter = VideoReformatter()
-        self._scaled = 0
-        self._first_scaled = ""
+        self._changes: dict[str, tuple[str, int]] = {}
 
     @property
     def warnings(self) -> list[str]:
-        """A line on frames that had another size, if any had."""
-        if not self._scaled:
-            return []
-        return [
-            f"the picture changes its size on the way, from {self._width}×{self._height} to "
-            f"{self._first_scaled}: {self._scaled} frames were scaled to the first size"
-        ]
+        """A line on each kind of change on the way, if there was any."""
+        return [_CHANGES[kind].format(*change) for kind, change in self._changes.items()]
 
     def read(self, frame: av.VideoFrame) -> Pixels:
         """The frame as H×W×3, RGB, 0..255 or 0..65535; one of another size is scaled, and counted."""
         if (frame.width, frame.height) != (self._width, self._height):
-            seconds = (frame.pts or 0) * (frame.time_base or 0) - self._origin
-            self._first_scaled = (
-                self._first_scaled or f"{frame.width}×{frame.height} at {float(seconds):.2f} s"
-            )
-            self._scaled += 1
+            was = f"{self._width}×{self._height}"
+            self._note("size", f"from {was} to {frame.width}×{frame.height}", frame)
+        self._compare_shape(frame)
         deep = bit_depth(frame.format) > 8
+        colour = self._colour if frame.format.is_rgb else self._own_colour(frame)
+        matrix = _matrix(colour, self._width, self._height)
         rgb = self._reformatter.reformat(
             frame,
             width=self._width,
             height=self._height,
             format="rgb48le" if deep else "rgb24",
-            src_colorspace=self._matrix,
-            dst_colorspace=self._matrix,
-            src_color_range=ColorRange.JPEG if frame.format.is_rgb else self._range,
+            src_colorspace=matrix,
+            dst_colorspace=matrix,
+            src_color_range=ColorRange.JPEG if frame.format.is_rgb else _range(colour),
             dst_color_range=ColorRange.JPEG,
             interpolation=_PRECISE,
             threads=1,
         )
         pixels = rgb.to_ndarray()
         if deep:
-            return self._stretched(np.asarray(pixels, dtype=np.uint16), frame.format)
+            return self._stretched(np.asarray(pixels, dtype=np.uint16), frame.format, _range(colour))
         return np.asarray(pixels, dtype=np.uint8)
 
-    def _stretched(self, pixels: npt.NDArray[np.uint16], form: av.VideoFormat) -> npt.NDArray[np.uint16]:
+    def _own_colour(self, frame: av.VideoFrame) -> Colour:
+        """How the frame is to be read: by the stream's tags, save where it says otherwise."""
+        first, said = self._colour, read_colour(frame)
+        own = Colour(
+            matrix=first.matrix if said.matrix == _UNSPECIFIED else said.matrix,
+            primaries=first.primaries if said.primaries == _UNSPECIFIED else said.primaries,
+            transfer=first.transfer if said.transfer == _UNSPECIFIED else said.transfer,
+            range=said.range or first.range,
+        )
+        if own == first:
+            return first
+        size = self._width, self._height
+        coding, meaning = [], []
+        if _matrix(own, *size) != _matrix(first, *size):
+            coding.append(f"matrix {first.matrix} to {own.matrix}")
+        if _range(own) != _range(first):
+            coding.append(f"{_RANGES[own.range ^ 3]} to {_RANGES[own.range]} range")
+        if own.primaries != first.primaries:
+            meaning.append(f"primaries {first.primaries} to {own.primaries}")
+        if own.transfer != first.transfer:
+            meaning.append(f"transfer {first.transfer} to {own.transfer}")
+        for kind, words in (("coding", coding), ("meaning", meaning)):
+            if words:
+                self._note(kind, f"from {' and '.join(words)}", frame)
+        return own
+
+    def _compare_shape(self, frame: av.VideoFrame) -> None:
+        """See whether the pixels' shape, which the decoder of a file hands along, is still the first one."""
+        shape = frame.opaque
+        if not isinstance(shape, Fraction):
+            return
+        self._shape = self._shape or shape
+        if shape != self._shape:
+            first = self._shape
+            was, is_now = (f"{s.numerator}:{s.denominator}" for s in (first, shape))
+            self._note("shape", f"from {was} to {is_now}", frame)
+
+    def _note(self, kind: str, what: str, frame: av.VideoFrame) -> None:
+        seconds = float((frame.pts or 0) * (frame.time_base or 0) - self._origin)
+        words, count = self._changes.get(kind, (f"{what} at {seconds:.2f} s", 0))
+        self._changes[kind] = words, count + 1
+
+    @staticmethod
+    def _stretched(
+        pixels: npt.NDArray[np.uint16], form: av.VideoFormat, signal: ColorRange
+    ) -> npt.NDArray[np.uint16]:
         """swscale shifts code values into 16 bits, which leaves white below 65535."""
         if form.is_rgb:
             return pixels
         bits = min(bit_depth(form), 16)
         # Grey is full range to swscale, whatever its tag.
-        full = self._range is ColorRange.JPEG or len(form.components) <= 2
+        full = signal is ColorRange.JPEG or len(form.components) <= 2
         white = (2**bits - 1) << (16 - bits) if full else 255 << 8
         if white == _PEAK_16:
             return pixels

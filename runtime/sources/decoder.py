@@ -132,6 +132,8 @@ class PictureDecoder:
                 if frame.is_corrupt:
                     self.damaged += 1
                 else:
+                    # What the frame itself says, and PyAV does not hand out; threads may be ahead by a few.
+                    frame.opaque = self.stream.codec_context.sample_aspect_ratio or Fraction(1)
                     yield frame
 
     def copied_packets(self) -> Iterator[Packet[Stream]]:
