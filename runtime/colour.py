@@ -261,12 +261,14 @@ def yuv_format(chroma: Chroma, bits: int) -> str:
 
 
 def chroma_of(pixel_format: str) -> Chroma:
-    """The chroma resolution to keep. Grey has none, and gets what every player takes."""
+    """The chroma resolution to keep, or the next higher: 4:2:2 for 4:1:1, 4:4:4 for 4:4:0. Grey has none, and
+    gets what every player takes."""
     form = av.VideoFormat(pixel_format, 16, 16)
-    if len(form.components) < 3 or form.chroma_width(16) < 8:
+    if len(form.components) < 3:
         return "420"
-    across, down = form.chroma_width(16), form.chroma_height(16)
-    return "444" if (across, down) == (16, 16) else "422" if down == 16 else "420"
+    if form.chroma_width(16) > 8:
+        return "444"
+    return "422" if form.chroma_height(16) > 8 else "420"
 
 
 def read_colour(frame: av.VideoFrame) -> Colour:

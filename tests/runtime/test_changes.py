@@ -21,7 +21,10 @@ H264 = ("-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-pix
     [
         ("colormatrix=bt709", "coding of its colours changes on the way, from matrix 6 to 1 at 0.40 s"),
         ("fullrange=on", "coding of its colours changes on the way, from limited to full range at 0.40 s"),
-        ("colorprim=bt709:transfer=bt709", "from primaries 6 to 1 and transfer 6 to 1 at 0.40 s: 4 frames are"),
+        (
+            "colorprim=bt709:transfer=bt709",
+            "from primaries 6 to 1 and transfer 6 to 1 at 0.40 s: 4 frames are",
+        ),
     ],
 )
 def test_colours_that_are_coded_otherwise_on_the_way_stay_the_same_and_it_is_said(

@@ -23,7 +23,7 @@ from measnet.runtime.sources.excerpt import Excerpt
 from measnet.runtime.sources.options import SourceOptions
 from measnet.runtime.sources.video import VideoFile
 
-from .conftest import Answer, MakeClip, ffmpeg, probe, restore_unchanged
+from .conftest import Answer, MakeClip, decode, ffmpeg, probe, psnr, restore_unchanged
 
 Run = Callable[..., Answer]
 
@@ -255,6 +255,17 @@ def test_a_stream_whose_clock_begins_anew_is_shown_from_its_beginning(
     reader = VideoFile(source, piece)
     assert reader.info.frames == len([frame for frame in reader.read() if isinstance(frame, Frame)]) == 10
     reader.close()
+
+
+@pytest.mark.parametrize(("stored", "written"), [("yuv411p", "yuv422p"), ("yuv440p", "yuv444p")])
+def test_chroma_that_encoders_lack_becomes_the_next_higher(
+    clip: MakeClip, tmp_path: Path, stored: str, written: str
+) -> None:
+    source = clip(f"{stored}.mkv", "-c:v", "ffv1", "-pix_fmt", stored, seconds=0.2, audio=False)
+    outcome = restore_unchanged(source, tmp_path / "out.mkv", crf=1)
+    assert probe(tmp_path / "out.mkv").video["pix_fmt"] == written
+    assert psnr(decode(source), decode(tmp_path / "out.mkv")) > 30  # hard edges of colours
+    assert outcome.warnings == []
 
 
 def test_names_that_mp4_has_no_field_for_are_kept(clip: MakeClip, tmp_path: Path) -> None:
