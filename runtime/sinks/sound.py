@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
 from av.audio.resampler import AudioResampler
@@ -46,6 +47,7 @@ class ConvertedSound:
 
     def __init__(self, container: OutputContainer, muxer: str, source: AudioStream) -> None:
         self.damaged = 0
+        self._end: int | None = None
         self._decoder = source.codec_context
         codec, plain, deep = _CODECS[muxer]
         rate = _OPUS_RATE if codec == "libopus" else self._decoder.sample_rate
@@ -71,6 +73,11 @@ class ConvertedSound:
         except FFmpegError:
             self.damaged += 1
             return []
+        for frame in frames:
+            # The last one that WMA's decoder gives out has no time.
+            frame.pts = self._end if frame.pts is None else frame.pts
+            if frame.pts is not None and frame.time_base is not None:
+                self._end = frame.pts + round(Fraction(frame.samples, frame.sample_rate) / frame.time_base)
         resampled = [out for frame in frames for out in self._resampler.resample(frame)]
         if packet is None:
             resampled += self._resampler.resample(None)

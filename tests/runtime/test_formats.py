@@ -77,6 +77,27 @@ def test_a_video_of_a_kind_that_is_not_written_has_its_sound_too(
     assert probe(tmp_path / "mute.mkv").kinds == ["video"]
 
 
+@pytest.mark.parametrize("ending", ["mkv", "mov", "ts"])
+@pytest.mark.parametrize("direct", [False, True], ids=["in segments", "direct"])
+def test_sound_whose_decoder_gives_out_its_last_frame_without_a_time_is_converted_whole(
+    clip: MakeClip, tmp_path: Path, ending: str, direct: bool
+) -> None:
+    source = clip("old.wmv", "-c:v", "wmv2", "-c:a", "wmav2", "-ar", "48000", seconds=0.32)
+    outcome = restore_unchanged(source, tmp_path / f"out.{ending}", sound="convert", direct=direct)
+    assert outcome.figures.frames == len(probe(source).times)
+    lost = len(samples(source)) - len(samples(tmp_path / f"out.{ending}"))
+    assert abs(lost) < 44_100 * 0.05
+    assert len([line for line in outcome.warnings if "was converted to" in line]) == 1
+
+
+def test_windows_media_is_no_kind_that_is_written_and_it_is_said_before_any_work(
+    clip: MakeClip, tmp_path: Path, measnet_run: Run
+) -> None:
+    source = clip("old.wmv", "-c:v", "wmv2", "-c:a", "wmav2", seconds=0.4)
+    refused = measnet_run(source, "-o", tmp_path / "out.wmv")
+    assert refused.status == 2 and "use one of .mp4" in refused.err and list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "ts", "avi"])
 def test_a_limited_range_is_said_even_where_nothing_else_is(
     clip: MakeClip, tmp_path: Path, ending: str
