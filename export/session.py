@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from measnet.errors import GraphError, MissingPackageError, first_line
 from measnet.file_name import in_utf8
+from measnet.forked import never_end_in_children
 from measnet.image import Image, Pixels
 
 
@@ -32,6 +33,7 @@ class GraphSession:
             self._session = ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime has an exception type per failure, none public
             raise self._refused(error) from None
+        never_end_in_children(self._session)
         self._names = [output.name for output in self._session.get_outputs()]
 
     def run(self, images: Image | Pixels) -> dict[str, NDArray[np.generic]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, cast
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from measnet.damage import shares_by_name
 from measnet.decisions import DecisionLayout, Vector
 from measnet.errors import BackendError, UsageError
+from measnet.forked import never_end_in_children
 from measnet.image import ChannelOrder, Image, Pixels, pad, to_image, to_pixels
 from measnet.metrics import Choices
 from measnet.runtime.backends import Backend, SteerableBackend, Steering
@@ -75,7 +77,8 @@ class Restorer:
     model can be steered. ``task`` (``dehaze``) holds the prompt to what that degradation calls for, where the
     weights know it.
 
-    One restorer serves one thread. Raises ``UsageError`` for what cannot be used, ``BackendError`` when
+    One restorer serves one thread, of the process that made it: a forked child may close it, and nothing
+    else. Raises ``UsageError`` for what cannot be used, ``BackendError`` when
     the backend fails.
     """
 
@@ -106,6 +109,8 @@ class Restorer:
         }
         self._backend: Backend = choose_backend(model, backend, threads)
         self._backend.activate()
+        self._process = os.getpid()
+        never_end_in_children(self._backend)
         self._layout = DecisionLayout(self._backend.description.config)
         self._steered: SteerableBackend | None = None
         self._plans: dict[tuple[int, int], list[Tile]] = {}
@@ -127,6 +132,7 @@ class Restorer:
         ``steering`` gives image-level decisions in place of those that the picture would have settled;
         ``apart`` lets each tile decide for itself, as models do that cannot be steered.
         """
+        self._refuse_in_children()
         image = to_image(pixels, self.channel_order)
         if self._rounds:
             image = to_image(to_pixels(image))
@@ -165,6 +171,7 @@ class Restorer:
     def settle(self, pixels: Pixels) -> Steering | None:
         """The image-level decisions for every tile of a picture, as ``restore`` settles them for itself;
         None where each tile has its own."""
+        self._refuse_in_children()
         return self._settle(to_image(pixels, self.channel_order), self.plan(*pixels.shape[:2]))
 
     def steer(self, held: Vector, share: float) -> Steering:
@@ -247,6 +254,7 @@ class Restorer:
                 self._steered = cast(SteerableBackend, self._backend)
             elif (other := steerable_twin(self._backend, self.model, self._options["threads"])) is not None:
                 other.activate()
+                never_end_in_children(other)
                 self._steered = other
         return self._steered
 
@@ -285,6 +293,8 @@ class Restorer:
         }
 
     def close(self) -> None:
+        if os.getpid() != self._process:
+            return
         self._backend.deactivate()
         if self._steered is not None:
             self._steered.deactivate()
@@ -299,6 +309,13 @@ class Restorer:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _refuse_in_children(self) -> None:
+        if os.getpid() != self._process:
+            raise UsageError(
+                "this process was forked from the one that made the restorer, whose threads are not in it; "
+                "start processes by multiprocessing's 'spawn', and make a restorer in each"
+            )
 
     def _new_plan(self, height: int, width: int) -> list[Tile]:
         graph = self._backend.description
