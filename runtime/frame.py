@@ -89,7 +89,7 @@ class Frame:
     ``pixels`` is H×W×3 in RGB order: uint8, 0..255, or, from a source of more than 8 bits,
     uint16, where full strength is 65535 whatever the source's own depth. The picture is shown
     at ``pts * time_base`` seconds for ``duration * time_base`` seconds (``0``: not known).
-    ``picture`` is there for image files only.
+    ``captions`` are those of ATSC A/53 that go with it. ``picture`` is there for image files only.
     """
 
     pixels: Pixels
@@ -97,6 +97,7 @@ class Frame:
     time_base: Fraction
     duration: int = 0
     picture: Picture | None = None
+    captions: bytes = b""
 
 
 class Cover(NamedTuple):

@@ -14,8 +14,9 @@ from av.error import FFmpegError
 from av.packet import Packet
 
 from measnet.errors import OutputError, UsageError
+from measnet.runtime.captions import takes_captions, with_captions
 from measnet.runtime.colour import Chroma, YuvWriter, chroma_of, written_colour, yuv_format
-from measnet.runtime.frame import Colour, Pixels, StreamInfo
+from measnet.runtime.frame import Colour, Frame, Pixels, StreamInfo
 from measnet.runtime.hdr import WORDINGS, encoder_parameters
 from measnet.runtime.sinks.containers import Container, codec_for
 from measnet.runtime.sinks.orientation import Turn, turn_of, turned
@@ -93,6 +94,7 @@ class PictureEncoding:
         if preset is not None:
             self._options[self.codec.preset_option] = preset
         self._threads: int | None = None
+        self._captions_lost = False
         self._tell_of_hdr()
 
     @property
@@ -107,6 +109,19 @@ class PictureEncoding:
         What encoders make depends on how many threads they work with, so that is fixed.
         """
         self._threads = threads
+
+    def captions_of(self, frame: Frame) -> bytes:
+        """Those that the encoded picture has a place for."""
+        if frame.captions and not takes_captions(self.codec.encoder):
+            self._captions_lost = True
+            return b""
+        return frame.captions
+
+    def losses(self) -> list[str]:
+        """A line on what of the frames so far was not carried over, if there is anything."""
+        if not self._captions_lost:
+            return []
+        return [f"not carried over: closed captions ({self.codec.encoder} takes none)"]
 
     def open(self, context: VideoCodecContext) -> PictureEncoder:
         """An encoder on ``context``, which is new and has its flags and its time base already.
@@ -297,6 +312,7 @@ class PictureEncoder:
         self._writer = writer
         self._turn = turn
         self._tag = tag
+        self._captions: dict[int, bytes] = {}
         self._encoded = 0
 
     @property
@@ -304,7 +320,9 @@ class PictureEncoder:
         """By how many places a picture may be stored before its turn to be shown."""
         return self._context.reorder_depth
 
-    def encode(self, pixels: Pixels, pts: int, duration: int) -> list[Packet[VideoStream]]:
+    def encode(
+        self, pixels: Pixels, pts: int, duration: int, captions: bytes = b""
+    ) -> list[Packet[VideoStream]]:
         """What became ready by this picture, shown at ``pts`` for ``duration``, in the encoding's time base.
 
         Raises FFmpegError.
@@ -314,6 +332,8 @@ class PictureEncoder:
         frame.time_base = self._context.time_base
         frame.duration = duration
         self._encoded += 1
+        if captions:
+            self._captions[pts] = captions
         return self._tagged(self._context.encode(frame))
 
     def flush(self) -> list[Packet[VideoStream]]:
@@ -325,15 +345,20 @@ class PictureEncoder:
         return self._tagged(packets)
 
     def _tagged(self, packets: list[Packet[VideoStream]]) -> list[Packet[VideoStream]]:
-        if self._tag is None:
-            return packets
-        tagged = []
-        for packet in packets:
-            time_base = packet.time_base
-            for changed in self._tag.filter(packet):
-                changed.time_base = time_base
-                tagged.append(changed)
-        return tagged
+        if self._tag is not None:
+            tagged = []
+            for packet in packets:
+                time_base = packet.time_base
+                for changed in self._tag.filter(packet):
+                    changed.time_base = time_base
+                    tagged.append(changed)
+            packets = tagged
+        return [
+            with_captions(packet, captions, self._context.name)
+            if packet.pts is not None and (captions := self._captions.pop(packet.pts, b""))
+            else packet
+            for packet in packets
+        ]
 
 
 def _joined(*parameters: str | None) -> str:

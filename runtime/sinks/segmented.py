@@ -219,7 +219,7 @@ class SegmentedVideoSink:
             return
         if self._encoder is None:
             self._encoder = self.encoding.open_alone(self._flags)
-        self._writer.add(self._encoder.encode(frame.pixels, *place))
+        self._writer.add(self._encoder.encode(frame.pixels, *place, self.encoding.captions_of(frame)))
 
     def _finish_segment(self, *, last: bool = False) -> None:
         """The frames so far as a segment; the ``last`` of a partial result is none to go on from."""
@@ -264,7 +264,7 @@ class SegmentedVideoSink:
             muxer.close_anyhow()
             self._joined.unlink(missing_ok=True)
             raise
-        self.warnings += self._times.losses() + muxer.losses(self._times.rounded)
+        self.warnings += self._times.losses() + self.encoding.losses() + muxer.losses(self._times.rounded)
 
     def _timed_pictures(self, muxer: Muxer) -> Iterator[tuple[Fraction, Any, bool]]:
         time_base = self.encoding.time_base

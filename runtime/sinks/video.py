@@ -76,7 +76,7 @@ class VideoSink:
             self.skipped = self._times.skipped
             return
         try:
-            packets = self._muxer.encoder.encode(item.pixels, *place)
+            packets = self._muxer.encoder.encode(item.pixels, *place, self.encoding.captions_of(item))
         except FFmpegError as error:
             raise encoding_error(self._target, error) from None
         self._muxer.mux_picture(packets)
@@ -96,7 +96,9 @@ class VideoSink:
             self.abort()
             raise
         self._done = True
-        self.warnings += self._times.losses() + self._muxer.losses(self._times.rounded)
+        self.warnings += (
+            self._times.losses() + self.encoding.losses() + self._muxer.losses(self._times.rounded)
+        )
         return self._aside.keep(partial=partial)
 
     def abort(self) -> None:

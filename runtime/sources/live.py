@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import av
 
 from measnet.errors import InputError
+from measnet.runtime.captions import read_captions
 from measnet.runtime.colour import RgbReader
 from measnet.runtime.frame import Frame
 from measnet.runtime.hdr import HDR_TREATMENT, is_hdr
@@ -110,6 +111,7 @@ class LiveStream:
             pts=(frame.pts or 0) - round(origin / time_base),
             time_base=time_base,
             duration=frame.duration,
+            captions=read_captions(frame),
         )
 
 

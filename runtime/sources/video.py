@@ -14,6 +14,7 @@ import av
 
 from measnet.errors import InputError
 from measnet.file_name import for_ffmpeg
+from measnet.runtime.captions import read_captions
 from measnet.runtime.colour import RgbReader
 from measnet.runtime.frame import Frame, StreamInfo
 from measnet.runtime.hdr import HDR_TREATMENT, is_hdr
@@ -121,6 +122,7 @@ class VideoFile:
                 pts=item.pts or 0,
                 time_base=info.time_base,
                 duration=item.duration,
+                captions=read_captions(item),
             )
         self._settle(reader)
 
