@@ -1,4 +1,4 @@
-"""What ``measnet-export --int8`` does: its options are read, and its progress shown, here."""
+"""``measnet-export --int8``: reads its options and shows its progress."""
 
 from __future__ import annotations
 

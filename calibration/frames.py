@@ -45,7 +45,7 @@ class Frames:
         """The source has one frame, so that none can be held out."""
 
         self.calibrated: list[str] = []
-        """What was calibrated on: names of pictures, or times in a video."""
+        """The frames calibrated on: names of pictures, or times in a video."""
 
         self.held_out: list[tuple[str, Image]] = []
         """The others, by the same names, each 1 3 H W."""

@@ -23,7 +23,7 @@ class Int8Graph:
     """An INT8 graph, and what it came from."""
 
     typed: TypedGraph
-    """What stayed float32 beside it, and why, as in a 16-bit graph."""
+    """The operators that stayed float32, with the reasons, as in a 16-bit graph."""
 
     placement: Placement
 
@@ -33,7 +33,7 @@ class Int8Graph:
     description: GraphDescription
 
     float32_bytes: int
-    """What the graph would have in float32."""
+    """The bytes of the same graph in float32."""
 
     @property
     def model(self) -> onnx.ModelProto:

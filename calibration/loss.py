@@ -1,4 +1,4 @@
-"""What INT8 loses, on frames that it was not calibrated on."""
+"""The loss by INT8, on frames that it was not calibrated on."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class Loss:
     """PSNR of what the network was given against what it made of it: how much it changes at all."""
 
     tolerance: Tolerance
-    """What a graph with INT8 may lose before it is called a large loss."""
+    """The loss beyond which a graph with INT8 is warned of."""
 
     @property
     def breaches(self) -> list[str]:
-        """What lies outside the tolerance, in words, of either way INT8 was run."""
+        """Lists what lies outside the tolerance, in words, of either way INT8 was run."""
         found = [
             breach
             for way, parity in self.parity.items()

@@ -1,4 +1,4 @@
-"""Which products of a MEASNet are computed in INT8, and why the others are not.
+"""The products of a MEASNet that are computed in INT8, and the reasons why the others are not.
 
 docs/calibrating.md says where the rules come from.
 """
@@ -33,7 +33,7 @@ class Layer:
     """Of its node."""
 
     tensor: str
-    """What it is given."""
+    """Its input."""
 
     weights: str
     shape: tuple[int, ...]
@@ -58,7 +58,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Placement:
-    """What is computed in INT8."""
+    """The layers that are computed in INT8."""
 
     layers: tuple[Layer, ...]
 

@@ -1,4 +1,4 @@
-"""What ``measnet-export --int8`` says of its graph: lines for people, the same as JSON for programs."""
+"""The report of ``measnet-export --int8``: lines for people, the same as JSON for programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a builder is asked for: every setting of ours, its default and its limits."""
+"""Settings of an engine's builder: every one of ours, its default and its limits."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Profile:
 
 
 DYNAMIC_PROFILE = Profile(Frames(1, 64, 64), Frames(1, 720, 1280), Frames(1, 1080, 1920))
-"""What an engine for any size is built for when nothing is said: frames of up to 1920x1080, one by one."""
+"""Sizes of an engine for any size, unless others are given: frames of up to 1920x1080, one at a time."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class BuildSettings:
             raise UsageError("; ".join(problems))
 
     def problems_with(self, flavour: Flavour) -> list[str]:
-        """What of these settings a flavour of TensorRT does not do."""
+        """Lists which of these settings a flavour of TensorRT does not support."""
         problems = []
         if flavour == "tensorrt-rtx":
             if self.version_compatible:

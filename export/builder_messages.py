@@ -1,4 +1,4 @@
-"""What TensorRT's parser and builder say, as sentences with our module, the operator and the remedy."""
+"""Messages of TensorRT's parser and builder, as sentences with our module, the operator and the remedy."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def build_failed(target: str, messages: list[str]) -> str:
 
 
 def remedy(text: str) -> str:
-    """What to do about what TensorRT said."""
+    """The advice on a message of TensorRT."""
     return next((advice for pattern, advice in REMEDIES if re.search(pattern, text)), UNKNOWN)
 
 

@@ -26,11 +26,11 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """What came out of a build."""
+    """A plan, and how it was built."""
 
     plan: bytes
     timing_cache: bytes
-    """What TensorRT learnt about its kernels; b"" if none was asked for."""
+    """The times that TensorRT measured of its kernels; b"" if none were asked for."""
 
     seconds: float
     """Of the build itself, without starting and parsing."""

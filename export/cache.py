@@ -35,7 +35,7 @@ class Found:
     plan: bytes
     was_cached: bool
     notes: tuple[str, ...]
-    """What the cache could not do."""
+    """Sentences on what the cache could not do."""
 
 
 def default_folder() -> Path:

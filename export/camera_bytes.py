@@ -28,13 +28,13 @@ MODULE = "camera"
 """The part of the network that the new nodes are of, by name: ``camera/Cast``."""
 
 INSIDE = {name: f"{MODULE}/{name}" for name in ("image", "restored", "window")}
-"""What the graph's own inputs and output are called once they are inside."""
+"""New names of the inner graph's inputs and output."""
 
 AXES = {"height": 1, "width": 2}
 """The dimensions of B H W 3 that are padded."""
 
 BACKWARDS = np.array([2, 1, 0])
-"""Where RGB finds its channels in BGR, and the other way round."""
+"""The order that turns RGB into BGR, and BGR into RGB."""
 
 
 def camera_graph(
@@ -80,7 +80,7 @@ def camera_graph(
 
 
 def reflected(side: int, grown: int) -> NDArray[np.int64]:
-    """Which of ``side`` pixels each of ``grown`` shows: as ``numpy.pad`` reflects, to and fro."""
+    """The index among ``side`` pixels of each of ``grown``, reflected to and fro as by ``numpy.pad``."""
     period = max(2 * (side - 1), 1)
     place = np.arange(grown, dtype=np.int64) % period
     return np.minimum(place, period - place)
@@ -163,7 +163,7 @@ def _reflected_in_graph(nodes: _Nodes, side: str, description: GraphDescription)
 
 
 def _from_network(nodes: _Nodes, sides: str | None, order: ChannelOrder) -> None:
-    """What the graph inside returns -> ``restored``, cropped to ``sides``; None where it is of that size."""
+    """Turns the inner graph's result into ``restored``, cropped to ``sides``; None leaves its size."""
     planes = INSIDE["restored"]  # B 3 H' W'
     if sides is not None:
         start, axes = (nodes.constant(np.array(values, np.int64)) for values in ([0, 0], [2, 3]))

@@ -46,17 +46,17 @@ class Finding:
     """A short name that does not change, for programs."""
 
     message: str
-    """What is the matter, as a sentence."""
+    """The fault, as a sentence."""
 
     remedy: str
-    """What to do about it; may be empty."""
+    """The advice; may be empty."""
 
     places: tuple[str, ...] = ()
     """The nodes or tensors: ``encoder1.0.attention/TopK``; none when it is the whole file."""
 
     operator: str = ""
     source: str = ""
-    """How it is known."""
+    """The source of the rule."""
 
 
 def check_file(path: str | Path) -> list[Finding]:

@@ -190,7 +190,7 @@ def _export_all(options: dict[str, Any]) -> None:
 
 
 def _folder(output: Path) -> Path:
-    """Where engines go: beside a graph that was given a name."""
+    """The folder for engines: that of the graph, where it was given a name."""
     return output.parent if output.suffix == ".onnx" else output
 
 

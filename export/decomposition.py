@@ -37,7 +37,7 @@ def decomposed_in_place() -> Iterator[None]:
 
 
 def is_simple(module: GraphModule, table: Container[object]) -> bool:
-    """Whether nothing is written to, and all that ``table`` would decompose can be taken apart here."""
+    """Tells whether ``module`` writes to no tensor, and ``APART`` covers all that ``table`` decomposes."""
     return not any(node.op == "call_function" and _is_hard(node, table) for node in module.graph.nodes)
 
 
@@ -85,7 +85,7 @@ def _subtracted(module: GraphModule, node: Node) -> None:
 
 
 def _expanded(module: GraphModule, node: Node) -> None:
-    """What a tensor is divided by need not be brought to its shape first."""
+    """Leaves out the expansion of a divisor: division broadcasts it."""
     narrow, wide = node.args
     assert isinstance(narrow, Node)
     if all(user.target is aten.div.Tensor and user.args == (wide, node) for user in node.users):

@@ -41,7 +41,7 @@ class Built:
     facts: EngineFacts
     plan_bytes: int
     seconds: float | None
-    """What the build took; None for one from the cache."""
+    """Seconds that the build took; None for an engine from the cache."""
 
     notes: tuple[str, ...]
     """TensorRT's warnings, and what could not be kept."""
@@ -146,7 +146,7 @@ def engine_facts(
     settings: BuildSettings,
     target: Target,
 ) -> EngineFacts:
-    """What the engine of the graph file ``content`` will be, and what it is kept under."""
+    """The facts about the engine of the graph file ``content``, whose hash is its name in the cache."""
     return EngineFacts(
         graph_sha256=hashlib.sha256(content).hexdigest(),
         graph=description.to_metadata(),

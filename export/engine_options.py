@@ -97,7 +97,7 @@ def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class EngineWish:
-    """What the options ask for, checked before any work is done.
+    """The engines that the options ask for, checked before any work is done.
 
     Raises ``UsageError`` for what cannot be, ``MissingPackageError`` for what is not installed.
     """
@@ -195,7 +195,7 @@ def manage_cache(options: dict[str, Any]) -> None:
 
 
 def hint(graphs: list[Path]) -> str:
-    """How ``graphs`` become engines: what can be built here, and the commands for the rest elsewhere."""
+    """Says how ``graphs`` become engines: what can be built here, and the commands for the rest elsewhere."""
     import shlex
     from importlib.util import find_spec
 

@@ -1,4 +1,4 @@
-"""How graphs take and return frames: ``--io`` and ``--channel-order``."""
+"""The form in which graphs take and return frames: ``--io`` and ``--channel-order``."""
 
 from __future__ import annotations
 

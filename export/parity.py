@@ -24,7 +24,7 @@ def graph_parity(graph: bytes | str | os.PathLike[str], network: MEASNet, images
 
 
 def network_answer(network: MEASNet, images: Image) -> Restoration:
-    """What PyTorch makes of ``images`` (B 3 H W) in float32: every graph is held against this."""
+    """The results of PyTorch for ``images`` (B 3 H W) in float32, with which every graph is compared."""
     with torch.inference_mode():
         return network.eval().restore(torch.from_numpy(images))
 

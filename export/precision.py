@@ -24,11 +24,11 @@ Precision = Literal["fp16", "bf16"]
 ELEMENT_TYPE = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 LARGEST = {"fp16": 65504.0, "bf16": 3.3895e38}
 HEADROOM = 4
-"""How many times larger than anything measured a 16-bit tensor must be able to hold."""
+"""The factor by which a 16-bit tensor must be able to exceed anything measured."""
 
 OPSET = {"fp16": 20, "bf16": 22}
-"""What the graph asks for at least. Convolutions take bfloat16 from opset 22 on; what our operators compute
-is the same in 20 and 22."""
+"""The least opset of the graph. Convolutions take bfloat16 from opset 22 on; our operators compute the same
+in 20 and 22."""
 
 # They move numbers without changing them, so they take the type of their surroundings.
 MOVES = frozenset(
@@ -118,7 +118,7 @@ class _Typing:
         return TypedGraph(self.model, self.precision, self.reasons)
 
     def _is_real(self, node: NodeProto) -> bool:
-        """Whether the operator computes on real numbers."""
+        """Tells whether the operator computes on real numbers."""
         return any(name in self.floats for name in (*node.input, *node.output))
 
     def _decide(self, node: NodeProto) -> None:
@@ -248,10 +248,10 @@ def opset_of(model: onnx.ModelProto) -> int:
 
 
 def lost(values: NDArray[np.float32], precision: Precision) -> bool:
-    """Whether 16 bits lose a constant: some of it becomes infinite, or all of it becomes 0.
+    """Tells whether 16 bits lose a constant: some of it becomes infinite, or all of it becomes 0.
 
-    A weight that is tiny beside others may become 0: beside them it is nothing. A floor or an epsilon
-    stands alone.
+    A weight that is tiny beside the others of its tensor may become 0 without harm; a floor or an epsilon,
+    which is alone in its tensor, may not.
     """
     stored = rounded(values, precision)
     if not np.isfinite(stored[np.isfinite(values)]).all():

@@ -49,7 +49,7 @@ class Magnitudes:
 
 
 def largest_magnitudes(model: onnx.ModelProto, images: Image) -> dict[str, float]:
-    """What ``Magnitudes`` finds on ``images`` (B 3 H W) alone. Raises as it does."""
+    """The magnitudes on ``images`` (B 3 H W) alone. Raises as ``Magnitudes`` does."""
     magnitudes = Magnitudes(model)
     magnitudes.see(images)
     return magnitudes.found

@@ -1,4 +1,4 @@
-"""What `measnet-export` says of a typed graph: a table for people, the same as JSON for programs."""
+"""The report of `measnet-export` on a typed graph: a table for people, the same as JSON for programs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Measured:
     """A typed graph held against the network in float32."""
 
     pictures: str
-    """Which pictures, in words."""
+    """The pictures, in words."""
 
     size: tuple[int, int]
     """Their (height, width)."""
@@ -32,7 +32,7 @@ class Measured:
 
     @property
     def breaches(self) -> list[str]:
-        """What lies outside the tolerance, in words, of any way it was run."""
+        """Lists what lies outside the tolerance, in words, of any way it was run."""
         found = [breach for parity in self.parity.values() for breach in parity.breaches(self.tolerance)]
         return list(dict.fromkeys(found))
 

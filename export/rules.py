@@ -1,4 +1,4 @@
-"""What a graph must be for TensorRT, one function per rule.
+"""Rules that TensorRT has for graphs, one function each.
 
 Where a rule says ``TensorRT-RTX 1.7.1`` it was tried there: graphs were parsed by NVIDIA's parser and built,
 on a machine without a GPU. ``TensorRT 11`` is read from its Python API. ``measnet`` is a rule of our own.

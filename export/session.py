@@ -45,7 +45,7 @@ class GraphSession:
             raise self._refused(error) from None
 
     def _unsteered(self, images: Image | Pixels) -> dict[str, NDArray[np.float32]]:
-        """What a steerable graph takes beside ``image`` to decide by itself; nothing for others."""
+        """The inputs beside ``image`` with which a steerable graph decides by itself; none for others."""
         given = {}
         for value in self._session.get_inputs():
             if value.name == "window":

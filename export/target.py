@@ -1,4 +1,4 @@
-"""What an engine is built for: this machine's GPU, or RTX cards that are elsewhere."""
+"""Targets of engines: this machine's GPU, or RTX cards that are elsewhere."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PORTABLE = "rtx"
 """Stands for ``PORTABLE_CARDS`` in one engine."""
 
 PORTABLE_CARDS = ("sm80", "sm86", "sm89", "sm120")
-"""What NVIDIA's portable engines are for. sm75 takes graphs of another form and so has its own engines."""
+"""Compute capabilities of NVIDIA's portable engines. sm75 takes graphs of another form and so has its own."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Target:
 
     @property
     def turing_rtx(self) -> bool:
-        """Whether it takes graphs of Turing's form (``export/turing.py``)."""
+        """Tells whether it takes graphs of Turing's form (``export/turing.py``)."""
         return self.flavour == "tensorrt-rtx" and self.compute_capability == "7.5"
 
     @property

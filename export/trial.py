@@ -33,14 +33,14 @@ SMALLER = (128, 160)
 """Height and width of what is tried instead. From 128 on the frequency blocks' masks are not empty."""
 
 USUAL = (256, 320)
-"""What a graph for any size is tried on."""
+"""The size on which a graph for any size is tried."""
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class TypedTrial:
-    """What a smaller typed graph was found to be."""
+    """Measurements of a smaller typed graph."""
 
     measured: Measured
     magnitudes: dict[str, float]
@@ -48,7 +48,7 @@ class TypedTrial:
 
 
 def is_too_large(network: MEASNet, size: tuple[int, int]) -> bool:
-    """Whether one frame of this (height, width) is more than a graph should be tried on."""
+    """Tells whether a frame of this (height, width) is too large to try a graph on."""
     height, width = least = network.config.size_rule.fit(1, 1)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         ExactMEASNet(network.eval())(torch.zeros(1, 3, *least))
@@ -131,7 +131,7 @@ class Apart(Generic[Result]):
         self._receiver.close()
 
     def result(self) -> Result:
-        """What the function returned. Raises what it raised, ``BackendError`` when its process died."""
+        """The function's result. Raises what the function raised, ``BackendError`` when its process died."""
         if self._found is None:
             try:
                 kind, found = self._receiver.recv()

@@ -27,12 +27,12 @@ LONGEST_WAIT = 2_000  # microseconds that a request may wait for others to share
 GRAPH_BATCH = 8  # frames; of an engine, what it was built for
 
 OURS = {"config.pbtxt", "1", "1/model.onnx", "1/model.plan"}
-"""What a model's folder holds when it is ours, so that it may be replaced."""
+"""The entries of a model's folder that is ours, and so may be replaced."""
 
 
 @dataclass(frozen=True)
 class _Model:
-    """What is served: the file, how Triton calls its kind, and what goes in and out of it."""
+    """A model to serve: its file, Triton's name of its kind, its inputs and its outputs."""
 
     name: str
     filename: str
@@ -130,7 +130,7 @@ def configuration(model: _Model, *, max_batch: int, instances: int) -> str:
 
 
 def what_goes_in(description: GraphDescription) -> str:
-    """What a client has to know of the input, in one line."""
+    """Describes the input for clients, in one line."""
     first, last = ("", " x 3") if description.takes_bytes else ("3 x ", "")
     values = f"{description.channel_order.upper()}, {'0 to 255' if description.takes_bytes else '0 to 1'}"
     if description.static_size is not None:

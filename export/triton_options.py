@@ -39,7 +39,7 @@ def triton_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class TritonWish:
-    """What the options ask for, checked before any work is done. Raises ``UsageError`` for what cannot be."""
+    """The folder of models that the options ask for, checked before any work. Raises ``UsageError``."""
 
     def __init__(self, options: dict[str, Any]) -> None:
         from measnet.errors import UsageError
