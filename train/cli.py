@@ -200,7 +200,7 @@ def _run(
 
 
 def find_all_sets(name: str, data: Sequence[Path], pairs: Sequence[str], out: Path) -> list[ImageSet]:
-    """What ``--data`` and ``--pairs`` name. Frames of footage and made-up pictures are put into ``out``."""
+    """The sets named by ``--data`` and ``--pairs``. Frames of videos and made-up pictures go into ``out``."""
     from measnet.errors import UsageError
     from measnet.train.data.footage import VIDEO_SUFFIXES, take_frames
     from measnet.train.data.layouts import find_sets, read_pairs
@@ -228,7 +228,7 @@ def find_all_sets(name: str, data: Sequence[Path], pairs: Sequence[str], out: Pa
 
 
 def _listing_problems(read: Callable[[], list[ImageSet]], out: Path) -> list[ImageSet]:
-    """What ``read`` returns. When it finds more problems than a line holds, all of them go to a file."""
+    """Calls ``read``; where it finds more problems than one line can hold, all of them go to a file."""
     from measnet.errors import InputError
     from measnet.train.data.layouts import DataSetError
     from measnet.train.run_folder import RunFolder
@@ -245,7 +245,7 @@ def _listing_problems(read: Callable[[], list[ImageSet]], out: Path) -> list[Ima
 
 
 def find_start(recipe: Recipe, init: str | None, *, renew_routing: bool, teacher: str | None) -> Start:
-    """What ``--init``, ``--renew-routing`` and ``--teacher`` name."""
+    """The start that ``--init``, ``--renew-routing`` and ``--teacher`` name."""
     from measnet.checkpoint import load_checkpoint, weights_sha256
     from measnet.errors import UsageError
     from measnet.network import MEASNet

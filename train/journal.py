@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run: losses, PSNR per task, how busy each expert is, and sample pictures."""
+"""Writes a run's journal for TensorBoard: losses, PSNR per task, each expert's share, and sample pictures."""
 
 from __future__ import annotations
 

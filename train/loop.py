@@ -33,8 +33,8 @@ from measnet.train.task_prompts import learn_task_prompts
 LOG_EVERY = 50  # steps
 
 OUT_OF_MEMORY = ("allocate memory", "could not create a primitive", "could not execute a primitive")
-"""What errors say where memory ran out on a CPU: PyTorch's allocator, and twice oneDNN, which names no
-reason."""
+"""Parts of errors that mean that memory ran out on a CPU: PyTorch's allocator's, and two of oneDNN, which
+gives no reason."""
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -45,7 +45,7 @@ class TrainingError(MEASNetError):
 
 @dataclass(frozen=True)
 class Start:
-    """What a run starts from, beside its recipe. The run remembers it, and resumes with no other."""
+    """The start of a run, beside its recipe. The run stores it, and resumes with no other."""
 
     weights: MEASNet | None = None
     """Weights to go on from; ``None`` starts from random ones."""
@@ -54,10 +54,10 @@ class Start:
     """A larger network to learn from."""
 
     origin: tuple[tuple[str, str], ...] = ()
-    """Where the two came from, in words."""
+    """The origins of the two, in words."""
 
     renew_routing: bool = False
-    """Whether prompt and pixel router of ``weights`` are made anew (``measnet/train/renewal.py``)."""
+    """True where prompt and pixel router of ``weights`` are made anew (``measnet/train/renewal.py``)."""
 
 
 def train(

@@ -1,4 +1,4 @@
-"""What training minimises: eqs. 11 and 12, and what a larger network teaches a smaller one."""
+"""Losses of training: eqs. 11 and 12, and those by which a larger network teaches a smaller one."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class TrainingStep(nn.Module):
 
 
 def routing_distance(student: TrainingPass, teacher: TrainingPass) -> Tensor:
-    """How differently two networks route the same batch (a scalar; 0 where either has no router).
+    """The distance between two networks' routing of one batch (a scalar; 0 where either has no router).
 
     The experts of two networks have no order in common, and need not be as many. So it is their relations
     that are compared (after Park et al., "Relational Knowledge Distillation", 2019): how alike the demand of

@@ -45,7 +45,7 @@ class Processes:
 
     @property
     def leads(self) -> bool:
-        """Whether this process writes the files."""
+        """Tells whether this process writes the files."""
         return self.rank == 0
 
     def part_of(self, batch: int) -> int:

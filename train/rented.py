@@ -264,7 +264,7 @@ def _last_words(path: Path) -> str:
 
 
 def _train_one(training: Training, pack: Path, work: Path, ends: float) -> None:
-    """What a process of its own does. What it has to say goes to a file of its name."""
+    """Trains one network, in a process of its own; its output goes to a file of its name."""
     from measnet.command_line import run_command
     from measnet.train.packed_loop import least_minutes, train_packed
 

@@ -1,4 +1,4 @@
-"""What comes home from rented time: small files of all runs, a table, and curves."""
+"""Results to bring home from rented time: small files of all runs, a table, and curves."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from measnet.whole_file import write_whole
 
 
 class Progress(NamedTuple):
-    """How far a run has come."""
+    """The progress of a run."""
 
     step: int = 0
     seconds: float = 0.0
@@ -36,7 +36,7 @@ class Progress(NamedTuple):
 
 
 def seconds_spent(path: Path) -> float:
-    """What was spent so far on the run in ``path``, as its last checkpoint has it; 0 where there is none."""
+    """Reads the seconds spent so far on the run in ``path`` from its last checkpoint, if there is one."""
     try:
         state: dict[str, Any] = torch.load(path / "checkpoint.pt", map_location="cpu", weights_only=True)
         return float(state["progress"]["seconds"])

@@ -1,4 +1,4 @@
-"""How steadily a network restores: whether two frames of one scene come back in one tone.
+"""Steadiness of a network: two frames of one scene should be restored in the same tone.
 
 Channel attention decides for a whole picture by means over it. In dark or milky scenes, where how bright a
 picture should be is a matter of taste, such a decision hangs on little and turns over from one frame of a
@@ -31,7 +31,7 @@ GAIN = 0.01  # largest difference in exposure
 
 
 class Window(NamedTuple):
-    """Where a frame lies in its crop, in pixels."""
+    """The place of a frame in its crop, in pixels."""
 
     top: int
     left: int
@@ -45,7 +45,7 @@ class Look(NamedTuple):
 
 
 def looks_at(seed: int, first: int, count: int) -> list[Look]:
-    """Which of samples ``first`` to ``first + count`` are looked at twice, whichever process they fall to."""
+    """Chooses those of ``count`` samples from ``first`` on that are looked at twice, alike in all processes."""
     return [Look(at - first, (seed, at)) for at in range(first, first + count) if at % EVERY == 0]
 
 
@@ -99,7 +99,7 @@ def _two_frames(crop: Tensor, side: int, rng: np.random.Generator) -> Iterator[t
 
 
 def _shared(ours: Tensor, our: Window, theirs: Tensor, their: Window) -> tuple[Tensor, Tensor]:
-    """What two frames (3 S S) of one crop have of the pixels that both show."""
+    """The parts of two frames (3 S S) of one crop that show the same pixels."""
     side = ours.shape[-1]
     top, left = max(our.top, their.top), max(our.left, their.left)
     bottom, right = min(our.top, their.top) + side, min(our.left, their.left) + side

@@ -13,7 +13,7 @@ from measnet.train.degradations import field_of
 SAMPLES = 24  # crops per task
 
 NO_TASKS = ("keep", "mixture", "camera")
-"""What is trained beside the tasks: nobody would hold a video to it. A camera's noise is ``denoise``."""
+"""Entries of recipes that are no tasks to which a video could be held. A camera's noise is ``denoise``."""
 
 
 def task_name(task: str) -> str | None:
@@ -52,6 +52,6 @@ def _mean_scores(network: MEASNet, crops: TrainingCrops) -> tuple[float, ...]:
 
 
 def is_collapsed(prompts: TaskPrompts) -> bool:
-    """Whether every one of several tasks calls for the same single basic prompt."""
+    """Tells whether all of several tasks use the same single basic prompt."""
     weights = [torch.tensor(scores).softmax(dim=0) for scores in prompts.values()]
     return len(weights) > 1 and all(w.max() > 0.99 and w.argmax() == weights[0].argmax() for w in weights)

@@ -1,4 +1,4 @@
-"""What a MEASNet is made of: one configuration, three named variants.
+"""The configuration of a MEASNet, and three named variants.
 
 Levels are counted from full resolution: level 1 works at the stem's resolution, level 4 (the
 latent) at one eighth of it. A tuple of three holds levels 1, 2 and 3, a tuple of four also the
@@ -32,7 +32,7 @@ MOST_MODULES = 64  # blocks or experts in one place; a checkpoint that claims mo
 
 @dataclass(frozen=True)
 class SizeRule:
-    """Which image sizes the network takes: sides of at least ``minimum``, multiples of ``multiple``."""
+    """A rule for image sizes: sides are at least ``minimum``, and multiples of ``multiple``."""
 
     multiple: int
     minimum: int
@@ -85,7 +85,7 @@ class MEASNetConfig:
     (``measnet/network/gated.py``), between levels that join by sums, with pixel experts on ReLU."""
 
     ensemble: Ensemble = "logsumexp"
-    """How MESE joins its experts: the released code's exponential domain, or eq. 3's plain sum."""
+    """The sum in which MESE joins its experts: the released code's exponential one, or eq. 3's plain one."""
 
     tspg: bool = True
     """Table VI: task-specific prompt generation."""
@@ -261,7 +261,7 @@ FORMER_VARIANTS: dict[str, MEASNetConfig] = {
         stem_scale=2,
     ),
 }
-"""What ``small`` and ``nano`` were before they had gated blocks: weights of them keep their name."""
+"""Configurations of ``small`` and ``nano`` before they had gated blocks, for weights of that time."""
 
 
 def variant_name(config: MEASNetConfig) -> str:

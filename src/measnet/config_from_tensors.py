@@ -108,7 +108,7 @@ def _shape(shapes: Shapes, name: str, rank: int) -> tuple[int, ...]:
 
 
 def _count(shapes: Shapes, pattern: str) -> int:
-    """How many numbered modules there are: one more than the highest number."""
+    """Counts numbered modules: one more than the highest number."""
     matches = (re.match(pattern, name) for name in shapes)
     return max((int(match[1]) + 1 for match in matches if match), default=0)
 

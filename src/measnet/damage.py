@@ -42,7 +42,7 @@ def to_metadata(taught: bool) -> dict[str, str]:
 
 
 def from_metadata(metadata: Mapping[str, str]) -> bool:
-    """Whether the weights were taught these kinds of damage, and not those of another version.
+    """Tells whether the weights were taught these kinds of damage, and not those of another version.
 
     Raises ``ValueError`` for what is no list of names.
     """

@@ -23,10 +23,10 @@ Kind = Literal["prompt", "attention", "filters", "experts", "mean", "peak"]
 Vector = NDArray[np.float32]
 
 INPUTS = ("window", "held", "hold")
-"""What a steerable graph takes beside the image, by name: B 1 H W, B D, B D."""
+"""Inputs of a steerable graph beside the image, by name: B 1 H W, B D, B D."""
 
 OUTPUTS = ("decisions", "norms")
-"""What it returns beside the rest: B D, B E."""
+"""Outputs that it has beside those of other graphs: B D, B E."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Part:
 
 
 class DecisionLayout:
-    """What the D and E numbers of a network of ``config`` are."""
+    """The order of the D decisions and E norms of a network of ``config``."""
 
     def __init__(self, config: MEASNetConfig) -> None:
         self.parts: list[Part] = []

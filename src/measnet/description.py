@@ -1,4 +1,4 @@
-"""What a graph says of itself: written into its metadata, so that whoever opens it needs no side file."""
+"""The description of a graph, stored in its metadata, so that a graph is usable without another file."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ class GraphDescription:
     """Of ``image`` and ``restored``; ``bgr`` is for camera bytes alone."""
 
     steerable: bool = False
-    """Whether it also takes image-level decisions and returns its own (``measnet/decisions.py``)."""
+    """True for a graph that takes image-level decisions and returns its own (``measnet/decisions.py``)."""
 
     task_prompts: TaskPrompts = field(default_factory=dict)
-    """What each task calls for, where the weights know tasks."""
+    """Scores of the prompt for each task, where the weights know tasks."""
 
     taught: bool = False
-    """Whether the prompt weights say what is wrong with a picture (``measnet/damage.py``)."""
+    """True where the prompt weights tell the kinds of damage (``measnet/damage.py``)."""
 
     @property
     def variant(self) -> str:
@@ -60,7 +60,7 @@ class GraphDescription:
 
     @property
     def size_rule(self) -> SizeRule:
-        """Which sizes the network inside takes."""
+        """The sizes that the network inside takes."""
         return self.config.size_rule
 
     @property
@@ -69,7 +69,7 @@ class GraphDescription:
 
     @property
     def frame_rule(self) -> SizeRule:
-        """Which sizes of frames the graph takes: the network's, or every one when padding is inside."""
+        """The sizes of frames that the graph takes: the network's, or all where the graph pads."""
         return ANY_SIZE if self.takes_bytes else self.size_rule
 
     def fit(self, height: int, width: int) -> tuple[int, int]:

@@ -65,7 +65,7 @@ class EngineFacts:
 
     @property
     def description(self) -> GraphDescription:
-        """What the graph says of itself. Raises ``GraphError`` on a damaged one."""
+        """The graph's description of itself. Raises ``GraphError`` on a damaged one."""
         return GraphDescription.from_metadata(self.graph, "the engine")
 
     @property

@@ -1,7 +1,7 @@
 """Every error this project raises on purpose, in one tree.
 
     MEASNetError                 exit 1: something failed on the way
-    ├── UsageError               exit 2: what was asked for cannot be done as asked
+    ├── UsageError               exit 2: a request that cannot be met as it is
     │   ├── InputError           a source is missing, empty, damaged or not what it claims to be
     │   ├── CheckpointError      a checkpoint is not a MEASNet, or not a sound one
     │   ├── GraphError           an ONNX file is not one of ours, or not a sound one
@@ -25,7 +25,7 @@ class MEASNetError(Exception):
 
 
 class UsageError(MEASNetError):
-    """What was asked for cannot be done as asked; the message says what to change."""
+    """A request that cannot be met as it is; the message says what to change."""
 
     exit_code = 2
 

@@ -1,4 +1,4 @@
-"""How alike two results are: PSNR, and the three figures of parity.
+"""Measures of likeness of two results: PSNR, and the three figures of parity.
 
 Shapes: B batch, K chosen experts, H W size, h w size at the stem's scale, S image-level choices.
 """
@@ -27,7 +27,7 @@ def largest_difference(a: Array, b: Array) -> float:
 
 @dataclass(frozen=True)
 class Choices:
-    """Who restored an image: what every router chose. ``None`` where the network has no such router."""
+    """The experts that every router chose for an image; ``None`` where the network has no such router."""
 
     pixel_experts: NDArray[np.uint8] | None
     """B K h w, the experts of each pixel."""
@@ -38,7 +38,7 @@ class Choices:
 
 @dataclass(frozen=True)
 class Parity:
-    """How closely an engine follows the network."""
+    """The figures by which an engine is compared with the network."""
 
     psnr_db: float
     """Of the restored images, values of 0 to 1 as peak."""
@@ -50,7 +50,7 @@ class Parity:
     """Share of pixels, 0 to 1, whose experts (their own and their image's) are the same on both sides."""
 
     def breaches(self, tolerance: Tolerance) -> list[str]:
-        """What lies outside ``tolerance``, in words; empty when all is well."""
+        """Lists what lies outside ``tolerance``, in words; empty when all is well."""
         found = []
         if not self.psnr_db >= tolerance.psnr_db:
             found.append(f"PSNR {self.psnr_db:.1f} dB is below {tolerance.psnr_db:g} dB")
@@ -67,7 +67,7 @@ class Parity:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far an engine may be from the network."""
+    """The largest differences from the network that an engine may have."""
 
     psnr_db: float
     largest_difference: float

@@ -1,4 +1,4 @@
-"""What an ONNX file claims, looked at before any library builds what it claims.
+"""Checks of an ONNX file before any library allocates what the file claims to hold.
 
 Reads the protobuf itself, so that running needs no ``onnx`` package and constants are passed over unread.
 Sources: onnx.proto (field numbers), the protobuf encoding guide.
@@ -111,7 +111,7 @@ def constants(content: bytes) -> Iterator[Constant]:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What the graph file at ``path`` says of itself, read without a library.
+    """Reads the metadata of the graph file at ``path``, without a library.
 
     Raises ``GraphError`` when it cannot be read or is no ONNX file.
     """
@@ -122,8 +122,9 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def data_fault(content: bytes, found: list[Constant], folder: Path) -> str:
-    """What is wrong with the files in which the constants ``found`` of a graph lie, to go on behind its name;
-    or "". Files outside ``folder``, the graph's own, are not looked at. Raises ``DamagedError``."""
+    """Finds a fault in the files that hold the constants ``found`` of a graph: a predicate for a message that
+    begins with the graph's name, or "". Files outside ``folder``, the graph's own, are not looked at. Raises
+    ``DamagedError``."""
     locations = sorted({constant.location for constant in found if constant.external})
     expected = _metadata(content).get(DATA_SEAL) if locations else None
     for location in locations:
@@ -144,7 +145,7 @@ def data_fault(content: bytes, found: list[Constant], folder: Path) -> str:
 
 
 def fault_of(constant: Constant, folder: Path) -> str:
-    """What is wrong with a constant of a graph that lies in ``folder``, to go on behind its name; or ""."""
+    """Finds a fault in a constant of a graph in ``folder``: a predicate for a message, or ""."""
     if constant.sparse:
         return "is sparse, as none of ours is: a few bytes could become any size"
     if any(side < 0 for side in constant.dims):
@@ -163,7 +164,7 @@ def fault_of(constant: Constant, folder: Path) -> str:
 
 
 def is_outside(location: str, folder: Path) -> bool:
-    """Whether a file named by a graph in ``folder`` lies elsewhere, links followed."""
+    """Tells whether a file named by a graph in ``folder`` lies outside it, links followed."""
     folder = folder.resolve()
     try:
         return not location or not (folder / location).resolve().is_relative_to(folder)
@@ -215,7 +216,7 @@ def _metadata(content: bytes) -> dict[str, str]:
 
 
 def _is_broken(content: bytes) -> bool:
-    """Whether there is a seal, and it is not that of what precedes it."""
+    """Tells whether there is a seal that does not match the bytes before it."""
     head, digest = content[-_SEAL_LENGTH:-64], content[-64:]
     if head != _HEAD:
         return False

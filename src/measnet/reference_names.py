@@ -1,4 +1,4 @@
-"""How the released checkpoints name their tensors, and how we do.
+"""Names of tensors: translates those of released checkpoints into ours.
 
 The names on the left are facts about the files that the authors' trainer writes; each rule renames one
 part of a name, and the rules together are a bijection on the tensors that the network uses.
@@ -93,12 +93,12 @@ _STORED_BUT_UNUSED = re.compile(
 
 
 def is_reference_name(name: str) -> bool:
-    """Whether the authors' code could have given this name (without a ``net.`` prefix) and we not."""
+    """Tells a name of the authors' code (without a ``net.`` prefix) from one of ours."""
     return _rename_module(name) != name or _rename_parts(name) != name
 
 
 def is_stored_but_unused(name: str) -> bool:
-    """Whether released checkpoints carry this tensor although their network never reads it."""
+    """Tells whether released checkpoints hold this tensor although their network never reads it."""
     return _STORED_BUT_UNUSED.match(name) is not None
 
 

@@ -31,7 +31,7 @@ LONGEST_FACTS = 1 << 20  # bytes
 
 @dataclass(frozen=True)
 class Sealed:
-    """What a sealed file holds, checked."""
+    """The content of a sealed file, checked."""
 
     facts: dict[str, Any]
     payload: bytes

@@ -1,4 +1,4 @@
-"""What each task calls for: the prompt's scores that pictures of one degradation have in common.
+"""Prompts of tasks: the mean scores that the prompt gives to pictures of one degradation.
 
 Not published; the paper's prompt is always the image's own (eq. 1). A training run learns them when its
 weights are done, as means over degraded pictures, and stores them beside the weights.

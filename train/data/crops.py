@@ -28,7 +28,7 @@ BLUR_MARGIN = 16  # pixels around a crop, so that what blurs into it is the pict
 
 
 class Augmentation(NamedTuple):
-    """How a crop is varied beyond its place."""
+    """Variations of a crop beside its place."""
 
     turns: int = 8
     """Of the eight flips and quarter turns, how many may be drawn; 7 leaves out the untouched crop, as
@@ -56,7 +56,7 @@ class Draw:
     images: ImageSet
 
     task: str
-    """What its samples train: a key of ``DEGRADATIONS``, or one of ``PACKED_TASKS``, which make the degraded
+    """The task of its samples: a key of ``DEGRADATIONS``, or one of ``PACKED_TASKS``, which make the degraded
     pictures that are not stored."""
 
     weight: float

@@ -1,4 +1,4 @@
-"""What the folders of a data set say of the pictures in them: their set, their task, training or test.
+"""Reads from the folders of a data set which set and task the pictures belong to, and training or test.
 
 One walk reads every layout, because all say it in the names of their folders: the authors' own
 (``Train/Dehaze/{original,synthetic}``, ``test/derain/Rain100L/{input,target}``), the folders that the sets
@@ -82,7 +82,7 @@ class Place:
     degraded: tuple[Path, ...] | None = None
     """``None``: to be made from the clean ones."""
     problem: str = ""
-    """What is wrong with the folder itself."""
+    """The fault of the folder itself; empty where there is none."""
 
 
 def find_places(root: Path, task: str = "") -> Iterator[Place]:
@@ -99,7 +99,7 @@ def find_places(root: Path, task: str = "") -> Iterator[Place]:
 
 @dataclass(frozen=True)
 class _Meaning:
-    """What the folders down to here say."""
+    """The facts told by the folders down to here."""
 
     name: str = ""
     known: bool = False  # the name is that of a published set
@@ -189,7 +189,7 @@ def _place(
 
 
 class _Inside:
-    """What lies directly in a folder, by name; hidden and junk files are not there. Raises ``OSError``."""
+    """Files and folders directly in a folder, by name, without hidden and junk ones. Raises ``OSError``."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -21,7 +21,7 @@ _SHOWN = 10  # problems in the message; all of them are in ``DataSetError.proble
 
 
 class DataSetError(InputError):
-    """What is wrong with data sets, everything at once.
+    """Faults of data sets, all at once.
 
     The message is one line with the first problems; ``problems`` has them all, a line each.
     """
@@ -98,7 +98,7 @@ def _require_folder(folder: Path) -> None:
 def _missing_tasks(
     places: list[Place], wanted: list[Place], split: str, tasks: Collection[str] | None
 ) -> list[str]:
-    """What was asked for and is not there, a line each."""
+    """Lists the tasks that were asked for and are not there, a line each."""
     there = {place.task for place in wanted}
     if CLEAN in there or (tasks is None and there):
         return []

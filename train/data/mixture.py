@@ -1,4 +1,4 @@
-"""Which data set trains which task, and how often."""
+"""Mixes data sets: assigns each to the tasks that it trains, and how often."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class PackError(InputError):
 
 @dataclass(frozen=True)
 class Pack:
-    """What a pack holds. On whichever device its tensors lie."""
+    """The content of a pack, on the device of its tensors."""
 
     tasks: tuple[str, ...]
     pixels: Tensor

@@ -114,7 +114,7 @@ class PackedCrops:
         return float(name.removeprefix("denoise") or drawn)
 
     def _places(self, top: Tensor, left: Tensor, width: Tensor, turns: Tensor) -> Tensor:
-        """Where each pixel of each crop lies in its picture, in pixels: B S S. One of eight turns each."""
+        """The place of each pixel of each crop in its picture, in pixels: B S S. One of eight turns each."""
         top, left, width, turns = (
             values.to(self._device)[:, None, None] for values in (top, left, width, turns)
         )

@@ -47,7 +47,7 @@ SECONDS = 0.05  # that a made pair takes on one core; coded video as long for al
 
 
 class Packing(NamedTuple):
-    """How a pack is made."""
+    """Settings for making a pack."""
 
     pairs: int = 4000
     """Pairs to be made from clean pictures, over all tasks."""
@@ -69,7 +69,7 @@ class Job(NamedTuple):
 
 
 class PackPlan(NamedTuple):
-    """What goes into a pack."""
+    """The content of a pack to be made, and its cost."""
 
     jobs: tuple[Job, ...]
 
@@ -96,7 +96,7 @@ class PackPlan(NamedTuple):
 
 
 def plan_pack(sets: Sequence[ImageSet], tasks: Mapping[str, float], packing: Packing) -> PackPlan:
-    """What a pack of ``sets`` for ``tasks`` (by weight) is made of.
+    """Plans a pack of ``sets`` for ``tasks`` (by weight).
 
     Raises ``InputError`` when a picture cannot be read, or when there is nothing for a task.
     """

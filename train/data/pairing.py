@@ -1,4 +1,4 @@
-"""Which clean picture a degraded one belongs to, by the names that the sets give their files."""
+"""Pairs degraded pictures with clean ones, by the names that the sets give their files."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def match_names(
 
 
 def _clean_names(stem: str, task: str) -> list[str]:
-    """What the clean picture of the degraded one called ``stem`` may be called, likeliest first."""
+    """Possible names of the clean picture of the degraded one called ``stem``, the likeliest first."""
     rule = _RULES.get(task)
     found = rule.names.fullmatch(stem) if rule else None
     return [stem, rule.clean.format(found[1])] if rule and found else [stem]

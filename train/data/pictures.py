@@ -45,7 +45,7 @@ def read_picture(path: Path) -> Pixels:
 
 
 def is_picture(path: Path) -> bool:
-    """Whether name and kind of a file say so: an ending that we read, not hidden, a file and nothing else."""
+    """Tells a picture by name and kind: an ending that we read, not hidden, a regular file."""
     return path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith(".") and path.is_file()
 
 

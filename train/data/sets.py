@@ -1,4 +1,4 @@
-"""What a data set is to us: pictures of one task, each with its degraded form where that is stored."""
+"""Data sets: pictures of one task, each with its degraded form where that is stored."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ class ImageSet:
 
     @property
     def synthetic(self) -> bool:
-        """Whether the degraded pictures have to be made."""
+        """Tells whether any degraded picture has to be made."""
         return any(pair.degraded is None for pair in self.pairs)

@@ -47,7 +47,7 @@ class Camera:
     """Of the lens: the Gaussian's sigma in pixels."""
 
     vignette: float = 0.0
-    """How much light the corners lose."""
+    """The share of light that the corners lose."""
 
     gains: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Noise of red, green and blue, as a multiple of ``level``: white balance amplifies red and blue."""
@@ -56,10 +56,10 @@ class Camera:
     """One colour a pixel, the others filled in; else three sensors, with ``grain``."""
 
     keeps_detail: bool = False
-    """Whether the mosaic shapes noise alone, as behind a lens that is no sharper than the mosaic."""
+    """True where the mosaic changes noise alone, as behind a lens that is no sharper than the mosaic."""
 
     edge_aware: bool = False
-    """How colours are filled in: along edges, or evenly."""
+    """True where missing colours are interpolated along edges, else evenly."""
 
     grain: float = 0.0
     """Without a mosaic: how far a grain of noise reaches, in pixels."""
@@ -75,13 +75,13 @@ class Camera:
     finish: Finish = "none"
     finish_strength: float = 1.0
     sharpening: float = 0.0
-    """How much of what an unsharp mask finds is added."""
+    """The share of an unsharp mask's difference that is added."""
 
     sensor_scale: float = 1.0
     """Pixels of the sensor for one of the picture, along a side."""
 
     def shoot(self, rng: np.random.Generator, scene: Picture) -> Picture:
-        """What the camera stores of ``scene``, in steps of 1/255."""
+        """The picture that the camera stores of ``scene``, in steps of 1/255."""
         height, width = scene.shape[:2]
         light = self._at_the_sensor(to_light(scene))
         sensed = self._sense(rng, light)
@@ -136,7 +136,7 @@ class Camera:
         return np.asarray(lines, np.float32)
 
     def _finished(self, stored: Picture) -> Picture:
-        """What cheap cameras do against their own noise, and to look sharp all the same."""
+        """Smooths noise, and sharpens afterwards, as cheap cameras do."""
         if self.chroma_smoothing > 0.3:
             planes = np.asarray(cv2.cvtColor(stored, cv2.COLOR_RGB2YCrCb), np.float32)
             planes[:, :, 1:] = cv2.GaussianBlur(planes[:, :, 1:], (0, 0), self.chroma_smoothing)
@@ -189,7 +189,7 @@ def draw_camera(rng: np.random.Generator, heaviest: float = 30) -> Camera:
 
 
 def through_camera(rng: np.random.Generator, scene: Picture) -> Picture:
-    """What a camera drawn by chance stores of a scene."""
+    """The picture that a camera drawn at random stores of a scene."""
     return draw_camera(rng).shoot(rng, scene)
 
 

@@ -31,7 +31,7 @@ _BT709, _BT601 = Colour(1, 1, 1, range=1), Colour(6, 6, 6, range=1)
 
 @dataclass(frozen=True)
 class Coder:
-    """How a run is encoded."""
+    """Settings of an encoder."""
 
     codec: Codec = "h264"
     crf: int = 23

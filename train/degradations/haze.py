@@ -129,8 +129,8 @@ def _regions(rng: np.random.Generator, clean: Picture) -> tuple[Picture, NDArray
 
 
 def _sky(coarse: Picture, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Where the sky is: regions at the top that are bright, plain, and grey or blue, and those that go on
-    from them in nearly the same colour."""
+    """Finds the sky: regions at the top that are bright, plain, and grey or blue, and their neighbours of
+    nearly the same colour."""
     texture = cv2.blur(np.abs(cv2.Laplacian(coarse.mean(axis=2), cv2.CV_32F)), (3, 3))
     plain = {}
     for label in np.unique(labels).tolist():

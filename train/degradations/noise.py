@@ -54,7 +54,7 @@ def add_video_noise(rng: np.random.Generator, clean: Picture, *, luma: float, ch
 
 
 def add_compression(clean: Picture, quality: int) -> Picture:
-    """What JPEG at ``quality`` (1-100) leaves of the picture."""
+    """The picture after JPEG at ``quality`` (1-100)."""
     stored = cv2.cvtColor((clean * 255 + 0.5).astype(np.uint8), cv2.COLOR_RGB2BGR)
     written, data = cv2.imencode(".jpg", stored, [cv2.IMWRITE_JPEG_QUALITY, quality])
     assert written

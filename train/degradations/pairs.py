@@ -41,7 +41,7 @@ Shares = tuple[float, ...]
 Made = tuple[Pixels, Pixels, Shares]
 
 DEGRADATION_NAMES = ("noise", "rain", "haze", "blur", "dark", "compression")
-"""What ``Shares`` counts, in this order, each from 0 (none) to 1 (as strong as it gets).
+"""Names of ``Shares``, in this order, each from 0 (none) to 1 (the strongest).
 
 noise: its standard deviation before any coder, over 30 8-bit steps. rain and haze: the rms change they make,
 over 80 and 120 steps. blur: the rms of the detail it takes, over that of all detail. dark: the share of the
@@ -95,7 +95,7 @@ def degrade_mixture(rng: np.random.Generator, clean: Picture) -> tuple[Picture, 
 
 
 def _mixed(rng: np.random.Generator) -> tuple[list[str], bool, bool, bool]:
-    """Which weather, and whether blur, noise and compression: at least two in all."""
+    """Draws weather, and whether there is blur, noise and compression: at least two in all."""
     while True:
         weather = [name for name, chance in (("rain", 0.3), ("haze", 0.3)) if rng.random() < chance]
         if rng.random() < 0.3:

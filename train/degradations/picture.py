@@ -1,4 +1,4 @@
-"""What every degradation takes and returns.
+"""Pictures, as every degradation takes and returns them.
 
 A picture is H x W x 3, float32, in [0, 1], RGB. Every degradation returns a new picture in [0, 1], the same
 for the same random generator; none rounds to 8 bits, which the data set does once, at the end.

@@ -1,1 +1,1 @@
-"""What a model is worth: restored pictures held against the true ones, the published way and the user's."""
+"""Evaluation of models: restored pictures compared with the true ones, as published and as users get them."""

@@ -1,4 +1,4 @@
-"""What is measured: pairs of degraded and true pictures, from picture sets and from videos."""
+"""Pairs of degraded and true pictures to measure, from picture sets and from videos."""
 
 from __future__ import annotations
 

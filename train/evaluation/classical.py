@@ -1,4 +1,4 @@
-"""What a user would reach for without a network: one classical tool per task, in its common settings.
+"""Classical tools, which a user would take without a network: one per task, in its common settings.
 
 Each is measured in two to four settings and credited with the best mean of a set, which a user could not
 know beforehand. Those for noise, haze and low light were chosen on training pictures, those for rain and blur

@@ -24,7 +24,7 @@ SSIM_WINDOW = 7  # pixels
 
 @dataclass(frozen=True)
 class Quality:
-    """How near a picture is to the true one."""
+    """The likeness of a picture to the true one."""
 
     psnr_db: float
     """Over RGB, values of 0 to 1; infinite when the two are equal."""
@@ -34,7 +34,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class Likeness:
-    """How near the second model's result is to the first one's, before rounding and clipping."""
+    """The likeness of the second model's result to the first one's, before rounding and clipping."""
 
     psnr_db: float
     largest_difference: float
@@ -193,7 +193,7 @@ def ssim(result: Picture, target: Picture) -> float:
 
 
 def likeness(first: RestoredFrame, second: RestoredFrame) -> Likeness:
-    """How near two restorations of one picture are to each other."""
+    """Measures how alike two restorations of one picture are."""
     return Likeness(
         psnr_db=psnr(first.image, second.image),
         largest_difference=largest_difference(first.image, second.image),

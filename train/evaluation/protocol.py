@@ -1,4 +1,4 @@
-"""How results are judged: what is cropped, how noise is added, what is compared."""
+"""Protocols of evaluation: how pictures are cropped, noise is added, and results are compared."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Protocol:
 
     name: str
     text: str
-    """What it does, in one line."""
+    """Its description, in one line."""
 
     multiple: int
     """Pictures are cropped at the centre until both sides are multiples of this; 1 leaves them whole."""
 
     rounded: bool
-    """Whether the result is rounded to 8 bits, as a user gets it, before it is judged."""
+    """True where the result is rounded to 8 bits, as a user gets it, before it is judged."""
 
     def cut(self, pixels: Pixels) -> Pixels:
         """The part of a picture (H W 3) that is restored and judged, as the released code crops it.
@@ -48,7 +48,7 @@ class Protocol:
         return np.ascontiguousarray(part)
 
     def result(self, frame: RestoredFrame) -> Picture:
-        """What is judged of a restored frame: H W 3, float32, in [0, 1]."""
+        """The pixels of a restored frame that are judged: H W 3, float32, in [0, 1]."""
         if self.rounded:
             return to_picture(frame.pixels)
         return np.ascontiguousarray(np.clip(frame.image[0], 0, 1).transpose(1, 2, 0))

@@ -1,4 +1,4 @@
-"""What the paper reports: Tables I and II of Yu et al., arXiv:2407.19139.
+"""The paper's figures: Tables I and II of Yu et al., arXiv:2407.19139.
 
 Published figures belong to published sets: they are looked up by set and by sigma, and nothing else has any.
 """
@@ -38,7 +38,7 @@ class Setting:
 
     title: str
     row: str
-    """What its row is called."""
+    """The name of its row."""
 
     results: Mapping[Column, Quality]
     mean: Quality
@@ -94,7 +94,7 @@ def published_column(task: str, name: str, sigma: int | None) -> Column | None:
 
 
 def published(task: str, name: str, sigma: int | None) -> dict[str, Quality]:
-    """What the paper reports for a set, by setting; empty for a set that the paper does not have."""
+    """The paper's figures for a set, by setting; empty for a set that the paper does not have."""
     column = published_column(task, name, sigma)
     if column is None:
         return {}

@@ -31,7 +31,7 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a run's figures depend on besides the pictures."""
+    """The conditions of a run's figures, besides the pictures."""
 
     models: Sequence[dict[str, Any]]
     """Each as ``Restorer.description`` says it."""

@@ -107,7 +107,7 @@ def side_by_side(sets: Sequence[SetFigures], models: Sequence[str]) -> Table:
 
 
 def settings(sets: Sequence[SetFigures]) -> list[Setting]:
-    """Which of the paper's tables the sets belong in."""
+    """The paper's tables in which the sets belong."""
     five = any(one.task in ("deblur", "lowlight") for one in sets if not one.video)
     three = any(one.sigma in (15, 50) for one in sets) or not five
     found = [setting for setting, wanted in ((THREE_TASKS, three), (FIVE_TASKS, five)) if wanted]

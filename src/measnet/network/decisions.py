@@ -25,7 +25,7 @@ class Decisions:
         return x.amax(dim=(2, 3), keepdim=True)
 
     def settle(self, own: Tensor) -> Tensor:
-        """What the image says (B ...) -> what holds, the same shape."""
+        """The image's own decision (B ...) -> the decision that is used, of the same shape."""
         return own
 
     def affinities(self, q: Tensor, k: Tensor, size: tuple[int, int]) -> Tensor:

@@ -47,7 +47,7 @@ class FrequencyBlock(nn.Module):
         return joined * self.joined_gain + features * self.kept_gain
 
     def thresholds(self, r: Tensor, decisions: Decisions = OWN) -> Tensor:
-        """What share of the allowed frequencies to keep, B 2 (vertical, horizontal), in 0-1."""
+        """The share of the allowed frequencies that is kept, B 2 (vertical, horizontal), in 0-1."""
         t: Tensor = self.cutoff(decisions.settle(decisions.mean(r, keepdim=True))).sigmoid()
         return t[:, :, 0, 0]
 
@@ -69,7 +69,7 @@ class BandSplit(nn.Module):
 
     @staticmethod
     def _kept(side: int, threshold: Tensor) -> Tensor:
-        """Which of the FFT's ``side`` frequencies stay, per image (B side), in the FFT's own order."""
+        """Marks the FFT's ``side`` frequencies that stay, per image (B side), in the FFT's own order."""
         m = (side // CELL * threshold).int()[:, None]  # B 1
         index = torch.arange(side, device=threshold.device)  # 0 1 ..., the negative ones at the end
         return (index < m) | (index >= side - m)

@@ -26,7 +26,7 @@ def unbounded(x: Tensor) -> Tensor:
 
 
 class ImageRouting(NamedTuple):
-    """What the router decided."""
+    """The router's choice of experts, and their weights."""
 
     experts: Tensor
     """B K, int64: the chosen experts of each image, the strongest first."""

@@ -17,7 +17,7 @@ from measnet.config import PROMPT_LENGTH, Ensemble
 
 
 class PixelRouting(NamedTuple):
-    """What the router decided."""
+    """The router's choice of experts, and their weights."""
 
     experts: Tensor
     """B K H W, int64: the chosen experts of each pixel, the strongest first."""
@@ -30,7 +30,7 @@ Balance = Literal["released", "paper"]
 
 
 class NoisyRouting(NamedTuple):
-    """How routing behaves while the network learns."""
+    """The noise of routing in training, and the sums over processes that it needs."""
 
     draw: Callable[[Tensor], Tensor] = torch.randn_like
     """Standard normal noise in the shape of the scores, B N H W."""
@@ -109,8 +109,8 @@ class PixelExperts(nn.Module):
         self.experts = nn.ModuleList(PixelExpert(channels, hidden) for _ in range(experts))
         self.ensemble = ensemble
         self.ask_all = False
-        """Whether training asks every expert about every pixel, as the export form does: more work in one
-        piece, which GPUs and compilers prefer. The results differ by rounding alone."""
+        """True where training computes every expert for every pixel, as the export form does: more work, but
+        of one shape, which GPUs and compilers prefer. The results differ by rounding alone."""
 
     def begin_quietly(self, share: float) -> None:
         """Scales the experts' answers to ``share`` of their usual size, before training: experts drawn by
@@ -245,7 +245,7 @@ def balance_loss(
     routing: PixelRouting,
     total: Callable[[Tensor], Tensor] = lambda amounts: amounts,
 ) -> Tensor:
-    """How unevenly the experts are used (eqs. 4-6, in the released code's form; a scalar).
+    """The imbalance in the use of experts (eqs. 4-6, in the released code's form; a scalar).
 
     The importance of an expert is the sum of its weights (eq. 4). Its load is the number of pixels
     expected to choose it if the noise were drawn again: a differentiable eq. 5, from Shazeer et al.,

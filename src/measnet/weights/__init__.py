@@ -16,7 +16,7 @@ from measnet.errors import UsageError
 FOLDER = Path(__file__).parent
 
 NAMES = tuple(VARIANTS)
-"""What weights may be called: as their variant."""
+"""Names of weights: those of their variants."""
 
 
 def bundled(name: str, suffix: str) -> Path:
