@@ -68,18 +68,33 @@ class Hdr:
 
 
 @dataclass(frozen=True, slots=True)
+class PictureMetadata:
+    """What an image file says of its picture.
+
+    ``exif``, ``icc`` and ``xmp`` are its blocks, ``dpi`` its dots per inch, across and down. ``own`` is
+    everything as files of the same ``format`` say it: chunks of PNG, segments of JPEG, tags of TIFF.
+    """
+
+    format: str = ""
+    exif: bytes = b""
+    icc: bytes = b""
+    xmp: bytes = b""
+    dpi: tuple[float, float] | None = None
+    own: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Picture:
     """What an image file holds beside the colours that are restored.
 
     ``alpha`` is H×W, of the pixels' depth, or absent. ``grey`` says that the file had one channel, and gets
-    one back. ``metadata`` holds the file's own EXIF, XMP and ICC blocks, by OpenCV's number
-    for each kind; the EXIF orientation lives in there, so the pixels stay as stored.
+    one back. The EXIF orientation lives in ``metadata``, so the pixels stay as stored.
     """
 
     path: Path
     alpha: Pixels | None = None
     grey: bool = False
-    metadata: tuple[tuple[int, bytes], ...] = ()
+    metadata: PictureMetadata = field(default_factory=PictureMetadata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +129,8 @@ class StreamInfo:
     ``width`` and ``height`` are in pixels, before rotation (``0`` for a folder of images,
     whose sizes differ). ``frames`` is how many are expected, where that is known.
     ``bits`` is the depth of the source's own samples. ``display_matrix`` has nine integers
-    in the order of the MP4 ``tkhd`` box. ``copied`` are the audio, subtitle and attachment
+    in the order of the MP4 ``tkhd`` box. ``stereo`` is how two views lie in one picture, by Matroska's names
+    (``left_right``), ``spherical`` that it is a view all around. ``copied`` are the audio, subtitle and attachment
     streams whose packets travel along untouched, ``covers`` the pictures that stand for the file.
     ``metadata`` is said of the whole file, ``picture_metadata`` of the picture's stream.
     """
@@ -132,6 +148,8 @@ class StreamInfo:
     hdr: Hdr = field(default_factory=Hdr)
     sample_aspect: Fraction | None = None
     display_matrix: tuple[int, ...] | None = None
+    stereo: str | None = None
+    spherical: bool = False
     copied: tuple[Stream, ...] = ()
     covers: tuple[Cover, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)

@@ -10,6 +10,7 @@ from typing import Any
 
 import av
 import cv2
+import PIL
 
 from measnet.errors import InputError
 
@@ -63,4 +64,5 @@ def of_programs() -> dict[str, Any]:
         "PyAV": av.__version__,
         "FFmpeg": av.ffmpeg_version_info,
         "OpenCV": cv2.__version__,
+        "Pillow": PIL.__version__,
     }

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from measnet.errors import UsageError
-from measnet.image_header import IMAGE_ENDINGS
+from measnet.image_header import IMAGE_ENDINGS, ending_of_result
 from measnet.runtime.frame import StreamInfo
 from measnet.runtime.sinks.containers import CONTAINERS, FALLBACK_ENDING
 from measnet.runtime.sinks.standard_output import STANDARD_OUTPUT
@@ -41,6 +41,8 @@ def target_for(spec: str, info: StreamInfo, out: str | None) -> Path:
     ending = source.suffix
     if info.kind == "video" and ending.lower() not in CONTAINERS:
         ending = FALLBACK_ENDING
+    if info.kind == "images":
+        ending = ending_of_result(ending)
     name = f"{source.stem}.restored{ending}"
     if out is None:
         return source.with_name(name)

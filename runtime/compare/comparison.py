@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Literal
 
 from measnet.errors import MEASNetError, OutputError, UsageError
-from measnet.image_header import IMAGE_ENDINGS
+from measnet.image_header import result_name
 from measnet.runtime.compare.page import check_page, write_page
 from measnet.runtime.compare.pictures import compare_pictures
 from measnet.runtime.compare.video import compare_videos
 from measnet.runtime.frame import StreamInfo
 from measnet.runtime.sinks.aside import Aside, check_target
 from measnet.runtime.sources import Source
+from measnet.runtime.sources.images import Images
 
 How = Literal["side", "split", "slider"]
 
@@ -86,12 +87,14 @@ class Comparison:
         except OSError as error:
             raise OutputError(f"the folder {aside.path} cannot be made: {error.strerror}") from None
         try:
-            pictures = sorted(p for p in result.iterdir() if p.suffix.lower() in IMAGE_ENDINGS)
-            for number, picture in enumerate(pictures, start=1):
+            there = {picture.name: picture for picture in result.iterdir()}
+            sources = [path for path in Images(self._source).paths if result_name(path) in there]
+            for number, source in enumerate(sources, start=1):
                 if stop.is_set():
                     aside.discard()
                     return False
-                compare_pictures(self._source / picture.name, picture, aside.path / picture.name, self._how)
+                picture = there[result_name(source)]
+                compare_pictures(source, picture, aside.path / picture.name, self._how)
                 on_progress(number)
             aside.keep()
         except MEASNetError:

@@ -8,8 +8,11 @@ import cv2
 import numpy as np
 
 from measnet.errors import InputError, OutputError
+from measnet.image_header import orientation
 from measnet.runtime.compare.layout import Layout, laid_out
 from measnet.runtime.frame import Pixels
+from measnet.runtime.sinks.orientation import EXIF_TURNS, turned
+from measnet.runtime.sources.images import Images
 from measnet.whole_file import write_whole
 
 
@@ -28,7 +31,9 @@ def compare_pictures(source: Path, restored: Path, target: Path, layout: Layout)
 
 
 def _shown(path: Path) -> Pixels:
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise InputError(f"{path} cannot be read; it was there a moment ago")
-    return np.asarray(picture, np.uint8)
+    for frame in Images(path).read():
+        pixels = frame.pixels // 257 if frame.pixels.dtype == np.uint16 else frame.pixels
+        assert frame.picture is not None
+        turn = EXIF_TURNS[orientation(frame.picture.metadata.exif)]
+        return turned(pixels.astype(np.uint8), turn)[..., ::-1]
+    raise InputError(f"{path} cannot be read; it was there a moment ago")

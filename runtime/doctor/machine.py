@@ -18,6 +18,7 @@ PACKAGES = (
     "av",
     "opencv-python-headless",
     "opencv-python",
+    "pillow",
     "onnxruntime",
     "onnxruntime-gpu",
     "torch",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -10,25 +9,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from measnet.image_header import orientation
 from measnet.runtime.compare.layout import Layout, laid_out
 from measnet.runtime.frame import Frame, StreamInfo
-from measnet.runtime.sinks.orientation import Turn, turn_of, turned
+from measnet.runtime.sinks.orientation import EXIF_TURNS, Turn, turn_of, turned
 
 Picture = npt.NDArray[np.uint8]
 """H×W×3, RGB."""
-
-_UPRIGHT: Turn = (False, False, False)
-# What each value of EXIF's orientation asks a viewer to do: swap axes, flip rows, flip columns.
-_EXIF_TURNS: dict[int, Turn] = {
-    2: (False, False, True),
-    3: (False, True, True),
-    4: (False, True, False),
-    5: (True, False, False),
-    6: (True, False, True),
-    7: (True, True, True),
-    8: (True, True, False),
-}
-_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,27 +55,7 @@ def _small(frame: Frame, width: int, height: int) -> Picture:
 def _turn(frame: Frame, info: StreamInfo) -> Turn:
     """How the frame is to be turned so that it stands upright."""
     if info.display_matrix is not None:
-        return turn_of(info.display_matrix) or _UPRIGHT
+        return turn_of(info.display_matrix) or EXIF_TURNS[1]
     if frame.picture is not None:
-        for kind, block in frame.picture.metadata:
-            if kind == cv2.IMAGE_METADATA_EXIF:
-                return _EXIF_TURNS.get(_orientation(block), _UPRIGHT)
-    return _UPRIGHT
-
-
-def _orientation(exif: bytes) -> int:
-    """The orientation that an EXIF block states; 1, upright, where it states none that can be read."""
-    tiff = exif.removeprefix(b"Exif\0\0")
-    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
-    if order is None:
-        return 1
-    try:
-        (offset,) = struct.unpack_from(f"{order}I", tiff, 4)
-        (entries,) = struct.unpack_from(f"{order}H", tiff, offset)
-        for number in range(entries):
-            tag, _, _, value = struct.unpack_from(f"{order}HHIH", tiff, offset + 2 + 12 * number)
-            if tag == _ORIENTATION:
-                return int(value)
-    except struct.error:
-        pass
-    return 1
+        return EXIF_TURNS[orientation(frame.picture.metadata.exif)]
+    return EXIF_TURNS[1]

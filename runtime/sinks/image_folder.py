@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from measnet.errors import OutputError
+from measnet.image_header import result_name
 from measnet.runtime.sinks.aside import partial_name, write_error
 from measnet.runtime.sinks.images import ImageEncoder, image_frame
 from measnet.runtime.sinks.manifest import Header, Manifest, is_count
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class ImageFolderSink:
-    """Writes each frame to a file that bears its source's name, in the channels that one had.
+    """Writes each frame to a file called as its source (``result_name``), in the channels that one had.
 
     Args:
         target: the folder that the result becomes; files of other names that are there already stay.
@@ -36,7 +37,7 @@ class ImageFolderSink:
         self._pictures = self._folder.path / "pictures"
         self._encoder = ImageEncoder()
         self.finished: dict[str, dict[str, Any]] = {}
-        """The pictures that are there already, by name, with the manifest's lines on them."""
+        """The pictures that are there already, by their sources' names, with the manifest's lines on them."""
 
     @property
     def done(self) -> int:
@@ -73,8 +74,8 @@ class ImageFolderSink:
         """See Sink.write. Every frame must have its ``picture``."""
         frame, picture = image_frame(item)
         name = picture.path.name
-        data = self._encoder.encode(frame.pixels, picture, picture.path.suffix.lower())
-        place, aside = self._pictures / name, self._folder.path / "picture.part"
+        place, aside = self._pictures / result_name(picture.path), self._folder.path / "picture.part"
+        data = self._encoder.encode(frame.pixels, picture, place.suffix.lower())
         try:
             with aside.open("wb") as file:
                 file.write(data)
@@ -132,7 +133,7 @@ class ImageFolderSink:
         return {name: part for name, part in newest.items() if self._is_sound(name, part)}
 
     def _is_sound(self, name: str, part: dict[str, Any]) -> bool:
-        place = self._pictures / name
+        place = self._pictures / result_name(Path(name))
         try:
             if self._pictures.is_symlink() or not is_plain_file(place, part["bytes"]):
                 return False
@@ -147,8 +148,9 @@ class ImageFolderSink:
         if self._pictures.is_symlink() or (self._pictures.exists() and not self._pictures.is_dir()):
             self._pictures.unlink()
         self._pictures.mkdir(exist_ok=True)
+        results = {result_name(Path(name)) for name in self.finished}
         for place in self._pictures.iterdir():
-            if place.name in self.finished:
+            if place.name in results:
                 continue
             if place.is_dir() and not place.is_symlink():
                 shutil.rmtree(place)

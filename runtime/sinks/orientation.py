@@ -8,6 +8,18 @@ from measnet.runtime.frame import Pixels
 
 Turn = tuple[bool, bool, bool]
 
+# What each value of EXIF's orientation asks a viewer to do: swap axes, flip rows, flip columns.
+EXIF_TURNS: dict[int, Turn] = {
+    1: (False, False, False),
+    2: (False, False, True),
+    3: (False, True, True),
+    4: (False, True, False),
+    5: (True, False, False),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (True, True, False),
+}
+
 
 def turn_of(matrix: tuple[int, ...]) -> Turn | None:
     """A display matrix as (swap axes, flip rows, flip columns), in that order.

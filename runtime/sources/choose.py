@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from measnet.errors import InputError
-from measnet.image_header import IMAGE_ENDINGS
+from measnet.image_header import IMAGE_ENDINGS, PictureError, check_is_picture
 from measnet.runtime.sources import Source
 from measnet.runtime.sources.camera import CAMERA_PREFIX, Camera
 from measnet.runtime.sources.images import Images
@@ -24,6 +24,20 @@ def is_live(spec: str) -> bool:
 def is_on_disk(spec: str) -> bool:
     """Whether ``spec`` names something on disk."""
     return not is_live(spec) and spec != STANDARD_INPUT
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is called like a picture that is read, or holds one.
+
+    Raises MissingPackageError for one that only a package would read.
+    """
+    if path.suffix.lower() in IMAGE_ENDINGS:
+        return True
+    try:
+        check_is_picture(path)
+    except PictureError:
+        return False
+    return True
 
 
 def open_source(spec: str, options: SourceOptions | None = None) -> Source:
@@ -47,7 +61,7 @@ def open_source(spec: str, options: SourceOptions | None = None) -> Source:
         raise InputError(f"{path} does not exist; check the name")
     if is_special(path):
         raise InputError(f"{path} is a pipe or a device; read a video from it with: measnet-run - < {path}")
-    if path.is_dir() or (path.suffix.lower() in IMAGE_ENDINGS and options.raw is None):
+    if path.is_dir() or (options.raw is None and is_picture(path)):
         options.check_none_given(spec)
         return Images(path)
     return VideoFile(path, options)

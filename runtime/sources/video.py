@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 # How much of a file's declared length, in seconds, may be missing before it counts as cut off:
 # containers round the last frame's length.
 _TAIL_TOLERANCE = 0.5
+# How FFmpeg's names for readers of pictures end.
+_PICTURES = ("_pipe", "image2")
 # The containers whose headers declare a length that was not guessed from the file's size.
 _DECLARES_LENGTH = ("mov", "matroska")
 # Endings of files that hold bare pixels and nothing about them.
@@ -75,6 +77,7 @@ class VideoFile:
             first = self._head[-1] if self._head else None
             if not isinstance(first, av.VideoFrame):
                 raise InputError(self._no_frames())
+            self._refuse_a_picture()
             if self._cutter.start is not None:
                 self._decoder.damaged = 0
             self.info = self._piece(self._decoder.info(first, "video"))
@@ -240,6 +243,17 @@ class VideoFile:
         fewer = self._decoder.pictures_read < self._decoder.stream.frames
         return self._cutter.start is None and name.startswith("mov") and fewer and missing > 0
 
+    def _refuse_a_picture(self) -> None:
+        """Raises InputError for a file whose one frame is a picture, of a kind that is not read as such."""
+        if not self._container.format.name.endswith(_PICTURES) or not isinstance(self._path, Path):
+            return
+        second = _until_first_frame(self._items)
+        if not second and self._cutter.start is None:
+            raise InputError(
+                f"{self._path} is a picture of a kind that is not read; save it as PNG, TIFF or JPEG first"
+            )
+        self._head += second
+
     def _no_frames(self) -> str:
         if self._cutter.start is not None and self._decoder.end:
             start, end = (float(at - self._origin) for at in (self._cutter.start, self._decoder.end))
@@ -255,7 +269,9 @@ class VideoFile:
         info = self.info
         if is_hdr(info.colour):
             self.warnings.append(HDR_TREATMENT)
-        if any(c.is_alpha for c in first.format.components):
+        # That of VP8 and VP9 is a picture beside the picture.
+        beside = self._decoder.stream.metadata.get("alpha_mode") == "1"
+        if beside or any(c.is_alpha for c in first.format.components):
             self.warnings.append("the video's transparency is not kept")
         tracks, taken = self._decoder.tracks, self._decoder.stream
         if len(tracks) > 1 and self._options.track is None:

@@ -1,28 +1,46 @@
-"""What an image file says about itself, read before a single pixel is decoded.
-
-Sources: PNG (W3C, 3rd edition), JPEG (ITU-T T.81, annex B), TIFF 6.0, Exif 2.32, WebP (RFC 9649), BMP.
-"""
+"""What an image file says about itself, read by Pillow before a single pixel is decoded."""
 
 from __future__ import annotations
 
+import io
 import mmap
 import struct
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-from measnet.errors import InputError
+from PIL import Image, ImageFile, TiffImagePlugin
 
-# By ending, for telling images from videos and for going through folders.
+from measnet.errors import InputError, MissingPackageError
+
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+"""Pictures that are written as what they were. Others that are read become PNG, or JPEG if they were that."""
 
 MOST_PIXELS = 200_000_000
 """A header that claims more is refused: a few kilobytes can ask for gigabytes of memory."""
 
-_Data = bytes | mmap.mmap
+ORIENTATION = 274
+"""The tag of TIFF and Exif that says how a picture is to be turned, 1 to 8; from 5 on by a quarter."""
 
-_MOST_PARTS = 10_000  # chunks or segments that are looked through for the one with the size
-_WIDTH, _HEIGHT, _ORIENTATION = 256, 257, 274  # tags of TIFF and Exif
-_JPEG_SIZE = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+Image.MAX_IMAGE_PIXELS = None  # ours is said in our words, before Pillow would speak
+
+_FORMATS: tuple[str, ...] = (
+    "PNG",
+    "JPEG",
+    "TIFF",
+    "BMP",
+    "WEBP",
+    "AVIF",
+    "GIF",
+    "ICO",
+    "JPEG2000",
+    "PPM",
+    "QOI",
+)
+_BEGINNINGS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8", b"BM", b"RIFF", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_HEIC = {b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"mif1")}
+# libjpeg makes up what is missing at the end, in grey; only the end marker tells.
+_END_MARKS = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}
 
 
 class PictureError(InputError):
@@ -34,27 +52,11 @@ class PictureError(InputError):
         self.reason = reason
 
 
-class ImageHeader(NamedTuple):
-    """``width`` and ``height`` in pixels, as stored."""
-
-    width: int
-    height: int
-    turned: bool = False
-    """Exif asks for a quarter turn."""
-    several: bool = False
-    """More than one image lies in the file."""
-
-    @property
-    def upright(self) -> tuple[int, int]:
-        """Width and height as Exif wants the image to be seen."""
-        return (self.height, self.width) if self.turned else (self.width, self.height)
-
-
 def read_size(path: Path) -> tuple[int, int]:
     """Width and height in pixels, the image upright, from the header of a file alone.
 
-    Raises ``PictureError`` for what is missing, empty, no PNG, JPEG, TIFF, BMP or WebP, cut off, without a
-    pixel, or larger than ``MOST_PIXELS``.
+    Raises ``PictureError`` for what is missing, empty, no picture that is read, cut off, or
+    larger than ``MOST_PIXELS``.
     """
     try:
         if not path.is_file():
@@ -63,150 +65,146 @@ def read_size(path: Path) -> tuple[int, int]:
             if not path.stat().st_size:
                 raise PictureError(path, "is empty (0 bytes); record or copy it again")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                header = read_header(path, data)
+                image = read_header(path, data)
     except OSError as error:
         raise PictureError(path, f"is not a picture that can be read: {error.strerror}") from None
-    width, height = header.upright
+    width, height = image.size
     if width * height > MOST_PIXELS:
         raise PictureError(
             path, f"claims {width} x {height} pixels; more than {MOST_PIXELS // 10**6} million are refused"
         )
-    return width, height
+    # Of TIFF, Pillow gives the upright size.
+    turned = image.format != "TIFF" and orientation(image.info.get("exif", b"")) >= 5
+    return (height, width) if turned else (width, height)
 
 
-def read_header(path: Path, data: bytes | mmap.mmap) -> ImageHeader:
-    """The header of a PNG, JPEG, TIFF, BMP or WebP file. ``data`` is all of it; ``path`` is for messages.
+def read_header(path: Path, data: bytes | mmap.mmap) -> ImageFile.ImageFile:
+    """The picture in ``data``, all of a file, of which nothing is decoded yet; ``path`` is for messages.
 
-    Raises ``PictureError``: empty, none of these formats, cut off, or without a pixel.
+    Raises ``PictureError``: empty, of no kind that is read, or cut off; and ``MissingPackageError`` where a
+    package would read it.
     """
     if not len(data):
         raise PictureError(path, "is empty (0 bytes); record or copy it again")
-    reader = next((read for magic, read in _READERS if data[: len(magic)] == magic), None)
-    if reader is None:
-        raise PictureError(path, "is not a PNG, JPEG, TIFF, BMP or WebP image, whatever its ending")
+    formats = _FORMATS
+    if data[4:12] in _HEIC:
+        formats = (*_FORMATS, _heif(path))
+    file = io.BytesIO(data) if isinstance(data, bytes) else data
     try:
-        header = reader(data)
-    except (struct.error, IndexError, _CutOffError):
-        raise PictureError(path, "is cut off or damaged; copy it again") from None
-    if header.width < 1 or header.height < 1:
-        size = f"{header.width} x {header.height}"
-        raise PictureError(path, f"is damaged: its size is {size}; copy it again")
-    return header
+        with warnings.catch_warnings(action="ignore"):
+            image = Image.open(file, formats=formats)  # type: ignore[arg-type]  # a map reads like a file
+    except (OSError, ValueError, SyntaxError, EOFError):
+        raise PictureError(path, _why_not(data)) from None
+    if not _is_whole(image, data):
+        raise PictureError(path, "is cut off or damaged; copy it again")
+    return image
 
 
-class _CutOffError(Exception):
-    pass
+def check_is_picture(path: Path) -> None:
+    """Raises ``PictureError`` for a file that is not one still picture that is read, whatever its name, and
+    ``MissingPackageError`` where a package would read it."""
+    if not path.is_file() or not path.stat().st_size:
+        raise PictureError(path, "is empty or no file")
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            check_single(path, read_header(path, data), data)
+    except OSError as error:
+        raise PictureError(path, f"cannot be read: {error.strerror}; check its name") from None
 
 
-def _png(data: _Data) -> ImageHeader:
-    width, height = struct.unpack_from(">II", data, 16)
-    _require(data.rfind(b"IEND") > 0)
-    turned, at = False, 8
-    for _ in range(_MOST_PARTS):
+def check_single(path: Path, image: ImageFile.ImageFile, data: bytes | mmap.mmap) -> None:
+    """Raises ``PictureError`` for animations, pages and pictures strung together.
+
+    What a picture has beside it (MPO: another view, or a gain map; ICO: smaller ones) counts as a part of it.
+    """
+    several = image.format != "MPO" and getattr(image, "is_animated", False)
+    if image.format == "JPEG":
+        several = path.suffix.lower() in (".mjpeg", ".mjpg")
+    if several or (image.format == "PPM" and _more_follow(image, data)):
+        raise PictureError(path, "holds several pictures; save the one wanted as a file of its own")
+
+
+def ending_of_result(ending: str) -> str:
+    """What the name of a restored picture ends in, by what that of its source does."""
+    small = ending.lower()
+    if small in IMAGE_ENDINGS:
+        return ending
+    return ".jpg" if small in (".jfif", ".jpe", ".mpo") else ".png"
+
+
+def result_name(source: Path) -> str:
+    """What a picture of a folder is called in the folder of results."""
+    return source.stem + ending_of_result(source.suffix)
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """The chunks of a sound PNG file that say something beside its pixels: name, and the whole chunk."""
+    at = 8
+    while at + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
-        if kind == b"eXIf":
-            turned = _turned(data[at + 8 : at + 8 + length])
-        if kind in (b"eXIf", b"IEND"):
-            break
-        at += length + 12
-    return ImageHeader(width, height, turned)
+        if kind not in (b"IHDR", b"IDAT", b"IEND"):
+            yield kind.decode("latin-1"), data[at : at + 12 + length]
+        at += 12 + length
 
 
-def _jpeg(data: _Data) -> ImageHeader:
-    turned, at = False, 2
-    for _ in range(_MOST_PARTS):
-        while data[at : at + 2] == b"\xff\xff":  # fill bytes
-            at += 1
-        start, marker, length = struct.unpack_from(">BBH", data, at)
-        _require(start == 0xFF)
-        if marker == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
-            turned = _turned(data[at + 10 : at + 2 + length])
-        if marker in _JPEG_SIZE:
-            height, width = struct.unpack_from(">HH", data, at + 5)
-            # libjpeg makes up what is missing at the end, in grey; only the end marker tells.
-            _require(data.rfind(b"\xff\xd9") > at)
-            return ImageHeader(width, height, turned)
-        at += 2 + length
-    raise _CutOffError
-
-
-def _bmp(data: _Data) -> ImageHeader:
-    pixels, size = struct.unpack_from("<II", data, 10)
-    if size == 12:
-        width, height, _, bits = struct.unpack_from("<HHHH", data, 18)
-        packing = 0
-    else:
-        width, height, _, bits, packing = struct.unpack_from("<iiHHI", data, 18)
-    row = (width * bits + 31) // 32 * 4
-    _require(packing != 0 or len(data) >= pixels + row * abs(height))
-    return ImageHeader(width, abs(height))
-
-
-def _webp(data: _Data) -> ImageHeader:
-    (size,) = struct.unpack_from("<I", data, 4)
-    _require(data[8:12] == b"WEBP" and len(data) >= size + 8)
-    kind = data[12:16]
-    if kind == b"VP8X":
-        width = 1 + int.from_bytes(data[24:27], "little")
-        height = 1 + int.from_bytes(data[27:30], "little")
-        return ImageHeader(width, height, _webp_turned(data), several=bool(data[20] & 0x02))
-    if kind == b"VP8L":
-        (bits,) = struct.unpack_from("<I", data, 21)
-        return ImageHeader(1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF))
-    width, height = struct.unpack_from("<HH", data, 26)
-    return ImageHeader(width & 0x3FFF, height & 0x3FFF)
-
-
-def _webp_turned(data: _Data) -> bool:
-    at = 12
-    for _ in range(_MOST_PARTS):
-        if at + 8 > len(data):
-            break
-        kind, length = struct.unpack_from("<4sI", data, at)
-        if kind == b"EXIF":
-            return _turned(data[at + 8 : at + 8 + length].removeprefix(b"Exif\0\0"))
-        at += 8 + length + length % 2
-    return False
-
-
-def _tiff(data: _Data) -> ImageHeader:
-    tags, following = _tiff_tags(data)
-    _require(_WIDTH in tags and _HEIGHT in tags)
-    turned = tags.get(_ORIENTATION, 1) >= 5
-    return ImageHeader(tags[_WIDTH], tags[_HEIGHT], turned, several=following != 0)
-
-
-def _turned(exif: bytes) -> bool:
+def orientation(exif: bytes) -> int:
+    """The orientation that an EXIF block states; 1, upright, where it states none that can be read."""
+    block = Image.Exif()
     try:
-        return 5 <= _tiff_tags(exif)[0].get(_ORIENTATION, 1) <= 8
-    except (struct.error, IndexError):
-        return False  # a damaged Exif block leaves the picture as it is stored
+        with warnings.catch_warnings(action="ignore"):
+            block.load(exif)
+            stated = block.get(ORIENTATION, 1)
+    except (struct.error, SyntaxError, ValueError, OSError):
+        return 1
+    return stated if isinstance(stated, int) and 1 <= stated <= 8 else 1
 
 
-def _tiff_tags(data: _Data) -> tuple[dict[int, int], int]:
-    """The numbers of the first directory of a TIFF file, or of an Exif block, which is built like one, and
-    where the next directory lies; 0 is nowhere."""
-    order = "<" if data[:2] == b"II" else ">"
-    (at,) = struct.unpack_from(order + "I", data, 4)
-    (count,) = struct.unpack_from(order + "H", data, at)
-    tags = {}
-    for entry in range(at + 2, at + 2 + 12 * count, 12):
-        tag, kind = struct.unpack_from(order + "HH", data, entry)
-        (tags[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, entry + 8)
-    after = data[at + 2 + 12 * count : at + 6 + 12 * count]
-    return tags, int.from_bytes(after, "little" if order == "<" else "big")
+def _heif(path: Path) -> str:
+    try:
+        import pi_heif
+    except ImportError:
+        raise MissingPackageError(f"{path}: a HEIC picture", "pi-heif", "heic") from None
+    pi_heif.register_heif_opener()
+    return "HEIF"
 
 
-def _require(sound: bool) -> None:
-    if not sound:
-        raise _CutOffError
+def _is_whole(image: ImageFile.ImageFile, data: bytes | mmap.mmap) -> bool:
+    """Whether the end of a file is there, as far as that is seen without decoding it."""
+    if image.format == "WEBP":
+        return len(data) >= int.from_bytes(data[4:8], "little") + 8
+    if image.format == "BMP":
+        coding, _, offset, args = image.tile[0]
+        row = args[1] if isinstance(args, tuple) else 0
+        return coding != "raw" or len(data) >= offset + row * image.height
+    return data.rfind(_END_MARKS.get(str(image.format), b"")) >= 0
 
 
-_READERS = (
-    (b"\x89PNG\r\n\x1a\n", _png),
-    (b"\xff\xd8", _jpeg),
-    (b"BM", _bmp),
-    (b"RIFF", _webp),
-    (b"II*\0", _tiff),
-    (b"MM\0*", _tiff),
-)
+def _more_follow(image: ImageFile.ImageFile, data: bytes | mmap.mmap) -> bool:
+    """Whether a PPM file has room for another picture, as FFmpeg strings them together."""
+    coding, _, offset, args = image.tile[0]
+    deep = args[1] > 255 if isinstance(args, tuple) else args == "I;16B"
+    one = image.width * image.height * len(image.getbands()) * (2 if deep else 1)
+    return coding != "ppm_plain" and len(data) >= offset + 2 * one
+
+
+def _why_not(data: bytes | mmap.mmap) -> str:
+    """Why Pillow does not open a file."""
+    if not data[:8].startswith(_BEGINNINGS):
+        return "is not a PNG, JPEG, TIFF, BMP or WebP image, nor another that is read, whatever its ending"
+    try:
+        tags = _tiff_tags(data)
+        kind = {2: "int", 3: "float"}.get(tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))[0], "uint")
+        bits = tags[TiffImagePlugin.BITSPERSAMPLE]
+    except (struct.error, SyntaxError, ValueError, KeyError, OSError):
+        return "is cut off or damaged; copy it again"
+    return f"has {kind}{bits[0]} samples, {len(bits)} a pixel; convert it to 8 or 16 bits per channel first"
+
+
+def _tiff_tags(data: bytes | mmap.mmap) -> TiffImagePlugin.ImageFileDirectory_v2:
+    """The first directory of a TIFF file."""
+    file = io.BytesIO(data)
+    tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(16 if b"+" in data[:4] else 8))
+    file.seek(tags.next)
+    with warnings.catch_warnings(action="ignore"):
+        tags.load(file)
+    return tags

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 import pytest
 
-from measnet.runtime.frame import Frame, Picture, StreamInfo
+from measnet.runtime.frame import Frame, Picture, PictureMetadata, StreamInfo
 from measnet.runtime.preview.half_blocks import lines
 from measnet.runtime.preview.preview import PER_SECOND, SHARE, Preview
 from measnet.runtime.preview.shown import Room, shown
@@ -39,7 +39,7 @@ def info(**properties: Any) -> StreamInfo:
 
 
 def frame(pixels: Any, exif: bytes | None = None) -> Frame:
-    picture = Picture(Path("a.jpg"), metadata=((cv2.IMAGE_METADATA_EXIF, exif),)) if exif else None
+    picture = Picture(Path("a.jpg"), metadata=PictureMetadata(exif=exif)) if exif else None
     return Frame(np.asarray(pixels), 0, Fraction(1, 25), picture=picture)
 
 

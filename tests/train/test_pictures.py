@@ -130,7 +130,7 @@ def test_a_file_cut_off_is_refused(suffix: str, tmp_path: Path) -> None:
         (b"II*\0\xff\xff\xff\xff", "cut off or damaged"),
         (b"BM", "cut off or damaged"),
         (b"RIFF\x04\0\0\0WEBPVP8 ", "cut off or damaged"),
-        (png(0, 5, 8, 2, b""), "its size is 0 x 5"),
+        (png(0, 5, 8, 2, b""), "cut off or damaged"),
         (png(16, 16, 8, 2, b"\0" * 7), "cannot be decoded"),
     ],
 )
