@@ -45,7 +45,7 @@ class Look(NamedTuple):
 
 
 def looks_at(seed: int, first: int, count: int) -> list[Look]:
-    """Chooses those of ``count`` samples from ``first`` on that are looked at twice, alike in all processes."""
+    """Chooses those of ``count`` samples from ``first`` on to look at twice, alike in all processes."""
     return [Look(at - first, (seed, at)) for at in range(first, first + count) if at % EVERY == 0]
 
 
