@@ -1,4 +1,4 @@
-"""Which operators of a MEASNet stay float32 in a 16-bit graph, and why.
+"""Islands: the operators of a MEASNet that stay float32 in a 16-bit graph, with the reasons.
 
 Node names carry the network's modules (``encoder1.0.attention/Softmax``), so an island is a pattern of
 names. docs/precision.md measures what each of them is worth: ``python bench/precision.py``.

@@ -1,4 +1,4 @@
-"""What moves the weights: AdamW, or Muon for the matrices and AdamW for the rest.
+"""Optimizers: AdamW, or Muon for the matrices and AdamW for the rest.
 
 Muon: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024. A matrix moves along
 the orthogonalised momentum of its gradient, so that all of its directions move alike. PyTorch's own takes
@@ -77,7 +77,7 @@ def _routes(name: str) -> bool:
 
 
 def _is_matrix(weight: Tensor) -> bool:
-    """Whether ``weight`` (O I, or O I h w) is one for Muon."""
+    """Tells whether Muon moves ``weight`` (O I, or O I h w)."""
     return weight.ndim in (2, 4) and min(weight.shape[0], weight[0].numel()) >= SMALLEST_SIDE
 
 

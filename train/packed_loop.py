@@ -58,7 +58,7 @@ def least_minutes() -> float:
 
 @dataclass(frozen=True)
 class Clock:
-    """When a run ends: by its steps, or by its minutes."""
+    """The end of a run: by its steps, or by its minutes."""
 
     steps: int
     minutes: float | None
@@ -79,12 +79,12 @@ class Clock:
         return min(1.0, (step - 1) / self.steps)
 
     def overruns(self, seconds: float, step_seconds: float) -> bool:
-        """Whether a step of this length would end after the run should."""
+        """Tells whether a step of this length would end after the run should."""
         return self.minutes is not None and seconds + step_seconds > self.minutes * 60
 
 
 class StepFigures(NamedTuple):
-    """What a run reports every ``LOG_EVERY`` steps and at its end, as means since the last time."""
+    """Figures that a run reports every ``LOG_EVERY`` steps and at its end, as means since the last report."""
 
     step: int
     done: float
@@ -402,7 +402,7 @@ class _Forward(nn.Module):
 
 
 def _is_of_the_compiler(error: BaseException) -> bool:
-    """Whether PyTorch's compiler failed (no C compiler, say); known by name, as naming it would load it."""
+    """Tells whether PyTorch's compiler failed (no C compiler, say), by the error's name: to import it takes long."""
     return any(kind.__name__ == "TorchDynamoException" for kind in type(error).__mro__)
 
 
@@ -419,7 +419,7 @@ class _Looks(NamedTuple):
     across: int
 
     def unsteadiness(self, first: Tensor, second: Tensor) -> Tensor:
-        """How far apart the network's changes to both are (each V 3 S S), over how large they are: a scalar.
+        """The difference between the network's changes to both (each V 3 S S), over their size: a scalar.
 
         As ``measnet/train/steadiness.py`` has it, for a whole batch at once.
         """

@@ -1,4 +1,4 @@
-"""What one training run does, read from a TOML file that begins with the command that runs it."""
+"""Recipes: the settings of a training run, read from a TOML file that begins with the command to run it."""
 
 from __future__ import annotations
 

@@ -22,9 +22,9 @@ QUIET = 0.1
 
 
 LIMIT = 4.0
-"""What goes into a product lies within this, either way; in trained networks it stays within 2. Without a
-bound features grow with the square of the square of what comes in, and one step too large, or one strange
-picture, takes the whole network out of the numbers (seen: a loss of 1e27 within 50 steps)."""
+"""The bound on factors of a product, either way; in trained networks they stay within 2. Without a bound
+features grow with the fourth power of the input, and one step too large, or one strange picture, makes the
+whole network overflow (seen: a loss of 1e27 within 50 steps)."""
 
 
 def bounded(x: Tensor) -> Tensor:

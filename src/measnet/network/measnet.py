@@ -69,7 +69,7 @@ class Restoration(NamedTuple):
 
 
 class TrainingPass(NamedTuple):
-    """What a training step needs of one pass."""
+    """The results of one pass, for a training step."""
 
     restored: Tensor
     """B 3 H W, about 0 to 1, not clipped."""
@@ -84,7 +84,7 @@ class TrainingPass(NamedTuple):
     """B T: q of eq. 1; None without TSPG."""
 
     router_size: Tensor
-    """How large the pixel router's scores are at level 1: the mean square of their log-sum-exp (a scalar)."""
+    """The size of the pixel router's scores at level 1: the mean square of their log-sum-exp (a scalar)."""
 
     image_demands: list[Tensor]
     """B N each: how much each image calls for each expert, per FD-MEE branch; sums to 1."""
@@ -97,9 +97,9 @@ class MEASNet(nn.Module):
         super().__init__()
         self.config = c = config or MEASNetConfig()
         self.task_prompts: TaskPrompts = {}
-        """What each task calls for; empty where nobody learned it. Stored beside the weights."""
+        """Scores of the prompt for each task; empty where they were not learned. Stored beside the weights."""
         self.taught = False
-        """Whether its prompt weights say what is wrong with a picture (``measnet/damage.py``). Stored too."""
+        """True where its prompt weights tell the kinds of damage (``measnet/damage.py``). Stored too."""
 
         scale = c.stem_scale
         c1, c2, c3, c4 = (c.channels(level) for level in (1, 2, 3, 4))
@@ -190,18 +190,16 @@ class MEASNet(nn.Module):
         return TrainingPass(restored, balance, demand, q, size, [routing.demand for routing in routings])
 
     def ask_all_experts(self, ask_all: bool = True) -> None:
-        """Whether every expert answers for every pixel and image, and gates of 0 silence those not chosen: no
-        shape depends on data then, which GPUs and compilers prefer. The results differ by rounding alone.
-        Takes effect where pixel experts join by ``weighted_sum``."""
+        """Computes every expert for every pixel and image, and sets the gates of those not chosen to 0: no shape
+        depends on data then, which GPUs and compilers prefer. The results differ by rounding alone. Takes effect where pixel experts join by ``weighted_sum``."""
         for experts in self.modules():
             if isinstance(experts, PixelExperts | ImageExpertLayer):
                 experts.ask_all = ask_all
 
     def recompute_blocks(self, recompute: bool = True) -> None:
-        """Whether training keeps what happens inside blocks, or computes it again when going
-        back.
+        """Makes training compute the values inside blocks again in the backward pass, instead of keeping them.
 
-        Recomputing takes less memory and more time; the gradients are the same.
+        That takes less memory and more time; the gradients are the same.
         """
         for blocks in self.modules():
             if isinstance(blocks, Blocks):
