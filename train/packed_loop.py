@@ -402,7 +402,7 @@ class _Forward(nn.Module):
 
 
 def _is_of_the_compiler(error: BaseException) -> bool:
-    """Tells whether PyTorch's compiler failed (no C compiler, say), by the error's name: to import it takes long."""
+    """Tells an error of PyTorch's compiler (no C compiler, say), by its name: importing it takes long."""
     return any(kind.__name__ == "TorchDynamoException" for kind in type(error).__mro__)
 
 

@@ -1,4 +1,4 @@
-"""What an image file says about itself, read by Pillow before a single pixel is decoded."""
+"""Headers of image files, read by Pillow before a single pixel is decoded."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def check_single(path: Path, image: ImageFile.ImageFile, data: bytes | mmap.mmap
 
 
 def ending_of_result(ending: str) -> str:
-    """What the name of a restored picture ends in, by what that of its source does."""
+    """The ending of a restored picture's name, for that of its source."""
     small = ending.lower()
     if small in IMAGE_ENDINGS:
         return ending
@@ -133,7 +133,7 @@ def ending_of_result(ending: str) -> str:
 
 
 def result_name(source: Path) -> str:
-    """What a picture of a folder is called in the folder of results."""
+    """The name that a picture of a folder has in the folder of results."""
     return source.stem + ending_of_result(source.suffix)
 
 
@@ -169,7 +169,7 @@ def _heif(path: Path) -> str:
 
 
 def _is_whole(image: ImageFile.ImageFile, data: bytes | mmap.mmap) -> bool:
-    """Whether the end of a file is there, as far as that is seen without decoding it."""
+    """Tells whether the end of a file is there, as far as that is seen without decoding it."""
     if image.format == "WEBP":
         return len(data) >= int.from_bytes(data[4:8], "little") + 8
     if image.format == "BMP":
@@ -180,7 +180,7 @@ def _is_whole(image: ImageFile.ImageFile, data: bytes | mmap.mmap) -> bool:
 
 
 def _more_follow(image: ImageFile.ImageFile, data: bytes | mmap.mmap) -> bool:
-    """Whether a PPM file has room for another picture, as FFmpeg strings them together."""
+    """Tells whether a PPM file has room for another picture, as FFmpeg strings them together."""
     coding, _, offset, args = image.tile[0]
     deep = args[1] > 255 if isinstance(args, tuple) else args == "I;16B"
     one = image.width * image.height * len(image.getbands()) * (2 if deep else 1)

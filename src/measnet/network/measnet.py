@@ -97,7 +97,7 @@ class MEASNet(nn.Module):
         super().__init__()
         self.config = c = config or MEASNetConfig()
         self.task_prompts: TaskPrompts = {}
-        """Scores of the prompt for each task; empty where they were not learned. Stored beside the weights."""
+        """Scores of the prompt for each task; empty where none were learned. Stored beside the weights."""
         self.taught = False
         """True where its prompt weights tell the kinds of damage (``measnet/damage.py``). Stored too."""
 
@@ -190,14 +190,15 @@ class MEASNet(nn.Module):
         return TrainingPass(restored, balance, demand, q, size, [routing.demand for routing in routings])
 
     def ask_all_experts(self, ask_all: bool = True) -> None:
-        """Computes every expert for every pixel and image, and sets the gates of those not chosen to 0: no shape
-        depends on data then, which GPUs and compilers prefer. The results differ by rounding alone. Takes effect where pixel experts join by ``weighted_sum``."""
+        """Computes every expert for every pixel and image, and sets the gates of those not chosen to 0: then no
+        shape depends on data, which GPUs and compilers prefer. The results differ by rounding alone. Takes
+        effect where pixel experts join by ``weighted_sum``."""
         for experts in self.modules():
             if isinstance(experts, PixelExperts | ImageExpertLayer):
                 experts.ask_all = ask_all
 
     def recompute_blocks(self, recompute: bool = True) -> None:
-        """Makes training compute the values inside blocks again in the backward pass, instead of keeping them.
+        """Makes training compute the values inside blocks again in the backward pass, and not keep them.
 
         That takes less memory and more time; the gradients are the same.
         """
