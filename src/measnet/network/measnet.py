@@ -190,9 +190,9 @@ class MEASNet(nn.Module):
         return TrainingPass(restored, balance, demand, q, size, [routing.demand for routing in routings])
 
     def ask_all_experts(self, ask_all: bool = True) -> None:
-        """Computes every expert for every pixel and image, and sets the gates of those not chosen to 0: then no
-        shape depends on data, which GPUs and compilers prefer. The results differ by rounding alone. Takes
-        effect where pixel experts join by ``weighted_sum``."""
+        """Computes every expert for every pixel and image, and sets the gates of those not chosen to 0:
+        then no shape depends on data, which GPUs and compilers prefer. The results differ by rounding alone.
+        Takes effect where pixel experts join by ``weighted_sum``."""
         for experts in self.modules():
             if isinstance(experts, PixelExperts | ImageExpertLayer):
                 experts.ask_all = ask_all
