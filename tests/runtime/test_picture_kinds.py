@@ -20,7 +20,9 @@ from PIL import Image, ImageFile
 from measnet.errors import InputError, MissingPackageError
 from measnet.image_header import png_chunks, read_header
 from measnet.runtime.pipeline import run
+from measnet.runtime.sinks.image_folder import ImageFolderSink
 from measnet.runtime.sinks.images import ImageSink
+from measnet.runtime.sinks.manifest import Header
 from measnet.runtime.sources.images import Images
 from runtime.conftest import Answer, ffmpeg
 
@@ -400,3 +402,21 @@ def test_a_folder_is_compared_by_its_own_pictures(tmp_path: Path, measnet_run: R
     answer = measnet_run(shots, "--compare", "side")
     assert answer.status == 0, answer.err
     assert opened(tmp_path / "shots.restored.compare" / "a.png").size == (60, 20)
+
+
+def test_a_folder_goes_on_behind_pictures_that_changed_their_kind(tmp_path: Path) -> None:
+    shots = tmp_path / "shots"
+    shots.mkdir()
+    for name in ("a.avif", "b.avif"):
+        saved(shots / name, colours())
+    first = ImageFolderSink(tmp_path / "out", shots)
+    first.begin(Header({}, {}), restart=False)
+    first.write(next(Images(shots).read()))
+    first.abort()
+    sink, images = ImageFolderSink(tmp_path / "out", shots), Images(shots)
+    sink.begin(Header({}, {}), restart=False)
+    assert list(sink.finished) == ["a.avif"] and sink.warnings == []
+    images.skip(sink.finished)
+    run(images, lambda pixels: pixels, sink)
+    sink.finish()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]
