@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
 Say = Callable[[dict[str, Any]], bool]
-"""Returns whether anybody still listens."""
+"""Sends an event to the parent process; False where that no longer listens."""
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from measnet.export.builder_messages import BRAND, build_failed, parse_failed
 EXTRA = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
 
 Progress = Callable[[str], None]
-"""Called with a few words on where a build is."""
+"""Takes a few words on the progress of a build."""
 
 
 @dataclass(frozen=True)

@@ -104,4 +104,4 @@ APART: dict[object, Callable[[GraphModule, Node], None]] = {
     aten.expand_as.default: _expanded,
     aten._assert_tensor_metadata.default: _note,
 }
-"""Operator -> what takes it apart."""
+"""The function that takes each operator apart."""

@@ -20,7 +20,8 @@ from measnet.onnx_file import DATA_SEAL
 
 SMALL = 256  # bytes; below this saying where a tensor lies takes about as much as the tensor
 MOST_INSIDE = 0.25
-"""Of the bytes of all weights; of the bundled ones it is 2 %. A graph with more is not that checkpoint's."""
+"""The largest share of the weights' bytes that a graph may store itself (the bundled ones: 2 %). One with
+more is not of that checkpoint."""
 
 
 def share_weights(model: onnx.ModelProto, holder: Path) -> None:

@@ -27,10 +27,10 @@ from measnet.metrics import Parity
 from measnet.network import MEASNet
 
 MOST_OPERATIONS = 400e9
-"""Of one frame, a multiply and an add counted as two: seconds on a small machine."""
+"""The most operations for a frame to be tried (a multiply and an add are two): seconds on a small machine."""
 
 SMALLER = (128, 160)
-"""Height and width of what is tried instead. From 128 on the frequency blocks' masks are not empty."""
+"""Height and width that are tried instead. From 128 on the frequency blocks' masks are not empty."""
 
 USUAL = (256, 320)
 """The size on which a graph for any size is tried."""

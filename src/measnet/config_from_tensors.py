@@ -15,7 +15,7 @@ from measnet.errors import CheckpointError, UsageError
 Shapes = Mapping[str, tuple[int, ...]]
 
 GATED = r"tone\."
-"""Of what gated networks alone have."""
+"""A part of names that only gated networks have."""
 
 HIDDEN = r"\.feed_forward\.project\.weight$|^pixel_experts\d\.experts\.0\.project\.weight$"
 """Weights from a hidden width to the channels of their level."""

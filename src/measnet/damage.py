@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 DAMAGE = ("noise", "rain", "haze", "blur", "dark", "compression")
 SOUND = "sound"
-"""Of a picture that has nothing: the prompts that are left over."""
+"""The name of the remaining prompts, which stand for a picture without damage."""
 
 NAMES = (*DAMAGE, SOUND)
 _EACH = PROMPT_BASIS // len(DAMAGE)
@@ -30,7 +30,7 @@ GROUPS = {
     **{name: slice(i * _EACH, (i + 1) * _EACH) for i, name in enumerate(DAMAGE)},
     SOUND: slice(len(DAMAGE) * _EACH, PROMPT_BASIS),
 }
-"""By name: the basic prompts that stand for it."""
+"""The basic prompts that stand for each name."""
 
 MOST_NAMES = 64
 _KEY = "measnet.damage"

@@ -106,7 +106,7 @@ TOLERANCES = {
     "bf16": BF16_TOLERANCE,
     "int8": INT8_TOLERANCE,
 }
-"""By the precision that a graph says it has."""
+"""The tolerance for each precision that a graph may state."""
 
 
 def compare(engine: Array, network: Array, engine_choices: Choices, network_choices: Choices) -> Parity:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from measnet.config import PROMPT_BASIS
 
 TaskPrompts = Mapping[str, tuple[float, ...]]
-"""By task (``dehaze``): T scores, before the softmax that makes the prompt weights of them."""
+"""T scores for each task (``dehaze``), before the softmax that turns them into prompt weights."""
 
 MOST_TASKS = 64
 _KEY = "measnet.task_prompts"

@@ -1,4 +1,4 @@
-"""A file appears under its name only when it is whole."""
+"""Writes files that appear under their names only when they are whole, and checks places for them."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ DAMAGE_OF_FIELD: Mapping[str, Mapping[str, float]] = {
     "deblur": {"blur": 1.0},
     "lowlight": {"dark": 0.8, "noise": 0.2},
 }
-"""Damage of stored pairs, of which nobody says how strong it is."""
+"""Assumed damage of stored pairs, whose strength is not known."""
 
 WHOLE = ("dehaze", "lowlight")
 """Tasks whose damage lies over a picture as a whole: noise and blur would be less at a smaller size."""

@@ -76,8 +76,8 @@ DEGRADATIONS: dict[str, Degradation] = {
     "lowlight": add_low_light,
     "keep": leave_alone,
 }
-"""By task. ``denoise15``, ``25`` and ``50`` are the published protocol's; ``denoise`` is wider. ``keep`` is
-no task of the paper's: pictures with nothing wrong, which a network must learn to leave as they are."""
+"""The degradation of each task. ``denoise15``, ``25`` and ``50`` are the published protocol's; ``denoise`` is
+wider. ``keep`` is not in the paper: sound pictures, which a network must learn to leave as they are."""
 
 
 def field_of(task: str) -> str:

@@ -135,7 +135,7 @@ TOOLS: dict[str, tuple[Tool, ...]] = {
         Tool("CLAHE", partial(equalize, adaptive=True)),
     ),
 }
-"""By task."""
+"""The tools of each task."""
 
 
 def _unit(pixels: Pixels) -> Picture:

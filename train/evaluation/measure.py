@@ -113,7 +113,7 @@ class SetFigures:
 
 
 Watcher = Callable[[Case, list[Picture], PictureFigures], None]
-"""Told of every picture: the case, the models' results and the figures."""
+"""Receives the case, the models' results and the figures of every picture."""
 
 
 def measure(

@@ -18,7 +18,7 @@ from measnet.network.gated import QUIET, begin_lively, bounded
 from measnet.network.transformer import ChannelNorm, depthwise
 
 Bound = Callable[[Tensor], Tensor]
-"""Keeps what goes into a product within limits, or does not."""
+"""Limits the factors of a product, or leaves them as they are."""
 
 
 def unbounded(x: Tensor) -> Tensor:
