@@ -129,10 +129,11 @@ class StreamInfo:
     ``width`` and ``height`` are in pixels, before rotation (``0`` for a folder of images,
     whose sizes differ). ``frames`` is how many are expected, where that is known.
     ``bits`` is the depth of the source's own samples. ``display_matrix`` has nine integers
-    in the order of the MP4 ``tkhd`` box. ``stereo`` is how two views lie in one picture, by Matroska's names
-    (``left_right``), ``spherical`` that it is a view all around. ``copied`` are the audio, subtitle and attachment
-    streams whose packets travel along untouched, ``covers`` the pictures that stand for the file.
-    ``metadata`` is said of the whole file, ``picture_metadata`` of the picture's stream.
+    in the order of the MP4 ``tkhd`` box. ``stereo`` is how two views lie in one picture, by Matroska's
+    names (``left_right``), ``spherical`` that it is a view all around, as the nine numbers of FFmpeg's
+    AVSphericalMapping. ``copied`` are the audio, subtitle and attachment streams whose packets travel
+    along untouched, ``covers`` the pictures that stand for the file. ``metadata`` is said of the whole
+    file, ``picture_metadata`` of the picture's stream.
     """
 
     name: str
@@ -149,7 +150,7 @@ class StreamInfo:
     sample_aspect: Fraction | None = None
     display_matrix: tuple[int, ...] | None = None
     stereo: str | None = None
-    spherical: bool = False
+    spherical: tuple[int, ...] | None = None
     copied: tuple[Stream, ...] = ()
     covers: tuple[Cover, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)

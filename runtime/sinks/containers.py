@@ -8,6 +8,7 @@ from typing import Literal
 
 from measnet.errors import UsageError
 from measnet.runtime.colour import Siting
+from measnet.runtime.sinks.mp4_views import STEREO
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,22 +16,25 @@ class Container:
     """``muxer`` is FFmpeg's name for the format. ``codec`` is the usual one, ``deep_codec`` that for more
     than 8 bits: hardware players decode HEVC of 10 bits, and hardly any H.264.
 
-    ``display_matrix``: it can say that players are to turn the picture. ``pixel_shape``: it can say
-    that pixels are not square, where the codec does not. ``even_pace``: it stores a frame number instead
-    of a time, so frames must be evenly spaced. ``edit_list``: it can hold sound from before time zero (an
-    encoder's run-up) without moving zero; ``opus_run_up``: that of Opus alone. ``chapters`` and
-    ``attachments`` (fonts and the like): it takes them; ``covers``: it takes the file's cover picture, as
-    a stream or as an attachment. ``languages``: it says which a stream is in;
-    ``one_sound``: it holds no second stream of it. ``names`` are the metadata that it keeps, None
-    for all. ``sound`` and ``subtitles`` are FFmpeg's decoders of what it takes, where its muxer would
-    write anything, to be found again as nameless data; ``no_sound`` is how those begin that its muxer
-    takes and players do not, or only out of time.
+    ``display_matrix``: it can say that players are to turn the picture. ``stereo``: how two views lie in
+    one picture, as far as it can say it; ``spherical``: it can say that it is a view all around.
+    ``pixel_shape``: it can say that pixels are not square, where the codec does not. ``even_pace``: it
+    stores a frame number instead of a time, so frames must be evenly spaced. ``edit_list``: it can hold
+    sound from before time zero (an encoder's run-up) without moving zero; ``opus_run_up``: that of Opus
+    alone. ``chapters`` and ``attachments`` (fonts and the like): it takes them; ``covers``: it takes the
+    file's cover picture, as a stream or as an attachment. ``languages``: it says which a stream is in;
+    ``one_sound``: it holds no second stream of it. ``names`` are the metadata that it keeps, None for all.
+    ``sound`` and ``subtitles`` are FFmpeg's decoders of what it takes, where its muxer would write
+    anything, to be found again as nameless data; ``no_sound`` is how those begin that its muxer takes and
+    players do not, or only out of time.
     """
 
     muxer: str
     codec: str = "h264"
     deep_codec: str = "hevc"
     display_matrix: bool = False
+    stereo: tuple[str, ...] = ()
+    spherical: bool = False
     pixel_shape: bool = False
     even_pace: bool = False
     edit_list: bool = False
@@ -46,6 +50,13 @@ class Container:
     subtitles: frozenset[str] | None = None
 
 
+_STEREO = ("left_right", "right_left", "top_bottom", "bottom_top")
+_INTERLEAVED = tuple(
+    f"{kind}_{first}"
+    for kind in ("block", "checkerboard", "row_interleaved", "col_interleaved")
+    for first in ("lr", "rl")
+)
+
 _MPEG_TS = Container(
     "mpegts",
     # Its muxer makes the title the service's name.
@@ -60,6 +71,8 @@ _MPEG_TS = Container(
 _MP4 = Container(
     "mp4",
     display_matrix=True,
+    stereo=tuple(STEREO),
+    spherical=True,
     pixel_shape=True,
     edit_list=True,
     opus_run_up=True,
@@ -71,17 +84,32 @@ _MP4 = Container(
 CONTAINERS = {
     ".mp4": _MP4,
     ".m4v": _MP4,
-    ".mov": Container("mov", display_matrix=True, pixel_shape=True, edit_list=True, chapters=True),
+    ".mov": Container(
+        "mov",
+        display_matrix=True,
+        stereo=tuple(STEREO),
+        spherical=True,
+        pixel_shape=True,
+        edit_list=True,
+        chapters=True,
+    ),
     ".mkv": Container(
         "matroska",
         display_matrix=True,
+        stereo=(*_STEREO, *_INTERLEAVED),
         opus_run_up=True,
         chapters=True,
         attachments=True,
         covers="attachment",
     ),
     ".webm": Container(
-        "webm", codec="vp9", deep_codec="vp9", display_matrix=True, opus_run_up=True, chapters=True
+        "webm",
+        codec="vp9",
+        deep_codec="vp9",
+        display_matrix=True,
+        stereo=_STEREO,
+        opus_run_up=True,
+        chapters=True,
     ),
     ".avi": Container(
         "avi",

@@ -19,6 +19,7 @@ from measnet.runtime.colour import Chroma, YuvWriter, chroma_of, written_colour,
 from measnet.runtime.frame import Colour, Frame, Pixels, StreamInfo
 from measnet.runtime.hdr import WORDINGS, encoder_parameters
 from measnet.runtime.sinks.containers import Container, codec_for
+from measnet.runtime.sinks.mp4_views import PROJECTIONS
 from measnet.runtime.sinks.orientation import Turn, turn_of, turned
 
 if TYPE_CHECKING:
@@ -36,6 +37,14 @@ _DEPTHS = (8, 10, 12, 16)
 # What chips take in place of planes: the same samples, laid out in pairs.
 _IN_PAIRS = {"yuv420p": "nv12", "yuv420p10le": "p010le"}
 _CHIP_DEPTHS = (8, 10)
+# How x264 numbers what lies in one picture; it always has the left view first.
+_PACKINGS = {
+    "checkerboard_lr": 0,
+    "col_interleaved_lr": 1,
+    "row_interleaved_lr": 2,
+    "left_right": 3,
+    "top_bottom": 4,
+}
 _UNSPECIFIED = 2
 _LIMITED = 1
 
@@ -96,6 +105,7 @@ class PictureEncoding:
         self._threads: int | None = None
         self._captions_lost = False
         self._tell_of_hdr()
+        self._tell_of_views()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -273,6 +283,20 @@ class PictureEncoding:
             else:
                 given = self._options.get(wording.option)
                 self._options[wording.option] = _joined(given, *encoder_parameters(hdr, wording))
+        if lost:
+            self.warnings.append(f"not carried over: {', '.join(lost)}")
+
+    def _tell_of_views(self) -> None:
+        """Two views in one picture are said by the container or by x264's streams; or else that is lost."""
+        info, kind, lost = self._info, self._kind, []
+        packing = _PACKINGS.get(info.stereo or "")
+        if self.codec.encoder == "libx264" and packing is not None:
+            given = self._options.get("x264-params")
+            self._options["x264-params"] = _joined(given, f"frame-packing={packing}")
+        elif info.stereo and info.stereo not in kind.stereo:
+            lost.append(f"that it has two views ({info.stereo})")
+        if info.spherical is not None and not (kind.spherical and info.spherical[0] in PROJECTIONS):
+            lost.append("that it is a view all around (360°)")
         if lost:
             self.warnings.append(f"not carried over: {', '.join(lost)}")
 

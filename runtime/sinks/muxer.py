@@ -24,6 +24,7 @@ from measnet.runtime.sinks.aside import encoding_error, write_error
 from measnet.runtime.sinks.avi_sound import AviSound
 from measnet.runtime.sinks.containers import CONTAINERS, Container
 from measnet.runtime.sinks.encoder import PictureEncoder, PictureEncoding
+from measnet.runtime.sinks.mp4_views import add_views, views_of
 from measnet.runtime.sinks.sound import ConvertedSound, SoundChoice
 
 if TYPE_CHECKING:
@@ -165,6 +166,8 @@ class Muxer:
             self._container.close()
             if self._avi_sound is not None:
                 self._avi_sound.complete(self._path)
+            if self._kind.muxer in ("mp4", "mov") and (boxes := views_of(self._info)):
+                add_views(self._path, boxes)
         except FFmpegError as error:
             raise encoding_error(self._target, error) from None
         except OSError as error:
@@ -280,6 +283,8 @@ class Muxer:
         stream.metadata.update(
             {k: v for k, v in self._info.picture_metadata.items() if k.lower() in _PICTURE_METADATA}
         )
+        if self._info.stereo in self._kind.stereo and self._kind.muxer in ("matroska", "webm"):
+            stream.metadata["stereo_mode"] = self._info.stereo
         return stream
 
     def _add_copies(self, sound: SoundChoice) -> dict[int, Stream]:

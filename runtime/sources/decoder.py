@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import starmap
@@ -27,6 +28,16 @@ if TYPE_CHECKING:
 # Damage in a row after which a file counts as unreadable, not as damaged here and there.
 _HOPELESS = 1000
 _HOPELESS_READS = 20
+
+# FFmpeg's kinds of stereo by Matroska's names: the left view first, the right one first.
+_STEREO = {
+    1: ("left_right", "right_left"),
+    2: ("top_bottom", "bottom_top"),
+    3: ("block_lr", "block_rl"),
+    4: ("checkerboard_lr", "checkerboard_rl"),
+    6: ("row_interleaved_lr", "row_interleaved_rl"),
+    7: ("col_interleaved_lr", "col_interleaved_rl"),
+}
 
 
 class PictureDecoder:
@@ -166,6 +177,8 @@ class PictureDecoder:
             hdr=read_hdr(first),
             sample_aspect=stream.sample_aspect_ratio or None,
             display_matrix=_display_matrix(first),
+            stereo=_stereo(first),
+            spherical=_spherical(first),
             copied=self.copied,
             covers=tuple(starmap(Cover, self._covers.items())),
             metadata=dict(self._container.metadata),
@@ -263,7 +276,27 @@ def _is_cover(stream: Stream) -> bool:
 
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
-    for side_data in frame.side_data:
-        if side_data.type.name == "DISPLAYMATRIX":  # type: ignore[attr-defined]  # PyAV types it loosely
-            return tuple(int(v) for v in np.frombuffer(side_data, dtype=np.int32))  # type: ignore[call-overload]  # a buffer
+    data = _side_data(frame, "DISPLAYMATRIX")
+    return None if data is None else tuple(int(v) for v in np.frombuffer(data, dtype=np.int32))
+
+
+def _stereo(frame: av.VideoFrame) -> str | None:
+    """By Matroska's names. From FFmpeg's AVStereo3D: the kind, and whether the right view comes first."""
+    data = _side_data(frame, "STEREO3D")
+    if data is None:
+        return None
+    kind, flags = struct.unpack_from("=2i", data)
+    names = _STEREO.get(kind)
+    return names and names[flags & 1]
+
+
+def _spherical(frame: av.VideoFrame) -> tuple[int, ...] | None:
+    data = _side_data(frame, "SPHERICAL")
+    return None if data is None else struct.unpack_from("=4i5I", data)
+
+
+def _side_data(frame: av.VideoFrame, name: str) -> bytes | None:
+    for data in frame.side_data:
+        if data.type.name == name:  # type: ignore[attr-defined]  # PyAV types it loosely
+            return bytes(data)  # type: ignore[arg-type]  # a buffer
     return None
