@@ -182,10 +182,10 @@ class Muxer:
             raise encoding_error(self._target, error) from None
 
     def _is_run_up(self, packet: Packet[Stream]) -> bool:
-        """Whether a packet that an edit list has cut out is needed for what follows at the beginning."""
+        """Whether a packet that an edit list cuts out lies before all others, hidden there or as a run-up."""
         start = packet.pts or 0
-        end = (start + (packet.duration or 0)) * packet.time_base
-        return packet.stream.index not in self._begun and start < 0 and end > -_RUN_UP
+        near = (start + (packet.duration or 0)) * packet.time_base > -_RUN_UP
+        return packet.stream.index not in self._begun and start < 0 and (near or self._kind.edit_list)
 
     def _note_run_up(self, packet: Packet[Stream], stream: Stream) -> None:
         counted = self._kind.opus_run_up and stream.name in _OPUS
