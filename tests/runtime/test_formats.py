@@ -230,6 +230,7 @@ class Stored:
     dts: int
     duration: int = 100
     time_base: Fraction = Fraction(1, 1000)
+    is_discard: bool = False
 
     def __post_init__(self) -> None:
         self.pts = self.dts
