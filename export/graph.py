@@ -156,8 +156,8 @@ def _traced(exact: ExactMEASNet, config: MEASNetConfig, size: tuple[int, int] | 
 
 
 SLOW_RULES = frozenset({"SlicesSplit"})
-"""Rules of onnxscript's optimiser that are left out. This one searches all slices at every node: a
-third of an export of ``base``, and has never found anything in a MEASNet."""
+"""Rules of onnxscript's optimiser that are left out. This one searches all slices at every node, for a
+third of the time that ``base`` takes, and has never found anything in a MEASNet."""
 
 
 @contextlib.contextmanager
