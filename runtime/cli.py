@@ -29,6 +29,7 @@ Examples:
   measnet-run clip.mp4 --dry-run              what would happen, and how long it would take
   measnet-run clip.mp4 --strength 0.7         leave some of the grain
   measnet-run clip.mp4 --steady 0             each frame for itself, whatever flickers
+  measnet-run clip.mp4 --temporal 0           and none helped by those before it: faster, noisier
   measnet-run clip.mp4 --task dehaze          held to haze, whatever the frames look like
   measnet-run clip.mp4 --compare slider       and a page that shows both, with a slider between
   measnet-run clip.mp4 --preview              source and result in a window, or in the terminal
@@ -46,7 +47,19 @@ PLACES = ("auto", "window", "terminal")
 
 HEADINGS = {
     "Result": (
-        *("out", "overwrite", "strength", "task", "steady", "compare", "codec", "crf", "preset", "bits"),
+        *(
+            "out",
+            "overwrite",
+            "strength",
+            "task",
+            "steady",
+            "temporal",
+            "compare",
+            "codec",
+            "crf",
+            "preset",
+            "bits",
+        ),
         *("pixel_format", "sound", "raw_out"),
     ),
     "Which part of the input, and how it is read": (
@@ -205,6 +218,15 @@ class _RunCommand(HeadedCommand):
     metavar="0..1",
     help="Against flicker: the share of each image-level decision that comes from the frames before.  "
     "[default: 0.9, where the model can be steered]",
+)
+@click.option(
+    "--temporal",
+    type=click.IntRange(0, 64),
+    default=12,
+    show_default=True,
+    metavar="FRAMES",
+    help="Let the frames of a video help each other: each takes from up to so many before it what these show "
+    "alike. 0 leaves each frame alone.",
 )
 @click.option(
     "--compare",

@@ -38,6 +38,7 @@ from measnet.runtime.sources.options import SourceOptions
 from measnet.runtime.sources.standard_input import STANDARD_INPUT
 from measnet.runtime.sources.video import VideoFile
 from measnet.runtime.targets import target_for
+from measnet.runtime.temporal import TemporalFusion
 from measnet.runtime.tiles import Tile, tiles_from
 
 REHEARSED = 4
@@ -114,8 +115,9 @@ class JobOptions:
     """``verify_every`` N hands every N-th frame to the checker; ``frames`` ends a run early; ``strength`` is
     the share of the restored picture in the result, 0 to 1; ``source`` says how the input is read,
     ``raw_out`` in which bytes standard output is written, instead of y4m. ``tile`` and ``threads`` are what
-    the engine was made with, ``on_fault`` what its guard does. ``restart`` throws away what an earlier run
-    left unfinished."""
+    the engine was made with, ``on_fault`` what its guard does. ``temporal`` frames of a video help each other
+    (``measnet/runtime/temporal.py``); 0 leaves each alone. ``restart`` throws away what an earlier run left
+    unfinished."""
 
     out: str | None = None
     overwrite: bool = False
@@ -133,6 +135,7 @@ class JobOptions:
     tile: int | str = "auto"
     threads: int | None = None
     on_fault: str = "fallback"
+    temporal: int = 0
     restart: bool = False
 
 
@@ -184,7 +187,7 @@ class Job:
             ParityError: the output is there, but the engine strays from the reference.
         """
         options = self._options
-        restore = _Restore(engine, checker, options.verify_every or 1, options.strength)
+        restore = _Restore(engine, checker, options.verify_every or 1, options.strength, self._new_fusion())
         record: Record | None = None
 
         def tell(source: Frame, result: Frame) -> None:
@@ -229,6 +232,7 @@ class Job:
             MEASNetError: the source or the engine fails on them.
         """
         report, seconds = self.report, []
+        fusion = self._new_fusion()
         try:
             if isinstance(self._sink, ResumableSink) and not self._options.restart:
                 report.resumed_at = self._sink.look(self._header(engine))
@@ -236,6 +240,8 @@ class Job:
             for frame in itertools.islice(items, frames):
                 started = time.perf_counter()
                 restored = engine.restore(frame.pixels)
+                if fusion is not None:
+                    fusion.fuse(frame.pixels, restored.pixels)
                 seconds.append(time.perf_counter() - started)
                 report.largest_tile_count = max(report.largest_tile_count, restored.tiles)
                 if len(seconds) >= 2 and sum(seconds) > REHEARSED_SECONDS:
@@ -293,6 +299,8 @@ class Job:
         self.report.resumed_at = restore.frames = sink.done
         try:
             engine.go_on_at(sink.done, sink.state if isinstance(sink, SegmentedVideoSink) else None)
+            if restore.fusion is not None:
+                restore.fusion.set_state((isinstance(sink, SegmentedVideoSink) and sink.past) or b"")
         except ValueError as error:
             raise UsageError(
                 f"{self.target} cannot go on at frame {sink.done} ({error}); add --restart to begin anew"
@@ -327,8 +335,13 @@ class Job:
             "--on-fault": options.on_fault,
             "--task": engine.description.get("task"),
             "--steady": engine.description.get("steady"),
+            "--temporal": options.temporal if self.info.kind != "images" else None,
         }
         return Header(made_of | of_programs(), settings)
+
+    def _new_fusion(self) -> TemporalFusion | None:
+        depth = self._options.temporal
+        return TemporalFusion(depth) if depth and self.info.kind != "images" else None
 
     def _ignored(self) -> str:
         """The options that say how a video is encoded, if there is none."""
@@ -409,10 +422,14 @@ class Job:
         if restore is None:
             return
         report.largest_tile_count = restore.largest_tile_count
+        if restore.fusion is not None:
+            report.temporal = restore.fusion.figures.for_report()
         if report.seconds:
-            # The check runs inside the restore stage; it is no part of the engine's time.
+            # Both run inside the restore stage; they are no part of the engine's time.
             report.seconds["verify"] = round(restore.seconds_verify, 4)
-            report.seconds["restore"] = round(report.seconds["restore"] - restore.seconds_verify, 4)
+            report.seconds["temporal"] = round(restore.seconds_fusion, 4)
+            others = restore.seconds_verify + restore.seconds_fusion
+            report.seconds["restore"] = round(report.seconds["restore"] - others, 4)
 
     def _judge(self, checker: Checker) -> None:
         figures = checker.figures
@@ -458,11 +475,21 @@ class Job:
 
 
 class _Restore:
-    """The engine as the pipeline calls it, with every N-th frame checked and the source mixed in."""
+    """The engine as the pipeline calls it, with every N-th frame checked, joined with the frames before it,
+    and the source mixed in."""
 
-    def __init__(self, engine: CountingEngine, checker: Checker | None, every: int, strength: float) -> None:
-        self.on_state: Callable[[int, bytes], None] | None = None
-        """Receives the engine's state, if it has one, behind each segment's last frame."""
+    def __init__(
+        self,
+        engine: CountingEngine,
+        checker: Checker | None,
+        every: int,
+        strength: float,
+        fusion: TemporalFusion | None,
+    ) -> None:
+        self.on_state: Callable[[int, bytes | None, bytes | None], None] | None = None
+        """Receives the state of the engine and of the fusion, where they have one, behind each segment's last
+        frame."""
+        self.fusion = fusion
         self._engine = engine
         self._checker = checker
         self._every = every
@@ -470,6 +497,7 @@ class _Restore:
         self.frames = 0
         self.largest_tile_count = 0
         self.seconds_verify = 0.0
+        self.seconds_fusion = 0.0
         self.last: Restored | None = None
         """What the engine returned for the last frame."""
         self.verified_last = False
@@ -482,26 +510,30 @@ class _Restore:
             started = time.perf_counter()
             self.verified_last = self._checker.check(pixels, restored) is not False
             self.seconds_verify += time.perf_counter() - started
+        result = restored.pixels
+        if self.fusion is not None:
+            started = time.perf_counter()
+            result = self.fusion.fuse(pixels, result)
+            self.seconds_fusion += time.perf_counter() - started
         self.frames += 1
         if self.frames % FRAMES == 0:
             self.keep_state()
         if self._strength == 1:
-            return restored.pixels
-        mixed = cv2.addWeighted(restored.pixels, self._strength, pixels, 1 - self._strength, 0)
+            return result
+        mixed = cv2.addWeighted(result, self._strength, pixels, 1 - self._strength, 0)
         return np.asarray(mixed, pixels.dtype)
 
     def keep_state(self) -> None:
-        """Hands on what the engine carries on behind the last frame."""
+        """Hands on what engine and fusion carry on behind the last frame."""
         if self.on_state is None:
             return
         state = self._engine.state()
-        if state is None:
-            return
-        if len(state) > LARGEST_STATE:
+        past = None if self.fusion is None else self.fusion.state()
+        if state is not None and len(state) > LARGEST_STATE:
             raise BackendError(
                 f"the engine carries on {len(state)} bytes, of which {LARGEST_STATE} can be kept"
             )
-        self.on_state(self.frames, state)
+        self.on_state(self.frames, state, past)
 
 
 def _files_behind(spec: str) -> list[Path]:

@@ -25,8 +25,9 @@ class RunReport:
     ``encoding`` is how a video's picture is written: encoder, crf, preset, width, height, bits, pixel format.
     ``also`` names what a ``planned`` run would do beside it.
     ``verify`` has the figures of ``--verify``; ``faults`` what was wrong with frames as they came back, if
-    anything was. ``experts`` says who restored the frames, over time (docs/experts.md). ``error`` is the line
-    a failed run ended with.
+    anything was. ``temporal`` says, of a video whose frames helped each other, how many frames a fused one
+    was worth, and why the past was let go. ``experts`` says who restored the frames, over time
+    (docs/experts.md). ``error`` is the line a failed run ended with.
     A ``planned`` run wrote nothing: ``output`` is where it would write, ``fps`` was measured on the
     first few frames, and ``seconds`` has what all of them would take as ``expected``.
     """
@@ -55,6 +56,7 @@ class RunReport:
     largest_tile_count: int = 0
     verify: dict[str, Any] | None = None
     faults: dict[str, Any] | None = None
+    temporal: dict[str, Any] | None = None
     experts: dict[str, Any] | None = None
     also: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)

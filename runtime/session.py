@@ -130,7 +130,7 @@ class Session:
             raise
         if rehearsal:
             job.rehearse(engine)
-            job.report.also = self._beside(engine, comparison)
+            job.report.also = self._beside(job.info.kind, engine, comparison)
             self._console.result(job.report)
             return 0
         try:
@@ -142,11 +142,13 @@ class Session:
             if verifier is not None:
                 verifier.close()
 
-    def _beside(self, engine: Engine, comparison: Comparison | None) -> list[str]:
+    def _beside(self, kind: str, engine: Engine, comparison: Comparison | None) -> list[str]:
         """What the run would do beside its result."""
         options, also = self._options, []
         if steady := engine.description.get("steady"):
             also.append(f"image-level decisions are held steady, {steady:.2g} of each from the frames before")
+        if options["temporal"] and kind != "images":
+            also.append(f"each frame is joined with up to {options['temporal']} before it")
         if options["strength"] < 1:
             also.append(f"{options['strength']:g} of the restored picture, the rest is the source")
         if options["task"] is not None:
@@ -252,6 +254,7 @@ class Session:
             tile=options["tile"],
             threads=options["threads"],
             on_fault=options["on_fault"],
+            temporal=options["temporal"],
             restart=options["restart"],
         )
 

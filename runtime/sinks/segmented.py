@@ -28,6 +28,7 @@ from measnet.runtime.sinks.frame_times import FrameTimes, decoding_times
 from measnet.runtime.sinks.manifest import Header, Manifest, is_count
 from measnet.runtime.sinks.muxer import Muxer
 from measnet.runtime.sinks.part_folder import PartFolder, sync_folder
+from measnet.runtime.sinks.past import KEPT, drop_past, read_past, write_past
 from measnet.runtime.sinks.segment import FRAMES, Segment, SegmentWriter, read_segment
 from measnet.runtime.sinks.sound import SoundChoice
 
@@ -80,7 +81,9 @@ class SegmentedVideoSink:
         self.done = 0
         self.state: bytes | None = None
         """What the engine had to carry on behind frame ``done``; there after ``begin``."""
-        self._states: dict[int, bytes] = {}
+        self.past: bytes | None = None
+        """What the fusion over time had to know of the frames before ``done``; there after ``begin``."""
+        self._states: dict[int, tuple[bytes | None, bytes | None]] = {}
         self._target = target
         self._info = info
         self._copies = copies
@@ -132,10 +135,10 @@ class SegmentedVideoSink:
         _, good = _sound(self._folder.path, manifest)
         return sum(part["frames"] for part in good)
 
-    def keep_state(self, frames: int, state: bytes) -> None:
-        """Keep what the engine carries on behind the first ``frames`` with the segment that ends there: a
-        multiple of FRAMES, before the last of them is written, or all, before ``finish``. From any thread."""
-        self._states[frames] = state
+    def keep_state(self, frames: int, state: bytes | None, past: bytes | None = None) -> None:
+        """Keep what the engine, and the fusion over time, carry on behind the first ``frames`` of the result,
+        with the segment that ends there; before the last of them is written. From any thread."""
+        self._states[frames] = state, past
 
     def write(self, item: Item) -> None:
         """See Sink.write. Packets are not taken here: they are read again for the joining."""
@@ -205,6 +208,7 @@ class SegmentedVideoSink:
         self.done = sum(part["frames"] for part in good)
         if good:
             self.state = self._segments[-1].state()
+            self.past = read_past(self._folder.path, len(good) - 1, good[-1].get("past"))
             self._times.last = good[-1]["last"]
             self.skipped = self._times.skipped = good[-1]["skipped"]
             self._times.rounded = good[-1]["rounded"]
@@ -227,11 +231,15 @@ class SegmentedVideoSink:
         if self._encoder is not None:
             self._writer.add(self._encoder.flush())
         frames, self._written = self._written, 0
-        segment, file = self._writer.finish(self._states.pop(self.done + frames, None))
+        state, past = self._states.pop(self.done + frames, (None, None))
+        segment, file = self._writer.finish(state)
+        number = len(self._segments)
         self._segments.append(segment)
         self._writer = self._encoder = None
         if last:
             return
+        if past is not None:
+            file["past"] = write_past(self._folder.path, number, past)
         self._folder.sync()
         times = self._times
         self._folder.manifest.add(
@@ -244,6 +252,8 @@ class SegmentedVideoSink:
             }
         )
         self.done += frames
+        if past is not None and number >= KEPT:
+            drop_past(self._folder.path, number - KEPT)
 
     def _join(self, target: Path, *, cut: bool) -> None:
         """All segments and the copied packets as one file, which is given the name ``target`` when whole."""
@@ -328,6 +338,9 @@ def _sound(folder: Path, manifest: Manifest) -> tuple[list[Segment], list[dict[s
             break
         segments.append(segment)
         good.append(part)
+    while good and "past" in good[-1] and read_past(folder, len(good) - 1, good[-1]["past"]) is None:
+        segments.pop()
+        good.pop()
     return segments, good
 
 

@@ -156,9 +156,9 @@ def _sent(number: signal.Signals, moment: int, *command: str | Path) -> subproce
     return subprocess.run([*map(str, words)], capture_output=True, text=True, timeout=300)
 
 
-# Counted: the header's line; of every segment its file, its name, its folder's names, its line; the joined
-# file, its name.
-@pytest.mark.parametrize(("moment", "done"), [(3, 0), (4, 0), (5, 96), (7, 96), (15, LENGTH)])
+# Counted: the header's line; of every segment its file, its name, the same of the frames before, its folder's
+# names, its line; the joined file, its name.
+@pytest.mark.parametrize(("moment", "done"), [(3, 0), (5, 0), (6, 0), (7, 96), (9, 96), (21, LENGTH)])
 def test_killed_at_any_step_it_goes_on_to_the_same_result(
     measnet_run: Run, video: Path, whole: list[str], moment: int, done: int
 ) -> None:
@@ -180,10 +180,10 @@ def test_stopped_by_a_signal_it_goes_on_to_the_same_result(
     measnet_run: Run, video: Path, whole: list[str], number: signal.Signals
 ) -> None:
     part, partial = (video.with_name(f"clip.restored.{rest}") for rest in ("mp4.part", "partial.mp4"))
-    stopped = _sent(number, 5, IDENTITY_COMMAND[1], "0.005", video, *OPTIONS)
+    stopped = _sent(number, 7, IDENTITY_COMMAND[1], "0.005", video, *OPTIONS)
     assert stopped.returncode == 130, stopped.stderr
     assert "the same command goes on at frame 96" in " ".join(stopped.stdout.split())
-    assert names(part) == ["lock", "manifest.jsonl", "segment-00000"]
+    assert names(part) == ["lock", "manifest.jsonl", "past-00000", "segment-00000"]
     assert probe(partial).times == probe(video).times[: len(probe(partial).times)]
     answer = measnet_run(video, *OPTIONS)
     assert answer.status == 0, answer.err
@@ -201,7 +201,7 @@ def test_the_program_with_the_real_network_is_killed_and_goes_on_to_the_same_res
     program = str(Path(sys.executable).with_name("measnet-run"))
     options = ["--threads", "1", "--preset", "veryfast"]
     subprocess.run([program, source, "-o", once, *options], check=True, capture_output=True, timeout=300)
-    killed = _sent(signal.SIGKILL, 6, program, source, "-o", again, *options)
+    killed = _sent(signal.SIGKILL, 8, program, source, "-o", again, *options)
     assert killed.returncode == -signal.SIGKILL and not again.exists(), killed.stderr
     on = subprocess.run(
         [program, source, "-o", again, *options, "--report", report],
@@ -866,6 +866,20 @@ def test_an_engine_that_cannot_remember_does_not_go_on(
     assert answer.status == 2
     assert "of the frames before is not there" in " ".join(answer.err.split()) and "--restart" in answer.err
     assert names(part) == before
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-1])])
+def test_without_the_frames_before_it_goes_on_one_segment_earlier(
+    measnet_run: Run, video: Path, whole: list[str], part: Path, damage: Callable[[Path], None]
+) -> None:
+    assert [name for name in names(part) if name.startswith("past")] == ["past-00000", "past-00001"]
+    damage(part / "past-00001")
+    report = video.with_name("report.json")
+    answer = measnet_run(video, *OPTIONS, "--report", report)
+    assert answer.status == 0, answer.err
+    assert resumed_at(report) == FRAMES
+    assert "part 1 is damaged or missing" in " ".join(answer.err.split())
+    assert frame_sums(result(video)) == whole
 
 
 def test_more_than_can_be_kept_is_said(

@@ -1,0 +1,424 @@
+"""Frames that help each other: each restored frame is joined with what the frames before it showed.
+
+A network that sees one frame leaves some of its noise in, differently in every frame, and takes some detail
+away, alike in every frame. Both can be mended from the past:
+
+    restored ─┬─ motion ── past, where it is now ── how far may it be trusted ── weighted mean ─┐
+    source ───┴─ what the network took from still places, averaged until the noise is gone ─────┴─ fused
+
+The past is a running mean, as a Kalman filter keeps it: per place, how many frames its mean is worth. What
+differs more than restored frames do where all is well counts for less, so that whatever moves unseen, flashes
+or is covered comes from the frame itself. All levels are of 255, whatever the depth of the pixels. Shapes:
+H W of the frame, h w half of it.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from measnet.runtime.frame import Pixels
+from measnet.runtime.scene_cut import SceneCut
+
+DEPTH = 12
+"""Frames that the mean of what moves is worth at most, where nobody says another number."""
+
+STILL_DEPTH = 32
+"""The same for what stands still; a depth below ``DEPTH`` lowers it alike."""
+
+Plane = NDArray[np.float32]
+
+_LEAST = 32  # pixels: smaller frames have no room to look for motion
+_FINER = 3  # pixels between the patches whose motion is sought
+_BLUR = 1.2  # pixels: σ of what motion is sought in
+_QUANTILE = 0.35  # of all places: so many, at least, are taken to be as the frame before had them
+_TOLERANCE = np.float32(0.9)  # times the usual difference that is no mismatch
+_STILL_TOLERANCE = np.float32(3)  # the same where nothing moves
+_LEAST_VARIANCE = 0.05
+_SUDDEN = 1.5  # times what was usual before, beyond which a difference is never taken to be usual
+_FIRST = 0.7  # of what seems usual between the first two frames, as nothing was seen before
+_AS_STILL = 1.2  # times the difference after motion, up to which a place may stand still
+_STILL_SHARES = (
+    0.2,
+    0.35,
+)  # of places that may: below the first the camera moves, above the second it stands
+_MOST_AS_STILL = 2.0
+_NEIGHBOURS = 7  # half-size pixels
+_MAJORITY = 0.7  # of the neighbours
+_COARSE = 8  # pixels: of light that changes, as lamps and fades do
+_LIGHT = 0.5  # times the usual difference, up to which light is taken to be the same
+_SMOOTH = 0.9  # share of the frames before in figures of the whole frame
+_FINE = 8.0  # pixels: σ of the detail that is given back
+_NOISE_MARGIN = np.float32(1.3)  # times the noise that a mean should have left
+_STRANGE = np.float32(1.5)  # times the noise, beyond which a source differs from their mean
+_LITTLE, _NOTHING = np.float32(1e-3), np.float32(0)
+_ALIKE = 0.8  # of a restored frame's variance that the source explains: below, more than noise was taken
+_CALM, _FINE_SHARE = 0.3, 0.97  # of the places; of white noise, which is finer than 9 pixels
+_ENOUGH = 2.5  # frames, before which no detail is given back
+_HEAD = struct.Struct("<IIBddd")
+
+
+@dataclass
+class _Sources:
+    """What the frames before looked like before they were restored, while the camera stands still."""
+
+    mean: Plane
+    """H W 3."""
+
+    count: Plane
+    """h w: frames that the mean is worth."""
+
+    noise: Plane
+    """h w: the variance of their noise; 0 where it is not known yet."""
+
+
+@dataclass
+class _Past:
+    """What the frames before the next one showed."""
+
+    mean: Plane
+    """H W 3: restored frames, fused."""
+
+    count: Plane
+    """h w: frames that the mean is worth."""
+
+    sources: _Sources | None = None
+    usual: float | None = None
+    """How much frames usually differ, squared."""
+
+    still_share: float | None = None
+    whiteness: float | None = None
+    """How much of the noise is new in each frame, 0 to 1: a codec repeats some of it."""
+
+
+@dataclass
+class Figures:
+    """What became of the frames of one video."""
+
+    depth: int
+    frames: int = 0
+    worth: float = 0.0
+    """Frames that a fused one was worth, in the mean."""
+
+    let_go: dict[str, int] = field(default_factory=dict)
+    """How often, and why, the past was let go."""
+
+    def for_report(self) -> dict[str, Any]:
+        return {"depth": self.depth, "frames_worth": round(self.worth, 2), "let_go": self.let_go}
+
+
+class TemporalFusion:
+    """Fuses the restored frames of one video, in their order.
+
+    ``depth`` says how many frames what moves may be averaged over, from 1. The same frames always give the
+    same result. Raises nothing: frames that do not fit those before them begin anew.
+    """
+
+    def __init__(self, depth: int = DEPTH) -> None:
+        self._depth = np.float32(depth)
+        self._still_depth = np.float32(STILL_DEPTH * max(1.0, depth / DEPTH) if depth >= DEPTH else depth)
+        self._past: _Past | None = None
+        self._cut = SceneCut()
+        self._motion = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self._motion.setPatchStride(_FINER)
+        self.figures = Figures(depth)
+
+    def fuse(self, source: Pixels, restored: Pixels) -> Pixels:
+        """A frame and what was made of it, H W 3, uint8 or uint16 -> the fused one, as deep as the latter."""
+        now = _levels(restored)
+        self._look(source, now)
+        if min(now.shape[:2]) < _LEAST:
+            return restored
+        if self._past is None:
+            height, width = now.shape[:2]
+            self._past = _Past(now, np.ones(((height + 1) // 2, (width + 1) // 2), np.float32))
+            self._note(1.0)
+            return restored
+        fused, still, trust = self._join(self._past, now)
+        detail = self._detail(self._past, _levels(source), now, still, trust)
+        if detail is not None:
+            fused = fused + detail
+        self._note(float(self._past.count.mean()))
+        return _pixels(fused, restored.dtype)
+
+    def state(self) -> bytes:
+        """What it knows of the frames before. It goes on from what these bytes hold, which is a little
+        coarser than what it knew, so that one who takes them up makes the same frames."""
+        if self._past is None:
+            return _HEAD.pack(0, 0, 0, -1.0, -1.0, -1.0) + self._cut.state()
+        past = self._past
+        parts = [_fine_bytes(past.mean), past.count.tobytes()]
+        if past.sources is not None:
+            sources = past.sources
+            parts += [_fine_bytes(sources.mean), sources.count.tobytes(), sources.noise.tobytes()]
+        figures = [-1.0 if f is None else f for f in (past.usual, past.still_share, past.whiteness)]
+        head = _HEAD.pack(*past.mean.shape[:2], past.sources is not None, *figures)
+        state = head + b"".join(parts) + self._cut.state()
+        self.set_state(state)
+        return state
+
+    def set_state(self, state: bytes) -> None:
+        """Goes on behind the frame after which ``state`` was taken. Raises ValueError for other bytes."""
+        if len(state) < _HEAD.size:
+            raise ValueError("the frames before are cut short")
+        height, width, has_sources, *figures = _HEAD.unpack_from(state)
+        half = ((height + 1) // 2, (width + 1) // 2)
+        whole_bytes, half_bytes = 6 * height * width, 4 * half[0] * half[1]
+        size = _HEAD.size + whole_bytes + half_bytes * bool(height)
+        size += has_sources * (whole_bytes + 2 * half_bytes)
+        if len(state) < size or has_sources > bool(height):
+            raise ValueError("the frames before are cut short")
+        self._cut.set_state(state[size:])
+        place = _HEAD.size
+
+        def take(shape: tuple[int, ...], kind: str) -> Plane:
+            nonlocal place
+            values = np.frombuffer(state, kind, int(np.prod(shape)), place).reshape(shape)
+            place += values.nbytes
+            if kind == "<f4" and not (np.isfinite(values).all() and (values >= 0).all()):
+                raise ValueError("the frames before are not numbers")
+            return values.astype(np.float32) / np.float32(256 if kind == "<u2" else 1)
+
+        if not height:
+            self._past = None
+            return
+        past = _Past(take((height, width, 3), "<u2"), take(half, "<f4"))
+        if has_sources:
+            past.sources = _Sources(take((height, width, 3), "<u2"), take(half, "<f4"), take(half, "<f4"))
+        past.usual, past.still_share, past.whiteness = (f if 0 <= f <= 65025 else None for f in figures)
+        self._past = past
+
+    def _look(self, source: Pixels, now: Plane) -> None:
+        """Lets go of a past that says nothing of this frame."""
+        cut = self._cut.look(source)
+        if self._past is None:
+            return
+        if self._past.mean.shape != now.shape:
+            self._let_go("another size")
+        elif cut:
+            self._let_go("a cut")
+
+    def _let_go(self, why: str) -> None:
+        self._past = None
+        self.figures.let_go[why] = self.figures.let_go.get(why, 0) + 1
+
+    def _note(self, worth: float) -> None:
+        figures = self.figures
+        figures.frames += 1
+        figures.worth += (worth - figures.worth) / figures.frames
+
+    def _join(self, past: _Past, now: Plane) -> tuple[Plane, NDArray[np.bool_], Plane]:
+        """The frame joined with the past, which it becomes part of; where it stands still, and how far the
+        past was trusted, in frames (h w each)."""
+        moved, count = self._where_it_is_now(past, now)
+        unmoved_off, moved_off = _difference(now, past.mean), _difference(now, moved)
+        share = float((unmoved_off <= moved_off * _AS_STILL).mean())
+        past.still_share = _smoothed(past.still_share, share)
+        bound = np.interp(past.still_share, _STILL_SHARES, (1.0, _MOST_AS_STILL))
+        same = (unmoved_off <= moved_off * np.float32(bound)).astype(np.float32)
+        still = cv2.blur(same, (_NEIGHBOURS, _NEIGHBOURS)) > _MAJORITY
+        unmoved = still | (same > 0)
+        cv2.copyTo(past.mean, _whole(unmoved.astype(np.uint8), now, cv2.INTER_NEAREST), moved)
+        count = np.maximum(np.where(unmoved, past.count, count), np.float32(0.05))
+        off = np.where(unmoved, unmoved_off, moved_off)
+        if _follow_light(now, moved, off):
+            past.sources = None
+        off = _difference(now, moved)
+
+        usual = _usual(off / (1 + 1 / count), _half(past.mean))
+        if past.usual is None:
+            usual *= np.float32(_FIRST)
+        else:
+            usual = np.minimum(usual, np.float32(_SUDDEN * past.usual))
+        past.usual = _smoothed(past.usual, float(np.median(usual)))
+        tolerance = np.where(still, _STILL_TOLERANCE, _TOLERANCE)
+        mismatch = np.maximum(0, off / usual - tolerance * (1 + 1 / count))
+        most = np.where(still, self._still_depth, self._depth)
+        trust = np.minimum(1 / (1 / count + mismatch), most)
+        past.mean = moved
+        past.mean += cv2.merge([_whole(1 / (1 + trust), now)] * 3) * (now - moved)
+        past.count = trust + 1
+        return past.mean, still, mismatch
+
+    def _where_it_is_now(self, past: _Past, now: Plane) -> tuple[Plane, Plane]:
+        """The past's mean and count, moved as what they show has moved."""
+        height, width = now.shape[:2]
+        flow = self._motion.calc(_grey(now), _grey(past.mean), None)  # type: ignore[call-overload]
+        flow[..., 0] += np.arange(width, dtype=np.float32)
+        flow[..., 1] += np.arange(height, dtype=np.float32)[:, None]
+        of_half = cv2.resize(flow, past.count.shape[::-1], interpolation=cv2.INTER_AREA) * 0.5 - 0.25
+        x, y = cv2.split(flow)
+        moved = cv2.remap(past.mean, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+        x, y = cv2.split(of_half)
+        count = cv2.remap(past.count, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        return np.asarray(moved, np.float32), np.asarray(count, np.float32)
+
+    def _detail(
+        self, past: _Past, source: Plane, now: Plane, still: NDArray[np.bool_], mismatch: Plane
+    ) -> Plane | None:
+        """What the network took from places that stand still and that is no noise, H W 3; None while the
+        camera moves.
+
+        The mean of the sources has less noise the longer it is. What it shows beyond the mean of the restored
+        frames is given back by Wiener's rule: in so far as it is more than that noise, and fine, and no more
+        than the noise itself was, so that neither haze nor darkness comes back.
+        """
+        gain, offset, explained = _fit(_coarse(source), _coarse(now))
+        if (past.still_share or 0.0) < _STILL_SHARES[1] or explained < _ALIKE or not still.any():
+            past.sources = None
+            return None
+        source = source * gain + offset  # as bright as it was restored to be
+        if past.sources is None:
+            past.sources = _Sources(source, np.ones_like(past.count), np.zeros_like(past.count))
+            return None
+        sources = past.sources
+        fresh = _blurred(_energy(source - sources.mean), 5) / (1 + 1 / sources.count)  # h w
+        level = np.median(fresh[still])
+        noise = np.where(sources.noise > 0, sources.noise, level)
+        unlike = np.maximum(0, fresh / np.maximum(noise, level / 2 + _LITTLE) - _STRANGE)
+        trust = np.where(still, 1 / (1 / sources.count + unlike + mismatch), _NOTHING)
+        trust = np.minimum(trust, self._still_depth)
+        sources.noise = noise + (fresh - noise) / (1 + trust)
+        sources.mean = sources.mean + cv2.merge([_whole(1 / (1 + trust), now)] * 3) * (source - sources.mean)
+        sources.count = trust + 1
+
+        taken = source - now
+        taken -= cv2.blur(taken, (9, 9))
+        in_space = _blurred(_energy(taken), 5)[still] / _FINE_SHARE
+        fresh_share = np.quantile(fresh[still], _CALM) / (np.quantile(in_space, _CALM) + _LITTLE)
+        past.whiteness = _smoothed(past.whiteness, float(np.clip(fresh_share, 0.05, 1)))
+        repeated = np.float32((2 - past.whiteness) / past.whiteness**2)
+        left = sources.noise * repeated / sources.count
+        beyond = sources.mean - past.mean
+        beyond -= cv2.GaussianBlur(beyond, (0, 0), _FINE)
+        power = _blurred(_energy(beyond), 4)
+        share = np.maximum(power - _NOISE_MARGIN * left, 0) / (power + _LITTLE)
+        share[sources.count <= _ENOUGH] = 0
+        most = np.sqrt(level)
+        return np.clip(beyond * cv2.merge([_whole(share, now)] * 3), -most, most)
+
+
+def _follow_light(now: Plane, past: Plane, off: Plane) -> bool:
+    """Gives the past, in place, the light of the frame; whether that has changed in most of the picture.
+
+    As a gain and an offset for each colour of the whole picture first (fades, exposure), then as an offset
+    that changes over some breadth (lamps). ``off`` is how much the two differ, squared (h w).
+    """
+    height, width = now.shape[:2]
+    same = np.float32(_LIGHT * np.sqrt(np.quantile(off[::2, ::2], _QUANTILE)))
+    coarse_now, coarse = _coarse(now), _coarse(past)
+    gain, offset, _ = _fit(coarse, coarse_now)
+    turned = coarse * gain + offset
+    changed = bool(np.abs(turned - coarse).mean() > same)
+    if changed:
+        past *= gain
+        past += offset
+        coarse = turned
+    change = cv2.blur(coarse_now - coarse, (5, 5))
+    change = np.sign(change) * np.maximum(np.abs(change) - same, 0)
+    if change.any():
+        past += cv2.resize(change, (width, height), interpolation=cv2.INTER_LINEAR)
+    return changed or float((change != 0).mean()) > 0.5
+
+
+def _coarse(picture: Plane) -> Plane:
+    height, width = picture.shape[:2]
+    size = (max(1, width // _COARSE), max(1, height // _COARSE))
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.float32)
+
+
+def _fit(a: Plane, b: Plane) -> tuple[Plane, Plane, float]:
+    """Gain and offset of each colour (3) that make ``a`` look like ``b``, h w 3 each; and the share of the
+    variance of ``b`` that they explain.
+
+    Places that fit worst, as things that move do, are left out of a second fit.
+    """
+    x, y = a.reshape(-1, 3).astype(np.float64), b.reshape(-1, 3).astype(np.float64)
+    kept = np.ones(len(x), bool)
+    for _ in range(2):
+        mean_x, mean_y = x[kept].mean(axis=0), y[kept].mean(axis=0)
+        dx, dy = x - mean_x, y - mean_y
+        spread = (dx[kept] ** 2).mean(axis=0) + 1e-6
+        gain = np.where(spread > 1, (dx[kept] * dy[kept]).mean(axis=0) / spread, 1)
+        error = ((dy - gain * dx) ** 2).sum(axis=1)
+        kept = error <= np.quantile(error, 0.7)
+    explained = 1 - error[kept].mean() / ((dy[kept] ** 2).sum(axis=1).mean() + 1e-6)
+    return gain.astype(np.float32), (mean_y - gain * mean_x).astype(np.float32), float(explained)
+
+
+def _usual(off: NDArray[Any], mean: Plane) -> Plane:
+    """How much frames usually differ where nothing went wrong, by how busy and how bright a place is; h w.
+
+    ``off`` is the squared difference, h w, for past and frame of one frame's worth each; ``mean`` h w 3.
+    """
+    grey = np.asarray(mean.mean(axis=2), np.float32)
+    slopes = cv2.Sobel(grey, -1, 1, 0) ** 2 + cv2.Sobel(grey, -1, 0, 1) ** 2
+    busy = np.asarray(np.sqrt(_blurred(slopes, 3)), np.float32)
+    usual = _by_groups(off, busy, 6)
+    usual *= _by_groups(off / usual, grey, 4)
+    return np.maximum(usual, np.float32(_LEAST_VARIANCE))
+
+
+def _by_groups(values: NDArray[Any], key: Plane, groups: int) -> Plane:
+    """The low quantile of ``values`` in places with a like ``key``, as a function of it; h w."""
+    some, keys = values[::2, ::2].ravel(), key[::2, ::2].ravel()
+    order = np.argsort(keys, kind="stable")
+    centres, levels = [], []
+    for places in np.array_split(order, groups):
+        if len(places):
+            centres.append(float(np.median(keys[places])))
+            levels.append(max(1e-3, float(np.quantile(some[places], _QUANTILE))))
+    return np.interp(key, centres, levels).astype(np.float32)
+
+
+def _difference(a: Plane, b: Plane) -> Plane:
+    """The squared difference of two pictures of half the size, averaged over colours and 3x3; h w."""
+    return np.asarray(_blurred(((_half(a) - _half(b)) ** 2).mean(axis=2), 3), np.float32)
+
+
+def _blurred(plane: Any, size: int) -> Any:
+    """The mean over ``size`` x ``size`` of what is nowhere negative, and stays so in spite of rounding."""
+    return np.maximum(cv2.blur(plane, (size, size)), _NOTHING)
+
+
+def _energy(picture: Plane) -> Plane:
+    """The square, averaged over the colours and over 2x2; h w."""
+    square = np.asarray(cv2.transform(picture * picture, np.full((1, 3), 1 / 3, np.float32)), np.float32)
+    return _half(square)
+
+
+def _half(picture: Plane) -> Plane:
+    height, width = picture.shape[:2]
+    size = ((width + 1) // 2, (height + 1) // 2)
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.float32)
+
+
+def _whole(plane: Any, like: Plane, how: int = cv2.INTER_LINEAR) -> Any:
+    return cv2.resize(plane, like.shape[1::-1], interpolation=how)
+
+
+def _grey(levels: Plane) -> NDArray[np.uint8]:
+    grey = cv2.transform(levels, np.array([[0.299, 0.587, 0.114]], np.float32))
+    return np.asarray(cv2.GaussianBlur(cv2.convertScaleAbs(np.maximum(grey, 0)), (7, 7), _BLUR), np.uint8)
+
+
+def _levels(pixels: Pixels) -> Plane:
+    return pixels.astype(np.float32) * np.float32(255 / np.iinfo(pixels.dtype).max)
+
+
+def _pixels(levels: Plane, kind: np.dtype[Any]) -> Pixels:
+    most = np.iinfo(kind).max
+    return np.asarray(np.rint(np.clip(levels * np.float32(most / 255), 0, most)), kind)
+
+
+def _smoothed(before: float | None, now: float) -> float:
+    return now if before is None else _SMOOTH * before + (1 - _SMOOTH) * now
+
+
+def _fine_bytes(levels: Plane) -> bytes:
+    return np.rint(np.clip(levels * 256, 0, 65535)).astype("<u2").tobytes()

@@ -1,0 +1,224 @@
+"""Frames that help each other: less noise and more detail where nothing moves, and never a ghost."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import pytest
+
+from measnet.image import Pixels
+from measnet.runtime.temporal import TemporalFusion
+
+HEIGHT, WIDTH = 120, 160
+SIGMA = 20.0  # of the noise of the sources, levels
+LEFT = 4.0  # of what a restoration leaves of it
+
+
+def scene(seed: int = 0, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """A smooth picture with edges and fine detail, float levels."""
+    rng = np.random.default_rng(seed)
+    rough = cv2.resize(rng.uniform(40, 200, (6, 8, 3)), (width, height), interpolation=cv2.INTER_CUBIC)
+    for _ in range(12):
+        x, y = rng.integers(0, width - 30), rng.integers(0, height - 30)
+        cv2.rectangle(
+            rough, (int(x), int(y)), (int(x) + 24, int(y) + 18), rng.uniform(30, 220, 3).tolist(), -1
+        )
+    return np.clip(rough + rng.normal(0, 2, rough.shape), 0, 255)
+
+
+def pixels(levels: np.ndarray) -> Pixels:
+    return np.rint(np.clip(levels, 0, 255)).astype(np.uint8)
+
+
+def psnr(a: Pixels, b: Pixels) -> float:
+    return float(-10 * np.log10(np.mean((a.astype(float) - b) ** 2) / 255**2))
+
+
+def source_of(clean: np.ndarray, number: int) -> Pixels:
+    return pixels(clean + np.random.default_rng(100 + number).normal(0, SIGMA, clean.shape))
+
+
+def restored_of(clean: np.ndarray, number: int) -> Pixels:
+    """As a network's: softer, with blotches that differ from frame to frame."""
+    blotches = np.random.default_rng(500 + number).normal(0, 1, clean.shape)
+    blotches = cv2.GaussianBlur(blotches, (0, 0), 2)
+    return pixels(cv2.GaussianBlur(clean, (0, 0), 1.1) + blotches * (LEFT / blotches.std()))
+
+
+def fused(
+    clip: list[np.ndarray], fusion: TemporalFusion | None = None, restore: Callable[..., Pixels] = restored_of
+) -> tuple[list[Pixels], list[Pixels]]:
+    """The frames restored alone, and fused."""
+    fusion = fusion or TemporalFusion()
+    alone = [restore(clean, number) for number, clean in enumerate(clip)]
+    sources = [source_of(clean, number) for number, clean in enumerate(clip)]
+    return alone, [fusion.fuse(a, b) for a, b in zip(sources, alone, strict=True)]
+
+
+def gains(clip: list[np.ndarray], alone: list[Pixels], together: list[Pixels]) -> list[float]:
+    """dB of each frame over the frame alone."""
+    clean = [pixels(frame) for frame in clip]
+    return [psnr(b, c) - psnr(a, c) for a, b, c in zip(alone, together, clean, strict=True)]
+
+
+def panned(frames: int, step: float) -> list[np.ndarray]:
+    wide = scene(1, HEIGHT + 20, WIDTH + 120)
+    move = [np.array([[1, 0, -8 - step * i], [0, 1, -5]], np.float64) for i in range(frames)]
+    return [cv2.warpAffine(wide, m, (WIDTH, HEIGHT), flags=cv2.INTER_CUBIC) for m in move]
+
+
+def test_twelve_frames_of_a_still_scene_gain_four_decibels() -> None:
+    clip = [scene()] * 13
+    assert gains(clip, *fused(clip))[-1] > 4.0
+
+
+def test_a_camera_that_pans_gains_too() -> None:
+    clip = panned(10, 3.3)
+    gained = gains(clip, *fused(clip))
+    assert min(gained) > -0.1
+    assert np.mean(gained[3:]) > 0.5
+
+
+def _ball(number: int) -> np.ndarray:
+    frame = scene(2).copy()
+    cv2.circle(frame, (10 + 11 * number, 60), 14, (250, 20, 20), -1)
+    return frame
+
+
+def _lit(number: int) -> np.ndarray:
+    return scene(3) * (0.75 + 0.25 * (number % 3 == 0))
+
+
+def _fading(number: int) -> np.ndarray:
+    return scene(3) * (1 - 0.06 * number)
+
+
+def _flashing(number: int) -> np.ndarray:
+    return scene(4) * 0.6 + (100 if number == 6 else 0)
+
+
+def _raining(number: int) -> np.ndarray:
+    frame, rng = scene(5).copy(), np.random.default_rng(number)
+    for x, y in rng.integers(0, (WIDTH, HEIGHT), (60, 2)):
+        cv2.line(frame, (int(x), int(y)), (int(x) + 2, int(y) + 12), (235, 235, 235), 1)
+    return frame
+
+
+def _titled(number: int) -> np.ndarray:
+    frame = pixels(scene(6))
+    if 4 <= number < 9:
+        cv2.putText(frame, "SUBTITLE", (20, 100), cv2.FONT_HERSHEY_SIMPLEX, 0.8, (255, 255, 255), 2)
+    return frame.astype(np.float64)
+
+
+def _cut(number: int) -> np.ndarray:
+    return scene(7 if number < 6 else 8)
+
+
+EVENTS = [_ball, _lit, _fading, _flashing, _raining, _titled, _cut]
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.__name__[1:])
+def test_nothing_of_the_past_shows_where_something_happens(event: Callable[[int], np.ndarray]) -> None:
+    clip = [event(number) for number in range(13)]
+    alone, together = fused(clip)
+    assert min(gains(clip, alone, together)) > -0.1
+    for number in range(1, 13):  # where the picture has just changed, it is as bright as the frame alone is
+        changed = np.abs(clip[number] - clip[number - 1]).mean(axis=2) > 40
+        if changed.sum() > 50:
+            off = together[number][changed].astype(float) - alone[number][changed]
+            assert np.abs(off.mean(axis=0)).max() < 1.5, number
+
+
+def test_what_a_network_did_to_the_light_is_not_taken_back() -> None:
+    clip = [scene(9) * 0.3] * 13
+
+    def brightened(clean: np.ndarray, number: int) -> Pixels:
+        return restored_of(clean * 2.5, number)
+
+    alone, together = fused(clip, restore=brightened)
+    assert abs(float(together[-1].mean()) - float(alone[-1].mean())) < 0.5
+    assert psnr(together[-1], pixels(clip[-1] * 2.5)) > psnr(alone[-1], pixels(clip[-1] * 2.5))
+
+
+def test_a_clean_clip_stays_as_it_was_restored() -> None:
+    clip = [pixels(scene(10))] * 8
+    fusion = TemporalFusion()
+    together = [fusion.fuse(frame, frame) for frame in clip]
+    assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(clip, together, strict=True))
+
+
+def test_ten_bits_keep_their_depth() -> None:
+    clip = [scene()] * 4
+    fusion = TemporalFusion()
+    sources = [source_of(c, n).astype(np.uint16) * 257 for n, c in enumerate(clip)]
+    alone = [restored_of(c, n).astype(np.uint16) * 257 for n, c in enumerate(clip)]
+    deep = [fusion.fuse(a, b) for a, b in zip(sources, alone, strict=True)]
+    _, shallow = fused(clip)
+    assert deep[-1].dtype == np.uint16
+    assert len(np.unique(deep[-1] % 257)) > 200
+    assert np.abs(deep[-1] / 257 - shallow[-1]).max() <= 0.51
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (31, 200), (33, 47), (64, 33)])
+def test_frames_of_any_size_are_taken(shape: tuple[int, int]) -> None:
+    clip = [scene(0, 240, 320)[: shape[0], : shape[1]]] * 3
+    _, together = fused(clip)
+    assert all(frame.shape == (*shape, 3) for frame in together)
+
+
+def test_a_frame_of_another_size_begins_anew_and_the_report_says_so() -> None:
+    fusion = TemporalFusion()
+    small = scene()[:80, :100]
+    fused([scene()] * 3, fusion)
+    alone, together = fused([small], fusion)
+    assert np.array_equal(alone[0], together[0])
+    assert fusion.figures.let_go == {"another size": 1}
+
+
+def test_a_cut_is_reported() -> None:
+    fusion = TemporalFusion()
+    fused([_cut(number) for number in range(12)], fusion)
+    assert fusion.figures.for_report()["let_go"] == {"a cut": 1}
+
+
+@pytest.mark.parametrize("clip", [[scene()] * 12, panned(12, 2.0)], ids=["still", "panned"])
+def test_a_run_that_takes_up_the_state_makes_the_same_frames(clip: list[np.ndarray]) -> None:
+    whole, first, second = TemporalFusion(), TemporalFusion(), TemporalFusion()
+    alone = [restored_of(clean, number) for number, clean in enumerate(clip)]
+    sources = [source_of(clean, number) for number, clean in enumerate(clip)]
+    pairs = list(zip(sources, alone, strict=True))
+    through = []
+    for number, pair in enumerate(pairs):
+        through.append(whole.fuse(*pair))
+        if number == 6:
+            whole.state()
+    for pair in pairs[:7]:
+        first.fuse(*pair)
+    second.set_state(first.state())
+    again = [second.fuse(*pair) for pair in pairs[7:]]
+    assert all(np.array_equal(a, b) for a, b in zip(through[7:], again, strict=True))
+
+
+def test_the_state_of_a_clip_without_any_noise_is_taken() -> None:
+    fusion = TemporalFusion()
+    flat = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    for number in range(12):
+        frame = cv2.circle(flat.copy(), (40 + 3 * number, 50), 20, (255, 90, 0), -1)
+        fusion.fuse(frame, frame)
+        fusion.set_state(fusion.state())
+
+
+def test_a_state_that_was_cut_or_changed_is_refused() -> None:
+    fusion = TemporalFusion()
+    fused([scene()] * 6, fusion)
+    state = fusion.state()
+    huge = struct.pack("<II", 1 << 31, 1 << 31) + state[8:]
+    count = 40 + 6 * HEIGHT * WIDTH
+    no_numbers = state[:count] + b"\xff" * 8 + state[count + 8 :]
+    for bad in (b"", state[:20], state[:-9000], huge, no_numbers):
+        with pytest.raises(ValueError, match=r"the frames before|the scene"):
+            TemporalFusion().set_state(bad)
