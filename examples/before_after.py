@@ -2,7 +2,8 @@
 
     python examples/before_after.py
 
-writes docs/before-after.jpg: one frame, noisy at the left, restored at the right, and a detail of both.
+writes docs/before-after.jpg: one frame, noisy at the left, as measnet-run restores it at the right, helped by
+the frames before it, and a detail of both.
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ import cv2
 import numpy as np
 
 from measnet import Restorer
+from measnet.runtime.temporal import TemporalFusion
 
 ROOT = Path(__file__).parents[1]
-FRAME = 12
+FRAME = 18
 DETAIL = (slice(150, 270), slice(255, 415))  # rows and columns, shown three times as large
 
 
 def main() -> None:
     with av.open(str(ROOT / "examples" / "car-park.mp4")) as clip:
         frames = [frame.to_ndarray(format="bgr24") for frame in clip.decode(video=0)]
-    noisy = frames[FRAME]
-    restored = Restorer("nano", channel_order="bgr")(noisy)
+    restorer, fusion = Restorer("nano", channel_order="bgr"), TemporalFusion()
+    for noisy in frames[: FRAME + 1]:
+        restored = fusion.fuse(noisy, restorer(noisy))
 
     middle = noisy.shape[1] // 2
     split = np.hstack([noisy[:, :middle], restored[:, middle:]])

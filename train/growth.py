@@ -24,7 +24,7 @@ from measnet.network.gated import GatedBlock
 from measnet.network.image_experts import ImageExpert, ImageExpertBlock
 from measnet.network.measnet import Downsample, HalvingConv
 from measnet.network.pixel_experts import PixelExpert, PixelExperts
-from measnet.network.transformer import ChannelNorm, TransformerBlock
+from measnet.network.transformer import TransformerBlock
 
 LEAST_SHARE = 0.5  # of a copy's weight before the shares are made to sum to 1; the rest of it is drawn
 
@@ -39,7 +39,9 @@ def grow(network: MEASNet, config: MEASNetConfig, seed: int = 0) -> MEASNet:
     """A network of ``config`` that computes what ``network`` does, and can learn more.
 
     ``config`` may be wider, with transformer blocks a whole number of times, and have more blocks; blocks
-    that it lacks are left out, and what they did is lost. Raises ``UsageError`` for any other difference.
+    that it lacks are left out, and what they did is lost. Where a gated network is not a whole number of
+    times as wide, the norms of FD-MEE make it compute nearly the same. Raises ``UsageError`` for any other
+    difference.
     """
     _check(network.config, config)
     torch.manual_seed(seed)
@@ -98,7 +100,10 @@ class _Growth:
         self.blocks(small.encoder3, large.encoder3, level3)
         self.blocks(small.latent, large.latent, level4)
         if small.tone is not None and large.tone is not None:
-            self.dense(small.tone.decide, large.tone.decide, None, level4)
+            self.dense(small.tone.see, large.tone.see, None, level4)
+            large.tone.decide.load_state_dict(small.tone.decide.state_dict())
+            if small.tone.prompt_to_see is not None and large.tone.prompt_to_see is not None:
+                large.tone.prompt_to_see.load_state_dict(small.tone.prompt_to_see.state_dict())
 
         decoded = self.up(small.up3.widen, large.up3.widen, level4)
         if small.reduce3 is not None and large.reduce3 is not None:
@@ -203,9 +208,8 @@ class _Growth:
 
     def image_experts(self, small: ImageExpertBlock, large: ImageExpertBlock, x: Space) -> None:
         inner = spread(small.project.in_channels, large.project.in_channels)
-        if isinstance(small.norm, ChannelNorm):
-            self.norm(small.norm, large.norm, x)
-        light = isinstance(small.norm, nn.Identity)
+        self.norm(small.norm, large.norm, x)
+        light = small.light
         self.dense(small.expand[0], large.expand[0], inner, None if light else x)  # light: of each channel
         self.dense(small.expand[2], large.expand[2], joined(inner, inner), inner)
         for name in ("across", "down", "aggregate", "context_depthwise"):

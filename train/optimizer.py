@@ -5,7 +5,8 @@ the orthogonalised momentum of its gradient, so that all of its directions move 
 matrices only: here a convolution O I h w is one of O rows.
 
 Prompt and routers are AdamW's in either case. Muon drives them into the ends of their softmax, where no
-gradient reaches them any more: every image then has the same prompt, and every pixel the same experts.
+gradient reaches them any more: every image then has the same prompt, and every pixel the same experts. The
+tone is AdamW's too: by Muon all of its units fell silent together.
 """
 
 from __future__ import annotations
@@ -72,8 +73,8 @@ class WeightUpdates:
 
 
 def _routes(name: str) -> bool:
-    """Whether the weight of this name belongs to the prompt or to a router."""
-    return bool({"prompt", "router", "scores"} & set(name.split(".")))
+    """Whether the weight of this name belongs to the prompt, to a router or to the tone."""
+    return bool({"prompt", "router", "scores", "tone"} & set(name.split(".")))
 
 
 def _is_matrix(weight: Tensor) -> bool:

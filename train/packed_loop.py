@@ -327,6 +327,10 @@ class _Run:
         losses = {"l1": l1_of_picture.mean(), "balance": passed.balance.float()}
         distance = (l1_of_picture + NEAR).log().mean() if recipe.loss == "log_l1" else losses["l1"]
         loss = distance + recipe.balance_weight * losses["balance"]
+        if recipe.tone_weight:
+            off = restored[:size].mean(dim=(2, 3)) - batch.clean.mean(dim=(2, 3))  # B 3
+            losses["tone"] = off.square().sum(dim=1).mean()
+            loss = loss + recipe.tone_weight * losses["tone"]
         if recipe.z_weight:
             losses["router_size"] = passed.router_size.float()
             loss = loss + recipe.z_weight * losses["router_size"]

@@ -9,12 +9,13 @@ import onnxruntime as ort
 import pytest
 import torch
 from conftest import FORMER_NANO
+from torch import nn
 
 from measnet.config import PROMPT_LENGTH, VARIANTS, MEASNetConfig
 from measnet.export.graph import exact_graph
 from measnet.export.precision import typed_graph
 from measnet.network import MEASNet
-from measnet.network.gated import LIMIT, GatedBlock, Tone
+from measnet.network.gated import LIMIT, TONE_RATE, GatedBlock, Tone
 from measnet.network.measnet import TrainingPass
 from measnet.network.pixel_experts import NoisyRouting
 
@@ -115,17 +116,29 @@ def test_an_untrained_network_is_close_to_what_it_is_given(name: str) -> None:
 
 
 def test_an_untrained_tone_leaves_the_picture_alone() -> None:
-    image = noise(4, batch=2)
-    assert torch.equal(Tone(16)(image, torch.randn(2, 16, 8, 8)), image)
+    gain, offset = Tone(16, prompted=False)(torch.randn(2, 16, 8, 8))
+    assert torch.equal(gain, torch.ones(2, 3, 1, 1))
+    assert torch.equal(offset, torch.zeros(2, 3, 1, 1))
 
 
-def test_a_tone_is_a_gain_and_an_offset_for_each_colour() -> None:
-    tone, image = Tone(16), noise(4)
-    with torch.no_grad():
-        tone.decide.bias.copy_(torch.tensor([0.5, 0.0, -0.5, 0.1, 0.2, 0.3]))
-    toned = tone(image, torch.randn(1, 16, 8, 8))
-    by_hand = torch.stack([image[0, 0] * 1.5 + 0.1, image[0, 1] + 0.2, image[0, 2] * 0.5 + 0.3])[None]
-    assert torch.allclose(toned, by_hand)
+@torch.no_grad()
+def test_a_tone_is_a_gain_and_an_offset_for_each_colour_put_on_the_whole_picture() -> None:
+    torch.manual_seed(0)
+    network, image = MEASNet(VARIANTS["nano"]).eval(), noise(4)
+    untoned = network(image)
+    assert network.tone is not None
+    network.tone.decide.bias.copy_(torch.tensor([0.5, 0.0, -0.5, 0.1, 0.2, 0.3]) / TONE_RATE)
+    gain = torch.tensor([0.5, 0.0, -0.5]).exp()[:, None, None]
+    offset = torch.tensor([0.1, 0.2, 0.3])[:, None, None]
+    assert torch.allclose(network(image), untoned * gain + offset, atol=1e-5)
+
+
+def test_the_prompt_speaks_to_the_tone() -> None:
+    torch.manual_seed(0)
+    tone, latent = Tone(16, prompted=True), torch.randn(1, 16, 8, 8)
+    nn.init.normal_(tone.decide.weight)
+    one, other = (tone(latent, prompt=torch.full((1, PROMPT_LENGTH), value))[0] for value in (0.0, 1.0))
+    assert not torch.allclose(one, other, atol=1e-4)
 
 
 def test_the_prompt_speaks_to_every_block() -> None:

@@ -124,6 +124,7 @@ class ImageExpertBlock(nn.Module):
 
     def __init__(self, channels: int, experts: int, top_k: int, *, light: bool = False) -> None:
         super().__init__()
+        self.light = light
         self.norm = ChannelNorm(channels, eps=1e-6)
         self.activation: Callable[[Tensor], Tensor] = F.relu if light else F.gelu
         self.expand = nn.Sequential(

@@ -120,7 +120,7 @@ class MEASNet(nn.Module):
         self.encoder3 = make_blocks(c, level=3, count=c.blocks[2])
         self.down3 = downsample(c3)
         self.latent = make_blocks(c, level=4, count=c.blocks[3])
-        self.tone = Tone(c4) if gated else None
+        self.tone = Tone(c4, prompted=c.tspg) if gated else None
         self.frequency4 = FrequencyBlock(c4) if c.frequency_blocks else None
 
         self.up3 = upsample(c4)
@@ -229,7 +229,7 @@ class MEASNet(nn.Module):
     ) -> tuple[Tensor, list[ImageRouting]]:
         routings: list[ImageRouting] = []
         z = self.latent(self.down3(e3), decisions, prompt)  # B 8C h/8 w/8
-        toned = image if self.tone is None else self.tone(image, z, decisions)
+        tone = None if self.tone is None else self.tone(z, decisions, prompt)
         if self.frequency4 is not None:
             z = self.frequency4(image, z, decisions)
 
@@ -247,7 +247,11 @@ class MEASNet(nn.Module):
         d1 = self.decoder1(self._experts(self.fd_mee1, x, routings, decisions), decisions, prompt)
         residual = self.output(self.refinement(d1, decisions, prompt))
         scale = self.config.stem_scale
-        return toned + (F.pixel_shuffle(residual, scale) if scale > 1 else residual), routings
+        restored = image + (F.pixel_shuffle(residual, scale) if scale > 1 else residual)
+        if tone is not None:
+            gain, offset = tone
+            restored = restored * gain + offset
+        return restored, routings
 
     @staticmethod
     def _experts(
