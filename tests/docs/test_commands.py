@@ -90,6 +90,27 @@ def test_python_snippets_run(page: Path, desk: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_links_between_pages_lead_somewhere() -> None:
-    for page in PAGES:
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_files_that_a_page_names_are_there(page: str) -> None:
+    text = (ROOT / page).read_text()
+    named = set(re.findall(r"`((?:src/measnet|train|export|calibration|runtime|tests|bench)/[\w./]*)`", text))
+    assert len(named) > 10
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_every_folder_of_code_is_on_the_page_about_architecture() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    folders = {
+        path.parent
+        for stage in ("train", "export", "calibration", "runtime")
+        for path in (ROOT / stage).rglob("*.py")
+    }
+    unnamed = [
+        str(folder.relative_to(ROOT)) for folder in folders if f"{folder.relative_to(ROOT)}/" not in text
+    ]
+    assert sorted(unnamed) == []
