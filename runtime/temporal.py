@@ -295,7 +295,7 @@ class TemporalFusion:
         repeated = np.float32((2 - past.whiteness) / past.whiteness**2)
         left = sources.noise * repeated / sources.count
         beyond = sources.mean - past.mean
-        beyond -= cv2.GaussianBlur(beyond, (0, 0), _FINE)
+        beyond -= _whole(cv2.GaussianBlur(_coarse(beyond), (0, 0), _FINE / _COARSE), now)
         power = _blurred(_energy(beyond), 4)
         share = np.maximum(power - _NOISE_MARGIN * left, 0) / (power + _LITTLE)
         share[sources.count <= _ENOUGH] = 0
@@ -356,7 +356,7 @@ def _usual(off: NDArray[Any], mean: Plane) -> Plane:
 
     ``off`` is the squared difference, h w, for past and frame of one frame's worth each; ``mean`` h w 3.
     """
-    grey = np.asarray(mean.mean(axis=2), np.float32)
+    grey = np.asarray(cv2.transform(mean, np.full((1, 3), 1 / 3, np.float32)), np.float32)
     slopes = cv2.Sobel(grey, -1, 1, 0) ** 2 + cv2.Sobel(grey, -1, 0, 1) ** 2
     busy = np.asarray(np.sqrt(_blurred(slopes, 3)), np.float32)
     usual = _by_groups(off, busy, 6)
@@ -378,7 +378,7 @@ def _by_groups(values: NDArray[Any], key: Plane, groups: int) -> Plane:
 
 def _difference(a: Plane, b: Plane) -> Plane:
     """The squared difference of two pictures of half the size, averaged over colours and 3x3; h w."""
-    return np.asarray(_blurred(((_half(a) - _half(b)) ** 2).mean(axis=2), 3), np.float32)
+    return _blurred(_mean_square(_half(a) - _half(b)), 3)
 
 
 def _blurred(plane: Any, size: int) -> Any:
@@ -388,8 +388,12 @@ def _blurred(plane: Any, size: int) -> Any:
 
 def _energy(picture: Plane) -> Plane:
     """The square, averaged over the colours and over 2x2; h w."""
-    square = np.asarray(cv2.transform(picture * picture, np.full((1, 3), 1 / 3, np.float32)), np.float32)
-    return _half(square)
+    return _half(_mean_square(picture))
+
+
+def _mean_square(picture: Plane) -> Plane:
+    """The square, averaged over the colours; H W."""
+    return np.asarray(cv2.transform(picture * picture, np.full((1, 3), 1 / 3, np.float32)), np.float32)
 
 
 def _half(picture: Plane) -> Plane:
