@@ -67,7 +67,7 @@ def gated_network() -> MEASNet:
             for last in (block.project, block.mix_project, block.scale):
                 last.weight.mul_(5)
         elif isinstance(block, Tone):
-            torch.nn.init.normal_(block.decide.weight, std=0.1)
+            torch.nn.init.normal_(block.decide.weight, std=0.4)
         elif isinstance(block, PixelRouter):
             block.scores.mul_(4)
     return network

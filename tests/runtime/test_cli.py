@@ -335,7 +335,7 @@ def test_report_has_all_figures(measnet_run: Run, video: Path) -> None:
     assert run["status"] == "complete" and run["error"] is None
     assert (run["frames"], run["expected_frames"]) == (20, 20)
     assert (run["width"], run["height"], run["kind"]) == (96, 64, "video")
-    assert set(run["seconds"]) == {"decode", "restore", "encode", "verify", "total"}
+    assert set(run["seconds"]) == {"decode", "restore", "temporal", "encode", "verify", "total"}
     assert run["engine"] == IdentityRestorer.description
     assert run["output_bytes"] == Path(run["output"]).stat().st_size
     assert run["input_bytes"] == video.stat().st_size

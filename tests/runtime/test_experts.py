@@ -142,7 +142,7 @@ def test_a_run_with_a_report_has_its_experts_in_it_and_a_picture_for_each_video(
     monkeypatch.setattr(restorer, "Restorer", Routed)
     first, second = clip("one.mp4"), clip("two.mp4", seconds=0.4)
     report = tmp_path / "run.json"
-    assert measnet_run(first, "-o", tmp_path / "a.mp4", "--report", report).status == 0
+    assert measnet_run(first, "-o", tmp_path / "a.mp4", "--report", report, "--temporal", "0").status == 0
     (run,) = json.loads(report.read_text())["runs"]
     assert run["experts"]["frames"] == 20 and run["experts"]["flicker"] == 0
     assert run["experts"]["over_time"]["bins"][-1]["to"] == pytest.approx(0.8)

@@ -44,7 +44,7 @@ def received(data: bytes, target: Path) -> Path:
 def test_between_two_ffmpegs(clip: MakeClip, tmp_path: Path, chroma: str) -> None:
     soft = ["-vf", "gblur=sigma=4,setsar=16/11", "-pix_fmt", chroma, "-color_range", "pc"]
     source = clip("soft.mkv", "-c:v", "ffv1", *soft, audio=False)
-    done = pipe("-", "-o", "-", given=sent(source, "-f", "yuv4mpegpipe"))
+    done = pipe("-", "-o", "-", "--temporal", "0", given=sent(source, "-f", "yuv4mpegpipe"))
     assert done.returncode == 0, done.stderr
     assert b"20 frames" in done.stderr
     result = received(done.stdout, tmp_path / "out.mkv")
@@ -81,7 +81,8 @@ def test_raw_video_in_and_out(clip: MakeClip) -> None:
     source = clip("plain.mp4")
     given = sent(source, "-f", "rawvideo", "-pix_fmt", "bgr24")
     for wanted in ("rgb24", "bgr24"):
-        done = pipe("-", "--raw", "96x64:bgr24@30000/1001", "-o", "-", "--raw-out", wanted, given=given)
+        raw = ["--raw", "96x64:bgr24@30000/1001", "--raw-out", wanted]
+        done = pipe("-", *raw, "-o", "-", "--temporal", "0", given=given)
         assert done.returncode == 0, done.stderr
         pixels = np.frombuffer(done.stdout, np.uint8).reshape(20, 64, 96, 3)
         as_given = pixels if wanted == "bgr24" else pixels[..., ::-1]

@@ -101,7 +101,7 @@ def test_training_goes_on_from_weights_given_by_name_or_file(pictures: Path, tmp
         "0",
     ]
     config = MEASNetConfig.from_json(
-        stored_facts(ROOT / "measnet" / "weights" / "nano.safetensors")["measnet.config"]
+        stored_facts(ROOT / "src" / "measnet" / "weights" / "nano.safetensors")["measnet.config"]
     )
     entries = (f"{name} = {json.dumps(value)}" for name, value in dataclasses.asdict(config).items())
     still = [
@@ -121,7 +121,7 @@ def test_training_goes_on_from_weights_given_by_name_or_file(pictures: Path, tmp
     result = CliRunner().invoke(main, [*arguments, *still])
     assert result.exit_code == 0, result.output
     ours = load_file(tmp_path / "a" / "weights.safetensors")
-    theirs = load_file(ROOT / "measnet" / "weights" / "nano.safetensors")
+    theirs = load_file(ROOT / "src" / "measnet" / "weights" / "nano.safetensors")
     assert all(
         torch.allclose(ours[n], theirs[n]) for n in theirs if "running" not in n and "tracked" not in n
     )
