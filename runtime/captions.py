@@ -17,7 +17,7 @@ _WOULD_BE_A_START = re.compile(b"\0\0(?=[\0-\3])")
 
 
 class _Coding(NamedTuple):
-    """How a codec packs messages: the header of one, which bits of it say the kind, which are pictures."""
+    """Packing of messages by a codec: the header of one, which bits say its kind, and the kinds of pictures."""
 
     header: bytes
     shift: int
@@ -30,7 +30,7 @@ _HEVC = _Coding(b"\x4e\x01", 1, 0x3F, range(32))
 
 
 def read_captions(frame: av.VideoFrame) -> bytes:
-    """What belongs to this frame, as its decoder gives it; empty if there is nothing."""
+    """Reads the captions of this frame, as its decoder gives them; empty if there are none."""
     for data in frame.side_data:
         if data.type.name == "A53_CC":  # type: ignore[attr-defined]  # PyAV types it loosely
             return bytes(data)  # type: ignore[arg-type]  # a buffer
@@ -38,12 +38,12 @@ def read_captions(frame: av.VideoFrame) -> bytes:
 
 
 def takes_captions(encoder: str) -> bool:
-    """Whether the packets of FFmpeg's encoder of that name have a place for them."""
+    """Tells whether packets of FFmpeg's encoder of that name have a place for captions."""
     return _coding(encoder) is not None
 
 
 def with_captions(packet: Packet[Any], captions: bytes, encoder: str) -> Packet[Any]:
-    """The encoded picture with a message before it; the packet's own start codes must be there."""
+    """Puts a message with captions before the encoded picture; the packet's own start codes must be there."""
     coding = _coding(encoder)
     assert coding is not None
     data = bytes(packet)

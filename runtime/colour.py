@@ -123,7 +123,7 @@ class RgbReader:
         return np.asarray(pixels, dtype=np.uint8)
 
     def _own_colour(self, frame: av.VideoFrame) -> Colour:
-        """How the frame is to be read: by the stream's tags, save where it says otherwise."""
+        """The colour to read the frame with: the stream's, save where the frame says otherwise."""
         first, said = self._colour, read_colour(frame)
         own = Colour(
             matrix=first.matrix if said.matrix == _UNSPECIFIED else said.matrix,

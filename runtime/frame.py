@@ -69,7 +69,7 @@ class Hdr:
 
 @dataclass(frozen=True, slots=True)
 class PictureMetadata:
-    """What an image file says of its picture.
+    """Facts that an image file states of its picture.
 
     ``exif``, ``icc`` and ``xmp`` are its blocks, ``dpi`` its dots per inch, across and down. ``own`` is
     everything as files of the same ``format`` say it: chunks of PNG, segments of JPEG, tags of TIFF.

@@ -73,7 +73,7 @@ class WeightUpdates:
 
 
 def _routes(name: str) -> bool:
-    """Whether the weight of this name belongs to the prompt, to a router or to the tone."""
+    """Tells whether the weight of this name belongs to the prompt, to a router or to the tone."""
     return bool({"prompt", "router", "scores", "tone"} & set(name.split(".")))
 
 

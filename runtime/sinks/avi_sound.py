@@ -28,7 +28,7 @@ class AviSound:
         self._packets: dict[int, int] = {}
 
     def add(self, source: AudioStream, copy: AudioStream) -> None:
-        """``copy`` of a stream is to be in a file that has not begun."""
+        """Takes note of ``copy``, a stream of a file that has not begun."""
         context = source.codec_context
         if context.codec.canonical_name in _FRAMED:
             self._packets[copy.index] = 0
@@ -36,7 +36,7 @@ class AviSound:
             copy.codec_context.bit_rate = bit_rate
 
     def place(self, packet: Packet[Stream], copy: Stream) -> None:
-        """Let a packet follow the one before: two that share a count would be one too many."""
+        """Lets a packet follow the one before: two that share a count would be one too many."""
         unit, index = copy.time_base or packet.time_base, copy.index
         place = round((packet.dts or 0) * packet.time_base / unit)
         place = max(place, self._last.get(index, place - 1) + 1)
@@ -47,7 +47,7 @@ class AviSound:
             self._packets[index] += 1
 
     def complete(self, path: Path) -> None:
-        """Let the header of a complete file count packets where they all last equally long. FFmpeg counts
+        """Lets the header of a complete file count packets where they all last equally long. FFmpeg counts
         bytes wherever the source was an AVI. Raises OSError."""
         with path.open("r+b") as file:
             head = file.read(20)
@@ -62,7 +62,7 @@ class AviSound:
 
 
 def _adpcm_bit_rate(source: AudioStream) -> int | None:
-    """What the times of ADPCM are counted by; headers often have another, such as their encoder's default."""
+    """The bit rate that ADPCM's times are counted by, in bit/s; headers often give their encoder's default."""
     sound = source.codec_context
     channels, rate = sound.layout.nb_channels, sound.sample_rate
     if sound.name == "adpcm_yamaha":

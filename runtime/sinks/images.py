@@ -137,7 +137,7 @@ class ImageEncoder:
             ) from None
 
     def _writable(self, metadata: PictureMetadata, kind: str, ending: str, deep: bool) -> dict[str, Any]:
-        """What files of ``kind`` can say of ``metadata``, in Pillow's words; the rest is lost."""
+        """Puts ``metadata`` into Pillow's words, so far as files of ``kind`` can say it; the rest is lost."""
         takes = ("dpi",) if deep and kind == "TIFF" else _TAKES[kind]
         said = {}
         for word, name in _NAMES.items():
@@ -212,7 +212,7 @@ def _encoded(ending: str, values: Pixels, options: Sequence[int] = ()) -> bytes:
 
 
 def _tiff_options(exif: bytes, xmp: bytes, own: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
-    """How a TIFF file is written, with what it says in tags."""
+    """Options for writing a TIFF file, its tags among them."""
     tags = Image.Exif()
     if exif:
         tags.load(exif)

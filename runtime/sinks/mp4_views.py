@@ -37,7 +37,7 @@ def views_of(info: StreamInfo) -> bytes:
 
 
 def add_views(path: Path, boxes: bytes) -> None:
-    """Put ``boxes`` into the entry of the first picture of a complete file, whose index is its end.
+    """Puts ``boxes`` into the entry of the first picture of a complete file, whose index is its end.
 
     Raises OSError.
     """
