@@ -24,6 +24,7 @@ from coded_video import Clip, degraded, folders, read_clean, read_video, say, ta
 from measnet import Restorer
 from measnet.command_line import run_command
 from measnet.image import Pixels
+from measnet.metrics import psnr
 from measnet.runtime.temporal import TemporalFusion
 
 SIGMA, CODED_SIGMA, CRF = 20.0, 18.0, 28
@@ -117,7 +118,8 @@ def measure(case: Case, restorer: Restorer) -> list[float]:
         restoring += restored - started
         fusing += time.process_time() - restored
     by_frame = [
-        [psnr(a, c) for a, c in zip(clip, case.clean, strict=True)] for clip in (case.source, alone, fused)
+        [psnr(a, c, peak=255) for a, c in zip(clip, case.clean, strict=True)]
+        for clip in (case.source, alone, fused)
     ]
     source, single, together = map(np.array, by_frame)
     flows = [motion(b, a) for a, b in zip(case.clean, case.clean[1:], strict=False)]
@@ -127,10 +129,6 @@ def measure(case: Case, restorer: Restorer) -> list[float]:
         *((together - single).min(), warping(alone, flows) / own, warping(fused, flows) / own),
         fusing / restoring,
     ]
-
-
-def psnr(a: Pixels, b: Pixels) -> float:
-    return float(10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2)))
 
 
 def motion(now: Pixels, before: Pixels) -> np.ndarray:

@@ -17,7 +17,7 @@ _WOULD_BE_A_START = re.compile(b"\0\0(?=[\0-\3])")
 
 
 class _Coding(NamedTuple):
-    """Packing of messages by a codec: the header of one, which bits say its kind, and the kinds of pictures."""
+    """Packing of messages by a codec: a message's header, the bits of its kind, the kinds of pictures."""
 
     header: bytes
     shift: int

@@ -62,7 +62,7 @@ class AviSound:
 
 
 def _adpcm_bit_rate(source: AudioStream) -> int | None:
-    """The bit rate that ADPCM's times are counted by, in bit/s; headers often give their encoder's default."""
+    """The bit/s that ADPCM's times are counted by; headers often give their encoder's default."""
     sound = source.codec_context
     channels, rate = sound.layout.nb_channels, sound.sample_rate
     if sound.name == "adpcm_yamaha":

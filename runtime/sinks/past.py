@@ -7,12 +7,12 @@ before are kept.
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
 from measnet.runtime.sinks.manifest import is_count
 from measnet.runtime.sinks.part_folder import is_plain_file
+from measnet.whole_file import write_whole
 
 KEPT = 2
 """How many segments' pasts lie on disk; were the last one damaged, a run could go on one segment earlier."""
@@ -21,14 +21,9 @@ LARGEST_PAST = 1 << 31
 
 
 def write_past(folder: Path, number: int, past: bytes) -> dict[str, Any]:
-    """Writes the past behind segment ``number``; what the manifest has to say of it. Raises OSError."""
-    path = _path(folder, number)
-    aside = path.with_name(path.name + ".part")
-    with aside.open("wb") as file:
-        file.write(past)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    """Writes the past behind segment ``number``; what the manifest has to say of it. Raises
+    OutputError."""
+    write_whole(_path(folder, number), past)
     return {"bytes": len(past), "sha256": hashlib.sha256(past).hexdigest()}
 
 
