@@ -100,10 +100,7 @@ class _Growth:
         self.blocks(small.encoder3, large.encoder3, level3)
         self.blocks(small.latent, large.latent, level4)
         if small.tone is not None and large.tone is not None:
-            self.dense(small.tone.see, large.tone.see, None, level4)
-            large.tone.decide.load_state_dict(small.tone.decide.state_dict())
-            if small.tone.prompt_to_see is not None and large.tone.prompt_to_see is not None:
-                large.tone.prompt_to_see.load_state_dict(small.tone.prompt_to_see.state_dict())
+            large.tone.load_state_dict(small.tone.state_dict())
 
         decoded = self.up(small.up3.widen, large.up3.widen, level4)
         if small.reduce3 is not None and large.reduce3 is not None:

@@ -28,6 +28,7 @@ from measnet.network.pixel_experts import Balance, NoisyRouting
 from measnet.task_prompts import TaskPrompts
 from measnet.train.data.pack import Pack
 from measnet.train.data.packed_crops import PackedBatch, PackedCrops
+from measnet.train.first_tone import fit_tone
 from measnet.train.journal import PICTURES_EVERY, Journal
 from measnet.train.loop import OUT_OF_MEMORY, Start, TrainingError, decline
 from measnet.train.losses import NEAR
@@ -43,6 +44,8 @@ LEAST_MINUTES = 0.2  # below this a run is over before it is warm
 LEAST_MINUTES_COMPILED = 3.0  # the same on a GPU, where compiling takes half of it
 SAVE_SECONDS = 60.0  # between checkpoints of a run by the clock
 LOG_EVERY = 50  # steps
+TONE_CROPS = 6000  # by which the first tone is fitted: half a minute on one core
+TONE_MINUTES = 10.0  # a run of fewer has fewer crops for it
 TWICE = 16  # of so many samples one is seen twice
 SHIFT = BLOCK  # pixels that a camera has moved between two looks, at most
 SMALLEST_BATCH = 4
@@ -176,6 +179,9 @@ class _Run:
             seed=recipe.seed,
             pairs_share=recipe.pairs_share,
         )
+        if self.before.step == 0 and start.weights is None and self.network.tone is not None:
+            fit_tone(self.network.tone, self.crops, self._first_crops())
+            self.average.tone.load_state_dict(self.network.tone.state_dict())
         self._moving = MovingAverage(self.average, self.network, recipe.ema_decay)
         self._psnr: list[tuple[Tensor, Tensor]] = []
         self._shown: tuple[Tensor, Tensor, Tensor] | None = None
@@ -240,6 +246,13 @@ class _Run:
         if step > self.before.step:
             self._save(step, ended=True)
         return self.average
+
+    def _first_crops(self) -> int:
+        """Crops to fit the first tone by: no more than the run itself has, and those of a few seconds."""
+        planned = self.recipe.steps * self.batch
+        if self.clock.minutes is not None:
+            planned = int(self.clock.minutes * TONE_CROPS / TONE_MINUTES)
+        return min(TONE_CROPS, planned)
 
     def _held(self, pack: Pack) -> Pack:
         """The pack in the memory of the device. Raises ``UsageError`` when there is no room."""
@@ -327,10 +340,6 @@ class _Run:
         losses = {"l1": l1_of_picture.mean(), "balance": passed.balance.float()}
         distance = (l1_of_picture + NEAR).log().mean() if recipe.loss == "log_l1" else losses["l1"]
         loss = distance + recipe.balance_weight * losses["balance"]
-        if recipe.tone_weight:
-            off = restored[:size].mean(dim=(2, 3)) - batch.clean.mean(dim=(2, 3))  # B 3
-            losses["tone"] = off.square().sum(dim=1).mean()
-            loss = loss + recipe.tone_weight * losses["tone"]
         if recipe.z_weight:
             losses["router_size"] = passed.router_size.float()
             loss = loss + recipe.z_weight * losses["router_size"]

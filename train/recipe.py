@@ -114,11 +114,6 @@ class Recipe:
     """With a pack: weight of the mutual information of picture and image expert (FD-MEE), in nats, which is
     rewarded. Nothing else keeps these routers from choosing the same experts for every picture."""
 
-    tone_weight: float = 0.0
-    """With a pack: weight of the squared distance between the mean colours of result and clean picture,
-    summed over the colours. The logarithm of ``log_l1`` hears little of haze and darkness, whose error is
-    large whatever is done."""
-
     quiet_share: float = 0.0
     """With a pack: share of the run after which routing noise has faded to nothing, linearly; 0 keeps it. In
     use there is none, so the last part of the training should have none either."""
@@ -193,7 +188,6 @@ class Recipe:
             "teach_weight",
             "z_weight",
             "route_weight",
-            "tone_weight",
             "clip_norm",
         ):
             if getattr(self, name) < 0:

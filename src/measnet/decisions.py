@@ -17,7 +17,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from measnet.config import FILTER_GROUPS, FILTER_SIZE, FREQUENCY_HEADS, PROMPT_BASIS, MEASNetConfig
+from measnet.config import (
+    FILTER_GROUPS,
+    FILTER_SIZE,
+    FREQUENCY_HEADS,
+    PROMPT_BASIS,
+    TONE_STATISTICS,
+    MEASNetConfig,
+)
 
 Kind = Literal["prompt", "attention", "filters", "experts", "mean", "peak"]
 Vector = NDArray[np.float32]
@@ -97,10 +104,10 @@ def _lengths(part: Part, norms: NDArray[np.float64]) -> NDArray[np.float64]:
 def _parts(config: MEASNetConfig) -> Iterator[tuple[Kind, tuple[int, ...]]]:
     if config.tspg:
         yield "prompt", (PROMPT_BASIS,)
+    if config.block == "gated":
+        yield "mean", (TONE_STATISTICS,)
     for level in (1, 2, 3, 4):
         yield from _blocks(config, level, config.channels(level), config.blocks[level - 1])
-    if config.block == "gated":
-        yield "mean", (config.channels(4),)  # for the tone
     yield from _frequency_block(config, 4)
     for level in (3, 2, 1):
         if level in config.fd_mee_levels:

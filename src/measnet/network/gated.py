@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from measnet.config import PROMPT_LENGTH
+from measnet.config import PROMPT_LENGTH, TONE_LEVELS, TONE_STATISTICS
 from measnet.network.decisions import OWN, Decisions
 from measnet.network.transformer import depthwise
 
@@ -29,12 +29,12 @@ whole network overflow (seen: a loss of 1e27 within 50 steps)."""
 
 
 TONE_WIDTH = 32
-TONE_RATE = 0.5
+TONE_GRID = 8  # pixels a side of the blocks that a tone is judged by
 MOST_GAIN = 2.5  # as a logarithm: twelve times
 
 
 def bounded(x: Tensor) -> Tensor:
-    return x.clamp(-LIMIT, LIMIT)
+    return F.hardtanh(x, -LIMIT, LIMIT)  # a clamp whose backward pass is one kernel
 
 
 def begin_lively(convolution: nn.Conv2d, gain: float = 1.0) -> None:
@@ -93,30 +93,47 @@ class GatedBlock(nn.Module):
 
 
 class Tone(nn.Module):
-    """Sets the tone of the whole picture: a gain and an offset for each colour, from the latent's means and
-    from the prompt, which tells darkness and haze.
+    """Sets the tone of the whole picture before anything else sees it: a gain and an offset for each colour.
 
-    Darkness and haze change a picture as a whole. Said in six numbers, their undoing is learned sooner and
-    holds still from frame to frame. The gain is an exponential, and both are ``TONE_RATE`` of what is
-    decided: dark pictures need six times their brightness, which a plain factor did not learn in 2,000 steps.
-    Units that leak cannot all fall silent, as those of a ReLU did within 500.
+    Darkness and haze change a picture as a whole. Said in six numbers, their undoing holds still from frame to
+    frame and is learned in seconds from what a picture's brightness tells (``measnet/train/first_tone.py``):
+    features of the network tell a dark picture from a good one late, and a residual that is to grow sixfold
+    learns for hours. A gate that reaches 0 leaves good pictures exactly as they are.
     """
 
-    def __init__(self, channels: int, prompted: bool) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.see = nn.Linear(channels, TONE_WIDTH)
-        self.prompt_to_see = nn.Linear(PROMPT_LENGTH, TONE_WIDTH, bias=False) if prompted else None
-        self.decide = nn.Linear(TONE_WIDTH, 6)
+        self.see = nn.Linear(TONE_STATISTICS, TONE_WIDTH)
+        self.decide = nn.Linear(TONE_WIDTH, 7)
         nn.init.zeros_(self.decide.weight)
         nn.init.zeros_(self.decide.bias)
+        with torch.no_grad():
+            self.decide.bias[-1] = 0.5  # half open: it can learn either way
 
-    def forward(
-        self, latent: Tensor, decisions: Decisions = OWN, prompt: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """The latent, B C h w, and the prompt, B M -> gain and offset, each B 3 1 1."""
-        seen = self.see(decisions.settle(decisions.mean(latent)).detach())  # B W
-        if self.prompt_to_see is not None and prompt is not None:
-            seen = seen + self.prompt_to_see(prompt.detach())
-        decided = TONE_RATE * self.decide(F.leaky_relu(seen, 0.2))[:, :, None, None]  # B 6 1 1
-        gain, offset = decided.chunk(2, dim=1)
-        return gain.clamp(-MOST_GAIN, MOST_GAIN).exp(), offset
+    def forward(self, image: Tensor, decisions: Decisions = OWN) -> Tensor:
+        """B 3 H W in [0, 1] -> the same shape, toned."""
+        gain, offset = self.gain_and_offset(decisions.settle(decisions.mean(statistics(image))))
+        return image * gain[:, :, None, None] + offset[:, :, None, None]
+
+    def gain_and_offset(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """The means of a picture's ``statistics``, B S -> each B 3."""
+        decided = self.decide(F.leaky_relu(self.see(seen), 0.2))  # B 7
+        gain, offset, gate = decided.split([3, 3, 1], dim=1)
+        gate = gate.clamp(0, 1)
+        return (gate * gain.clamp(-MOST_GAIN, MOST_GAIN)).exp(), gate * offset
+
+
+def statistics(image: Tensor) -> Tensor:
+    """B 3 H W -> B S h w, for blocks of ``TONE_GRID`` pixels: values whose means tell darkness and haze.
+
+    The colours; by how much the darkest, the brightest colour, and the darkest of all neighbours (the dark
+    channel: He et al., "Single image haze removal using dark channel prior", CVPR 2009) lie above each of
+    ``TONE_LEVELS``; how far a block is from its neighbours, and its colourfulness.
+    """
+    blocks = F.avg_pool2d(image, TONE_GRID)
+    least, most = blocks.amin(dim=1, keepdim=True), blocks.amax(dim=1, keepdim=True)
+    dark = -F.max_pool2d(-least, 3, stride=1, padding=1)
+    light = blocks.mean(dim=1, keepdim=True)
+    around = F.avg_pool2d(light, 3, stride=1, padding=1, count_include_pad=False)
+    above = [F.relu(channel - level) for channel in (least, most, dark) for level in TONE_LEVELS]
+    return torch.cat([blocks, *above, (light - around).abs(), most - least], dim=1)

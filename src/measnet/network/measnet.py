@@ -106,6 +106,7 @@ class MEASNet(nn.Module):
 
         self.prompt = PromptGenerator() if c.tspg else None
         gated = c.block == "gated"
+        self.tone = Tone() if gated else None
         self.stem = _stem(c)
         self.pixel_experts1 = _pixel_experts(c, level=1)
         self.pixel_experts2 = _pixel_experts(c, level=2)
@@ -120,7 +121,6 @@ class MEASNet(nn.Module):
         self.encoder3 = make_blocks(c, level=3, count=c.blocks[2])
         self.down3 = downsample(c3)
         self.latent = make_blocks(c, level=4, count=c.blocks[3])
-        self.tone = Tone(c4, prompted=c.tspg) if gated else None
         self.frequency4 = FrequencyBlock(c4) if c.frequency_blocks else None
 
         self.up3 = upsample(c4)
@@ -153,6 +153,8 @@ class MEASNet(nn.Module):
         """As ``forward``, with the choices of every router; image-level decisions hold as ``decisions``
         says."""
         q, prompt = self._prompt(image, decisions)
+        if self.tone is not None:
+            image = self.tone(image, decisions)
         x = self.embed(image)  # B C h w
         routing = None
         if self.pixel_experts1 is not None:
@@ -171,6 +173,8 @@ class MEASNet(nn.Module):
         The MESE modules of levels 2 and 3 act here only: nothing but the balance loss uses them.
         """
         q, prompt = self._prompt(image, OWN)
+        if self.tone is not None:
+            image = self.tone(image)
         x = self.embed(image)  # B C h w
         balance, demand, size = x.new_zeros(()), None, x.new_zeros(())
         if self.pixel_experts1 is not None:
@@ -229,7 +233,6 @@ class MEASNet(nn.Module):
     ) -> tuple[Tensor, list[ImageRouting]]:
         routings: list[ImageRouting] = []
         z = self.latent(self.down3(e3), decisions, prompt)  # B 8C h/8 w/8
-        tone = None if self.tone is None else self.tone(z, decisions, prompt)
         if self.frequency4 is not None:
             z = self.frequency4(image, z, decisions)
 
@@ -248,9 +251,6 @@ class MEASNet(nn.Module):
         residual = self.output(self.refinement(d1, decisions, prompt))
         scale = self.config.stem_scale
         restored = image + (F.pixel_shuffle(residual, scale) if scale > 1 else residual)
-        if tone is not None:
-            gain, offset = tone
-            restored = restored * gain + offset
         return restored, routings
 
     @staticmethod
