@@ -95,10 +95,11 @@ class GatedBlock(nn.Module):
 class Tone(nn.Module):
     """Sets the tone of the whole picture before anything else sees it: a gain and an offset for each colour.
 
-    Darkness and haze change a picture as a whole. Said in six numbers, their undoing holds still from frame to
-    frame and is learned in seconds from what a picture's brightness tells (``measnet/train/first_tone.py``):
-    features of the network tell a dark picture from a good one late, and a residual that is to grow sixfold
-    learns for hours. A gate that reaches 0 leaves good pictures exactly as they are.
+    Darkness and haze change a picture as a whole. Said in six numbers, their undoing holds still from frame
+    to frame and is learned in seconds from what a picture's brightness tells
+    (``measnet/train/first_tone.py``): features of the network tell a dark picture from a good one late, and a
+    residual that is to grow sixfold learns for hours. A gate that reaches 0 leaves good pictures exactly as
+    they are.
     """
 
     def __init__(self) -> None:
