@@ -1,33 +1,50 @@
-"""The first tone of a gated network, fitted before it trains.
+"""The tone of a gated network, fitted to whole pictures before training begins, and held from then on.
 
-A gain and an offset for each colour are six numbers, and the best ones for a crop follow from its own means
-and those of its clean picture. So ``Tone`` is fitted in seconds on means alone, and training begins with dark
-pictures that are light and hazy ones that are half clear.
-Shapes: N crops, S statistics, M minibatch.
+A gain and an offset for each colour are six numbers, and how good they are follows from a picture's means
+and those of its clean one. So ``Tone`` is fitted in a minute on means alone, and training begins with dark
+pictures that are light and hazy ones that are half clear. Crops are toned as the pictures that they are cut
+from. A grey wall and a hazy street look much alike: the fit is careful, and leaves both alone rather.
+Shapes: E pictures of a pack, N measured pictures, S statistics, H W size.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from measnet.network.gated import Tone, statistics
-from measnet.train.data.packed_crops import PackedCrops
+from measnet.network.gated import TONE_GRID, Tone, statistics, with_logarithms
+from measnet.train.data.pack import CLEAN, Pack
 
-FIRST_CROPS = 1 << 29  # number of the first batch drawn here: training draws from 1 on
-BATCH = 32
+SHOWN_CLEAN = ("dehaze", "lowlight")
+"""Tasks whose clean pictures are also shown as given, to be left alone: they are of the same places."""
+
+TONED = (*SHOWN_CLEAN, "derain", "mixture")
+"""Tasks whose pictures need another tone: dense rain is a veil."""
+
+AT_ONCE = 4  # pictures of one size that are measured together; more do not fit a core's cache
+STEPS = 4000
+ROUNDS = 5  # steps for each measured picture, at most
 MINIBATCH = 256
 RATE = 4e-3
-DECAY = 1e-2
-NEAR = 1e-4  # mean squared error below which crops count as right
+DECAY = 0.1
+BLUR = 0.1  # noise on the statistics, as a share of their spread: what is hardly different is toned alike
+NEAR, NEARER = 1e-3, 3e-4  # mean squared error below which a picture counts as right: at first, then
+FIRST = 1 / 3  # share of the steps until then
+CAREFUL = 2.0  # from then on, how much more those count whose tone is as it should be
+PLAIN = 4  # views of each clean picture as asphalt and walls look: near, with little contrast
+PLAIN_SIDE = 192  # pixels a side of such a view
+EXPOSED = 2  # views of each clean picture, darker or lighter
+LEAST_PLAIN = 48  # pixels that are looked at from near, at least
+STRONGEST = 58.0  # sigma of the noise on clean pictures, in 8-bit steps
 
 
 class _Means(NamedTuple):
-    """What the error of a toned crop follows from: N S, and of each colour N 3."""
+    """Figures from which the error of a toned picture follows: N S, and of each colour N 3."""
 
     seen: Tensor
     given: Tensor
@@ -44,53 +61,142 @@ class _Means(NamedTuple):
         return _Means(*(values[rows] for values in self))
 
 
-def fit_tone(tone: Tone, crops: PackedCrops, count: int) -> None:
-    """Sets the weights of ``tone`` by ``count`` crops, every task counting alike."""
-    means, tasks = _measured(crops, count)
-    often = 1 / torch.bincount(tasks)[tasks].float()  # N
-    steps = max(1, min(3000, count))
-    mean, spread = means.seen.mean(dim=0), means.seen.std(dim=0, correction=0) + 1e-2
-    means = means._replace(seen=(means.seen - mean) / spread)
-    rng = torch.Generator().manual_seed(crops.seed)
+def seen_of(pack: Pack) -> Tensor:
+    """E S: the means of the tone's statistics, of every picture as it is given."""
+    seen = torch.empty(0)
+    for rows, given, _ in _by_size(pack):
+        means = seen_in(given)
+        if not len(seen):
+            seen = means.new_empty(len(pack.entries), means.shape[1])
+        seen[rows] = means
+    return seen
+
+
+def fit_tone(tone: Tone, pack: Pack, seed: int) -> None:
+    """Sets the weights of ``tone`` by the pictures of ``pack``, every kind of them counting alike."""
+    means, kinds = _measured(pack, seed)
+    often = 1 / torch.bincount(kinds)[kinds].float()  # N
+    toned = [2 * number + real for number, task in enumerate(pack.tasks) if task in TONED for real in (0, 1)]
+    later = often * torch.where(torch.isin(kinds, torch.tensor(toned)), 1.0, CAREFUL)
+    seen = with_logarithms(means.seen)
+    mean, spread = seen.mean(dim=0), seen.std(dim=0, correction=0) + 1e-2
+    rng = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(tone.parameters(), lr=RATE, weight_decay=DECAY)
+    steps = min(STEPS, ROUNDS * len(kinds))
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = RATE * min(1, (step + 1) / 100) * (0.51 + 0.49 * math.cos(math.pi * step / steps))
-        rows = torch.multinomial(often, MINIBATCH, replacement=True, generator=rng)
-        loss = (_squared_error(tone, means.at(rows.to(mean.device))) + NEAR).log().mean()
+        first = step < steps * FIRST
+        rows = torch.multinomial(often if first else later, MINIBATCH, replacement=True, generator=rng)
+        drawn = means.at(rows.to(mean.device))
+        off = torch.randn(MINIBATCH, len(mean), generator=rng).to(mean.device) * BLUR
+        decided = tone.decided((with_logarithms(drawn.seen) - mean) / spread + off)
+        loss = (_squared_error(*decided, drawn) + (NEAR if first else NEARER)).log().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     with torch.no_grad():  # from here on it sees statistics as they are
         tone.see.weight /= spread
         tone.see.bias -= tone.see.weight @ mean
+    tone.requires_grad_(False)
     for weight in tone.parameters():
         weight.grad = None
 
 
-def _measured(crops: PackedCrops, count: int) -> tuple[_Means, Tensor]:
-    parts, tasks = [], []
-    for number in range(math.ceil(count / BATCH)):
-        batch = crops.batch(FIRST_CROPS + number, BATCH)
-        given, wanted = batch.degraded.flatten(2), batch.clean.flatten(2)  # N 3 pixels
-        means = given.mean(dim=2), wanted.mean(dim=2)
-        apart = given - means[0][..., None], wanted - means[1][..., None]
-        parts.append(
-            _Means(
-                statistics(batch.degraded).mean(dim=(2, 3)),
-                *means,
-                apart[0].square().mean(dim=2),
-                (apart[0] * apart[1]).mean(dim=2),
-                apart[1].square().mean(dim=2),
-            )
-        )
-        tasks.append(batch.tasks)
-    return _Means(*(torch.cat(values) for values in zip(*parts, strict=True))), torch.cat(tasks)
+def _measured(pack: Pack, seed: int) -> tuple[_Means, Tensor]:
+    """Means of whole pictures, of parts of them, and of what is to be left alone; and the kind of each, N."""
+    parts: list[_Means] = []
+    kinds: list[Tensor] = []
+    rng = torch.Generator(pack.pixels.device).manual_seed(seed)
+    for rows, given, wanted in _by_size(pack):
+        task, real = pack.entries[rows[0], [0, 5]].tolist()
+        name = pack.tasks[task]
+        part = _window(given.shape, 0.5, rng)
+        near = _noisy(given[part], rng, STRONGEST) if name == CLEAN else given[part]
+        views = [(given, wanted, 2 * task + real), (near, wanted[part], 2 * task + real)]
+        alone = 2 * len(pack.tasks)  # the first kind behind each task's made and real pictures
+        if real and name in SHOWN_CLEAN:
+            views.append((wanted, wanted, alone))
+        if name == CLEAN:
+            plain = [_plain(wanted, rng) for _ in range(PLAIN)]
+            exposed = [_exposed(wanted, rng) for _ in range(EXPOSED)]
+            views += [(view, view, alone + 1) for view in plain]
+            views += [(view, view, alone + 2) for view in exposed]
+        for shown, aim, kind in views:
+            parts.append(_means(shown, aim))
+            kinds.append(torch.full((len(shown),), kind))
+    return _Means(*(torch.cat(values) for values in zip(*parts, strict=True))), torch.cat(kinds)
 
 
-def _squared_error(tone: Tone, means: _Means) -> Tensor:
-    """N: of each crop once it is toned."""
-    gain, offset = tone.gain_and_offset(means.seen)  # N 3
-    off = gain * means.given + offset - means.wanted
+def _plain(clean: Tensor, rng: torch.Generator) -> Tensor:
+    """A part of the pictures, from near and with less contrast, lighter or darker, with some noise."""
+    part = clean[_window(clean.shape, float(_drawn(0.2, 0.6, 1, rng)), rng)]
+    near = F.interpolate(part, size=(PLAIN_SIDE, PLAIN_SIDE))
+    mean = near.mean(dim=(2, 3), keepdim=True)
+    contrast, light = (_drawn(*ends, len(near), rng) for ends in ((0.3, 1.2), (-0.15, 0.2)))
+    return _noisy(mean + (near - mean) * contrast.clamp(max=1) + light * (contrast < 1), rng, STRONGEST / 4)
+
+
+def _exposed(clean: Tensor, rng: torch.Generator) -> Tensor:
+    """A part of the pictures, exposed for longer or shorter, with noise."""
+    part = clean[_window(clean.shape, float(_drawn(0.4, 1, 1, rng)), rng)]
+    return _noisy(part ** _drawn(-0.8, 0.6, len(part), rng).exp(), rng, STRONGEST)
+
+
+def _noisy(pictures: Tensor, rng: torch.Generator, most: float) -> Tensor:
+    """With noise of a sigma up to ``most`` 8-bit steps, clipped."""
+    noise = torch.randn(pictures.shape, generator=rng, device=pictures.device)
+    return (pictures + noise * _drawn(0, most / 255, len(pictures), rng)).clamp(0, 1)
+
+
+def _window(shape: torch.Size, share: float, rng: torch.Generator) -> tuple[slice, ...]:
+    """A place within pictures B 3 H W, of ``share`` of each side."""
+    height, width = shape[2:]
+    sides = [
+        min(side, max(LEAST_PLAIN, int(side * share) // TONE_GRID * TONE_GRID)) for side in (height, width)
+    ]
+    free = [side - cut for side, cut in zip((height, width), sides, strict=True)]
+    starts = [int(_drawn(0, room + 1, 1, rng)) for room in free]
+    down, across = (slice(start, start + cut) for start, cut in zip(starts, sides, strict=True))
+    return slice(None), slice(None), down, across
+
+
+def _drawn(least: float, most: float, count: int, rng: torch.Generator) -> Tensor:
+    return least + (most - least) * torch.rand(count, 1, 1, 1, generator=rng, device=rng.device)
+
+
+def _by_size(pack: Pack) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Rows of pictures of one task and one size, and these: given and wanted, B 3 H W, 0 to 1."""
+    entries = pack.entries.cpu()
+    _, group = torch.unique(entries[:, [0, 3, 4, 5]], dim=0, return_inverse=True)
+    for number in range(int(group.max()) + 1):
+        for rows in (group == number).nonzero().flatten().split(AT_ONCE):
+            yield rows, *(_pictures(pack, entries[rows], column) for column in (1, 2))
+
+
+def _pictures(pack: Pack, entries: Tensor, column: int) -> Tensor:
+    height, width = entries[0, 3:5].tolist()
+    pixels = [pack.pixels[start : start + height * width * 3] for start in entries[:, column].tolist()]
+    return torch.stack(pixels).view(-1, height, width, 3).permute(0, 3, 1, 2).float() / 255
+
+
+def seen_in(picture: Tensor) -> Tensor:
+    """B 3 H W -> B S: the means of the tone's statistics."""
+    height, width = (side // TONE_GRID * TONE_GRID for side in picture.shape[2:])
+    return statistics(picture[..., :height, :width]).mean(dim=(2, 3))
+
+
+def _means(given: Tensor, wanted: Tensor) -> _Means:
+    seen = seen_in(given)
+    given, wanted = (picture[..., ::2, ::2].flatten(2) for picture in (given, wanted))  # B 3 pixels
+    means = given.mean(dim=2), wanted.mean(dim=2)
+    apart = given - means[0][..., None], wanted - means[1][..., None]
+    products = (a * b for a, b in ((apart[0], apart[0]), (apart[0], apart[1]), (apart[1], apart[1])))
+    return _Means(seen, *means, *(product.mean(dim=2) for product in products))
+
+
+def _squared_error(gain: Tensor, offset: Tensor, means: _Means) -> Tensor:
+    """N: of each picture once it is toned."""
+    off = gain * means.given + offset - means.wanted  # N 3
     rest = means.wanted_spread + gain.square() * means.spread - 2 * gain * means.common
     return F.relu(off.square() + rest).mean(dim=1)

@@ -28,7 +28,7 @@ from measnet.network.pixel_experts import Balance, NoisyRouting
 from measnet.task_prompts import TaskPrompts
 from measnet.train.data.pack import Pack
 from measnet.train.data.packed_crops import PackedBatch, PackedCrops
-from measnet.train.first_tone import fit_tone
+from measnet.train.first_tone import fit_tone, seen_in, seen_of
 from measnet.train.journal import PICTURES_EVERY, Journal
 from measnet.train.loop import OUT_OF_MEMORY, Start, TrainingError, decline
 from measnet.train.losses import NEAR
@@ -44,8 +44,6 @@ LEAST_MINUTES = 0.2  # below this a run is over before it is warm
 LEAST_MINUTES_COMPILED = 3.0  # the same on a GPU, where compiling takes half of it
 SAVE_SECONDS = 60.0  # between checkpoints of a run by the clock
 LOG_EVERY = 50  # steps
-TONE_CROPS = 6000  # by which the first tone is fitted: half a minute on one core
-TONE_MINUTES = 10.0  # a run of fewer has fewer crops for it
 TWICE = 16  # of so many samples one is seen twice
 SHIFT = BLOCK  # pixels that a camera has moved between two looks, at most
 SMALLEST_BATCH = 4
@@ -179,15 +177,19 @@ class _Run:
             seed=recipe.seed,
             pairs_share=recipe.pairs_share,
         )
-        if self.before.step == 0 and start.weights is None and self.network.tone is not None:
-            fit_tone(self.network.tone, self.crops, self._first_crops())
-            self.average.tone.load_state_dict(self.network.tone.state_dict())
+        self.seen: Tensor | None = None
+        if self.network.tone is not None and self.average.tone is not None:
+            if self.before.step == 0 and start.weights is None:
+                fit_tone(self.network.tone, self.crops.pack, recipe.seed)
+                self.average.tone.load_state_dict(self.network.tone.state_dict())
+            self.network.tone.requires_grad_(False)
+            self.seen = seen_of(self.crops.pack)
         self._moving = MovingAverage(self.average, self.network, recipe.ema_decay)
         self._psnr: list[tuple[Tensor, Tensor]] = []
         self._shown: tuple[Tensor, Tensor, Tensor] | None = None
         self._plain = _Forward(self.network, recipe.balance)
         self.compiles = self.device.type == "cuda"
-        self.forward: Callable[[Tensor, Tensor], TrainingPass] = (
+        self.forward: Callable[[Tensor, Tensor, Tensor | None], TrainingPass] = (
             torch.compile(self._plain) if self.compiles else self._plain
         )
 
@@ -247,13 +249,6 @@ class _Run:
             self._save(step, ended=True)
         return self.average
 
-    def _first_crops(self) -> int:
-        """Crops to fit the first tone by: no more than the run itself has, and those of a few seconds."""
-        planned = self.recipe.steps * self.batch
-        if self.clock.minutes is not None:
-            planned = int(self.clock.minutes * TONE_CROPS / TONE_MINUTES)
-        return min(TONE_CROPS, planned)
-
     def _held(self, pack: Pack) -> Pack:
         """The pack in the memory of the device. Raises ``UsageError`` when there is no room."""
         self.on_event(f"{len(pack.entries)} pictures of the pack take {pack.size / 1e9:.2f} GB of memory")
@@ -303,6 +298,9 @@ class _Run:
         twice = (step * self.batch // TWICE - (step - 1) * self.batch // TWICE) if recipe.steady_weight else 0
         looks = _two_looks(batch.degraded[:twice], rng, step) if twice else None
         given = batch.degraded if looks is None else torch.cat([batch.degraded, looks.first, looks.second])
+        seen = None if self.seen is None else self.seen[batch.rows.to(self.device)]
+        if seen is not None and looks is not None:
+            seen = torch.cat([seen, seen_in(looks.first), seen_in(looks.second)])
         scale = self.network.config.stem_scale
         experts = self.network.config.pixel_experts[0]
         noise = torch.randn(
@@ -313,7 +311,7 @@ class _Run:
         fade = max(0.0, 1 - done / recipe.quiet_share) if recipe.quiet_share else 1.0
         self.updates.forget_gradients()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            passed = self.forward(given, noise * fade)
+            passed = self.forward(given, noise * fade, seen)
         losses = self._losses(batch, given, passed, looks)
         losses["loss"].backward()
         if recipe.clip_norm:
@@ -408,9 +406,9 @@ class _Forward(nn.Module):
         self.network = network
         self.balance = balance
 
-    def forward(self, given: Tensor, noise: Tensor) -> TrainingPass:
+    def forward(self, given: Tensor, noise: Tensor, seen: Tensor | None = None) -> TrainingPass:
         return self.network.forward_training(
-            given, NoisyRouting(draw=lambda scores: noise, balance=self.balance)
+            given, NoisyRouting(draw=lambda scores: noise, balance=self.balance), seen
         )
 
 

@@ -20,7 +20,7 @@ Block = Literal["transformer", "gated"]
 TONE_LEVELS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85)
 """Brightnesses that say how dark or milky a picture is: by how much, on average, it lies above each."""
 
-TONE_STATISTICS = 3 + 3 * len(TONE_LEVELS) + 2  # what a gated network's tone is judged by
+TONE_STATISTICS = 3 + 4 * len(TONE_LEVELS) + 7  # what a gated network's tone is judged by
 
 # Fixed by the paper's released network and common to every variant.
 PROMPT_BASIS = 32  # how many task-related basic prompts (rows of P_t, eq. 1)

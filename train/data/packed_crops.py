@@ -42,6 +42,9 @@ class PackedBatch(NamedTuple):
     damage: Tensor
     """B D: how strong each kind of damage is, 0 to 1."""
 
+    rows: Tensor
+    """B: the pack's pictures that the crops were cut from; on the CPU."""
+
 
 class PackedCrops:
     """Crops of ``pack``, drawn by the weights of ``tasks``; of a task that has both, ``pairs_share`` of them
@@ -100,7 +103,7 @@ class PackedCrops:
         noise = (sigma / FULL_NOISE).clamp(max=1).to(self._device)
         column = DAMAGE.index("noise")
         damage[:, column] = torch.maximum(damage[:, column], noise)
-        return PackedBatch(degraded / 255, clean / 255, tasks, damage)
+        return PackedBatch(degraded / 255, clean / 255, tasks, damage, rows)
 
     def _pick(self, task: int, which: float, of_real: float) -> int:
         made, real = (rows[task] for rows in self._rows)

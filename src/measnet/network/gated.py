@@ -30,7 +30,8 @@ whole network overflow (seen: a loss of 1e27 within 50 steps)."""
 
 TONE_WIDTH = 32
 TONE_GRID = 8  # pixels a side of the blocks that a tone is judged by
-MOST_GAIN = 2.5  # as a logarithm: twelve times
+MOST_GAIN = 2.7  # as a logarithm: fifteen times
+DARKEST = 0.004  # a brightness of one 8-bit step: the darkest that is told from black
 
 
 def bounded(x: Tensor) -> Tensor:
@@ -96,7 +97,7 @@ class Tone(nn.Module):
     """Sets the tone of the whole picture before anything else sees it: a gain and an offset for each colour.
 
     Darkness and haze change a picture as a whole. Said in six numbers, their undoing holds still from frame
-    to frame and is learned in seconds from what a picture's brightness tells
+    to frame and is learned in a minute from what a picture's brightness tells
     (``measnet/train/first_tone.py``): features of the network tell a dark picture from a good one late, and a
     residual that is to grow sixfold learns for hours. A gate that reaches 0 leaves good pictures exactly as
     they are.
@@ -104,37 +105,57 @@ class Tone(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.see = nn.Linear(TONE_STATISTICS, TONE_WIDTH)
+        self.see = nn.Linear(2 * TONE_STATISTICS, TONE_WIDTH)
         self.decide = nn.Linear(TONE_WIDTH, 7)
         nn.init.zeros_(self.decide.weight)
         nn.init.zeros_(self.decide.bias)
         with torch.no_grad():
             self.decide.bias[-1] = 0.5  # half open: it can learn either way
 
-    def forward(self, image: Tensor, decisions: Decisions = OWN) -> Tensor:
-        """B 3 H W in [0, 1] -> the same shape, toned."""
-        gain, offset = self.gain_and_offset(decisions.settle(decisions.mean(statistics(image))))
+    def forward(self, image: Tensor, decisions: Decisions = OWN, seen: Tensor | None = None) -> Tensor:
+        """B 3 H W in [0, 1] -> the same shape, toned; by ``seen``, B S, where the means of the picture's
+        statistics are known (a crop's are those of the picture that it was cut from)."""
+        if seen is None:
+            seen = decisions.settle(decisions.mean(statistics(image)))
+        gain, offset = self.gain_and_offset(seen)
         return image * gain[:, :, None, None] + offset[:, :, None, None]
 
     def gain_and_offset(self, seen: Tensor) -> tuple[Tensor, Tensor]:
         """The means of a picture's ``statistics``, B S -> each B 3."""
+        return self.decided(with_logarithms(seen))
+
+    def decided(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """B 2S, means and their logarithms -> each B 3."""
         decided = self.decide(F.leaky_relu(self.see(seen), 0.2))  # B 7
         gain, offset, gate = decided.split([3, 3, 1], dim=1)
         gate = gate.clamp(0, 1)
         return (gate * gain.clamp(-MOST_GAIN, MOST_GAIN)).exp(), gate * offset
 
 
+def with_logarithms(seen: Tensor) -> Tensor:
+    """B S -> B 2S: a picture half as bright wants twice the gain, which logarithms tell."""
+    return torch.cat([seen, (seen.clamp(min=0) + DARKEST).log()], dim=1)
+
+
 def statistics(image: Tensor) -> Tensor:
     """B 3 H W -> B S h w, for blocks of ``TONE_GRID`` pixels: values whose means tell darkness and haze.
 
-    The colours; by how much the darkest, the brightest colour, and the darkest of all neighbours (the dark
-    channel: He et al., "Single image haze removal using dark channel prior", CVPR 2009) lie above each of
-    ``TONE_LEVELS``; how far a block is from its neighbours, and its colourfulness.
+    The colours; by how much the darkest and the brightest of the block's colours, and the darkest of all
+    blocks and of all pixels around (the dark channel: He et al., "Single image haze removal using dark
+    channel prior", CVPR 2009), lie above each of ``TONE_LEVELS``; contrast within the block and with what is
+    near and far; colourfulness; the darkest and the brightest pixel; the square of the brightness.
     """
     blocks = F.avg_pool2d(image, TONE_GRID)
     least, most = blocks.amin(dim=1, keepdim=True), blocks.amax(dim=1, keepdim=True)
-    dark = -F.max_pool2d(-least, 3, stride=1, padding=1)
     light = blocks.mean(dim=1, keepdim=True)
-    around = F.avg_pool2d(light, 3, stride=1, padding=1, count_include_pad=False)
-    above = [F.relu(channel - level) for channel in (least, most, dark) for level in TONE_LEVELS]
-    return torch.cat([blocks, *above, (light - around).abs(), most - least], dim=1)
+    square = light.square()
+    darkest = -F.max_pool2d(-image.amin(dim=1, keepdim=True), TONE_GRID)
+    brightest = F.max_pool2d(image.amax(dim=1, keepdim=True), TONE_GRID)
+    around = [-F.max_pool2d(-dark, 3, stride=1, padding=1) for dark in (least, darkest)]
+    above = [F.relu(channel - level) for channel in (least, most, *around) for level in TONE_LEVELS]
+    spread = F.avg_pool2d(image.mean(dim=1, keepdim=True).square(), TONE_GRID) - square
+    contrasts = [
+        (light - F.avg_pool2d(light, side, 1, side // 2, count_include_pad=False)).abs() for side in (3, 9)
+    ]
+    rest = [most - least, (spread.clamp(min=0) + 1e-6).sqrt(), darkest, brightest, square]
+    return torch.cat([blocks, *above, *contrasts, *rest], dim=1)

@@ -167,14 +167,20 @@ class MEASNet(nn.Module):
         restored, image_routings = self._decode(image, e1, e2, e3, prompt, decisions)
         return Restoration(restored, q, routing, image_routings)
 
-    def forward_training(self, image: Tensor, noisy: NoisyRouting = NoisyRouting()) -> TrainingPass:  # noqa: B008
-        """As ``forward`` with noisy routing, and what the losses need.
+    def forward_training(
+        self,
+        image: Tensor,
+        noisy: NoisyRouting = NoisyRouting(),  # noqa: B008 - immutable
+        seen: Tensor | None = None,
+    ) -> TrainingPass:
+        """As ``forward`` with noisy routing, and what the losses need. ``seen``, B S: means of the tone's
+        statistics of the pictures that the crops were cut from.
 
         The MESE modules of levels 2 and 3 act here only: nothing but the balance loss uses them.
         """
         q, prompt = self._prompt(image, OWN)
         if self.tone is not None:
-            image = self.tone(image)
+            image = self.tone(image, seen=seen)
         x = self.embed(image)  # B C h w
         balance, demand, size = x.new_zeros(()), None, x.new_zeros(())
         if self.pixel_experts1 is not None:
@@ -191,7 +197,7 @@ class MEASNet(nn.Module):
             balance = balance + self.pixel_experts3.forward_training(x3, prompt, noisy)[1]
         e3 = self.encoder3(x3, prompt=prompt)
         restored, routings = self._decode(image, e1, e2, e3, prompt, OWN)
-        return TrainingPass(restored, balance, demand, q, size, [routing.demand for routing in routings])
+        return TrainingPass(restored, balance, demand, q, size, [routing.asked for routing in routings])
 
     def ask_all_experts(self, ask_all: bool = True) -> None:
         """Computes every expert for every pixel and image, and sets the gates of those not chosen to 0:
