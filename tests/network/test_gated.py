@@ -15,6 +15,7 @@ from measnet.export.graph import exact_graph
 from measnet.export.precision import typed_graph
 from measnet.network import MEASNet
 from measnet.network.gated import LIMIT, GatedBlock, Tone, statistics
+from measnet.network.image_experts import ImageExpertBlock
 from measnet.network.measnet import TrainingPass
 from measnet.network.pixel_experts import NoisyRouting
 
@@ -187,3 +188,21 @@ def test_asking_all_experts_changes_neither_picture_nor_losses_nor_gradients(con
     for name, gradient in all_grads.items():
         expected = grads.get(name, torch.zeros_like(gradient))
         assert torch.allclose(expected, gradient, rtol=1e-3, atol=1e-6), name
+
+
+def test_pixels_of_nearly_equal_channels_do_not_blow_up_gradients() -> None:
+    torch.manual_seed(0)
+    block = ImageExpertBlock(32, 4, 2, light=True)
+    x = (0.5 + 1e-5 * torch.randn(2, 32, 32, 32)).requires_grad_(True)
+    block(x)[0].mean(dim=(0, 2, 3)).sum().backward()
+    assert x.grad is not None
+    assert x.grad.norm() * x.numel() ** 0.5 / 32 < 10  # that of the sum without the block is 1
+
+
+def test_what_is_asked_of_an_image_router_moves_it_alone() -> None:
+    torch.manual_seed(0)
+    block, x = ImageExpertBlock(32, 4, 2, light=True), torch.randn(2, 32, 32, 32, requires_grad=True)
+    block(x)[1].asked.square().sum().backward()
+    assert x.grad is None
+    moved = {name for name, weight in block.named_parameters() if weight.grad is not None}
+    assert moved == {"experts.scores.weight"}
