@@ -47,6 +47,7 @@ LOG_EVERY = 50  # steps
 TWICE = 16  # of so many samples one is seen twice
 SHIFT = BLOCK  # pixels that a camera has moved between two looks, at most
 SMALLEST_BATCH = 4
+MUCH_CLIPPED = 200.0  # times clip_norm; sound runs stay below 10
 MOST_MISSED = 20  # steps in a row without a finite loss
 WITHOUT_EFFECT = ("turns", "zoom", "zoom_pairs", "dim", "plain", "distill_output", "distill_routing")
 """Entries of recipes that only pictures degraded on the fly, and teachers, make use of."""
@@ -169,6 +170,7 @@ class _Run:
         self.folder = RunFolder(out)
         self.before = self.folder.resume(recipe, self.origin, self.network, self.average, self.updates)
         self.missed = 0
+        self._told = False
         self.batch = self.before.batch or recipe.batch
         self.crops = PackedCrops(
             self._held(pack),
@@ -217,6 +219,7 @@ class _Run:
             figures["minutes"] = self.seconds / 60
             since, last = step, now
             gathered.clear()
+            self._watch(figures.get("gradient", 0.0))
             self.folder.log(step, figures)
             journal.write(step, figures)
             if step % PICTURES_EVERY == 0 and self._shown is not None:
@@ -248,6 +251,15 @@ class _Run:
         if step > self.before.step:
             self._save(step, ended=True)
         return self.average
+
+    def _watch(self, gradient: float) -> None:
+        """Says once that gradients are shortened so far that most weights learn nothing."""
+        if self.recipe.clip_norm and gradient > MUCH_CLIPPED * self.recipe.clip_norm and not self._told:
+            self._told = True
+            self.on_event(
+                f"gradients of length {gradient:.3g} are shortened to {self.recipe.clip_norm:g}: "
+                "few weights learn anything now; lower learning_rate and begin anew"
+            )
 
     def _held(self, pack: Pack) -> Pack:
         """The pack in the memory of the device. Raises ``UsageError`` when there is no room."""

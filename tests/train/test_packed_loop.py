@@ -71,8 +71,10 @@ def replacing_forward(
     """Lets ``change`` see what goes into every training pass and replace what comes out."""
     plain = packed_loop._Forward.forward
 
-    def forward(self: packed_loop._Forward, given: Tensor, noise: Tensor) -> TrainingPass:
-        return change(given, plain(self, given, noise))
+    def forward(
+        self: packed_loop._Forward, given: Tensor, noise: Tensor, seen: Tensor | None
+    ) -> TrainingPass:
+        return change(given, plain(self, given, noise, seen))
 
     monkeypatch.setattr(packed_loop._Forward, "forward", forward)
 
@@ -117,7 +119,7 @@ def test_the_log_and_tensorboard_know_the_psnr_of_each_task(
     assert line["step"] == 2, "the last step is logged, whatever its number"
     assert {f"psnr_{task}" for task in TASKS} <= set(line)
     assert {"loss", "l1", "balance", "pictures_per_second", "minutes"} <= set(line)
-    assert 4 < line["psnr_lowlight"] < line["psnr_keep"] < 45
+    assert all(4 < line[f"psnr_{task}"] < 45 for task in TASKS)
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert {"loss", "psnr/derain"} <= set(events.Tags()["scalars"])
@@ -247,7 +249,7 @@ def test_without_a_compiler_training_goes_on_without_compiling(
     class TorchDynamoException(RuntimeError):  # noqa: N818 - PyTorch's name
         pass
 
-    def fails(given: Tensor, noise: Tensor) -> TrainingPass:
+    def fails(given: Tensor, noise: Tensor, seen: Tensor | None) -> TrainingPass:
         raise TorchDynamoException("Failed to find C compiler")
 
     made = packed_loop._Run.__init__
@@ -263,6 +265,25 @@ def test_without_a_compiler_training_goes_on_without_compiling(
     assert heard[1].startswith("compiling the network for this GPU")
     assert heard[2].startswith("going on without compiling") and "C compiler" in heard[2]
     assert same(whole, fallen)
+
+
+@pytest.mark.parametrize(("factor", "said"), [(1.0, 0), (1e5, 1)])
+def test_gradients_that_leave_nothing_of_each_other_are_said_once(
+    factor: float,
+    said: int,
+    pack: Pack,
+    tmp_path: Path,
+    logged_often: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def louder(given: Tensor, passed: TrainingPass) -> TrainingPass:
+        return passed._replace(balance=passed.balance + factor * passed.restored.mean().square())
+
+    replacing_forward(monkeypatch, louder)
+    heard: list[str] = []
+    recipe = dataclasses.replace(TINY, balance_weight=0.01)
+    train_packed(recipe, pack, tmp_path, on_event=heard.append)
+    assert sum("gradients" in words for words in heard) == said
 
 
 def nan_at(monkeypatch: pytest.MonkeyPatch, wrong: Callable[[int], bool]) -> list[int]:
