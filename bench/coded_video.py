@@ -34,13 +34,13 @@ from panels import enlarged, make_folder, stacked, strip, with_most_detail, writ
 from measnet import Restorer
 from measnet.command_line import run_command
 from measnet.errors import InputError, MEASNetError, OutputError, UsageError
+from measnet.evaluation.measure import ssim
 from measnet.image import Pixels
 from measnet.image_header import IMAGE_ENDINGS
 from measnet.metrics import psnr
 from measnet.runtime.colour import YuvWriter
 from measnet.runtime.frame import Colour, Frame
 from measnet.runtime.sources.video import VideoFile
-from measnet.train.evaluation.measure import ssim
 
 Clip = list[Pixels]
 

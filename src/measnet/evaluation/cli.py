@@ -14,8 +14,8 @@ from measnet.errors import UsageError
 
 if TYPE_CHECKING:
     from measnet import Restorer
-    from measnet.train.evaluation.cases import Cases
-    from measnet.train.evaluation.measure import SetFigures
+    from measnet.evaluation.cases import Cases
+    from measnet.evaluation.measure import SetFigures
 
 _PATH = click.Path(path_type=Path)
 _EXAMPLES = """\b
@@ -83,10 +83,10 @@ def main(debug: bool, **options: Any) -> None:
 
 
 def _run(options: dict[str, Any]) -> None:
-    from measnet.train.evaluation.contact_sheet import ContactSheet, write_sheet
-    from measnet.train.evaluation.protocol import PROTOCOLS
-    from measnet.train.evaluation.report import Conditions, write_report
-    from measnet.train.evaluation.table import tables
+    from measnet.evaluation.contact_sheet import ContactSheet, write_sheet
+    from measnet.evaluation.protocol import PROTOCOLS
+    from measnet.evaluation.report import Conditions, write_report
+    from measnet.evaluation.table import tables
 
     _check_results(options)
     models = _models(options)
@@ -119,9 +119,9 @@ def _measure(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from measnet.train.evaluation.classical import TOOLS
-    from measnet.train.evaluation.measure import measure
-    from measnet.train.evaluation.protocol import PROTOCOLS
+    from measnet.evaluation.classical import TOOLS
+    from measnet.evaluation.measure import measure
+    from measnet.evaluation.protocol import PROTOCOLS
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     found = []
@@ -168,9 +168,9 @@ def _restorer(model: str, backend: str, tile: Any) -> Restorer:
 
 def _sets(options: dict[str, Any]) -> list[Cases]:
     """Everything that was asked to be measured, in the paper's order of tasks."""
+    from measnet.evaluation.cases import PAPER_ORDER, VideoCases, cases_of
     from measnet.train.data.pictures import list_pictures
     from measnet.train.data.sets import CLEAN, TASKS, ImageSet, Pair
-    from measnet.train.evaluation.cases import PAPER_ORDER, VideoCases, cases_of
 
     wanted = options["tasks"].split(",") if options["tasks"] else list(TASKS)
     for task in (*wanted, options["video_task"]):
@@ -217,7 +217,7 @@ def _check_task(task: str, known: Sequence[str]) -> None:
 def _check_results(options: dict[str, Any]) -> None:
     """Finds out before the work whether its results could be written, and that they replace nothing of what
     is measured."""
-    from measnet.train.evaluation.contact_sheet import check_sheet_path
+    from measnet.evaluation.contact_sheet import check_sheet_path
     from measnet.whole_file import check_place
 
     asked = {"--json": options["json_file"], "--contact-sheet": options["contact_sheet"]}

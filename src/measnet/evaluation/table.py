@@ -10,8 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from measnet.train.evaluation.measure import Quality, SetFigures, difference, mean
-from measnet.train.evaluation.published import (
+from measnet.evaluation.measure import Quality, SetFigures, difference, mean
+from measnet.evaluation.published import (
     FIVE_TASKS,
     SINGLE_TASK,
     THREE_TASKS,

@@ -11,11 +11,11 @@ import av
 import numpy as np
 
 from measnet.errors import InputError, UsageError, first_line
+from measnet.evaluation.protocol import Protocol, add_noise
 from measnet.file_name import for_ffmpeg
 from measnet.image import Pixels
 from measnet.train.data.pictures import read_picture
 from measnet.train.data.sets import CLEAN, ImageSet, Pair
-from measnet.train.evaluation.protocol import Protocol, add_noise
 
 PAPER_ORDER = ("dehaze", "derain", "denoise", "deblur", "lowlight")
 

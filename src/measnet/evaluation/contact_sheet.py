@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from measnet.errors import OutputError, UsageError
+from measnet.evaluation.cases import Case
+from measnet.evaluation.measure import PictureFigures, Quality, difference
 from measnet.image import Pixels
 from measnet.train.degradations.picture import Picture
-from measnet.train.evaluation.cases import Case
-from measnet.train.evaluation.measure import PictureFigures, Quality, difference
 from measnet.whole_file import write_whole
 
 SUFFIXES = (".jpg", ".jpeg", ".png")

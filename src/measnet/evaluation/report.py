@@ -11,9 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from measnet.train.evaluation.measure import Likeness, PictureFigures, Quality, SetFigures, difference
-from measnet.train.evaluation.protocol import Protocol
-from measnet.train.evaluation.published import published
+from measnet.evaluation.measure import Likeness, PictureFigures, Quality, SetFigures, difference
+from measnet.evaluation.protocol import Protocol
+from measnet.evaluation.published import published
 from measnet.whole_file import write_whole
 
 SCHEMA = 1
