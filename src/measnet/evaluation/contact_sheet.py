@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from measnet.errors import OutputError, UsageError
 from measnet.evaluation.cases import Case
 from measnet.evaluation.measure import PictureFigures, Quality, difference
+from measnet.evaluation.panels import GAP, stacked, strip, text
 from measnet.image import Pixels
 from measnet.train.degradations.picture import Picture
-from measnet.whole_file import write_whole
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
 ROWS = 3  # worst cases kept per set
 PANEL = 400  # pixels: the width of a panel; no panel is higher
-LINE = 22  # pixels: the height of a line of text
-GAP = 8  # pixels between panels
-WHITE, INK = 255, (40, 40, 40)
 
 
 class _Row(NamedTuple):
@@ -62,24 +55,9 @@ class ContactSheet:
         strips = []
         for title, rows in self._sets.items():
             for row in rows:
-                strips += [_text(f"{title}: {row.caption}", _width(row.panels)), _strip(row.panels)]
-        widest = max(strip.shape[1] for strip in strips)
-        return np.vstack([_padded(strip, strip.shape[0], widest) for strip in strips])
-
-
-def check_sheet_path(path: Path) -> None:
-    """Raises ``UsageError`` for a kind of picture that is not written."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"the contact sheet {path} must end in one of {', '.join(SUFFIXES)}")
-
-
-def write_sheet(path: Path, sheet: ContactSheet) -> None:
-    """Writes the sheet; the file is there whole or not at all. Raises ``OutputError``."""
-    pixels = np.ascontiguousarray(sheet.draw()[:, :, ::-1])
-    written, data = cv2.imencode(path.suffix.lower(), pixels)
-    if not written:
-        raise OutputError(f"{path} cannot be encoded")
-    write_whole(path, data.tobytes())
+                line = text(f"{title}: {row.caption}", len(row.panels) * (PANEL + GAP) - GAP)
+                strips += [line, strip(row.panels, PANEL)]
+        return stacked(strips)
 
 
 def _figures(quality: Quality) -> str:
@@ -93,28 +71,3 @@ def _shrunk(pixels: Pixels) -> Pixels:
         return pixels
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _width(panels: Sequence[tuple[str, Pixels]]) -> int:
-    return len(panels) * (PANEL + GAP) - GAP
-
-
-def _strip(panels: Sequence[tuple[str, Pixels]]) -> Pixels:
-    """Panels side by side, each under its caption."""
-    height = max(pixels.shape[0] for _, pixels in panels)
-    columns = [np.vstack([_text(text, PANEL), _padded(p, height + GAP, PANEL)]) for text, p in panels]
-    gap = np.full((columns[0].shape[0], GAP, 3), WHITE, np.uint8)
-    return np.hstack([part for column in columns for part in (column, gap)][:-1])
-
-
-def _text(text: str, width: int) -> Pixels:
-    """A line of text, as wide as asked for; OpenCV's letters are ASCII alone."""
-    line: NDArray[np.uint8] = np.full((LINE, width, 3), WHITE, np.uint8)
-    plain = text.replace("σ", "sigma ").encode("ascii", "replace").decode()
-    cv2.putText(line, plain, (2, LINE - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.45, INK, 1, cv2.LINE_AA)
-    return line
-
-
-def _padded(pixels: Pixels, height: int, width: int) -> Pixels:
-    rest = ((0, height - pixels.shape[0]), (0, width - pixels.shape[1]), (0, 0))
-    return np.pad(pixels, rest, constant_values=WHITE)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from measnet.errors import InputError
-from measnet.evaluation.cases import Case, Cases, VideoCases
+from measnet.evaluation.cases import Case, PictureCases
 from measnet.evaluation.classical import Tool
 from measnet.evaluation.protocol import Protocol, to_picture
 from measnet.evaluation.structural_similarity import ssim
@@ -65,7 +65,6 @@ class SetFigures:
     title: str
     task: str
     sigma: int | None
-    video: bool
     pictures: list[PictureFigures]
 
     @property
@@ -116,7 +115,7 @@ Watcher = Callable[[Case, list[Picture], PictureFigures], None]
 
 
 def measure(
-    cases: Cases,
+    cases: PictureCases,
     restorers: Sequence[Restorer],
     protocol: Protocol,
     *,
@@ -155,7 +154,6 @@ def measure(
         title=cases.title,
         task=cases.task,
         sigma=cases.sigma,
-        video=isinstance(cases, VideoCases),
         pictures=pictures,
     )
 
