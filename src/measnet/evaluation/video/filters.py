@@ -6,19 +6,22 @@ not know beforehand. Filters get a video file's own planes, not pictures made of
 
 from __future__ import annotations
 
-import math
+import itertools
 import os
 import shutil
 import subprocess
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 import av
 import av.filter
 import numpy as np
+from av.video.plane import VideoPlane
+from numpy.typing import NDArray
 
 from measnet.errors import MEASNetError, first_line
 from measnet.evaluation.classical import Tool
@@ -151,9 +154,9 @@ class ProgramFilter:
         feeder = _Feeder(first, frames, process.stdin)
         try:
             feeder.start()
-            like = first.to_ndarray()
-            while len(data := process.stdout.read(like.nbytes)) == like.nbytes:
-                yield _frame_like(first, data, like.shape)
+            size = len(_packed(first))
+            while len(data := process.stdout.read(size)) == size:
+                yield _filled(feeder.written.popleft(), data)
             feeder.join()
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
@@ -176,13 +179,17 @@ class _Feeder(threading.Thread):
     def __init__(self, first: av.VideoFrame, rest: Iterator[av.VideoFrame], pipe: IO[bytes]) -> None:
         super().__init__(daemon=True)
         self.error: Exception | None = None
+        self.written: deque[av.VideoFrame] = deque()
+        """Those that the program has, and has not given back yet."""
+
         self._first, self._rest, self._pipe = first, rest, pipe
 
     def run(self) -> None:
+        """See Thread."""
         try:
-            self._pipe.write(self._first.to_ndarray().tobytes())
-            for frame in self._rest:
-                self._pipe.write(frame.to_ndarray().tobytes())
+            for frame in itertools.chain([self._first], self._rest):
+                self.written.append(frame)
+                self._pipe.write(_packed(frame))
             self._pipe.close()
         except BrokenPipeError:
             pass  # the program has ended; its exit status says why
@@ -223,9 +230,25 @@ def _in_rgb(frames: Iterable[av.VideoFrame]) -> Iterator[Pixels]:
         yield reader.read(frame)
 
 
-def _frame_like(first: av.VideoFrame, data: bytes, shape: tuple[int, ...]) -> av.VideoFrame:
-    deep = len(data) > math.prod(shape)
-    samples = np.frombuffer(data, np.uint16 if deep else np.uint8).reshape(shape)
-    frame = av.VideoFrame.from_ndarray(samples, first.format.name)  # type: ignore[arg-type]
-    frame.colorspace, frame.color_range = first.colorspace, first.color_range
+def _packed(frame: av.VideoFrame) -> bytes:
+    """The planes without what lies between their rows."""
+    return b"".join(_samples(plane, frame)[:, : plane.width].tobytes() for plane in frame.planes)
+
+
+def _filled(frame: av.VideoFrame, data: bytes) -> av.VideoFrame:
+    """The frame with other planes: all else it says of itself, as where its chroma lies, holds for these."""
+    frame.make_writable()
+    start = 0
+    for plane in frame.planes:
+        rows = _samples(plane, frame).copy()
+        values = np.frombuffer(data, rows.dtype, plane.height * plane.width, start)
+        rows[:, : plane.width] = values.reshape(plane.height, plane.width)
+        plane.update(rows.tobytes())
+        start += values.nbytes
     return frame
+
+
+def _samples(plane: VideoPlane, frame: av.VideoFrame) -> NDArray[Any]:
+    """A plane's rows, with what lies between them: height, at least width."""
+    kind = np.dtype("<u2" if frame.format.components[0].bits > 8 else np.uint8)
+    return np.frombuffer(bytes(plane), kind).reshape(plane.height, -1)
