@@ -83,7 +83,8 @@ def sequence(name: str, fused: MethodFigures, clean_warping: float | None) -> Se
 def test_the_worst_frame_is_held_against_the_same_frame_alone() -> None:
     one = sequence("a", method(33, 30.5, 35), 3.0)
     assert one.worst("fused") == (1, -0.5)
-    assert one.worst(DEGRADED) is None
+    assert one.last("fused") == 3.0
+    assert one.worst(DEGRADED) is None and one.last("alone") is None
     two = VideoFigures([one, sequence("b", method(31, 32, 33), 3.0)])
     assert two.worst("fused") == -0.5
     assert two.gain("fused") == pytest.approx((32.8333 + 32) / 2 - 20, abs=1e-3)

@@ -78,13 +78,15 @@ def _tile(context: click.Context, option: click.Parameter, value: str) -> int | 
     help="A file, a folder of frames, or a folder of such.",
 )
 @click.option("--video-target", multiple=True, type=_PATH, metavar="PLACE", help="The same without the harm.")
-@click.option("--degrade", metavar="STEP,STEP", help="Degrade a clean --video, as by sensor:18,h264:28.")
+@click.option(
+    "--degrade", metavar="STEP,STEP", help="Of a clean --video: noise, sensor, haze, lowlight, h264, hevc."
+)
 @click.option(
     "--video-task",
     default="denoise",
     show_default=True,
     metavar="TASK",
-    help="What was done to the video; it chooses the tools of --classical.",
+    help="What was done to it.",
 )
 @click.option(
     "--temporal",
@@ -92,7 +94,7 @@ def _tile(context: click.Context, option: click.Parameter, value: str) -> int | 
     default=12,
     show_default=True,
     metavar="FRAMES",
-    help="That help each other, as in measnet-run; 0: each alone only.",
+    help="Frames that help each other; 0: each alone.",
 )
 @click.option("--tasks", metavar="TASK,TASK", help="Measure these tasks only.")
 @click.option(
@@ -103,18 +105,18 @@ def _tile(context: click.Context, option: click.Parameter, value: str) -> int | 
     "--limit",
     type=click.IntRange(min=1),
     metavar="N",
-    help="The first N pictures of a set, frames of a video.",
+    help="Pictures of a set, frames of a video.",
 )
 @click.option(
     "--protocol",
     type=click.Choice(["paper", "full"]),
     default="paper",
     show_default=True,
-    help="As published, or whole frames as a user gets them, which video always is.",
+    help="As published, or in full, as video always is.",
 )
 @click.option("--tile", default="auto", show_default=True, callback=_tile, help="As in measnet-run.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="To compute.  [default: all]")
-@click.option("--classical", is_flag=True, help="Measure classical tools too, for video ffmpeg's filters.")
+@click.option("--classical", is_flag=True, help="Measure classical tools too.")
 @click.option("--json", "json_file", type=_PATH, metavar="FILE", help="All figures, per picture too.")
 @click.option(
     "--contact-sheet",
@@ -125,11 +127,10 @@ def _tile(context: click.Context, option: click.Parameter, value: str) -> int | 
 @click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
 @click.version_option(package_name="measnet", prog_name="measnet-eval")
 def main(debug: bool, **options: Any) -> None:
-    """Measure PSNR and SSIM of a model on sets of pictures and on videos, and of two models side by side.
+    """Measure PSNR and SSIM of a model on pictures and on video, and of two models side by side.
 
-    Prints the gain over the degraded pictures and the paper's tables, with the published figures beside ours
-    where the set is the published one. Of videos also flicker, warping error, the worst frame and the speed,
-    each frame alone and fused with those before it.
+    Pictures: the gain, and the paper's tables beside published figures. Video: each frame alone and fused
+    with those before it, flicker, warping error, worst frame and speed.
     """
     request = Request(**options)
     run_command(lambda: _run(request), debug=debug, interrupted="stopped; nothing was written")

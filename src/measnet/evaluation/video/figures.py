@@ -72,6 +72,13 @@ class SequenceFigures:
         least = min(range(len(gains)), key=gains.__getitem__)
         return least, gains[least]
 
+    def last(self, method: str) -> float | None:
+        """What fusing gains in the last frame, which has most frames before it, over the same frame alone."""
+        if method not in self.alone:
+            return None
+        alone, fused = (self.methods[name].frames[-1] for name in (self.alone[method], method))
+        return difference(alone.psnr_db, fused.psnr_db)
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -115,6 +122,10 @@ class VideoFigures:
         """The least gain of any frame over the same frame restored alone, in dB."""
         found = [worst[1] for one in self.sequences if (worst := one.worst(method)) is not None]
         return min(found) if found else None
+
+    def last(self, method: str) -> float | None:
+        """The last frame's gain over itself alone, in dB, the mean over sequences."""
+        return _mean(one.last(method) for one in self.sequences)
 
     def fps(self, method: str) -> float | None:
         """Frames a second, over all sequences; infinite for what takes no time that a clock shows."""

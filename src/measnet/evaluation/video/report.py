@@ -34,6 +34,7 @@ def _mean(figures: VideoFigures, method: str) -> dict[str, Any]:
     return {
         **_quality(figures.mean(method)),
         "gain_db": _finite(figures.gain(method)),
+        "last_frame_db": _finite(figures.last(method)),
         "worst_frame_db": _finite(figures.worst(method)),
         "flicker": figures.flicker(method),
         "warping": figures.warping(method),

@@ -20,12 +20,13 @@ def _by_method(figures: VideoFigures) -> str:
     lengths = sorted({sequence.length for sequence in figures.sequences})
     frames = str(lengths[0]) if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
     title = f"Video: {what} of {frames} frames, {one.size[0]}×{one.size[1]}"
-    headings = ("PSNR/SSIM", "gain, dB", "worst frame, dB", "flicker", "warping", "frames/s")
+    headings = ("PSNR/SSIM", "gain, dB", "last frame", "worst frame", "flicker", "warping", "frames/s")
     rows = [
         [
             method,
             cell(figures.mean(method)),
             "" if method == DEGRADED else signed(figures.gain(method)),
+            _signed(figures.last(method)),
             _signed(figures.worst(method)),
             _short(figures.flicker(method)),
             _short(figures.warping(method)),
