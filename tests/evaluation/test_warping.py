@@ -10,6 +10,7 @@ from evaluation.small_sequences import moving
 
 from measnet.evaluation.measure import Quality
 from measnet.evaluation.video.figures import DEGRADED, MethodFigures, SequenceFigures, Tally, VideoFigures
+from measnet.evaluation.video.stopwatch import Taken
 from measnet.evaluation.video.warping import MotionSeeker, WarpingError
 
 TALL, WIDE = 96, 128
@@ -71,8 +72,9 @@ def test_flicker_is_brightness_that_changes_where_the_clean_video_does_not() -> 
     assert flickering.figures(None).flicker == pytest.approx(5, rel=0.1)
 
 
-def method(*psnrs: float, warping: float | None = None, seconds: float | None = None) -> MethodFigures:
-    return MethodFigures(tuple(Quality(value, 0.5) for value in psnrs), 1.0, warping, seconds)
+def method(*psnrs: float, warping: float | None = None, clock: float | None = None) -> MethodFigures:
+    taken = None if clock is None else Taken(2 * clock, clock)
+    return MethodFigures(tuple(Quality(value, 0.5) for value in psnrs), 1.0, warping, taken)
 
 
 def sequence(name: str, fused: MethodFigures, clean_warping: float | None) -> SequenceFigures:
@@ -91,10 +93,11 @@ def test_the_worst_frame_is_held_against_the_same_frame_alone() -> None:
 
 
 def test_warping_is_a_multiple_of_the_clean_videos_own_where_that_moves() -> None:
-    moves = sequence("a", method(33, 33, 33, warping=6.0, seconds=0.5), 3.0)
-    stands = sequence("b", method(33, 33, 33, warping=6.0, seconds=0.25), 0.0)
+    moves = sequence("a", method(33, 33, 33, warping=6.0, clock=0.5), 3.0)
+    stands = sequence("b", method(33, 33, 33, warping=6.0, clock=0.25), 0.0)
     assert moves.warping("fused") == 2.0 and stands.warping("fused") is None
     both = VideoFigures([moves, stands])
     assert both.warping("fused") == 2.0
     assert both.warping("alone") is None
     assert both.fps("fused") == pytest.approx(1 / 0.375) and both.fps(DEGRADED) is None
+    assert both.cores("fused") == pytest.approx(0.75) and both.cores(DEGRADED) is None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from measnet.errors import InputError
+from measnet.evaluation.video.stopwatch import Stopwatch, Taken
 from measnet.image import Pixels
 from measnet.runtime.colour import RgbReader, YuvWriter, read_colour
 from measnet.runtime.flicker import Flicker
@@ -68,14 +68,14 @@ def describe(path: Path) -> StreamInfo:
 
 @dataclass(frozen=True)
 class RestoredFrames:
-    """One frame restored, in both ways, and the seconds that each took."""
+    """One frame restored, in both ways, and what each took."""
 
     alone: Pixels
     fused: Pixels | None
     """None where frames do not help each other."""
 
-    seconds_alone: float
-    seconds_fused: float
+    taken_alone: Taken
+    taken_fused: Taken
     """Restoring included."""
 
 
@@ -91,11 +91,11 @@ class VideoRestorer:
 
     def restore(self, pixels: Pixels) -> RestoredFrames:
         """The next frame, H W 3, uint8 or uint16."""
-        began = time.perf_counter()
-        alone = self._engine.restore(pixels).pixels
-        restored = time.perf_counter()
-        fused = None if self._fusion is None else self._fusion.fuse(pixels, alone)
-        return RestoredFrames(alone, fused, restored - began, time.perf_counter() - began)
+        with Stopwatch() as restoring:
+            alone = self._engine.restore(pixels).pixels
+        with Stopwatch() as fusing:
+            fused = None if self._fusion is None else self._fusion.fuse(pixels, alone)
+        return RestoredFrames(alone, fused, restoring.taken, restoring.taken + fusing.taken)
 
 
 def _on_disk(path: Path) -> str:

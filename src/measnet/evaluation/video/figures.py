@@ -9,6 +9,7 @@ from statistics import fmean
 from measnet.evaluation.measure import Quality, difference, mean, quality
 from measnet.evaluation.protocol import to_picture
 from measnet.evaluation.video.as_run import Flicker
+from measnet.evaluation.video.stopwatch import Taken
 from measnet.evaluation.video.warping import Motion, WarpingError
 from measnet.image import Pixels
 
@@ -27,7 +28,7 @@ class MethodFigures:
     warping: float | None
     """In steps of 8 bits, as ``measnet.evaluation.video.warping`` says."""
 
-    seconds: float | None
+    taken: Taken | None
     """For one frame; None for what nobody has computed."""
 
     @property
@@ -86,7 +87,7 @@ class Trial:
 
     setting: str
     gain_db: float
-    seconds: float
+    taken: Taken
     """For one frame."""
 
 
@@ -128,9 +129,17 @@ class VideoFigures:
         return _mean(one.last(method) for one in self.sequences)
 
     def fps(self, method: str) -> float | None:
-        """Frames a second, over all sequences; infinite for what takes no time that a clock shows."""
-        seconds = _mean(one.methods[method].seconds for one in self.sequences)
-        return None if seconds is None else 1 / seconds if seconds else float("inf")
+        """Frames a second by the clock, over all sequences."""
+        seconds = _mean(taken.clock for taken in self._taken(method))
+        return 1 / seconds if seconds else None
+
+    def cores(self, method: str) -> float | None:
+        """Seconds of one core's work for a frame, over all sequences."""
+        return _mean(taken.cores for taken in self._taken(method))
+
+    def _taken(self, method: str) -> list[Taken]:
+        found = [one.methods[method].taken for one in self.sequences]
+        return [taken for taken in found if taken is not None]
 
 
 class Tally:
@@ -147,9 +156,9 @@ class Tally:
         self._flicker.add(clean, result, cut=motion is None)
         self._warping.add(result, motion)
 
-    def figures(self, seconds: float | None) -> MethodFigures:
-        """What it came to; ``seconds`` are for one frame."""
-        return MethodFigures(tuple(self._frames), self._flicker.value, self._warping.value, seconds)
+    def figures(self, taken: Taken | None) -> MethodFigures:
+        """What it came to; ``taken`` is for one frame."""
+        return MethodFigures(tuple(self._frames), self._flicker.value, self._warping.value, taken)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import threading
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -28,20 +27,20 @@ from measnet.evaluation.classical import Tool
 from measnet.evaluation.video.as_run import RgbReader, read_colour
 from measnet.evaluation.video.degrade import RATE
 from measnet.evaluation.video.sequences import Footage
+from measnet.evaluation.video.stopwatch import Stopwatch, Taken
 from measnet.image import Pixels
 
 GRID = {
-    "hqdn3d": ("hqdn3d=4", "hqdn3d=8:6:4:4", "hqdn3d=12:9:4:4", "hqdn3d=16:12:6:6"),
+    "hqdn3d": ("hqdn3d=4", "hqdn3d=8:6:4:4", "hqdn3d=12:9:4:4"),
     "nlmeans": (
-        "nlmeans=s=4",
         "nlmeans=s=6",
+        "nlmeans=s=5:p=5:r=5",
         "nlmeans=s=6:p=5:r=5",
         "nlmeans=s=8:p=7:r=5",
         "nlmeans=s=10:p=7:r=5",
-        "nlmeans=s=12:p=7:r=9",
     ),
     "atadenoise": ("atadenoise", "atadenoise=0a=0.04:0b=0.1:1a=0.04:1b=0.1:2a=0.04:2b=0.1"),
-    "bm3d": ("bm3d=sigma=15", "bm3d=sigma=20", "bm3d=sigma=30"),
+    "bm3d": ("bm3d=sigma=20", "bm3d=sigma=30"),
 }
 """Settings that are tried, by filter; bm3d looks for no like blocks, which gained less and took longer."""
 
@@ -49,8 +48,8 @@ GRID = {
 class VideoTool(Protocol):
     """A tool in one setting, over the frames of one sequence."""
 
-    seconds: float
-    """What it took so far: of the clock, or of a processor where another program does the work."""
+    taken: Taken
+    """What it took so far, reading and judging left out."""
 
     def run(self, footage: Footage) -> Iterator[Pixels]:
         """The degraded frames as the tool gives them, H W 3, RGB; so many as there are."""
@@ -61,15 +60,15 @@ class FrameByFrame:
     """A tool for pictures (``measnet.evaluation.classical``) that takes every frame by itself."""
 
     def __init__(self, tool: Tool) -> None:
-        self.seconds = 0.0
+        self.taken = Taken(0.0, 0.0)
         self._tool = tool
 
     def run(self, footage: Footage) -> Iterator[Pixels]:
         """See VideoTool."""
         for pixels in footage.degraded():
-            began = time.perf_counter()
-            done = self._tool.apply(pixels, None)
-            self.seconds += time.perf_counter() - began
+            with Stopwatch() as watch:
+                done = self._tool.apply(pixels, None)
+            self.taken += watch.taken
             yield done
 
 
@@ -77,7 +76,7 @@ class LibraryFilter:
     """A filter of the FFmpeg that PyAV brings along. Raises ``MEASNetError`` for a setting it refuses."""
 
     def __init__(self, setting: str, threads: int) -> None:
-        self.seconds = 0.0
+        self.taken = Taken(0.0, 0.0)
         self._setting = setting
         self._threads = threads
 
@@ -90,19 +89,19 @@ class LibraryFilter:
         try:
             for frame in frames:
                 graph = graph or self._graph(frame)
-                began = time.perf_counter()
-                graph.push(frame)
-                done = _pulled(graph)
-                self.seconds += time.perf_counter() - began
-                yield from done
+                yield from self._pass(frame, graph)
             if graph is not None:
-                began = time.perf_counter()
-                graph.push(None)
-                done = _pulled(graph)
-                self.seconds += time.perf_counter() - began
-                yield from done
+                yield from self._pass(None, graph)
         except (av.FFmpegError, ValueError) as error:
             raise MEASNetError(f"the filter {self._setting} failed: {first_line(error)}") from None
+
+    def _pass(self, frame: av.VideoFrame | None, graph: av.filter.Graph) -> list[av.VideoFrame]:
+        """What comes out for one frame more, or at the end."""
+        with Stopwatch() as watch:
+            graph.push(frame)
+            done = _pulled(graph)
+        self.taken += watch.taken
+        return done
 
     def _graph(self, frame: av.VideoFrame) -> av.filter.Graph:
         graph = av.filter.Graph()
@@ -124,11 +123,11 @@ class LibraryFilter:
 class ProgramFilter:
     """A filter of the program ``ffmpeg``, where PyAV has it not. Raises ``MEASNetError`` when it fails.
 
-    Frames go in and come out through pipes, which hold a few; its seconds are those of a processor.
+    Frames go in and come out through pipes, which hold a few.
     """
 
     def __init__(self, setting: str, threads: int) -> None:
-        self.seconds = 0.0
+        self.taken = Taken(0.0, 0.0)
         self._setting = setting
         self._threads = threads
 
@@ -160,7 +159,7 @@ class ProgramFilter:
             feeder.join()
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
-            self.seconds += usage.ru_utime + usage.ru_stime
+            self.taken += Taken(usage.ru_utime + usage.ru_stime, None)
         finally:
             if process.returncode is None:
                 process.kill()

@@ -9,6 +9,8 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from measnet.errors import InputError, MEASNetError
 from measnet.evaluation.classical import TOOLS
 from measnet.evaluation.protocol import to_picture
@@ -24,6 +26,7 @@ from measnet.evaluation.video.figures import (
 )
 from measnet.evaluation.video.filters import GRID, FrameByFrame, VideoTool, new_filter
 from measnet.evaluation.video.sequences import Footage, Place
+from measnet.evaluation.video.stopwatch import Taken
 from measnet.evaluation.video.warping import MotionSeeker, WarpingError
 from measnet.image import Pixels
 from measnet.metrics import psnr
@@ -99,7 +102,7 @@ def _measure_models(
     watcher.begin(f"{footage.name}: restoring", footage.frames)
     videos = {name: VideoRestorer(restorer, temporal) for name, restorer in restorers.items()}
     tallies: dict[str, Tally] = {}
-    seconds: dict[str, list[float]] = {}
+    taken: dict[str, list[Taken]] = {}
     motion_seeker, clean_warping = MotionSeeker(), WarpingError()
     size = (0, 0)
     for degraded, clean in footage.pairs():
@@ -110,10 +113,10 @@ def _measure_models(
         for name, video in videos.items():
             done = video.restore(degraded)
             results[alone_name(name)] = done.alone
-            seconds.setdefault(alone_name(name), []).append(done.seconds_alone)
+            taken.setdefault(alone_name(name), []).append(done.taken_alone)
             if done.fused is not None:
                 results[fused_name(name)] = done.fused
-                seconds.setdefault(fused_name(name), []).append(done.seconds_fused)
+                taken.setdefault(fused_name(name), []).append(done.taken_fused)
         for method, pixels in results.items():
             tallies.setdefault(method, Tally()).add(pixels, clean, motion)
         watcher.frame(number, results | {CLEAN: clean})
@@ -123,11 +126,16 @@ def _measure_models(
         size,
         clean_warping.value,
         {
-            method: tally.figures(median(seconds[method]) if method in seconds else None)
+            method: tally.figures(_usual(taken[method]) if method in taken else None)
             for method, tally in tallies.items()
         },
         {fused_name(name): alone_name(name) for name in restorers if fused_name(name) in tallies},
     )
+
+
+def _usual(taken: Sequence[Taken]) -> Taken:
+    """The median: the first frame takes longer."""
+    return Taken(median(one.cores for one in taken), median(one.clock or 0.0 for one in taken))
 
 
 def alone_name(model: str) -> str:
@@ -187,16 +195,22 @@ def _try(
 ) -> Trial:
     """What a setting gains, by PSNR alone."""
     watcher.begin(f"trying {setting}", _total(footages))
-    means, seconds, count = [], 0.0, 0
+    means, taken, count = [], Taken(0.0, 0.0), 0
     for footage in footages:
         tool, reached = make(), []
         for result, clean in footage.beside_clean(tool.run(footage), setting):
-            reached.append(psnr(to_picture(result), to_picture(clean)))
+            reached.append(_psnr(result, clean))
             watcher.step()
         means.append(fmean(reached))
-        seconds += tool.seconds
+        taken += tool.taken
         count += len(reached)
-    return Trial(setting, fmean(means) - before, seconds / count)
+    return Trial(setting, fmean(means) - before, taken.per(count))
+
+
+def _psnr(result: Pixels, clean: Pixels) -> float:
+    if result.dtype == clean.dtype == np.uint8:
+        return psnr(result, clean, peak=255)
+    return psnr(to_picture(result), to_picture(clean))
 
 
 def _measure_tool(
@@ -209,7 +223,7 @@ def _measure_tool(
         watcher.frame(number, {setting: result})
         watcher.step()
         count += 1
-    return tally.figures(tool.seconds / count)
+    return tally.figures(tool.taken.per(count))
 
 
 def _total(footages: Sequence[Footage]) -> int | None:

@@ -9,6 +9,7 @@ from typing import Any
 from measnet.evaluation.measure import Quality
 from measnet.evaluation.video.figures import MethodFigures, SequenceFigures, VideoFigures
 from measnet.evaluation.video.measure import VideoOptions
+from measnet.evaluation.video.stopwatch import Taken
 
 
 def video_report(figures: VideoFigures, options: VideoOptions) -> dict[str, Any]:
@@ -21,7 +22,7 @@ def video_report(figures: VideoFigures, options: VideoOptions) -> dict[str, Any]
         "methods": {method: _mean(figures, method) for method in figures.methods},
         "settings_tried": {
             family: [
-                {"setting": one.setting, "gain_db": _finite(one.gain_db), "seconds_per_frame": one.seconds}
+                {"setting": one.setting, "gain_db": _finite(one.gain_db), **_taken(one.taken)}
                 for one in tried
             ]
             for family, tried in figures.trials.items()
@@ -38,7 +39,8 @@ def _mean(figures: VideoFigures, method: str) -> dict[str, Any]:
         "worst_frame_db": _finite(figures.worst(method)),
         "flicker": figures.flicker(method),
         "warping": figures.warping(method),
-        "fps": _finite(figures.fps(method)),
+        "fps": figures.fps(method),
+        "core_seconds_per_frame": figures.cores(method),
     }
 
 
@@ -62,7 +64,7 @@ def _method(one: SequenceFigures, method: str, found: MethodFigures) -> dict[str
         "flicker": found.flicker,
         "warping": one.warping(method),
         "warping_steps": found.warping,
-        "seconds_per_frame": found.seconds,
+        **_taken(found.taken),
         "per_frame": _frames(found.frames),
     }
 
@@ -71,6 +73,13 @@ def _frames(frames: Sequence[Quality]) -> dict[str, list[float | None]]:
     return {
         "psnr_db": [_finite(quality.psnr_db) for quality in frames],
         "ssim": [quality.ssim for quality in frames],
+    }
+
+
+def _taken(taken: Taken | None) -> dict[str, float | None]:
+    return {
+        "seconds_per_frame": None if taken is None else taken.clock,
+        "core_seconds_per_frame": None if taken is None else taken.cores,
     }
 
 

@@ -20,7 +20,16 @@ def _by_method(figures: VideoFigures) -> str:
     lengths = sorted({sequence.length for sequence in figures.sequences})
     frames = str(lengths[0]) if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
     title = f"Video: {what} of {frames} frames, {one.size[0]}×{one.size[1]}"
-    headings = ("PSNR/SSIM", "gain, dB", "last frame", "worst frame", "flicker", "warping", "frames/s")
+    headings = (
+        "PSNR/SSIM",
+        "gain, dB",
+        "last frame",
+        "worst frame",
+        "flicker",
+        "warping",
+        "frames/s",
+        "core s",
+    )
     rows = [
         [
             method,
@@ -31,6 +40,7 @@ def _by_method(figures: VideoFigures) -> str:
             _short(figures.flicker(method)),
             _short(figures.warping(method)),
             _rate(figures.fps(method)),
+            _short(figures.cores(method)),
         ]
         for method in figures.methods
     ]
