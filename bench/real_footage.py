@@ -1,4 +1,4 @@
-"""Contact sheets of really degraded pictures and clips, which have no clean ones: for looking at by eye.
+"""Draws contact sheets of really degraded pictures and clips, which have no clean ones: for the eye.
 
     python bench/real_footage.py OUT [FILE...] [--model nano --model runs/x/best.safetensors] [--frames 1]
 

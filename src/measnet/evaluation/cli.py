@@ -168,8 +168,12 @@ def _run(request: Request) -> None:
     for name, facts in zip(names, descriptions, strict=True):
         click.echo(f"{name}: {facts['variant']}, {facts['precision']}, {facts['backend']}")
     protocol = PROTOCOLS[request.protocol if sets else "full"]
-    click.echo(f"Protocol {protocol.name}: {protocol.text}; seed {request.seed}.\n")
-    parts = [tables(figures, names)] if figures else []
+    parts = []
+    if figures:
+        parts += [
+            f"Protocol {protocol.name}: {protocol.text}; seed {request.seed}.\n",
+            tables(figures, names),
+        ]
     if videos is not None and video_figures is not None:
         parts += [_about(videos), video_tables(video_figures)]
     click.echo("\n".join(parts), nl=False)
