@@ -278,7 +278,7 @@ def main_of(program: str) -> Callable[..., object]:
 
 
 def import_all() -> None:
-    """Imports what the commands import on the way, so that forks have it; ONNX Runtime would start a thread."""
+    """Imports what the commands import on the way, so that forks have it, but ONNX Runtime: it has threads."""
     import onnx
     import torch
 
