@@ -278,7 +278,7 @@ def main_of(program: str) -> Callable[..., object]:
 
 
 def import_all() -> None:
-    """Imports what the commands import on the way, so that forks have it, but ONNX Runtime: it has threads."""
+    """Imports for all forks what the commands import; but ONNX Runtime, which would start a thread."""
     import onnx
     import torch
 
