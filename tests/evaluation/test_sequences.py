@@ -102,8 +102,11 @@ def test_sequences_that_do_not_belong_together_are_refused(tmp_path: Path) -> No
     three, two = write_folder(tmp_path / "3", moving(3)), write_folder(tmp_path / "2", moving(2))
     wide = write_folder(tmp_path / "wide", moving(3, width=80))
     for clean, degraded in ((three, two), (two, three)):
-        with pytest.raises(InputError, match="have not the same number of frames"):
-            list(footage(Place("x", clean, degraded), tmp_path).pairs())
+        with pytest.raises(InputError, match=r"have not the same number of frames: \d and \d"):
+            footage(Place("x", clean, degraded), tmp_path)
+    file = write_lossless(tmp_path / "3.mkv", moving(3))
+    with pytest.raises(InputError, match="have not the same number of frames"):
+        list(footage(Place("x", two, file), tmp_path).pairs())
     with pytest.raises(InputError, match=r"64 x 48 pixels and .*80 x 48: not the same video"):
         list(footage(Place("x", wide, three), tmp_path).pairs())
 
@@ -148,3 +151,5 @@ def test_filters_get_the_planes_that_lie_in_a_coded_file(clips: Path, tmp_path: 
     (coded,) = {frame.format.name for frame in footage(place, tmp_path / "a", "sensor:9,h264:20").planes()}
     (other,) = {frame.format.name for frame in footage(place, tmp_path, "sensor:9").planes()}
     assert (coded, other) == ("yuv420p", "yuv444p")
+    colours = Place("x", clips / "moving", write_lossless(tmp_path / "x.mkv", moving(5)))
+    assert {frame.format.name for frame in footage(colours, tmp_path).planes()} == {"yuv444p"}

@@ -6,6 +6,7 @@ not know beforehand. Filters get a video file's own planes, not pictures made of
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -190,8 +191,9 @@ class _Feeder(threading.Thread):
                 self.written.append(frame)
                 self._pipe.write(_packed(frame))
             self._pipe.close()
-        except BrokenPipeError:
-            pass  # the program has ended; its exit status says why
+        except BrokenPipeError:  # the program has ended; its exit status says why
+            with contextlib.suppress(BrokenPipeError):
+                self._pipe.close()
         except Exception as error:
             self.error = error
             self._pipe.close()

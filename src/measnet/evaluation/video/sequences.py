@@ -85,6 +85,8 @@ class Footage:
         self._limit = limit
         self._even = coded(chain)
         declared = describe(place.clean).frames
+        if place.degraded is not None and place.degraded.is_dir() and place.clean.is_dir():
+            self._check_number(describe(place.degraded).frames, declared)
         self.frames = declared if declared is None or limit is None else min(declared, limit)
         """As the clean sequence declares them; None when it does not say."""
 
@@ -96,6 +98,14 @@ class Footage:
                 continue
             self._coded = self._encoded(step, folder / f"{number}.mkv")
             self._after = []
+
+    def _check_number(self, degraded: int | None, clean: int | None) -> None:
+        """Refuses folders of two lengths before hours of work, and not behind them."""
+        if degraded != clean:
+            raise InputError(
+                f"{self.place.degraded} and {self.place.clean} have not the same number of frames: "
+                f"{degraded} and {clean}"
+            )
 
     def _encoded(self, step: CodecStep, path: Path) -> Path:
         encode(self.degraded(), path, step)
@@ -135,7 +145,7 @@ class Footage:
     def planes(self) -> Iterator[av.VideoFrame]:
         """The degraded frames as ffmpeg's filters take them: as they lie in a video file, else in 4:4:4."""
         file = self.place.degraded if self.place.degraded is not None else self._coded
-        if file is not None and file.is_file() and not self._after and describe(file).kind == "video":
+        if file is not None and not self._after and _has_planes(file):
             yield from islice(_decoded(file), self._limit)
             return
         writer: YuvWriter | None = None
@@ -192,6 +202,12 @@ def _sequences(place: Path) -> list[tuple[str, Path]]:
     if not found:
         raise InputError(f"{place} holds neither frames nor folders of frames; give videos one by one")
     return found
+
+
+def _has_planes(path: Path) -> bool:
+    """Whether a file is a video in YUV."""
+    info = describe(path)
+    return info.kind == "video" and not av.VideoFormat(info.pixel_format).is_rgb
 
 
 def _decoded(path: Path) -> Iterator[av.VideoFrame]:
