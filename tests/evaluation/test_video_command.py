@@ -152,11 +152,26 @@ def test_the_sheet_shows_a_still_and_a_row_over_time() -> None:
     over_time = drawn[2 * LINE + panel + gap :, :panel]
     times = round(200 / 12)
     lines = over_time[: 12 * times : times, ::ZOOM]
+    inner = slice(4, SIDE - 4)  # the still's line has marks at its ends
+    assert (lines[:, 0] == (255, 0, 0)).all(axis=1).sum() == 1
     matches = [
-        any(np.array_equal(row[x : x + SIDE], line) for row in frame // 2 for x in range(156 - SIDE + 1))
+        any(np.array_equal(row[x:][inner], line[inner]) for row in frame // 2 for x in range(156 - SIDE + 1))
         for frame, line in zip(clean, lines, strict=True)
     ]
     assert all(matches)
+
+
+def test_the_still_has_frames_before_it_and_is_the_same_for_all() -> None:
+    clean = [np.full((40, 40, 3), 100, np.uint8) for _ in range(9)]
+    for number, contrast in ((2, 90), (6, 50)):  # the first has too few frames before it
+        clean[number][:, 20:] += np.uint8(contrast)
+    sheet = VideoSheet()
+    for frame in clean:
+        sheet.add(0, {DEGRADED: frame, CLEAN: frame})
+    for frame in clean:  # a later pass, of a tool
+        sheet.add(0, {"nlmeans": frame + np.uint8(3)})
+    stills = sheet._stills[0]
+    assert [stills[name].still_number for name in (DEGRADED, CLEAN, "nlmeans")] == [6, 6, 6]
 
 
 def with_frames(one: SequenceFigures, count: int) -> SequenceFigures:

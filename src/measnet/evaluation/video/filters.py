@@ -32,18 +32,18 @@ from measnet.evaluation.video.stopwatch import Stopwatch, Taken
 from measnet.image import Pixels
 
 GRID = {
-    "hqdn3d": ("hqdn3d=8:6:4:4", "hqdn3d=12:9:4:4"),
+    "hqdn3d": ("hqdn3d=4", "hqdn3d=8:6:4:4", "hqdn3d=12:9:4:4"),
     "nlmeans": (
+        "nlmeans=s=6",
         "nlmeans=s=5:p=5:r=5",
         "nlmeans=s=6:p=5:r=5",
         "nlmeans=s=8:p=7:r=5",
         "nlmeans=s=10:p=7:r=5",
     ),
-    "atadenoise": ("atadenoise",),
+    "atadenoise": ("atadenoise", "atadenoise=0a=0.04:0b=0.1:1a=0.04:1b=0.1:2a=0.04:2b=0.1"),
     "bm3d": ("bm3d=sigma=20", "bm3d=sigma=30"),
 }
-"""Settings that are tried, by filter: what was left of a larger grid. Patches of 7 searched in 15 pixels
-(nlmeans's own) and bm3d's search for like blocks gained less and took many times as long."""
+"""Settings that are tried, by filter; bm3d looks for no like blocks, which gained less and took longer."""
 
 
 class VideoTool(Protocol):
