@@ -28,7 +28,7 @@ __all__ = [
     "Flicker",
     "RestoredFrames",
     "RgbReader",
-    "SceneCut",
+    "Scenes",
     "VideoRestorer",
     "YuvWriter",
     "describe",
@@ -77,6 +77,17 @@ class RestoredFrames:
     taken_alone: Taken
     taken_fused: Taken
     """Restoring included."""
+
+
+class Scenes:
+    """Says of every frame of a video whether it begins another scene; the first one does."""
+
+    def __init__(self) -> None:
+        self._cut = SceneCut()
+
+    def begins_with(self, pixels: Pixels) -> bool:
+        """The next frame, H W 3."""
+        return self._cut.look(pixels)
 
 
 class VideoRestorer:

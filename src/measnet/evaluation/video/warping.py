@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from measnet.evaluation.video.as_run import SceneCut
+from measnet.evaluation.video.as_run import Scenes
 from measnet.image import Pixels
 
 Motion = NDArray[np.float32]
@@ -25,14 +25,14 @@ class MotionSeeker:
 
     def __init__(self) -> None:
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        self._scene = SceneCut()
+        self._scenes = Scenes()
         self._before: NDArray[np.uint8] | None = None
 
     def look(self, clean: Pixels) -> Motion | None:
         """Motion since the frame before; None where a scene begins."""
         grey = np.asarray(cv2.cvtColor(_steps(clean).astype(np.uint8), cv2.COLOR_RGB2GRAY), np.uint8)
         before, self._before = self._before, grey
-        if self._scene.look(clean) or before is None:
+        if self._scenes.begins_with(clean) or before is None:
             return None
         flow = self._flow.calc(grey, before, None)  # type: ignore[call-overload]
         flow[..., 0] += np.arange(grey.shape[1], dtype=np.float32)
