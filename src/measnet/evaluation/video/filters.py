@@ -39,11 +39,14 @@ GRID = {
         "nlmeans=s=6:p=5:r=5",
         "nlmeans=s=8:p=7:r=5",
         "nlmeans=s=10:p=7:r=5",
+        "nlmeans=s=13:p=7:r=5",
+        "nlmeans=s=16:p=7:r=5",
     ),
     "atadenoise": ("atadenoise", "atadenoise=0a=0.04:0b=0.1:1a=0.04:1b=0.1:2a=0.04:2b=0.1"),
-    "bm3d": ("bm3d=sigma=20", "bm3d=sigma=30"),
+    "bm3d": ("bm3d=sigma=20", "bm3d=sigma=30", "bm3d=sigma=45", "bm3d=sigma=60"),
 }
-"""Settings that are tried, by filter; bm3d looks for no like blocks, which gained less and took longer."""
+"""Settings that are tried, by filter, from light coded noise to plain noise of σ 25; bm3d looks for no like
+blocks, which gained less and took longer."""
 
 
 class VideoTool(Protocol):
