@@ -1,4 +1,4 @@
-"""Which small network is worth its time: candidates trained for equal minutes, and what they take to run.
+"""Compares small networks, trained for equal minutes: which is worth its time, and what each takes to run.
 
     python bench/candidates.py --data CLEAN_PICTURES --clean HELD_OUT_PICTURES [--minutes 4] [--only NAME ...]
 

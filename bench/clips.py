@@ -1,4 +1,4 @@
-"""Every video of a folder through measnet-run's reading and writing, with an engine that changes nothing.
+"""Puts every video of a folder through measnet-run's reading and writing; its engine changes nothing.
 
     python bench/clips.py FOLDER
 
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def restore(clip: Path, target: Path) -> list[str]:
-    """What was said on the way."""
+    """Lines that were said on the way."""
     source = VideoFile(clip)
     try:
         preset = "8" if target.suffix == ".webm" else "ultrafast"

@@ -117,7 +117,7 @@ def _formed(model: onnx.ModelProto, description: GraphDescription, io: str) -> D
 
 
 def _builders() -> resource.struct_rusage:
-    """What the builders' processes took so far."""
+    """Seconds that the builders' processes took so far."""
     return resource.getrusage(resource.RUSAGE_CHILDREN)
 
 

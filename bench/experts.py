@@ -1,5 +1,5 @@
-"""What keeping account of experts costs, beside restoring: both in turns, on one thread, in its processor
-time, which a busy machine changes little.
+"""Measures what keeping account of experts costs, beside restoring: both in turns, on one thread, in its
+processor time, which a busy machine changes little.
 
 python bench/experts.py [--frames 12] [--video CLIP]
 """

@@ -1,4 +1,4 @@
-"""What looking at every frame costs, beside restoring it: both in turns, in one process.
+"""Measures what looking at every frame costs, beside restoring it: both in turns, in one process.
 
 python bench/health.py [--frames 12]
 """

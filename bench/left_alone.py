@@ -1,4 +1,4 @@
-"""What models do to videos and pictures with little or nothing wrong: a restorer should leave these alone.
+"""Measures what models do to videos and pictures with little wrong: a restorer should leave these alone.
 
     python bench/left_alone.py FILE... [--models nano small] [--frames 8]
 
@@ -11,11 +11,13 @@ from __future__ import annotations
 import argparse
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 
-import av
+import cv2
 import numpy as np
 
 from measnet import Restorer
+from measnet.evaluation.video.as_run import read_frames
 from measnet.image import Pixels
 from measnet.metrics import psnr
 
@@ -43,11 +45,9 @@ def main() -> None:
 
 
 def frames(path: str, count: int) -> Iterator[Pixels]:
-    with av.open(path) as container:
-        for frame in itertools.islice(container.decode(video=0), count):
-            scale = min(1, WIDEST / frame.width)
-            width, height = round(frame.width * scale), round(frame.height * scale)
-            yield frame.reformat(width=width, height=height).to_ndarray(format="rgb24")
+    for pixels in itertools.islice(read_frames(Path(path)), count):
+        scale = min(1, WIDEST / pixels.shape[1])
+        yield np.asarray(cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Does measnet-run's memory stay level over a long run?
+"""Shows whether measnet-run's memory stays level over a long run.
 
     python bench/memory_over_time.py [--frames 20000] [--source file|pipe|folder] [--verify 500]
 

@@ -1,4 +1,4 @@
-"""Damaged and hostile versions of sound files: what bench/mutations.py feeds the commands.
+"""Makes damaged and hostile versions of sound files: what bench/mutations.py feeds the commands.
 
 Blind ones flip, cut, insert, double, swap and overwrite bytes, most of them near the beginning, where headers
 lie. The others know the format and change one claim in it: a shape, an offset, a setting.

@@ -1,4 +1,4 @@
-"""Damaged and hostile inputs through the real commands: which of them end as they should?
+"""Puts damaged and hostile inputs through the real commands and lists those that end as they should not.
 
     python bench/mutations.py [--cases 300] [--seed 0] [--only KIND ...] [--keep FOLDER]
 
@@ -60,7 +60,7 @@ class Template:
     claims: tuple[mutants.Mutation, ...] = ()
     piped: bool = False
     result: str = ""
-    """What the command writes, if it writes something."""
+    """The file that the command writes, if it writes one."""
     expected: str = ""
     """The digest that every result must have; "" where a changed input changes it."""
     beside: Path | None = None
@@ -278,7 +278,7 @@ def main_of(program: str) -> Callable[..., object]:
 
 
 def import_all() -> None:
-    """What the commands import on the way, so that the forks have it. ONNX Runtime would start a thread."""
+    """Imports for all forks what the commands import; but ONNX Runtime, which would start a thread."""
     import onnx
     import torch
 

@@ -1,4 +1,4 @@
-"""What 16-bit tensors cost, part by part of the network.
+"""Measures what 16-bit tensors cost, part by part of the network.
 
     python bench/precision.py [--checkpoint FILE] [--precision fp16|bf16] [--pictures 4] [--size 352x640]
                               [--frames VIDEO_OR_FOLDER] [--islands-only] [--report FILE.json]

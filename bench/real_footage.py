@@ -1,4 +1,4 @@
-"""Contact sheets of really degraded pictures and clips, which have no clean ones: for looking at by eye.
+"""Draws contact sheets of really degraded pictures and clips, which have no clean ones: for the eye.
 
     python bench/real_footage.py OUT [FILE...] [--model nano --model runs/x/best.safetensors] [--frames 1]
 
@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+import cv2
 import numpy as np
-from panels import enlarged, fitted, make_folder, stacked, strip, with_most_detail, write_png
 
 from measnet import Restorer
 from measnet.command_line import run_command
-from measnet.errors import InputError
+from measnet.errors import InputError, OutputError
+from measnet.evaluation.panels import enlarged, stacked, strip, with_most_detail, write_picture
 from measnet.image import Pixels
 from measnet.image_header import IMAGE_ENDINGS
 from measnet.runtime.frame import Frame
@@ -84,7 +85,7 @@ def restore(
                     f"{name}  {label}: change {np.abs(change).mean():.2f}, brightness {change.mean():+.2f}",
                     flush=True,
                 )
-            write_png(out / f"{name}.png", sheet(pixels, results))
+            write_picture(out / f"{name}.png", sheet(pixels, results))
     if unread:
         raise InputError(f"{unread} of {len(paths)} files could not be read")
 
@@ -142,6 +143,23 @@ def sheet(source: Pixels, results: dict[str, Pixels]) -> Pixels:
     for place in with_most_detail(source, CROP, CROPS):
         strips.append(strip([(label, enlarged(pixels[place], ZOOM)) for label, pixels in shown.items()]))
     return stacked(strips)
+
+
+def fitted(pixels: Pixels, widest: int) -> Pixels:
+    """The picture scaled down to ``widest`` pixels across, if it is wider."""
+    height, width = pixels.shape[:2]
+    if width <= widest:
+        return pixels
+    size = (widest, max(1, round(height * widest / width)))
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes it, or raises ``OutputError``."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be made: {error.strerror}") from None
 
 
 if __name__ == "__main__":

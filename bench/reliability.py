@@ -1,4 +1,4 @@
-"""measnet-run cut off at random moments, each time taken up again, and the results compared frame by frame.
+"""Cuts measnet-run off at random moments, takes each run up again, and compares results frame by frame.
 
     python bench/reliability.py [--signals 50] [--full-disks 20] [--seed 0]
 

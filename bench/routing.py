@@ -37,6 +37,8 @@ from measnet.config import MEASNetConfig
 from measnet.damage import DAMAGE, NAMES, shares_by_name, wanted_shares
 from measnet.decisions import DecisionLayout, Kind
 from measnet.errors import UsageError
+from measnet.evaluation.cases import cases_of
+from measnet.evaluation.protocol import PROTOCOLS
 from measnet.image import Pixels, to_image
 from measnet.metrics import psnr
 from measnet.network import MEASNet
@@ -50,8 +52,6 @@ from measnet.train.data.packing import DAMAGE_OF_FIELD
 from measnet.train.data.pictures import list_pictures
 from measnet.train.data.sets import CLEAN as CLEAN_SET
 from measnet.train.data.sets import ImageSet, Pair
-from measnet.train.evaluation.cases import cases_of
-from measnet.train.evaluation.protocol import PROTOCOLS
 from measnet.train.task_prompts import task_name
 from measnet.weights import NAMES as BUNDLED
 from measnet.weights import bundled

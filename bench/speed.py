@@ -1,4 +1,4 @@
-"""Frames per second of a model, whole path of one picture, backends interleaved.
+"""Measures frames per second of a model, the whole path of one picture, backends interleaved.
 
     python bench/speed.py [--model nano] [--size 360x640] [--rounds 8] [--backends onnxruntime torch]
 

@@ -1,4 +1,4 @@
-"""What ``--steady`` gains in flicker, and what it costs in dB.
+"""Measures what ``--steady`` gains in flicker, and what it costs in dB.
 
     python bench/steady.py VIDEO [--target CLEAN] [--model nano] [--frames 60] [--shares 0 0.9]
 
@@ -9,14 +9,13 @@ what the source does, in 8-bit steps. With the clean video also PSNR.
 from __future__ import annotations
 
 import argparse
-import itertools
-from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
 
-import av
 import numpy as np
 
 from measnet import Restorer
-from measnet.image import Pixels
+from measnet.evaluation.video.as_run import read_frames
 from measnet.metrics import psnr
 from measnet.runtime.flicker import Flicker
 from measnet.runtime.scene_cut import SceneCut
@@ -34,20 +33,14 @@ def main() -> None:
     for share in options.shares:
         video, flicker, gains = SteadyVideo(Restorer(options.model), share), Flicker(), []
         cut = SceneCut()
-        clean = None if options.target is None else frames(options.target, options.frames)
-        for pixels in frames(options.video, options.frames):
+        clean = None if options.target is None else read_frames(Path(options.target))
+        for pixels in islice(read_frames(Path(options.video)), options.frames):
             restored = video.restore(pixels).pixels
             flicker.add(pixels, restored, cut=cut.look(pixels))
             if clean is not None:
                 gains.append(psnr(restored, next(clean), peak=255))
         quality = f"   {np.mean(gains):.3f} dB" if gains else ""
         print(f"steady {share:g}: flicker {flicker.value:.4f}{quality}", flush=True)
-
-
-def frames(path: str, count: int) -> Iterator[Pixels]:
-    with av.open(path) as container:
-        for frame in itertools.islice(container.decode(video=0), count):
-            yield frame.to_ndarray(format="rgb24")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What --task gains and costs: pairs restored freely, held to their own task, and held to each other one.
+"""Measures what --task gains and costs: pairs restored freely, held to their own task, and to each other.
 
     python bench/tasks.py PAIRS [--model small] [--pictures 6]
 

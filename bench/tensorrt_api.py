@@ -1,4 +1,4 @@
-"""Listings of TensorRT's Python API -> tests/data/tensorrt_api.json, for tests/export/test_conformance.py.
+"""Lists TensorRT's Python API -> tests/data/tensorrt_api.json, for tests/export/test_conformance.py.
 
     python bench/tensorrt_api.py 10.16=api-10.16.txt 11.4=api-11.4.txt rtx-1.7=api-rtx-1.7.txt
 

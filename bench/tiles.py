@@ -1,4 +1,4 @@
-"""What tiles cost in exactness: a picture in tiles against the same picture restored whole.
+"""Measures what tiles cost in exactness: a picture in tiles against the same picture restored whole.
 
     python bench/tiles.py PICTURE... [--model nano] [--tile 256] [--noise 0]
 

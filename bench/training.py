@@ -1,4 +1,4 @@
-"""What a training step costs: pictures per second, forward and backward apart, and peak memory.
+"""Measures a training step: pictures per second, forward and backward apart, and peak memory.
 
     python bench/training.py [--variants nano small] [--batch 8] [--crop 128] [--rounds 3] [--recompute]
     python bench/training.py --against-dense [--variants nano small base]

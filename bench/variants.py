@@ -1,4 +1,4 @@
-"""Size and cost of the named variants.
+"""Lists size and cost of the named variants.
 
     python bench/variants.py
 

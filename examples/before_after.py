@@ -8,14 +8,14 @@ the frames before it, and a detail of both.
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 
 from measnet import Restorer
-from measnet.runtime.temporal import TemporalFusion
+from measnet.evaluation.video.as_run import DEPTH, VideoRestorer, read_frames
 
 ROOT = Path(__file__).parents[1]
 FRAME = 18
@@ -23,11 +23,9 @@ DETAIL = (slice(150, 270), slice(255, 415))  # rows and columns, shown three tim
 
 
 def main() -> None:
-    with av.open(str(ROOT / "examples" / "car-park.mp4")) as clip:
-        frames = [frame.to_ndarray(format="bgr24") for frame in clip.decode(video=0)]
-    restorer, fusion = Restorer("nano", channel_order="bgr"), TemporalFusion()
-    for noisy in frames[: FRAME + 1]:
-        restored = fusion.fuse(noisy, restorer(noisy))
+    video = VideoRestorer(Restorer("nano"), DEPTH)
+    for noisy in islice(read_frames(ROOT / "examples" / "car-park.mp4"), FRAME + 1):
+        restored = video.restore(noisy).fused
 
     middle = noisy.shape[1] // 2
     split = np.hstack([noisy[:, :middle], restored[:, middle:]])
@@ -37,7 +35,7 @@ def main() -> None:
     details = cv2.resize(details, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
     gap = np.full((split.shape[0], 8, 3), 255, np.uint8)
     picture = np.hstack([split, gap, details[: split.shape[0]]])
-    cv2.imwrite(str(ROOT / "docs" / "before-after.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, 92])
+    cv2.imwrite(str(ROOT / "docs" / "before-after.jpg"), picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ COMMANDS = [
     for path in sorted((SOURCES / stage).rglob("*.py"))
     if "@click.command(" in path.read_text()
 ]
+COMMANDS.append("measnet.evaluation.cli")
 FORMER_NAMES = [
     ("measnet.export.cli", ["--output", "there"]),
     ("measnet.export.bundle", ["x.ckpt", "nano", "--folder", "there"]),
@@ -36,7 +37,7 @@ def test_every_command_answers_to_the_short_form_of_help(module: str) -> None:
     assert short.exit_code == long.exit_code == 0 and short.output == long.output != ""
 
 
-@pytest.mark.parametrize("module", [name for name in COMMANDS if not name.endswith("eval_cli")])
+@pytest.mark.parametrize("module", [name for name in COMMANDS if "evaluation" not in name])
 def test_every_command_that_writes_a_result_takes_its_place_with_o_and_out(module: str) -> None:
     (out,) = (option for option in command(module).params if "-o" in option.opts)
     assert out.opts == ["-o", "--out"]

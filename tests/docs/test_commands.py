@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import importlib
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -81,12 +85,40 @@ def test_a_documented_command_works(command: str, desk: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def indented_python(page: Path) -> Iterator[str]:
+    """Indented blocks that are Python: formulas and commands are none."""
+    outside_fences = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for match in re.finditer(r"(?:^    .*\n(?:\n(?=    ))*)+", outside_fences, re.MULTILINE):
+        block = textwrap.dedent(match[0])
+        with contextlib.suppress(SyntaxError):
+            if any(
+                isinstance(node, ast.Import | ast.ImportFrom | ast.Assign) for node in ast.parse(block).body
+            ):
+                yield block
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_python_snippets_run(page: Path, desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(desk)
     for snippet in blocks(page, "python"):
         frame = np.zeros((40, 60, 3), np.uint8)
         exec(compile(snippet, str(page), "exec"), {"frame": frame})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_python_that_needs_a_gpu_or_a_server_names_what_there_is(page: Path) -> None:
+    """Such blocks are indented; fenced ones run."""
+    for snippet in indented_python(page):
+        assert re.search(r"TensorRT|cuda|cupy|triton|tickets", snippet), f"fence what can run: {snippet}"
+        for node in ast.walk(ast.parse(snippet)):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("measnet"):
+                module = importlib.import_module(node.module)
+                assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+
+
+def test_python_is_found_where_pages_have_it() -> None:
+    pages = {page.stem for page in PAGES if any(indented_python(page)) or any(blocks(page, "python"))}
+    assert {"README", "data", "embedding", "network", "running", "serving"} <= pages
 
 
 def test_links_between_pages_lead_somewhere() -> None:
@@ -107,7 +139,7 @@ def test_every_folder_of_code_is_on_the_page_about_architecture() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text()
     folders = {
         path.parent
-        for stage in ("train", "export", "calibration", "runtime")
+        for stage in ("train", "export", "calibration", "runtime", "src/measnet/evaluation")
         for path in (ROOT / stage).rglob("*.py")
     }
     unnamed = [

@@ -15,9 +15,9 @@ import pytest
 from click.testing import CliRunner
 
 from measnet.errors import OutputError, UsageError
+from measnet.evaluation.cli import main as evaluate
 from measnet.runtime.doctor.cli import main as doctor
 from measnet.runtime.restorer import Restorer
-from measnet.train.eval_cli import main as evaluate
 from measnet.weights import bundled
 from measnet.whole_file import write_whole
 

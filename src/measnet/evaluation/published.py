@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from measnet.train.evaluation.measure import Quality
+from measnet.evaluation.measure import Quality
 
 _SPELLINGS = {
     "SOTS": ("sots", "sotsoutdoor"),

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 import pytest
@@ -17,15 +16,11 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from measnet import Restorer
 from measnet.errors import InputError, UsageError
-from measnet.metrics import Choices, psnr
-from measnet.runtime.restorer import RestoredFrame
-from measnet.train import eval_cli
-from measnet.train.data.sets import ImageSet, Pair
-from measnet.train.degradations import add_haze, add_published_noise
-from measnet.train.evaluation import classical
-from measnet.train.evaluation.cases import Case, VideoCases, cases_of
-from measnet.train.evaluation.contact_sheet import ContactSheet, write_sheet
-from measnet.train.evaluation.measure import (
+from measnet.evaluation import classical
+from measnet.evaluation import cli as eval_cli
+from measnet.evaluation.cases import Case, cases_of
+from measnet.evaluation.contact_sheet import ContactSheet
+from measnet.evaluation.measure import (
     PictureFigures,
     Quality,
     SetFigures,
@@ -33,11 +28,16 @@ from measnet.train.evaluation.measure import (
     likeness,
     measure,
     quality,
-    ssim,
 )
-from measnet.train.evaluation.protocol import PROTOCOLS, add_noise, to_picture
-from measnet.train.evaluation.published import FIVE_TASKS, THREE_TASKS, published
-from measnet.train.evaluation.table import cell, share, signed, tables
+from measnet.evaluation.panels import write_picture
+from measnet.evaluation.protocol import PROTOCOLS, add_noise, to_picture
+from measnet.evaluation.published import FIVE_TASKS, THREE_TASKS, published
+from measnet.evaluation.structural_similarity import ssim
+from measnet.evaluation.table import cell, share, signed, tables
+from measnet.metrics import Choices, psnr
+from measnet.runtime.restorer import RestoredFrame
+from measnet.train.data.sets import ImageSet, Pair
+from measnet.train.degradations import add_haze, add_published_noise
 
 ROOT = Path(__file__).parents[2]
 PAPER, FULL = PROTOCOLS["paper"], PROTOCOLS["full"]
@@ -94,19 +94,14 @@ def test_psnr_and_ssim_are_scikit_images_as_the_authors_call_them() -> None:
         )
 
 
-def test_ssim_is_the_uniform_window_with_sample_covariance_and_no_border() -> None:
+@pytest.mark.parametrize("size", [(7, 7), (63, 30), (70, 41), (141, 20)])
+def test_ssim_is_scikit_images_at_every_height(size: tuple[int, int]) -> None:
     rng = np.random.default_rng(1)
-    x = rng.random((30, 41, 3))
+    x = rng.random((*size, 3))
     y = np.clip(x + rng.normal(0, 0.2, x.shape), 0, 1)
-
-    def window(values: np.ndarray) -> np.ndarray:
-        return cv2.blur(values, (7, 7))[3:-3, 3:-3]  # nothing that the border touches
-
-    mx, my, n = window(x), window(y), 49
-    vx, vy, cxy = ((window(a * b) - window(a) * window(b)) * n / (n - 1) for a, b in ((x, x), (y, y), (x, y)))
-    c1, c2 = 0.01**2, 0.03**2
-    index = (2 * mx * my + c1) * (2 * cxy + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
-    assert ssim(y, x) == pytest.approx(index.mean(), abs=1e-9)
+    assert ssim(y, x) == pytest.approx(
+        float(structural_similarity(x, y, data_range=1, channel_axis=2)), abs=1e-9
+    )
 
 
 def test_a_picture_without_room_for_the_window_is_refused() -> None:
@@ -216,51 +211,13 @@ def test_networks_of_other_shapes_have_no_agreement_of_experts() -> None:
     assert likeness(frame(2), frame(2)).experts_agree == 1
 
 
-# Videos.
-
-
-def write_video(path: Path, frames: list[np.ndarray]) -> Path:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("ffv1", rate=10)
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "bgr0"
-        for pixels in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode(None))
-    return path
-
-
-def test_a_video_is_measured_frame_by_frame(tmp_path: Path, nano: Restorer) -> None:
-    clean = [scene(number) for number in range(3)]
-    noisy = [add_noise(pixels, sigma=30, seed=0, name="x") for pixels in clean]
-    one, other = write_video(tmp_path / "a.mkv", noisy), write_video(tmp_path / "b.mkv", clean)
-    cases = list(VideoCases(one, other, "denoise").read(FULL, 0))
-    assert [case.name for case in cases] == ["frame 0", "frame 1", "frame 2"]
-    assert all(np.array_equal(case.degraded, pixels) for case, pixels in zip(cases, noisy, strict=True))
-    figures = measure(VideoCases(one, other, "denoise", limit=2), [nano], PAPER, seed=0)
-    assert figures.video and len(figures.pictures) == 2 and figures.improved == 2
-
-
-def test_videos_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
-    three = write_video(tmp_path / "a.mkv", [scene(0)] * 3)
-    two = write_video(tmp_path / "b.mkv", [scene(0)] * 2)
-    wide = write_video(tmp_path / "c.mkv", [scene(0, 72, 96)] * 3)
-    with pytest.raises(InputError, match="not the same number of frames"):
-        list(VideoCases(three, two, "denoise").read(PAPER, 0))
-    with pytest.raises(InputError, match=r"88 x 72 pixels and .*96 x 72: not the same video"):
-        list(VideoCases(three, wide, "denoise").read(PAPER, 0))
-    (tmp_path / "d.mkv").write_bytes(b"no video")
-    with pytest.raises(InputError, match="cannot be read as a video"):
-        list(VideoCases(tmp_path / "d.mkv", three, "denoise").read(PAPER, 0))
-
-
 # Tables.
 
 
 def made_up(name: str, task: str, sigma: int | None = None, *, models: int = 1) -> SetFigures:
     picture = PictureFigures("x.png", Quality(20.0, 0.5), (Quality(30.0, 0.9),) * models, tiles=1)
     title = name if sigma is None else f"{name} σ{sigma}"
-    return SetFigures(name, title, task, sigma, video=False, pictures=[picture])
+    return SetFigures(name, title, task, sigma, pictures=[picture])
 
 
 def rows(text: str, begin: str) -> list[list[str]]:
@@ -319,7 +276,7 @@ def test_the_contact_sheet_holds_the_worst_cases(tmp_path: Path) -> None:
         figures = PictureFigures(case.name, Quality(20, 0.5), (Quality(30.0 + number, 0.9),), tiles=1)
         sheet.offer("mine σ25", case, [result], figures)
     for name in ("worst.png", "worst.jpg"):
-        write_sheet(tmp_path / name, sheet)
+        write_picture(tmp_path / name, sheet.draw())
         stored = cv2.imread(str(tmp_path / name))
         assert stored is not None
         # Three rows of two lines, a panel of 400 x 267 and a gap; three panels side by side.
@@ -390,8 +347,9 @@ def test_the_command_prints_writes_and_draws(desk: Path, tmp_path: Path) -> None
     assert rows(done.output, "clean σ25")[0][1:3] == ["denoise", "2"]
     assert "non-local means" in done.output and "gamma" in done.output
     report = json.loads((tmp_path / "x.json").read_text())
-    assert set(report) == {"schema", "versions", "protocol", "models", "sets"}
-    assert report["schema"] == 1
+    assert set(report) == {"schema", "versions", "protocol", "models", "sets", "video"}
+    assert report["video"] is None
+    assert report["schema"] == 2
     assert report["protocol"]["name"] == "paper" and report["protocol"]["seed"] == 0
     assert report["models"][0]["variant"] == "nano"
     assert {"python", "measnet", "numpy", "scikit-image", "onnxruntime"} <= set(report["versions"])
@@ -469,7 +427,6 @@ def test_a_folder_of_sets_is_searched(desk: Path, tmp_path: Path) -> None:
         ("--clean clean --model x.engine", "'x.engine' is neither one of"),
         ("--clean clean --backend abacus", "there is no backend 'abacus'"),
         ("--clean clean --model nano --model nano --against nano", "3 models are given"),
-        ("--video a.mp4", "belong together"),
         ("--clean clean --json gone/x.json", "the folder gone does not exist"),
         ("--clean clean --contact-sheet x.gif", "must end in one of"),
     ],

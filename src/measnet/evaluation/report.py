@@ -11,12 +11,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from measnet.train.evaluation.measure import Likeness, PictureFigures, Quality, SetFigures, difference
-from measnet.train.evaluation.protocol import Protocol
-from measnet.train.evaluation.published import published
+from measnet.evaluation.measure import Likeness, PictureFigures, Quality, SetFigures, difference
+from measnet.evaluation.protocol import Protocol
+from measnet.evaluation.published import published
 from measnet.whole_file import write_whole
 
-SCHEMA = 1
+SCHEMA = 2
 PACKAGES = (
     "measnet",
     "numpy",
@@ -40,12 +40,17 @@ class Conditions:
     seed: int
 
 
-def write_report(path: Path, sets: Sequence[SetFigures], conditions: Conditions) -> None:
+def write_report(
+    path: Path, sets: Sequence[SetFigures], conditions: Conditions, video: dict[str, Any] | None = None
+) -> None:
     """Writes the report; the file is there whole or not at all. Raises ``OutputError``.
 
-    ``null`` stands for a figure that is infinite (PSNR of equal pictures) or does not exist.
+    ``video`` is that of ``measnet.evaluation.video.report``. ``null`` stands for a figure that is infinite
+    (PSNR of equal pictures) or does not exist.
     """
-    text = json.dumps(report(sets, conditions), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(
+        report(sets, conditions) | {"video": video}, indent=2, ensure_ascii=False, allow_nan=False
+    )
     write_whole(path, text + "\n")
 
 
@@ -84,7 +89,6 @@ def _set(one: SetFigures, models: int) -> dict[str, Any]:
         "name": one.name,
         "task": one.task,
         "sigma": one.sigma,
-        "video": one.video,
         "pictures": len(one.pictures),
         "in_tiles": one.tiled,
         "before": _quality(one.before),

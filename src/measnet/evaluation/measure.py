@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from measnet.errors import InputError, MissingPackageError
+from measnet.errors import InputError
+from measnet.evaluation.cases import Case, PictureCases
+from measnet.evaluation.classical import Tool
+from measnet.evaluation.protocol import Protocol, to_picture
+from measnet.evaluation.structural_similarity import ssim
 from measnet.metrics import Choices, experts_agree, largest_difference, psnr
 from measnet.train.degradations.picture import Picture
-from measnet.train.evaluation.cases import Case, Cases, VideoCases
-from measnet.train.evaluation.classical import Tool
-from measnet.train.evaluation.protocol import Protocol, to_picture
 
 if TYPE_CHECKING:
     from measnet import Restorer
     from measnet.runtime.restorer import RestoredFrame
-
-SSIM_WINDOW = 7  # pixels
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,6 @@ class SetFigures:
     title: str
     task: str
     sigma: int | None
-    video: bool
     pictures: list[PictureFigures]
 
     @property
@@ -117,7 +115,7 @@ Watcher = Callable[[Case, list[Picture], PictureFigures], None]
 
 
 def measure(
-    cases: Cases,
+    cases: PictureCases,
     restorers: Sequence[Restorer],
     protocol: Protocol,
     *,
@@ -128,7 +126,7 @@ def measure(
     """Figures of one or two models, and of classical ``tools``, on one set.
 
     The second restorer restores in the same tiles as the first. Raises ``InputError`` for pictures that
-    cannot be read, ``MissingPackageError`` without scikit-image.
+    cannot be read.
     """
     pictures: list[PictureFigures] = []
     for case in cases.read(protocol, seed):
@@ -156,7 +154,6 @@ def measure(
         title=cases.title,
         task=cases.task,
         sigma=cases.sigma,
-        video=isinstance(cases, VideoCases),
         pictures=pictures,
     )
 
@@ -164,32 +161,6 @@ def measure(
 def quality(result: Picture, target: Picture) -> Quality:
     """PSNR and SSIM of two pictures, each H W 3 in [0, 1]."""
     return Quality(psnr(result, target), ssim(result, target))
-
-
-def ssim(result: Picture, target: Picture) -> float:
-    """Structural similarity of two pictures, each H W 3 in [0, 1], as the authors measure it.
-
-    That is scikit-image's with its defaults (7 x 7 uniform window, sample covariance, the border left out,
-    the mean over channels), so scikit-image itself computes it; in float64, which differs from its float32
-    in the seventh digit. Wang et al., "Image quality assessment: from error visibility to structural
-    similarity", IEEE TIP 2004.
-
-    Raises ``MissingPackageError`` without scikit-image, ``InputError`` for a picture smaller than the window.
-    """
-    try:
-        from skimage.metrics import structural_similarity
-    except ModuleNotFoundError:
-        raise MissingPackageError("SSIM", "scikit-image", "eval") from None
-    if min(target.shape[:2]) < SSIM_WINDOW:
-        raise InputError(
-            f"a picture of {target.shape[1]} x {target.shape[0]} pixels has no SSIM: "
-            f"its window is {SSIM_WINDOW} x {SSIM_WINDOW}"
-        )
-    return float(
-        structural_similarity(
-            target.astype(np.float64), result.astype(np.float64), channel_axis=2, data_range=1
-        )
-    )
 
 
 def likeness(first: RestoredFrame, second: RestoredFrame) -> Likeness:

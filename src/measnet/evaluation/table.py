@@ -10,8 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from measnet.train.evaluation.measure import Quality, SetFigures, difference, mean
-from measnet.train.evaluation.published import (
+from measnet.evaluation.measure import Quality, SetFigures, difference, mean
+from measnet.evaluation.published import (
     FIVE_TASKS,
     SINGLE_TASK,
     THREE_TASKS,
@@ -108,7 +108,7 @@ def side_by_side(sets: Sequence[SetFigures], models: Sequence[str]) -> Table:
 
 def settings(sets: Sequence[SetFigures]) -> list[Setting]:
     """The paper's tables in which the sets belong."""
-    five = any(one.task in ("deblur", "lowlight") for one in sets if not one.video)
+    five = any(one.task in ("deblur", "lowlight") for one in sets)
     three = any(one.sigma in (15, 50) for one in sets) or not five
     found = [setting for setting, wanted in ((THREE_TASKS, three), (FIVE_TASKS, five)) if wanted]
     return [setting for setting in found if _members(sets, setting)]
@@ -147,7 +147,7 @@ def papers_layout(sets: Sequence[SetFigures], models: Sequence[str], setting: Se
 
 def missing(sets: Sequence[SetFigures], setting: Setting) -> list[str]:
     """The paper's sets that were not measured."""
-    measured = {published_column(one.task, one.name, one.sigma) for one in sets if not one.video}
+    measured = {published_column(one.task, one.name, one.sigma) for one in sets}
     return [column.title for column in setting.results if column not in measured]
 
 
@@ -177,7 +177,7 @@ def share(value: float | None) -> str:
 def _members(sets: Sequence[SetFigures], setting: Setting) -> list[SetFigures]:
     """The sets that have a column in a table, in the table's order."""
     order = {(column.task, column.sigma): place for place, column in enumerate(setting.results)}
-    members = [one for one in sets if (one.task, one.sigma) in order and not one.video]
+    members = [one for one in sets if (one.task, one.sigma) in order]
     return sorted(members, key=lambda one: order[one.task, one.sigma])
 
 
@@ -185,6 +185,16 @@ def _heading(one: SetFigures) -> str:
     """``Derain Rain100L``; a folder that is called after its task is said once."""
     task = TASK_TITLES[one.task]
     return task if one.title == one.task else f"{task} {one.title}"
+
+
+def markdown(title: str, left: Sequence[str], right: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table as text; ``left`` and ``right`` are the headings of its columns, by how they are set."""
+    table = _table(title, *left)
+    for heading in right:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return _text(table)
 
 
 def _table(title: str, *left: str) -> Table:

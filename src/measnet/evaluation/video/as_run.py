@@ -1,0 +1,114 @@
+"""Video as measnet-run reads and restores it: the one place where this takes from ``measnet.runtime``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from measnet.errors import InputError
+from measnet.evaluation.video.stopwatch import Stopwatch, Taken
+from measnet.image import Pixels
+from measnet.runtime.colour import RgbReader, YuvWriter, read_colour
+from measnet.runtime.flicker import Flicker
+from measnet.runtime.frame import Colour, Frame, StreamInfo
+from measnet.runtime.scene_cut import SceneCut
+from measnet.runtime.sources.choose import open_source
+from measnet.runtime.steady import STEADY, SteadyVideo
+from measnet.runtime.temporal import DEPTH, TemporalFusion
+
+if TYPE_CHECKING:
+    from measnet.runtime.restorer import Restorer
+
+__all__ = [
+    "DEPTH",
+    "Colour",
+    "Flicker",
+    "RestoredFrames",
+    "RgbReader",
+    "Scenes",
+    "VideoRestorer",
+    "YuvWriter",
+    "describe",
+    "read_colour",
+    "read_frames",
+]
+
+
+def read_frames(path: Path) -> Iterator[Pixels]:
+    """The frames of a video file, or of a folder of pictures in the order of their names: H W 3, RGB.
+
+    Raises ``InputError`` for what cannot be read, and for a frame that cannot be decoded: a measure leaves
+    none out.
+    """
+    source = open_source(_on_disk(path))
+    try:
+        for item in source.read():
+            if source.damaged:
+                break
+            if isinstance(item, Frame):
+                yield item.pixels
+        if source.damaged:
+            raise InputError(
+                f"{path} has frames that cannot be decoded, and a measure leaves none out; repair it, or "
+                "take a part without them (--limit N takes the first N)"
+            )
+    finally:
+        source.close()
+
+
+def describe(path: Path) -> StreamInfo:
+    """What a video file or a folder of pictures says of itself. Raises ``InputError``."""
+    source = open_source(_on_disk(path))
+    source.close()
+    return source.info
+
+
+@dataclass(frozen=True)
+class RestoredFrames:
+    """One frame restored, in both ways, and what each took."""
+
+    alone: Pixels
+    fused: Pixels | None
+    """None where frames do not help each other."""
+
+    taken_alone: Taken
+    taken_fused: Taken
+    """Restoring included."""
+
+
+class Scenes:
+    """Says of every frame of a video whether it begins another scene; the first one does."""
+
+    def __init__(self) -> None:
+        self._cut = SceneCut()
+
+    def begins_with(self, pixels: Pixels) -> bool:
+        """The next frame, H W 3."""
+        return self._cut.look(pixels)
+
+
+class VideoRestorer:
+    """Restores the frames of one video, in their order: decisions held steady, frames fused over time.
+
+    ``temporal`` is measnet-run's: frames that what moves is averaged over, at most; 0 leaves each alone.
+    """
+
+    def __init__(self, restorer: Restorer, temporal: int) -> None:
+        self._engine = SteadyVideo(restorer, STEADY) if restorer.steerable else restorer
+        self._fusion = TemporalFusion(temporal) if temporal else None
+
+    def restore(self, pixels: Pixels) -> RestoredFrames:
+        """The next frame, H W 3, uint8 or uint16."""
+        with Stopwatch() as restoring:
+            alone = self._engine.restore(pixels).pixels
+        with Stopwatch() as fusing:
+            fused = None if self._fusion is None else self._fusion.fuse(pixels, alone)
+        return RestoredFrames(alone, fused, restoring.taken, restoring.taken + fusing.taken)
+
+
+def _on_disk(path: Path) -> str:
+    """The path as no name of a camera, an address or standard input reads."""
+    return str(path) if path.is_absolute() else f"{os.curdir}{os.sep}{path}"
