@@ -47,7 +47,7 @@ LOG_EVERY = 50  # steps
 TWICE = 16  # of so many samples one is seen twice
 SHIFT = BLOCK  # pixels that a camera has moved between two looks, at most
 SMALLEST_BATCH = 4
-MUCH_CLIPPED = 200.0  # times clip_norm; sound runs stay below 10
+MOST_CLIPPED = 50.0  # times clip_norm, to which a gradient is shortened; usual are 1 to 5
 MOST_MISSED = 20  # steps in a row without a finite loss
 WITHOUT_EFFECT = ("turns", "zoom", "zoom_pairs", "dim", "plain", "distill_output", "distill_routing")
 """Entries of recipes that only pictures degraded on the fly, and teachers, make use of."""
@@ -170,7 +170,6 @@ class _Run:
         self.folder = RunFolder(out)
         self.before = self.folder.resume(recipe, self.origin, self.network, self.average, self.updates)
         self.missed = 0
-        self._told = False
         self.batch = self.before.batch or recipe.batch
         self.crops = PackedCrops(
             self._held(pack),
@@ -219,7 +218,6 @@ class _Run:
             figures["minutes"] = self.seconds / 60
             since, last = step, now
             gathered.clear()
-            self._watch(figures.get("gradient", 0.0))
             self.folder.log(step, figures)
             journal.write(step, figures)
             if step % PICTURES_EVERY == 0 and self._shown is not None:
@@ -251,15 +249,6 @@ class _Run:
         if step > self.before.step:
             self._save(step, ended=True)
         return self.average
-
-    def _watch(self, gradient: float) -> None:
-        """Says once that gradients are shortened so far that most weights learn nothing."""
-        if self.recipe.clip_norm and gradient > MUCH_CLIPPED * self.recipe.clip_norm and not self._told:
-            self._told = True
-            self.on_event(
-                f"gradients of length {gradient:.3g} are shortened to {self.recipe.clip_norm:g}: "
-                "few weights learn anything now; lower learning_rate and begin anew"
-            )
 
     def _held(self, pack: Pack) -> Pack:
         """The pack in the memory of the device. Raises ``UsageError`` when there is no room."""
@@ -329,7 +318,8 @@ class _Run:
         if recipe.clip_norm:
             parameters = self.network.parameters()
             losses["gradient"] = nn.utils.clip_grad_norm_(parameters, recipe.clip_norm).detach()
-        if not all(math.isfinite(value) for value in torch.stack(list(losses.values())).tolist()):
+        sound = all(math.isfinite(value) for value in torch.stack(list(losses.values())).tolist())
+        if not sound or (recipe.clip_norm and losses["gradient"] > MOST_CLIPPED * recipe.clip_norm):
             self._forget_step(step)
             return {}
         self.missed = 0
@@ -370,7 +360,8 @@ class _Run:
         return losses
 
     def _forget_step(self, step: int) -> None:
-        """Leaves out a step whose loss or gradient is no number: it happens, rarely, in 16 bits.
+        """Leaves out a step whose loss or gradient is no number, or whose gradient is so long that it would,
+        shortened, leave nothing of what other pictures want: both happen, rarely.
 
         Raises ``TrainingError`` when it happens again and again.
         """
@@ -381,7 +372,7 @@ class _Run:
             buffer.copy_(buffers[name])
         if self.missed > MOST_MISSED:
             raise TrainingError(
-                f"no step from {step - MOST_MISSED} on gave a finite loss; "
+                f"no step from {step - MOST_MISSED} on gave a finite loss and a gradient of sound length; "
                 "lower learning_rate and go on with the same command, from the last checkpoint"
             )
 
