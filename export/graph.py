@@ -18,13 +18,13 @@ import torch
 
 from measnet.checkpoint import weights_sha256
 from measnet.config import MEASNetConfig
-from measnet.decisions import DecisionLayout
 from measnet.description import GraphDescription
 from measnet.errors import OutputError, UsageError
 from measnet.export.decomposition import decomposed_in_place
 from measnet.export.exact import ExactMEASNet
 from measnet.export.whole_graph import read_graph, remove_seals
 from measnet.network import MEASNet
+from measnet.network.decisions import layout_of
 from measnet.onnx_file import read_metadata, sealed
 from measnet.weights import at_hand, bundled
 from measnet.whole_file import write_whole
@@ -82,6 +82,7 @@ def traced_graph(
         static_size=size,
         versions=tuple((name, version(name)) for name in ("measnet", "torch", "onnx", "onnxscript")),
         steerable=steerable,
+        decisions=layout_of(network) if steerable else None,
         task_prompts=network.task_prompts,
         taught=network.taught,
     )
@@ -136,8 +137,8 @@ def _traced(exact: ExactMEASNet, config: MEASNetConfig, size: tuple[int, int] | 
     height, width = size or (rule.fit(rule.minimum * 2, 0)[0], rule.minimum * 3)
     example = [torch.rand(2, 3, height, width)]
     shapes: dict[str, dict[int, object]] = {"image": dynamic}
-    if exact.steerable:
-        numbers = DecisionLayout(config).size
+    if exact.steered is not None:
+        numbers = exact.steered.layout.size
         example += [torch.ones(2, 1, height, width), torch.zeros(2, numbers), torch.zeros(2, numbers)]
         shapes |= {"window": dynamic, "held": {0: batch}, "hold": {0: batch}}
     with _quiet(), _without_slow_rules(), decomposed_in_place():

@@ -15,13 +15,13 @@ from click.testing import CliRunner
 from measnet import Restorer
 from measnet.checkpoint import save_checkpoint
 from measnet.config import VARIANTS
-from measnet.decisions import DecisionLayout
 from measnet.export.cli import main
 from measnet.export.graph import exact_graph, write_graph
 from measnet.export.precision import typed_graph
 from measnet.image import Image
 from measnet.metrics import psnr
 from measnet.network import MEASNet
+from measnet.network.decisions import layout_of
 from measnet.runtime.backends import Steering
 from measnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from measnet.runtime.backends.torch import TorchBackend
@@ -123,7 +123,7 @@ def test_frequency_blocks_are_steered_in_a_graph_for_any_size_and_in_half_precis
     theirs.activate()
     for height, width in ((256, 256), (512, 256)):
         picture = soft(height, width)
-        free = np.zeros(DecisionLayout(network.config).size, np.float32)
+        free = np.zeros(layout_of(network).size, np.float32)
         other = theirs.infer_steered(picture[:, :, ::-1] * np.float32(0.4), Steering(free, free))
         window = np.zeros((height, width), np.float32)
         window[: height // 2, 64:] = 1
@@ -146,7 +146,7 @@ def test_a_gated_network_is_steered_in_a_graph_for_any_size_and_in_half_precisio
     theirs = TorchBackend(tmp_path / "network.safetensors")
     theirs.activate()
     picture = soft(256, 144)
-    free = np.zeros(DecisionLayout(gated_network.config).size, np.float32)
+    free = np.zeros(layout_of(gated_network).size, np.float32)
     other = theirs.infer_steered(picture[:, :, ::-1] * np.float32(0.4), Steering(free, free))
     window = np.zeros((256, 144), np.float32)
     window[:128, 64:] = 1

@@ -11,7 +11,6 @@ import pytest
 from click.testing import CliRunner
 from onnx import helper
 
-from measnet.decisions import DecisionLayout
 from measnet.description import GraphDescription
 from measnet.engine_file import Range, read_engine_facts
 from measnet.export.build_settings import BuildSettings, Profile
@@ -37,7 +36,7 @@ QUICK = ["--optimization-level", "0"]
 def ranges(batches: tuple[int, int, int], *sizes: tuple[int, int]) -> dict[str, Range]:
     """What all inputs of nano have in a profile."""
     metadata = {entry.key: entry.value for entry in onnx.load(NANO, load_external_data=False).metadata_props}
-    numbers = DecisionLayout(GraphDescription.from_metadata(metadata, "nano").config).size
+    numbers = GraphDescription.from_metadata(metadata, "nano").layout.size
     low, usual, high = ((b, *size) for b, size in zip(batches, sizes * (3 // len(sizes)), strict=True))
     shapes = {"image": (3,), "window": (1,)}
     found: dict[str, Range] = {

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from measnet import Restorer, UsageError
-from measnet.decisions import DecisionLayout, Vector
+from measnet.decisions import Vector
 from measnet.description import GraphDescription
 from measnet.errors import EngineError
 from measnet.export.camera_bytes import camera_graph
@@ -217,7 +217,7 @@ def test_the_fake_tensorrt_notices_inputs_that_do_not_belong_together(bench: Ben
     backend = bench.backend(
         bench.engine([((1, 3, 128, 128), (1, 3, 128, 128), (2, 3, 128, 160))], graph=steerable)
     )
-    nothing = np.zeros((1, DecisionLayout(backend.description.config).size), np.float32)
+    nothing = np.zeros((1, backend.description.layout.size), np.float32)
     shapes = {"image": (1, 3, 128, 160), "window": (1, 1, 128, 128)}
     inputs = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     inputs |= {"held": nothing, "hold": nothing}

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from measnet.config import PROMPT_LENGTH, TONE_LEVELS, TONE_STATISTICS
-from measnet.network.decisions import OWN, Decisions
+from measnet.network.decisions import Decision
 from measnet.network.transformer import depthwise
 
 QUIET = 0.1
@@ -56,6 +56,7 @@ class GatedBlock(nn.Module):
         self.value_depthwise = depthwise(channels, 3, bias=True)
         self.gate = nn.Conv2d(channels, channels, 1, bias=False)
         self.gate_depthwise = depthwise(channels, 3, bias=True)
+        self.level = Decision("mean", channels)
         self.scale = nn.Conv2d(channels, channels, 1)
         self.prompt_to_scale = nn.Linear(PROMPT_LENGTH, channels, bias=False) if prompted else None
         self.project = nn.Conv2d(channels, channels, 1)
@@ -81,11 +82,11 @@ class GatedBlock(nn.Module):
         nn.init.zeros_(self.mix_project.bias)
         nn.init.ones_(self.scale.bias)
 
-    def forward(self, x: Tensor, decisions: Decisions = OWN, prompt: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, prompt: Tensor | None = None) -> Tensor:
         """B C H W and the prompt (B M) -> B C H W."""
         value = bounded(self.value_depthwise(self.value(x)))
         y = value * bounded(self.gate_depthwise(self.gate(x)))  # B C H W
-        scale = self.scale(decisions.settle(decisions.mean(y, keepdim=True)))  # B C 1 1
+        scale = self.scale(self.level.settle(self.level.mean(y, keepdim=True)))  # B C 1 1
         if self.prompt_to_scale is not None:
             scale = scale + self.prompt_to_scale(prompt)[:, :, None, None]
         x = x + self.project(y * bounded(scale))
@@ -95,14 +96,16 @@ class GatedBlock(nn.Module):
 class Tone(nn.Module):
     """Sets the tone of the whole picture before anything else sees it: a gain and an offset for each colour.
 
-    Darkness and haze change a picture as a whole. Said in six numbers, their undoing holds still from frame to
-    frame and is learned in seconds from what a picture's brightness tells (``measnet/train/first_tone.py``):
-    features of the network tell a dark picture from a good one late, and a residual that is to grow sixfold
-    learns for hours. A gate that reaches 0 leaves good pictures exactly as they are.
+    Darkness and haze change a picture as a whole. Said in six numbers, their undoing holds still from frame
+    to frame and is learned in seconds from what a picture's brightness tells
+    (``measnet/train/first_tone.py``): features of the network tell a dark picture from a good one late, and a
+    residual that is to grow sixfold learns for hours. A gate that reaches 0 leaves good pictures exactly as
+    they are.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self.seen = Decision("mean", TONE_STATISTICS)
         self.see = nn.Linear(TONE_STATISTICS, TONE_WIDTH)
         self.decide = nn.Linear(TONE_WIDTH, 7)
         nn.init.zeros_(self.decide.weight)
@@ -110,9 +113,9 @@ class Tone(nn.Module):
         with torch.no_grad():
             self.decide.bias[-1] = 0.5  # half open: it can learn either way
 
-    def forward(self, image: Tensor, decisions: Decisions = OWN) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """B 3 H W in [0, 1] -> the same shape, toned."""
-        gain, offset = self.gain_and_offset(decisions.settle(decisions.mean(statistics(image))))
+        gain, offset = self.gain_and_offset(self.seen.settle(self.seen.mean(statistics(image))))
         return image * gain[:, :, None, None] + offset[:, :, None, None]
 
     def gain_and_offset(self, seen: Tensor) -> tuple[Tensor, Tensor]:
