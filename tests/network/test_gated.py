@@ -9,13 +9,12 @@ import onnxruntime as ort
 import pytest
 import torch
 from conftest import FORMER_NANO
-from torch import nn
 
-from measnet.config import PROMPT_LENGTH, VARIANTS, MEASNetConfig
+from measnet.config import PROMPT_LENGTH, TONE_STATISTICS, VARIANTS, MEASNetConfig
 from measnet.export.graph import exact_graph
 from measnet.export.precision import typed_graph
 from measnet.network import MEASNet
-from measnet.network.gated import LIMIT, TONE_RATE, GatedBlock, Tone
+from measnet.network.gated import LIMIT, GatedBlock, Tone, statistics
 from measnet.network.measnet import TrainingPass
 from measnet.network.pixel_experts import NoisyRouting
 
@@ -116,29 +115,42 @@ def test_an_untrained_network_is_close_to_what_it_is_given(name: str) -> None:
 
 
 def test_an_untrained_tone_leaves_the_picture_alone() -> None:
-    gain, offset = Tone(16, prompted=False)(torch.randn(2, 16, 8, 8))
-    assert torch.equal(gain, torch.ones(2, 3, 1, 1))
-    assert torch.equal(offset, torch.zeros(2, 3, 1, 1))
+    image = noise(4)
+    assert torch.equal(Tone()(image), image)
 
 
 @torch.no_grad()
-def test_a_tone_is_a_gain_and_an_offset_for_each_colour_put_on_the_whole_picture() -> None:
-    torch.manual_seed(0)
-    network, image = MEASNet(VARIANTS["nano"]).eval(), noise(4)
-    untoned = network(image)
-    assert network.tone is not None
-    network.tone.decide.bias.copy_(torch.tensor([0.5, 0.0, -0.5, 0.1, 0.2, 0.3]) / TONE_RATE)
+def test_a_tone_is_a_gain_and_an_offset_for_each_colour_of_the_whole_picture() -> None:
+    tone, image = Tone(), noise(4)
+    tone.decide.bias.copy_(torch.tensor([0.5, 0.0, -0.5, 0.1, 0.2, 0.3, 1.0]))
     gain = torch.tensor([0.5, 0.0, -0.5]).exp()[:, None, None]
     offset = torch.tensor([0.1, 0.2, 0.3])[:, None, None]
-    assert torch.allclose(network(image), untoned * gain + offset, atol=1e-5)
+    assert torch.allclose(tone(image), image * gain + offset, atol=1e-6)
 
 
-def test_the_prompt_speaks_to_the_tone() -> None:
+@torch.no_grad()
+def test_a_tone_whose_gate_is_shut_leaves_the_picture_alone() -> None:
+    tone, image = Tone(), noise(4)
+    tone.decide.bias.copy_(torch.tensor([0.5, 0.0, -0.5, 0.1, 0.2, 0.3, -0.1]))
+    assert torch.equal(tone(image), image)
+
+
+@torch.no_grad()
+def test_every_part_of_the_network_but_the_prompt_sees_the_toned_picture() -> None:
     torch.manual_seed(0)
-    tone, latent = Tone(16, prompted=True), torch.randn(1, 16, 8, 8)
-    nn.init.normal_(tone.decide.weight)
-    one, other = (tone(latent, prompt=torch.full((1, PROMPT_LENGTH), value))[0] for value in (0.0, 1.0))
-    assert not torch.allclose(one, other, atol=1e-4)
+    network, image = MEASNet(NANO).eval(), noise(4)
+    assert network.tone is not None
+    prompt = network.restore(image).prompt_weights
+    network.tone.decide.bias.copy_(torch.tensor([-1.0, -1.0, -1.0, 0.2, 0.2, 0.2, 1.0]))
+    toned = network.restore(image)
+    assert torch.equal(toned.prompt_weights, prompt)
+    network.tone, light = None, network.tone(image)
+    assert not torch.equal(network.restore(light).prompt_weights, prompt)
+    assert (network(light) - toned.restored).abs().max() < 0.05  # but for what the prompt says
+
+
+def test_statistics_are_one_vector_for_each_block_of_the_picture() -> None:
+    assert statistics(noise(4)).shape == (1, TONE_STATISTICS, SIZE[0] // 8, SIZE[1] // 8)
 
 
 def test_the_prompt_speaks_to_every_block() -> None:
