@@ -19,6 +19,7 @@ COMMANDS = [
 ]
 FORMER_NAMES = [
     ("measnet.export.cli", ["--output", "there"]),
+    ("measnet.calibration.cli", ["nano", "clip.mp4", "--output", "there"]),
     ("measnet.export.bundle", ["x.ckpt", "nano", "--folder", "there"]),
     ("measnet.runtime.doctor.cli", ["--json", "there"]),
 ]

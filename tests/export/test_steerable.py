@@ -16,8 +16,9 @@ from measnet import Restorer
 from measnet.checkpoint import save_checkpoint
 from measnet.config import VARIANTS
 from measnet.export.cli import main
-from measnet.export.graph import exact_graph, write_graph
+from measnet.export.graph import Graph
 from measnet.export.precision import typed_graph
+from measnet.export.trace import exact_graph
 from measnet.image import Image
 from measnet.metrics import psnr
 from measnet.network import MEASNet
@@ -115,9 +116,9 @@ def test_frequency_blocks_are_steered_in_a_graph_for_any_size_and_in_half_precis
     assert network.frequency2 is not None
     for block in (network.frequency4, network.frequency3, network.frequency2):
         torch.nn.init.normal_(block.joined_gain, std=0.5)  # as trained: without it they do nothing
-    model, _ = exact_graph(network, None, steerable=True)
-    write_graph(tmp_path / "exact.onnx", model)
-    write_graph(tmp_path / "half.onnx", typed_graph(model, "fp16").model)
+    model = exact_graph(network, None, steerable=True).model
+    Graph.described(model).write(tmp_path / "exact.onnx")
+    Graph.described(typed_graph(model, "fp16").model).write(tmp_path / "half.onnx")
     save_checkpoint(network, tmp_path / "network.safetensors")
     theirs = TorchBackend(tmp_path / "network.safetensors")
     theirs.activate()
@@ -139,9 +140,9 @@ def test_frequency_blocks_are_steered_in_a_graph_for_any_size_and_in_half_precis
 def test_a_gated_network_is_steered_in_a_graph_for_any_size_and_in_half_precision(
     tmp_path: Path, gated_network: MEASNet
 ) -> None:
-    model, _ = exact_graph(gated_network, None, steerable=True)
-    write_graph(tmp_path / "exact.onnx", model)
-    write_graph(tmp_path / "half.onnx", typed_graph(model, "fp16").model)
+    model = exact_graph(gated_network, None, steerable=True).model
+    Graph.described(model).write(tmp_path / "exact.onnx")
+    Graph.described(typed_graph(model, "fp16").model).write(tmp_path / "half.onnx")
     save_checkpoint(gated_network, tmp_path / "network.safetensors")
     theirs = TorchBackend(tmp_path / "network.safetensors")
     theirs.activate()
@@ -158,11 +159,3 @@ def test_a_gated_network_is_steered_in_a_graph_for_any_size_and_in_half_precisio
         assert np.abs(found.decisions - expected.decisions).max() < apart, name
         assert found.norms.shape == (1, 0)
     assert psnr(expected.restored, theirs.infer(picture).restored) < 50
-
-
-def test_a_steerable_graph_for_triton_is_refused_before_any_work(tmp_path: Path) -> None:
-    result = CliRunner().invoke(
-        main, ["--steerable", "--triton", str(tmp_path / "models"), "-o", str(tmp_path)]
-    )
-    assert result.exit_code == 2 and result.stderr.count("\n") == 1
-    assert "--triton does not go with --steerable" in result.stderr and list(tmp_path.iterdir()) == []

@@ -15,9 +15,9 @@ from click.testing import CliRunner
 
 from measnet import Restorer, UsageError
 from measnet.decisions import Vector
-from measnet.description import GraphDescription
 from measnet.errors import EngineError
 from measnet.export.camera_bytes import camera_graph
+from measnet.export.graph import Graph
 from measnet.image import Image, pad
 from measnet.runtime.backends import Inference, Steering
 from measnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
@@ -133,9 +133,7 @@ def test_a_captured_graph_takes_the_decisions_of_its_own_frame(
 def test_a_steered_engine_for_camera_bytes_does_what_its_graph_does(
     bench: Bench, steerable: bytes, images: list[Image], foreign: list[Vector], tmp_path: Path
 ) -> None:
-    model = onnx.load_model_from_string(steerable)
-    description = GraphDescription.from_metadata({e.key: e.value for e in model.metadata_props}, "nano")
-    graph = camera_graph(model, description)[0].SerializeToString()
+    graph = camera_graph(Graph.described(onnx.load_model_from_string(steerable))).content
     (tmp_path / "bytes.onnx").write_bytes(graph)
     exact = OnnxRuntimeBackend(tmp_path / "bytes.onnx", threads=1)
     exact.activate()
