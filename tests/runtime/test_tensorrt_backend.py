@@ -501,7 +501,8 @@ def test_an_engine_for_another_machine_says_for_which_and_what_is_here(bench: Be
     assert str(refusal.value) == (
         f"{path} does not run here: the engine was built for TensorRT 10.16.1.11 on NVIDIA Elsewhere 5090, "
         "compute capability 12.0, driver 580.1, CUDA 13.0; this machine has TensorRT 10.16.1.11 on NVIDIA "
-        "Make-believe 9000, compute capability 8.9; build it here with: measnet-export engine GRAPH --with tensorrt"
+        "Make-believe 9000, compute capability 8.9; build it here with: measnet-export engine GRAPH "
+        "--with tensorrt"
     )
 
 
