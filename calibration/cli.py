@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from measnet.command_line import HELP, run_command
 from measnet.export.options import GraphOptions, graph_options
+
+if TYPE_CHECKING:
+    from measnet.network import MEASNet
 
 DYNAMIC_SIZE = (256, 320)  # what a graph for any size is calibrated and measured on, in pixels
 
@@ -20,10 +23,12 @@ Examples:
   measnet-calibrate nano clip.mp4
   measnet-calibrate best.ckpt photos/ --shape 1080x1920 --count 64 -o graphs/
   measnet-export engine nano-dynamic.int8.onnx --gpu sm89
+
 Exit status: 0 done, 1 failed on the way, 2 an option or a file is wrong.""",
 )
-@graph_options
+@click.argument("checkpoint")
 @click.argument("frames")
+@graph_options
 @click.option("--count", type=int, default=16, show_default=True, metavar="N", help="Most frames.")
 @click.option(
     "--verify/--no-verify", default=True, show_default=True, help="Measure the loss on frames held out."
@@ -62,7 +67,7 @@ def _calibrate(options: GraphOptions, source: str, count: int, verify: bool) -> 
 
 
 def calibrate(
-    network: Any,
+    network: MEASNet,
     path: Path,
     size: tuple[int, int] | None,
     options: GraphOptions,

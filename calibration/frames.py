@@ -66,5 +66,5 @@ class Frames:
 
     @property
     def calibration(self) -> Calibration:
-        """What a graph says of the frames that it was calibrated on."""
+        """The entry about these frames in the graph that was calibrated on them."""
         return Calibration(self.source.name, len(self.calibrated), self._digest.hexdigest())

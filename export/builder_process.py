@@ -118,10 +118,10 @@ def build_plan(
 
 @dataclass(frozen=True)
 class ParserAnswer:
-    """What NVIDIA's parser says of a graph."""
+    """The answer of NVIDIA's parser about a graph."""
 
     asked: str
-    """Which one: ``TensorRT-RTX 1.7.1.116``."""
+    """The parser: ``TensorRT-RTX 1.7.1.116``."""
 
     faults: tuple[dict[str, str], ...]
     """Of each its node's name, operator, text and code."""

@@ -315,8 +315,10 @@ Examples:
   measnet-export --fp16                             the bundled nano, for any size, and a report
   measnet-export best.ckpt --shape 1080x1920        float32, for one size
   measnet-export best.ckpt --fp16 --io uint8-nhwc   camera bytes in and out, for C++ programs
+
 Exit status: 0 done, 1 failed on the way, 2 an option or a file is wrong.""",
 )
+@click.argument("checkpoint", default="nano")
 @graph_options
 @click.option("--fp16", is_flag=True, help="16-bit tensors, float32 where it matters; writes a report.")
 @click.option("--bf16", is_flag=True, help="The same, for GPUs from compute capability 8.0 on.")
@@ -345,7 +347,7 @@ def main(
     **options: Any,
 ) -> None:
     """Write the ONNX graph of CHECKPOINT: a .ckpt, state dict or .safetensors, or nano or small, which are
-    bundled [default: nano]. Sizes are HEIGHTxWIDTH; a graph takes any batch and describes itself."""
+    bundled [default: nano]. A graph takes any batch and describes itself."""
     asked: tuple[tuple[Precision, bool], ...] = (("fp16", fp16), ("bf16", bf16))
     precisions: list[Precision] = [precision for precision, given in asked if given] or ["fp32"]
 

@@ -58,7 +58,7 @@ class GraphOptions:
     """The checkpoint."""
 
     name: str
-    """What graphs of it are called."""
+    """The beginning of its graphs' names."""
 
     sizes: tuple[tuple[int, int] | None, ...]
     """The (height, width) of the frames of each graph; None is any."""
@@ -107,7 +107,6 @@ class GraphOptions:
 
 
 OPTIONS = (
-    click.argument("checkpoint", default="nano"),
     click.option("--shape", "shapes", multiple=True, metavar="HxW", help="Frame size; may be repeated."),
     click.option("--dynamic", is_flag=True, help="One graph for every size; what is done without --shape."),
     click.option(

@@ -80,7 +80,7 @@ def write_report(path: Path, made: Made, graph_bytes: int) -> None:
 
 
 def figures(measured: Measured) -> dict[str, Any]:
-    """What was measured, as JSON."""
+    """The measurements, as JSON."""
     return {
         "height": measured.size[0],
         "width": measured.size[1],

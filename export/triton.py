@@ -182,7 +182,7 @@ def _plan_model(graph: _Model, path: Path) -> _Model:
 
 
 def _why_not_served(facts: EngineFacts, graph: _Model) -> str:
-    """Why Triton cannot serve an engine; "" when it can."""
+    """The reason why Triton cannot serve an engine; "" when it can."""
     if facts.flavour != "tensorrt":
         return "is for TensorRT-RTX, and Triton loads plans of TensorRT alone; serve the ONNX graph instead"
     if facts.graph_sha256 != graph.graph.sha256:
