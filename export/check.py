@@ -188,7 +188,7 @@ def _parser(model: onnx.ModelProto, folder: Path) -> Iterator[Finding]:
         answer = None
     if answer is None:
         advice = "pip install 'measnet[rtx]' brings it, and needs no GPU"
-        yield Finding("note", "parser", "NVIDIA's own parser was not asked: it is not here", advice)
+        yield Finding("note", "parser", "NVIDIA's own parser was not asked: none works here", advice)
         return
     for fault in answer.faults:
         said = f"it is refused: {gist(fault['text'])}"

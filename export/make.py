@@ -76,15 +76,14 @@ def make(network: MEASNet, wanted: Wanted, pictures: Pictures | None) -> Made:
     Where a frame of the wanted size takes too long, as of ``base``, a smaller graph of the same network is
     made and tried instead. Raises as ``exact_graph`` and ``measure``.
     """
-    trial = None
-    if pictures is not None and wanted.size is not None and is_too_large(network, wanted.size):
+    trial, size = None, wanted.size
+    if pictures is not None and size is not None and size != SMALLER and is_too_large(network, size):
         trial, pictures = make(network, replace(wanted, size=SMALLER), pictures), None
-    exact = exact_graph(network, wanted.size, steerable=wanted.steerable)
+    exact = exact_graph(network, size, steerable=wanted.steerable)
     magnitudes: dict[str, float] = {}
     images, which = None, ""
     if pictures is not None and wanted.precision != "fp32":
-        size = network.config.size_rule.fit(*(wanted.size or size_for_any(network)))
-        images, which = pictures(2, *size)
+        images, which = pictures(2, *network.config.size_rule.fit(*(size or size_for_any(network))))
     inner, reasons = exact, {}
     if wanted.precision != "fp32":
         if trial is not None:
@@ -93,7 +92,7 @@ def make(network: MEASNet, wanted: Wanted, pictures: Pictures | None) -> Made:
             magnitudes = largest_magnitudes(exact.model, images[:1])
         typed = typed_graph(exact.model, wanted.precision, ranges=magnitudes)
         inner, reasons = exact.become(typed.model, precision=wanted.precision), typed.reasons
-    graph = in_form(inner, wanted.form, wanted.size)
+    graph = in_form(inner, wanted.form, size)
     measured = None
     if trial is not None and trial.measured is not None:
         measured = replace(trial.measured, pictures=f"{trial.measured.pictures}, {INSTEAD}")
