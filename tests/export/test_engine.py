@@ -415,7 +415,7 @@ def test_everything_wrong_is_said_before_the_first_build(
     ("flavours", "cards", "message"),
     [
         (("tensorrt-rtx",), ("sm90", "sm89", "4090"), "no GPU called 'sm90'.*no GPU called '4090'"),
-        (("tensorrt",), ("sm89",), "--gpu goes with --engine tensorrt-rtx"),
+        (("tensorrt",), ("sm89",), "--gpu goes with --with tensorrt-rtx"),
     ],
 )
 def test_an_unknown_card_is_told_which_are_known(
