@@ -60,7 +60,7 @@ def test_one_engine_is_built_for_several_cards(tmp_path: Path) -> None:
         (["--gpu", "sm89", "--profile", "big"], "a profile is MIN:OPT:MAX"),
         (["--gpu", "sm89", "--workspace", "0"], "0 MiB is nothing"),
         (["--gpu", "sm89", "--version-compatible"], "no lean runtime"),
-        (["absent.onnx", "--engine", "tensorrt-rtx", "--gpu", "sm89"], "cannot read absent.onnx"),
+        (["absent.onnx", "--gpu", "sm89"], "cannot read absent.onnx"),
     ],
 )
 def test_a_mistake_about_engines_ends_in_one_line_before_any_work(
