@@ -19,7 +19,6 @@ import resource
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +32,10 @@ from measnet.errors import MEASNetError
 from measnet.export.build_settings import BuildSettings, Profile
 from measnet.export.camera_bytes import camera_graph
 from measnet.export.engine import build_engines
-from measnet.export.graph import exact_graph, write_graph
+from measnet.export.graph import Graph
 from measnet.export.precision import typed_graph
 from measnet.export.target import RTX_CARDS, find_targets
+from measnet.export.trace import exact_graph
 from measnet.network import MEASNet
 from measnet.weights import bundled
 
@@ -64,22 +64,25 @@ def main() -> None:
             head = {"variant": variant, "size": size, "trace_cpu_s": round(time.process_time() - began, 1)}
             for precision in options.precision or PRECISIONS:
                 for io in options.io or ["nchw"]:
-                    graph, _ = described = _formed(*_typed(*exact, precision), io)
-                    about = head | {"precision": precision, "io": io, "operators": len(graph.graph.node)}
-                    for row in builds(described, options.gpu or list(RTX_CARDS), options.optimization_level):
+                    graph = _formed(_typed(exact, precision), io)
+                    about = head | {
+                        "precision": precision,
+                        "io": io,
+                        "operators": len(graph.model.graph.node),
+                    }
+                    for row in builds(graph, options.gpu or list(RTX_CARDS), options.optimization_level):
                         rows.append(about | row)
                         print(*(f"{key} {value}" for key, value in rows[-1].items()), sep=", ", flush=True)
                         if options.json:
                             options.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def builds(described: Described, cards: list[str], level: int) -> Iterator[dict[str, Any]]:
+def builds(made: Graph, cards: list[str], level: int) -> Iterator[dict[str, Any]]:
     """One graph built for every card: seconds, megabytes, and what went wrong."""
-    model, description = described
-    profiles = (Profile.parse(DYNAMIC),) if description.static_size is None else ()
+    profiles = (Profile.parse(DYNAMIC),) if made.description.static_size is None else ()
     with tempfile.TemporaryDirectory() as name:
         graph = Path(name) / "graph.onnx"
-        write_graph(graph, model)
+        made.write(graph)
         for target in find_targets(("tensorrt-rtx",), tuple(cards)):
             row: dict[str, Any] = {"gpu": target.label.removeprefix("rtx-"), "level": level}
             row |= {"tensorrt_rtx": target.flavour_version}
@@ -101,19 +104,17 @@ def builds(described: Described, cards: list[str], level: int) -> Iterator[dict[
             yield row | {"machine": platform.machine(), "load": round(os.getloadavg()[0], 1)}
 
 
-def _typed(model: onnx.ModelProto, description: GraphDescription, precision: str) -> Described:
+def _typed(graph: Graph, precision: str) -> Graph:
     """A float32 graph in another precision."""
     if precision == "fp32":
-        return model, description
-    typed = typed_graph(model, precision).model  # type: ignore[arg-type]  # never fp32 here
-    described = replace(description, precision=precision)
-    onnx.helper.set_model_props(typed, described.to_metadata())
-    return typed, described
+        return graph
+    typed = typed_graph(graph.model, precision)  # type: ignore[arg-type]  # never fp32 here
+    return graph.become(typed.model, precision=precision)
 
 
-def _formed(model: onnx.ModelProto, description: GraphDescription, io: str) -> Described:
+def _formed(graph: Graph, io: str) -> Graph:
     """A graph that takes ``nchw`` in the form of ``io``."""
-    return camera_graph(model, description) if io == "uint8-nhwc" else (model, description)
+    return camera_graph(graph) if io == "uint8-nhwc" else graph
 
 
 def _builders() -> resource.struct_rusage:

@@ -368,20 +368,19 @@ def pipes(folder: Path) -> Iterator[Template]:
 
 
 def graphs(folder: Path) -> Iterator[Template]:
-    from measnet.export.graph import write_graph
-    from measnet.export.whole_graph import read_graph
+    from measnet.export.graph import Graph, read_graph
     from measnet.weights import bundled
 
-    _, model, _ = read_graph(bundled("nano", ".onnx"))
-    write_graph(folder / "m.onnx", model)
+    model = read_graph(bundled("nano", ".onnx")).model
+    Graph.described(model).write(folder / "m.onnx")
     data = (folder / "m.onnx").read_bytes()
     beside = picture_beside(folder)
     claims = (mutants.onnx_claim,)
     restored = [*RUN[:-2], "photo.png", "-o", "out.png", "--model", "m.onnx"]
-    served = ["measnet-export", "--graph", "m.onnx", "--triton", "models"]
+    served = ["measnet-export", "triton", "m.onnx", "-o", "models"]
     for command, result in (
         (restored, "out.png"),
-        (["measnet-export", "--check", "m.onnx"], ""),
+        (["measnet-export", "check", "m.onnx"], ""),
         (served, ""),
     ):
         expected = UNSETTLED if result else ""
@@ -416,16 +415,16 @@ def checkpoints(folder: Path) -> Iterator[Template]:
             expected=UNSETTLED,
             beside=beside,
         )
-        exported = ["measnet-export", "--checkpoint", name, "--no-verify", "-o", "g.onnx"]
+        exported = ["measnet-export", name, "--no-verify", "-o", "g.onnx"]
         yield Template("checkpoint", name, data, exported, (claim,), result="g.onnx", blind=False)
 
 
 def engines(folder: Path) -> Iterator[Template]:
     from measnet.engine_file import EngineFacts, write_engine
-    from measnet.export.whole_graph import read_graph
+    from measnet.export.graph import read_graph
     from measnet.weights import bundled
 
-    _, _, description = read_graph(bundled("nano", ".onnx"))
+    description = read_graph(bundled("nano", ".onnx")).description
     shapes = {"image": ((1, 3, 128, 128),) * 3}
     facts = EngineFacts(
         graph_sha256="0" * 64,

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,11 +24,11 @@ from onnx import NodeProto
 
 from measnet.checkpoint import load_checkpoint
 from measnet.export.emulation import emulated
-from measnet.export.graph import export_graph
 from measnet.export.islands import ISLANDS, island_of
 from measnet.export.pictures import real_pictures
 from measnet.export.precision import Precision, modules_of, typed_graph
 from measnet.export.session import run_graph
+from measnet.export.trace import exact_graph
 from measnet.image import Image
 from measnet.metrics import Choices, experts_agree, largest_difference, psnr
 from measnet.weights import bundled
@@ -141,12 +140,10 @@ def main() -> None:
     options = parser.parse_args()
     height, width = (int(side) for side in options.size.split("x"))
     pictures, where = real_pictures(options.frames, options.pictures, height, width)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "graph.onnx"
-        network = load_checkpoint(options.checkpoint or bundled("nano", ".safetensors"))
-        description = export_graph(network, path, size=None)
-        model = onnx.load(path)
-    peak, found = tables(model, options.precision, pictures, options.islands_only)
+    network = load_checkpoint(options.checkpoint or bundled("nano", ".safetensors"))
+    graph = exact_graph(network, None)
+    description = graph.description
+    peak, found = tables(graph.model, options.precision, pictures, options.islands_only)
     what = f"{description.variant} {description.weights_sha256[:12]}, {options.precision}, peak {peak:.3g}"
     print(f"{what}, {where} at {height}x{width}")
     if not options.islands_only:

@@ -42,7 +42,7 @@ from measnet.evaluation.protocol import PROTOCOLS
 from measnet.image import Pixels, to_image
 from measnet.metrics import psnr
 from measnet.network import MEASNet
-from measnet.network.decisions import SteeredDecisions
+from measnet.network.decisions import SteeredNetwork
 from measnet.network.measnet import Restoration
 from measnet.network.pixel_experts import PixelRouting
 from measnet.train.data.layouts import find_sets, read_pairs
@@ -160,11 +160,13 @@ class Held(NamedTuple):
 
 def restore(network: MEASNet, image: Tensor, held: Held | None = None) -> tuple[Restoration, Tensor]:
     """Returns the restored picture and the network's own decisions (D), whatever held."""
-    nothing = torch.zeros(DecisionLayout(network.config).size)
+    steered = SteeredNetwork.beside(network)
+    nothing = torch.zeros(steered.layout.size)
     given = held or Held(nothing, nothing)
-    steered = SteeredDecisions(torch.ones_like(image[:, :1]), given.decisions[None], given.hold[None])
+    window = torch.ones_like(image[:, :1])
     with torch.inference_mode():
-        return network.restore(image, steered), steered.own()[0].clone()
+        done, own, _ = steered.restore(image, window, given.decisions[None], given.hold[None])
+        return done, own[0].clone()
 
 
 def see(network: MEASNet, sample: Sample) -> Seen:
@@ -202,7 +204,7 @@ def level(restored: Tensor, clean: Tensor) -> float:
 def hold_parts(config: MEASNetConfig, decisions: Tensor, *kinds: Kind) -> Held:
     """Holds the decisions of ``kinds``, all others are each picture's own."""
     hold = torch.zeros_like(decisions)
-    for part in DecisionLayout(config).parts:
+    for part in DecisionLayout.of_former(config).parts:
         if part.kind in kinds:
             hold[part.numbers] = 1
     return Held(decisions, hold)
@@ -212,21 +214,21 @@ def mean_prompt(config: MEASNetConfig, seen: Sequence[Seen]) -> Held:
     """Holds the prompt to the mean of the mixing weights."""
     decisions = torch.zeros_like(seen[0].decisions)
     weights = np.mean([one.prompt_weights for one in seen], axis=0)
-    decisions[DecisionLayout(config).prompt] = torch.from_numpy(np.log(weights + 1e-12)).float()
+    decisions[DecisionLayout.of_former(config).prompt] = torch.from_numpy(np.log(weights + 1e-12)).float()
     return hold_parts(config, decisions, "prompt")
 
 
 def task_prompt(config: MEASNetConfig, scores: Sequence[float]) -> Held:
     """Holds the prompt to the scores of a task."""
-    decisions = torch.zeros(DecisionLayout(config).size)
-    decisions[DecisionLayout(config).prompt] = torch.tensor(scores)
+    decisions = torch.zeros(DecisionLayout.of_former(config).size)
+    decisions[DecisionLayout.of_former(config).prompt] = torch.tensor(scores)
     return hold_parts(config, decisions, "prompt")
 
 
 def usual_image_choice(config: MEASNetConfig, seen: Sequence[Seen]) -> Held:
     """Holds FD's filters to their means, and MEE to its most used experts with their mean gates."""
     decisions = torch.stack([one.decisions for one in seen]).mean(dim=0)
-    branches = [part for part in DecisionLayout(config).parts if part.kind == "experts"]
+    branches = [part for part in DecisionLayout.of_former(config).parts if part.kind == "experts"]
     for branch, part in enumerate(branches):
         counts = np.bincount([e for one in seen for e in one.sets[branch]], minlength=part.shape[0])
         usual = counts.argsort(kind="stable")[::-1][: len(seen[0].sets[branch])].copy()
@@ -415,7 +417,7 @@ def worth_table(network: MEASNet, samples: Sequence[Sample], seen: Sequence[Seen
 def held_table(network: MEASNet, samples: Sequence[Sample], seen: Sequence[Seen]) -> Table:
     scores, origin = dict(network.task_prompts), "stored"
     if not scores:
-        prompts = DecisionLayout(network.config).prompt
+        prompts = DecisionLayout.of_former(network.config).prompt
         own: dict[str, list[Tensor]] = {}
         for one in seen:
             if (task := task_name(one.degradation)) is not None:

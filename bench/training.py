@@ -23,7 +23,6 @@ from torch import Tensor
 
 from measnet.config import VARIANTS
 from measnet.network import MEASNet
-from measnet.network.decisions import OWN, Decisions
 from measnet.network.image_experts import ImageExpertLayer, ImageRouting, choose_experts
 from measnet.network.pixel_experts import NoisyRouting, PixelExperts, PixelRouting
 
@@ -42,10 +41,8 @@ class DensePixelExperts(PixelExperts):
 class DenseImageExperts(ImageExpertLayer):
     """Every expert answers every image; those not chosen count 0 times."""
 
-    def forward(
-        self, features: Tensor, context: Tensor, decisions: Decisions = OWN
-    ) -> tuple[Tensor, ImageRouting]:
-        routing = choose_experts(features, self.scores, self.top_k, decisions)
+    def forward(self, features: Tensor, context: Tensor) -> tuple[Tensor, ImageRouting]:
+        routing = choose_experts(features, self.scores, self.top_k, self.demand)
         gates = torch.zeros_like(routing.demand).scatter(1, routing.experts, routing.gates)  # B N
         out = features
         for index, expert in enumerate(self.experts):

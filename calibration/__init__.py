@@ -1,1 +1,1 @@
-"""Calibration: frames + graph -> ranges -> a quantised graph. `measnet-export --int8` is its command line."""
+"""Calibration: frames + graph -> ranges -> a quantised graph. `measnet-calibrate` is its command line."""

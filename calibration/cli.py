@@ -1,40 +1,98 @@
-"""``measnet-export --int8``: reads its options and shows its progress."""
+"""``measnet-calibrate``: a checkpoint and frames in, INT8 graphs out."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from measnet.calibration import report
-from measnet.calibration.frames import Frames
-from measnet.calibration.int8 import add_origin, int8_network
-from measnet.calibration.loss import measure_loss
-from measnet.errors import UsageError
-from measnet.export.form import Form, takes
-from measnet.export.graph import write_graph
-from measnet.network import MEASNet
+from measnet.command_line import HELP, run_command
+from measnet.export.options import GraphOptions, graph_options
 
-DEFAULT_FRAMES = 16
+if TYPE_CHECKING:
+    from measnet.network import MEASNet
+
 DYNAMIC_SIZE = (256, 320)  # what a graph for any size is calibrated and measured on, in pixels
 
 
-def export_int8(
-    network: MEASNet, path: Path, size: tuple[int, int] | None, form: Form, options: dict[str, Any]
+@click.command(
+    context_settings={**HELP, "max_content_width": 100},
+    epilog="""\b
+Examples:
+  measnet-calibrate nano clip.mp4
+  measnet-calibrate best.ckpt photos/ --shape 1080x1920 --count 64 -o graphs/
+  measnet-export engine nano-dynamic.int8.onnx --gpu sm89
+
+Exit status: 0 done, 1 failed on the way, 2 an option or a file is wrong.""",
+)
+@click.argument("checkpoint")
+@click.argument("frames")
+@graph_options
+@click.option("--count", type=int, default=16, show_default=True, metavar="N", help="Most frames.")
+@click.option(
+    "--verify/--no-verify", default=True, show_default=True, help="Measure the loss on frames held out."
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
+@click.version_option(package_name="measnet")
+def main(
+    checkpoint: str,
+    frames: str,
+    shapes: tuple[str, ...],
+    count: int,
+    verify: bool,
+    debug: bool,
+    **options: Any,
 ) -> None:
-    """Writes the INT8 graph of ``network`` to ``path`` and its report beside it, and says what it loses.
+    """Write INT8 graphs of CHECKPOINT (nano and small are bundled), calibrated on FRAMES: a video or a folder
+    of pictures, such as will be restored. The rest of each graph is as with measnet-export --fp16. A report
+    says what INT8 loses, on frames of the same source that were held out."""
+
+    def calibrate() -> None:
+        wanted = GraphOptions.of(checkpoint, shapes, **options)
+        wanted.check_count(len(wanted.sizes))
+        _calibrate(wanted, frames, count, verify)
+
+    run_command(calibrate, debug=debug, interrupted="stopped; no graph was left half-written")
+
+
+def _calibrate(options: GraphOptions, source: str, count: int, verify: bool) -> None:
+    from measnet.checkpoint import load_checkpoint
+
+    network = load_checkpoint(options.source)
+    for size in options.sizes:
+        path = options.path(size, "int8")
+        for line in calibrate(network, path, size, options, source, count=count, verify=verify):
+            click.echo(line)
+
+
+def calibrate(
+    network: MEASNet,
+    path: Path,
+    size: tuple[int, int] | None,
+    options: GraphOptions,
+    source: str,
+    *,
+    count: int,
+    verify: bool,
+) -> list[str]:
+    """Writes one INT8 graph to ``path`` and its report beside it. Returns what there is to say.
 
     Raises ``UsageError`` for a source with one frame where two are needed, ``ParityError`` for a graph whose
     result is not finite, ``OutputError`` when a file cannot be written, and what ``Frames`` and
     ``int8_network`` raise.
     """
-    fitted = network.config.size_rule.fit(*(size or DYNAMIC_SIZE))
-    wanted = options["calibration_frames"]
-    frames = Frames(options["frames"], DEFAULT_FRAMES if wanted is None else wanted, fitted)
-    if frames.alone and options["verify"]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from measnet.calibration import report
+    from measnet.calibration.frames import Frames
+    from measnet.calibration.int8 import int8_network, measure_loss
+    from measnet.errors import UsageError
+    from measnet.export.make import in_form
+
+    frames = Frames(source, count, network.config.size_rule.fit(*(size or DYNAMIC_SIZE)))
+    if frames.alone and verify:
         raise UsageError(
             f"{frames.source} has one frame; INT8 needs two, one to calibrate on and another to measure its "
             "loss on (--no-verify does not measure it)"
@@ -43,22 +101,15 @@ def export_int8(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(f"calibrating {path.name}", total=frames.wanted)
-        graph = int8_network(network, size, frames, lambda: bar.advance(task), steerable=options["steerable"])
+        made = int8_network(network, size, frames, lambda: bar.advance(task), steerable=options.steerable)
         bar.remove_task(task)
-        if options["verify"]:
+        if verify:
             task = bar.add_task("measuring its loss", total=len(frames.held_out))
-            loss = measure_loss(
-                graph.model, graph.fp16.model, network, frames.held_out, lambda: bar.advance(task)
-            )
-    model, description = form.given_to(graph.model, graph.description, size)
-    add_origin(model, frames)
-    write_graph(path, model)
+            loss = measure_loss(made, network, frames, lambda: bar.advance(task))
+    graph = in_form(made.graph, options.form, size)
+    graph.write(path)
     written = path.stat().st_size
     json_file = path.with_suffix(".json")
-    report.write_report(json_file, graph, description, frames, written, loss)
-    click.echo(f"{path}: {description.variant}, {takes(description, size)}, INT8")
-    for line in report.lines(graph, frames, written, loss):
-        click.echo(line)
-    if options["frames"] is None:
-        click.echo("  the sample clip is not what you will restore: give frames of that with --frames")
-    click.echo(f"  report: {json_file}")
+    report.write_report(json_file, made, frames, written, loss)
+    first = f"{path}: {graph.description.variant}, {graph.takes(size)}, INT8"
+    return [first, *report.lines(made, frames, written, loss), f"  report: {json_file}"]

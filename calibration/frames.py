@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from measnet.description import Calibration
 from measnet.errors import UsageError
-from measnet.export.pictures import fitted, sample_clip, spread_frames
+from measnet.export.pictures import fitted, spread_frames
 from measnet.image import Image, to_image
 
 MOST_HELD_OUT = 8
@@ -19,26 +20,21 @@ MOST_HELD_OUT = 8
 class Frames:
     """Up to ``wanted`` frames to calibrate on, read once, as parts of ``size`` (height, width) in pixels.
 
-    ``source`` is a video, a picture or a folder of pictures; None takes the sample clip of a checkout. Frames
-    lie evenly apart, and each is cropped at another place; what is too small is grown by reflection. One
-    frame in five is held out and never calibrated on.
+    ``source`` is a video, a picture or a folder of pictures. Frames lie evenly apart, and each is cropped at
+    another place; what is too small is grown by reflection. One frame in five is held out and never
+    calibrated on.
     Raises ``UsageError`` when there is nothing to calibrate on, ``InputError`` for a source that cannot be
     read.
     """
 
-    def __init__(self, source: str | None, wanted: int, size: tuple[int, int]) -> None:
-        path = source or sample_clip()
-        if path is None:
-            raise UsageError(
-                "INT8 is calibrated on frames: give some of what you will restore, --frames VIDEO_OR_FOLDER"
-            )
+    def __init__(self, source: str, wanted: int, size: tuple[int, int]) -> None:
         if wanted < 1:
-            raise UsageError(f"--calibration-frames is {wanted}, must be at least 1")
-        self.source = Path(path)
+            raise UsageError(f"--count is {wanted}, must be at least 1")
+        self.source = Path(source)
         self.size = size
         self.wanted = wanted
         self._most_held_out = min(MOST_HELD_OUT, -(-wanted // 4))
-        frames = spread_frames(str(path), wanted + self._most_held_out)
+        frames = spread_frames(source, wanted + self._most_held_out)
         first = list(islice(frames, 2))  # so that a bad source is refused before any work
         self._frames = chain(first, frames)
         self.alone = len(first) == 1
@@ -69,6 +65,6 @@ class Frames:
                 yield to_image(pixels)
 
     @property
-    def sha256(self) -> str:
-        """Of the pixels that were calibrated on."""
-        return self._digest.hexdigest()
+    def calibration(self) -> Calibration:
+        """The entry about these frames in the graph that was calibrated on them."""
+        return Calibration(self.source.name, len(self.calibrated), self._digest.hexdigest())

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-
-import onnx
+from dataclasses import dataclass
 
 from measnet.calibration.frames import Frames
 from measnet.calibration.placement import Placement, place
 from measnet.calibration.quantise import quantised_graph
-from measnet.description import GraphDescription
-from measnet.export.graph import exact_graph
+from measnet.export.emulation import emulated
+from measnet.export.graph import Graph
+from measnet.export.measure import Measured, measure
 from measnet.export.precision import TypedGraph, typed_graph
 from measnet.export.ranges import Magnitudes
+from measnet.export.trace import exact_graph
+from measnet.metrics import TOLERANCES
 from measnet.network import MEASNet
 
 
@@ -22,22 +22,18 @@ from measnet.network import MEASNet
 class Int8Graph:
     """An INT8 graph, and what it came from."""
 
-    typed: TypedGraph
-    """The operators that stayed float32, with the reasons, as in a 16-bit graph."""
+    graph: Graph
+
+    reasons: dict[str, str]
+    """Of the operators that are not INT8 by name: why they are float32; "" for those that are not."""
 
     placement: Placement
 
     fp16: TypedGraph
     """The same graph without INT8."""
 
-    description: GraphDescription
-
     float32_bytes: int
     """The bytes of the same graph in float32."""
-
-    @property
-    def model(self) -> onnx.ModelProto:
-        return self.typed.model
 
 
 def int8_network(
@@ -50,10 +46,11 @@ def int8_network(
 ) -> Int8Graph:
     """The INT8 graph of ``network``, calibrated on ``frames``; a ``steerable`` one while nobody steers.
 
-    ``size`` and ``steerable`` are as in ``export_graph``; the frames must be of a size that the graph takes.
-    ``progress`` is called after each frame. Raises as ``export_graph``, ``Frames`` and ``Magnitudes`` do.
+    ``size`` and ``steerable`` are as in ``exact_graph``; the frames must be of a size that the graph takes.
+    ``progress`` is called after each frame. Raises as ``exact_graph``, ``Frames`` and ``Magnitudes`` do.
     """
-    model, description = exact_graph(network, size, steerable=steerable)
+    exact = exact_graph(network, size, steerable=steerable)
+    model = exact.model
     magnitudes = Magnitudes(model)
     for image in frames.to_calibrate():
         magnitudes.see(image)
@@ -61,18 +58,33 @@ def int8_network(
     placement = place(model, magnitudes.found)
     quantised = quantised_graph(model, placement, magnitudes.found)
     typed = typed_graph(quantised, "fp16", ranges=magnitudes.found)
-    description = replace(description, precision="int8")
-    onnx.helper.set_model_props(typed.model, description.to_metadata())
     return Int8Graph(
-        typed=typed,
+        graph=exact.become(typed.model, precision="int8", calibration=frames.calibration),
+        reasons=typed.reasons,
         placement=placement,
         fp16=typed_graph(model, "fp16", ranges=magnitudes.found),
-        description=description,
         float32_bytes=model.ByteSize(),
     )
 
 
-def add_origin(model: onnx.ModelProto, frames: Frames) -> None:
-    """Writes into the graph's metadata what it was calibrated on."""
-    facts = {"source": frames.source.name, "frames": len(frames.calibrated), "sha256": frames.sha256}
-    model.metadata_props.add(key="measnet.calibration", value=json.dumps(facts))
+def measure_loss(
+    made: Int8Graph, network: MEASNet, frames: Frames, progress: Callable[[], None] = lambda: None
+) -> Measured:
+    """Holds an INT8 graph, and the same without INT8, against ``network`` on the frames that were held out.
+
+    ``progress`` is called after each. Raises as ``measure``.
+    """
+    runs = {
+        "rounded": emulated(made.graph.model).SerializeToString(),
+        "onnxruntime": made.graph.content,
+        "without_int8": emulated(made.fp16.model).SerializeToString(),
+    }
+    return measure(
+        runs,
+        network,
+        frames.held_out,
+        TOLERANCES["int8"],
+        pictures=f"{len(frames.held_out)} of {frames.source.name}",
+        unjudged=["without_int8"],
+        progress=progress,
+    )

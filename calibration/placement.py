@@ -22,7 +22,7 @@ KEPT: tuple[tuple[str, re.Pattern[str]], ...] = (
     # Empty in small frames and not in large ones, so that ranges seen in one size are wrong in another.
     ("low band", re.compile(r"frequency\d\.low_attention\..*")),
 )
-"""Parts that stay as they are beside the islands of 16-bit graphs, by what they are called in reports."""
+"""Parts that stay as they are, besides the islands of 16-bit graphs, by their names in reports."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def _kept(node: NodeProto) -> str:
 
 
 def _not_worth_it(layer: Layer) -> str:
-    """Why INT8 gains nothing: TensorRT has no fast form of it. Empty where it has."""
+    """The reason why INT8 gains nothing: TensorRT has no fast form of it. Empty where it has."""
     given, made = layer.channels
     if layer.groups > 1:
         if made % 8 or min(layer.kernel) < 3:

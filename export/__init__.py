@@ -1,1 +1,1 @@
-"""Export: checkpoint -> exact graph. `measnet-export` is its command line."""
+"""Export: checkpoint -> graph -> engine. `measnet-export` is its command line."""

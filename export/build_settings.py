@@ -110,7 +110,7 @@ class BuildSettings:
     """A plan without weights: small; whoever loads it refits it from the graph first."""
 
     aux_streams: int | None = None
-    """Streams beside the caller's that a plan may use; None leaves it to TensorRT, 0 needs least memory."""
+    """Streams besides the caller's that a plan may use; None leaves it to TensorRT, 0 needs least memory."""
 
     def __post_init__(self) -> None:
         problems = [problem for profile in self.profiles for problem in profile.problems()]

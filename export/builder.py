@@ -13,6 +13,7 @@ there. Lines of JSON on stdout say how it goes; what TensorRT prints goes to std
     {"flavour_version": text}                              what imported
     {"fault": {"kind": "import" | "parse" | "build", "messages": [...], "nodes": [...]}}
     {"seconds": number}                                    the plan is written
+    {"ready": true}, {"parsed": [faults]}                  the parser was asked, and what it said
 """
 
 from __future__ import annotations
@@ -57,8 +58,18 @@ def main() -> None:
             say({"fault": {"kind": "absent" if absent else "import", "messages": [str(error)]}})
             return
         say({"flavour_version": trt.__version__})
-        if job["build"]:
+        if job["step"] == "parse":
+            ask(trt, folder, say)
+        elif job["step"] == "build":
             build(trt, folder, job, say)
+
+
+def ask(trt: Any, folder: Path, say: Say) -> None:
+    """Graph in, what the parser says of it out; ``ready`` before it sees the graph."""
+    logger = _logger(trt, [], lambda event: True)
+    network = trt.Builder(logger).create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    say({"ready": True})
+    say({"parsed": parse(trt, network, logger, (folder / "graph.onnx").read_bytes())})
 
 
 def build(trt: Any, folder: Path, job: dict[str, Any], say: Say) -> None:

@@ -10,6 +10,13 @@ SHOWN = 3  # of several faults
 
 REMEDIES: tuple[tuple[str, str], ...] = (
     (
+        r"^(?:NonZero|Compress|Unique)\b",
+        "choose with TopK, GatherElements, ScatterElements or Where, which keep their shapes",
+    ),
+    (r"^DFT\b", "a few frequencies are a MatMul with constant cosines and sines"),
+    (r"^\w*(?:Integer|QLinear)\w*\b|^DynamicQ", "use QuantizeLinear and DequantizeLinear around operators"),
+    (r"INT16|UINT16|UINT32|UINT64|STRING|COMPLEX|ONNX date type", "cast it to a type that TensorRT has"),
+    (
         r"violate shape constraints|not self-consistent",
         "choose profile sizes that the network takes (measnet-run pads frames to them)",
     ),
@@ -54,7 +61,7 @@ REMEDIES: tuple[tuple[str, str], ...] = (
     (r"ParseFromString|parse.*protobuf|Failed to parse|ModelProto", "the file is damaged; export it again"),
 )
 
-UNKNOWN = "measnet-export --check FILE may know more; for a graph of ours, please report this"
+UNKNOWN = "measnet-export check FILE may know more; for a graph of ours, please report this"
 
 # In the builder's text our nodes appear by their names, "encoder1.0.attention/Softmax_2".
 NODE = re.compile(r"\b([A-Za-z_][\w.]*)/([A-Z][A-Za-z]+)(?:_\d+)?\b")
@@ -64,8 +71,8 @@ def parse_failed(target: str, faults: list[dict[str, str]]) -> str:
     """One line on the parser's ``faults``, each with name, operator, text and code."""
     distinct = _distinct(faults)
     told = [
-        f"{_place(fault['name'], fault['operator'])}: {_short(fault['text'])} "
-        f"({remedy(fault['text'] + ' ' + fault['code'])})"
+        f"{_place(fault['name'], fault['operator'])}: {gist(fault['text'])} "
+        f"({remedy(' '.join((fault['operator'], fault['text'], fault['code'])))})"
         for fault in distinct[:SHOWN]
     ]
     others = f"; in {len(faults)} operators in all" if len(faults) > len(told) else ""
@@ -77,7 +84,7 @@ def build_failed(target: str, messages: list[str]) -> str:
     text = max(messages, key=_telling)
     node = NODE.search(text)
     place = f" at {_place(node[0], node[2])}" if node else ""
-    return f"{target} built nothing{place}: {_short(text)} ({remedy(text)})"
+    return f"{target} built nothing{place}: {gist(text)} ({remedy(text)})"
 
 
 def remedy(text: str) -> str:
@@ -106,10 +113,12 @@ def _distinct(faults: list[dict[str, str]]) -> list[dict[str, str]]:
     return list(first.values())
 
 
-def _short(text: str) -> str:
+def gist(text: str) -> str:
     """The gist of a message: without where in TensorRT's source it was raised."""
     text = " ".join(text.split())
     text = re.sub(r"\s*(?:In \w+ at|at) /_src/.*$", "", text)
     text = re.sub(r"\s*\(/_src/.*?\)", "", text)
     text = re.sub(r"^(?:\w+::\w+: )?Error Code \d+: ", "", text)
+    if text == "false":
+        return "the parser has no such operator"
     return text if len(text) <= 240 else text[:239] + "…"

@@ -8,15 +8,20 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from measnet.engine_file import Range
 from measnet.errors import BuildError, GraphError, MissingPackageError, OutputError
 from measnet.export.build_settings import BuildSettings, Flavour
+from measnet.export.builder import MODULES
 from measnet.export.builder_messages import BRAND, build_failed, parse_failed
+
+PARSER_SECONDS = 120  # the longest that it may take over a graph
 
 EXTRA = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
 
@@ -45,7 +50,7 @@ def flavour_version(flavour: Flavour) -> str:
     """
     version = ""
     with tempfile.TemporaryDirectory(prefix="measnet-") as folder:
-        _write(Path(folder) / "job.json", json.dumps({"flavour": flavour, "build": False}).encode())
+        _write(Path(folder) / "job.json", json.dumps({"flavour": flavour, "step": "version"}).encode())
         with _started(Path(folder), flavour) as (process, events):
             for event in events:
                 version = event.get("flavour_version", version)
@@ -77,7 +82,7 @@ def build_plan(
     """
     job = {
         "flavour": flavour,
-        "build": True,
+        "step": "build",
         "capabilities": [[int(part) for part in capability.split(".")] for capability in capabilities],
         "ahead_of_time": ahead_of_time,
         "profiles": [dict(profile) for profile in profiles],
@@ -109,6 +114,44 @@ def build_plan(
             seconds,
             tuple(warnings),
         )
+
+
+@dataclass(frozen=True)
+class ParserAnswer:
+    """The answer of NVIDIA's parser about a graph."""
+
+    asked: str
+    """The parser: ``TensorRT-RTX 1.7.1.116``."""
+
+    faults: tuple[dict[str, str], ...]
+    """Of each its node's name, operator, text and code."""
+
+
+def ask_parser(graph: bytes) -> ParserAnswer | None:
+    """Asks NVIDIA's parser, of whichever flavour works here, about an ONNX file; None where there is none.
+
+    It is native code and the file may be hostile, so it runs apart and is ended when it takes too long.
+    """
+    flavours: tuple[Flavour, ...] = ("tensorrt-rtx", "tensorrt")
+    for flavour in flavours:
+        if find_spec(MODULES[flavour]) is None:
+            continue
+        with tempfile.TemporaryDirectory(prefix="measnet-") as name:
+            folder, said = Path(name), dict[str, Any]()
+            _write(folder / "job.json", json.dumps({"flavour": flavour, "step": "parse"}).encode())
+            _write(folder / "graph.onnx", graph)
+            with _started(folder, flavour) as (process, events):
+                late = threading.Timer(PARSER_SECONDS, process.kill)
+                late.start()
+                for event in events:
+                    said |= event
+                late.cancel()
+        if "ready" in said:
+            died = [{"name": "", "operator": "", "text": "the parser did not survive it", "code": ""}]
+            return ParserAnswer(
+                f"{BRAND[flavour]} {said['flavour_version']}", tuple(said.get("parsed", died))
+            )
+    return None
 
 
 class _Phases:

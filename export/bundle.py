@@ -3,33 +3,44 @@
     python -m measnet.export.bundle runs/mine/weights.safetensors nano
 
 writes ``nano.safetensors``, ``nano.onnx`` and ``nano.steerable.onnx`` into ``src/measnet/weights``. The
-graphs keep their weights in the first. All three are tried before one of them appears under its name. The
-same checkpoint and the same versions of PyTorch and ONNX give the same bytes.
+graphs keep their weights in the first: ONNX lets a tensor's data lie in another file of the same folder, at
+an offset, and a safetensors file holds its tensors as they are in memory. What the exporter computed from
+weights (padded, folded) is in no checkpoint and stays inside. All three files are tried before one of them
+appears under its name. The same checkpoint and the same versions of PyTorch and ONNX give the same bytes.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import tempfile
 from pathlib import Path
 
 import click
+import onnx
+from onnx import TensorProto
 
 from measnet.checkpoint import load_checkpoint, save_checkpoint, stored_facts
 from measnet.command_line import HELP, RenamedOption, run_command
 from measnet.config import variant_name
 from measnet.errors import OutputError, ParityError, UsageError
-from measnet.export.graph import traced_graph
-from measnet.export.parity import network_answer, parity_with
+from measnet.export.make import size_for_any
+from measnet.export.measure import network_answer, parity_with
 from measnet.export.pictures import real_pictures
-from measnet.export.shared_weights import share_weights
-from measnet.export.trial import size_for_any
+from measnet.export.session import GraphSession
+from measnet.export.trace import traced_graph
 from measnet.metrics import FP32_TOLERANCE
 from measnet.network import MEASNet
-from measnet.onnx_file import check_graph_file, sealed
+from measnet.onnx_file import DATA_SEAL, check_graph_file, sealed
 from measnet.weights import FOLDER, NAMES
 from measnet.whole_file import write_whole
+
+SMALL = 256  # bytes; below this saying where a tensor lies takes about as much as the tensor
+MOST_INSIDE = 0.25
+"""The largest share of the weights' bytes that a graph may store itself (the bundled ones: 2 %). One with
+more is not of that checkpoint."""
 
 
 def write_bundle(checkpoint: Path, name: str, folder: Path = FOLDER) -> list[Path]:
@@ -45,7 +56,7 @@ def write_bundle(checkpoint: Path, name: str, folder: Path = FOLDER) -> list[Pat
     if (variant := variant_name(network.config)) != name:
         raise UsageError(f"{checkpoint} holds a network of the variant {variant}, not {name}")
     facts = stored_facts(checkpoint)
-    models = [traced_graph(network, None, steerable=steerable)[0] for steerable in (False, True)]
+    models = [traced_graph(network, None, steerable=steerable).model for steerable in (False, True)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}.", suffix=".part", dir=folder) as made:
@@ -70,12 +81,47 @@ def _try(graphs: list[Path], network: MEASNet) -> None:
     expected = network_answer(network, pictures)
     for graph in graphs:
         check_graph_file(graph)
-        breaches = parity_with(graph, expected, pictures).breaches(FP32_TOLERANCE)
+        breaches = parity_with(GraphSession(graph), expected, pictures).breaches(FP32_TOLERANCE)
         if breaches:
             raise ParityError(
                 f"nothing was written, {graph.name} does not compute what the network does: "
                 f"{'; '.join(breaches)}"
             )
+
+
+def share_weights(model: onnx.ModelProto, holder: Path) -> None:
+    """Lets the tensors of ``model`` point into the safetensors file ``holder``, which must lie beside it.
+
+    The graph says the SHA-256 of ``holder``: rewritten, even with the same tensors, it is refused.
+    Raises ``UsageError`` when more than ``MOST_INSIDE`` of the weights is not in there.
+    """
+    stored = holder.read_bytes()
+    offsets = _offsets(stored)
+    large = [tensor for tensor in model.graph.initializer if len(tensor.raw_data) >= SMALL]
+    inside = sum(len(tensor.raw_data) for tensor in large if tensor.raw_data not in offsets)
+    if inside > MOST_INSIDE * sum(len(tensor.raw_data) for tensor in large):
+        raise UsageError(
+            f"{holder} does not hold the weights of the graph: {inside} bytes of them are not in there; "
+            "export the graph from that file"
+        )
+    for tensor in large:
+        data = tensor.raw_data
+        if data not in offsets:
+            continue
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", holder.name), ("offset", offsets[data]), ("length", len(data))):
+            tensor.external_data.add(key=key, value=str(value))
+    model.metadata_props.add(key=DATA_SEAL, value=hashlib.sha256(stored).hexdigest())
+
+
+def _offsets(stored: bytes) -> dict[bytes, int]:
+    """The bytes of every tensor of a safetensors file -> where in the file they begin."""
+    length = int.from_bytes(stored[:8], "little")
+    start = 8 + length
+    entries = json.loads(stored[8:start])
+    spans = [entry["data_offsets"] for name, entry in entries.items() if name != "__metadata__"]
+    return {stored[start + first : start + last]: start + first for first, last in spans}
 
 
 @click.command(context_settings=HELP)

@@ -1,7 +1,8 @@
-"""Engines that were built before: one file per set of facts, under the SHA-256 of these facts.
+"""Engines that were built before, one file per set of facts, under the SHA-256 of these facts; and timings.
 
 Files appear whole or not at all, two processes that want the same engine build it once, and an entry that
-is damaged, says something else than its name or does not load is built again.
+is damaged, says something else than its name or does not load is built again. Timings are how long TensorRT's
+kernels took on one GPU.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ from platformdirs import user_cache_path
 
 from measnet.engine_file import EngineFacts, read_engine, read_engine_facts, write_engine
 from measnet.errors import EngineError, OutputError
+from measnet.export.target import Target
+from measnet.sealed_file import MAGIC, read_sealed, write_sealed
+
+TIMINGS = "timing cache"
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,16 @@ class Entry:
     bytes: int
     facts: EngineFacts | None
     """None for timings, and for what is no sound engine."""
+
+    def what(self) -> str:
+        """Describes it in words."""
+        if self.facts is None:
+            return "timings, or nothing that is used any more"
+        description = self.facts.description
+        size = description.static_size
+        kinds = [description.variant, "any size" if size is None else f"{size[0]}x{size[1]}"]
+        kinds += [description.precision, *(["steerable"] if description.steerable else [])]
+        return ", ".join([*kinds, self.facts.built_for()])
 
 
 @dataclass(frozen=True)
@@ -135,3 +150,39 @@ class EngineCache:
         lock = FileLock(locks / f"{name}.lock")
         lock.acquire()
         return lock
+
+
+def read_timing_cache(path: Path, target: Target, *, replace_any: bool = False) -> tuple[bytes, str]:
+    """The timings in ``path`` for ``target``, and a note when they cannot be used; b"" begins new ones.
+
+    Raises ``EngineError`` for a file that is none of ours, so that it is not overwritten, unless it is in
+    a place of ours where any file may be (``replace_any``).
+    """
+    if not path.exists():
+        return b"", ""
+    try:
+        sealed = read_sealed(path, TIMINGS)
+    except EngineError as error:
+        if not (replace_any or _is_sealed(path)):
+            raise
+        return b"", f"{error}; timings begin anew"
+    if sealed.facts != _facts(target):
+        return b"", f"{path} has timings of another GPU, driver or TensorRT; timings begin anew"
+    return sealed.payload, ""
+
+
+def write_timing_cache(path: Path, target: Target, timings: bytes) -> None:
+    """Raises ``OutputError``."""
+    write_sealed(path, TIMINGS, _facts(target), timings)
+
+
+def _facts(target: Target) -> dict[str, str]:
+    return {name: str(value) for name, value in vars(target).items()}
+
+
+def _is_sealed(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False

@@ -13,7 +13,6 @@ Reflection is a Gather, not a Pad: ONNX's Pad reflects once, and cannot grow a s
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from measnet.description import GraphDescription
+from measnet.export.graph import Graph
 from measnet.image import ChannelOrder
 
 MODULE = "camera"
@@ -38,25 +38,22 @@ BACKWARDS = np.array([2, 1, 0])
 
 
 def camera_graph(
-    model: onnx.ModelProto,
-    description: GraphDescription,
-    *,
-    frame_size: tuple[int, int] | None = None,
-    channel_order: ChannelOrder = "rgb",
-) -> tuple[onnx.ModelProto, GraphDescription]:
-    """A copy of ``model`` that takes ``image`` as uint8, B H W 3, and returns ``restored`` as that, and what
-    it says of itself. Its other outputs stay: they speak of the padded frame.
+    inner: Graph, *, frame_size: tuple[int, int] | None = None, channel_order: ChannelOrder = "rgb"
+) -> Graph:
+    """The graph that takes ``image`` as uint8, B H W 3, and returns ``restored`` as that. The other outputs
+    of ``inner`` stay: they speak of the padded frame.
 
-    ``model`` takes and returns B 3 H W in float32 (its tensors inside may be of any type). One for a single
+    ``inner`` takes and returns B 3 H W in float32 (its tensors inside may be of any type). One for a single
     size is for frames of ``frame_size`` (height, width), by default and at most that size; one for every
     size takes every frame, down to a single pixel. ``channel_order`` is that of both frames.
 
     A steerable one takes a window of the frame: what padding repeats of a pixel counts if the pixel does.
     """
+    description = inner.description
     inside = description.static_size
     frame_size = inside and (frame_size or inside)
     wrapped = onnx.ModelProto()
-    wrapped.CopyFrom(model)
+    wrapped.CopyFrom(inner.model)
     graph = wrapped.graph
     nodes = _Nodes()
     sides = _to_network(nodes, description, frame_size, channel_order)
@@ -73,10 +70,9 @@ def camera_graph(
         elif value.name in INSIDE:
             frames = ["batch", *sides_of, 3]
             value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.UINT8, frames))
-    described = replace(description, static_size=frame_size, io="uint8-nhwc", channel_order=channel_order)
-    helper.set_model_props(wrapped, described.to_metadata())
-    onnx.checker.check_model(wrapped, full_check=True)
-    return wrapped, described
+    made = inner.become(wrapped, static_size=frame_size, io="uint8-nhwc", channel_order=channel_order)
+    onnx.checker.check_model(made.model, full_check=True)
+    return made
 
 
 def reflected(side: int, grown: int) -> NDArray[np.int64]:

@@ -1,22 +1,26 @@
-"""``measnet-export --check``: reads any ONNX file, hostile ones included; says what TensorRT would refuse.
+"""``measnet-export check``: reads any ONNX file, hostile ones included; says what TensorRT would refuse.
 
-The rules are in ``export/rules.py``. Nothing outside the file's own folder is opened, nothing is run, and no
-operator is trusted to be what its name says before ONNX's own checker has seen it.
+Sound files are given to NVIDIA's own parser, where there is one, in a process of its own; ``export/rules.py``
+has what that lacks. Nothing outside the file's own folder is opened, nothing is run, and no operator is
+trusted to be what its name says before ONNX's own checker has seen it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
 
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
 from measnet.errors import GraphError, first_line
+from measnet.export.builder_messages import gist, remedy
+from measnet.export.builder_process import ask_parser
+from measnet.export.graph import take_in
+from measnet.export.rules import RULES, Finding, Inspected, all_nodes
 from measnet.onnx_file import (
     DamagedError,
     constants,
@@ -31,41 +35,12 @@ LARGEST_FILE = 1 << 30  # bytes; what is larger keeps its constants in another f
 MOST_NODES = 200_000
 PLACES_SHOWN = 3
 
-Level = Literal["error", "warning", "note"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong or worth knowing."""
-
-    level: Level
-    """``error``: TensorRT refuses the graph, or it computes something else. ``warning``: it may build and
-    still disappoint. ``note``: good to know."""
-
-    rule: str
-    """A short name that does not change, for programs."""
-
-    message: str
-    """The fault, as a sentence."""
-
-    remedy: str
-    """The advice; may be empty."""
-
-    places: tuple[str, ...] = ()
-    """The nodes or tensors: ``encoder1.0.attention/TopK``; none when it is the whole file."""
-
-    operator: str = ""
-    source: str = ""
-    """The source of the rule."""
-
 
 def check_file(path: str | Path) -> list[Finding]:
     """Everything found in the ONNX file at ``path``, errors first; empty when nothing is wrong.
 
     Raises ``GraphError`` when there is no such file, it is larger than 1 GiB, or it is no ONNX file.
     """
-    from measnet.export.rules import RULES, Graph
-
     path = Path(path)
     content, model = _read(path)
     findings = list(_constants(content, path))
@@ -82,7 +57,7 @@ def check_file(path: str | Path) -> list[Finding]:
     except Exception as error:
         findings.append(_unsound(error))
         inferred = inside
-    graph = Graph(model, inferred)
+    graph = Inspected(model, inferred)
     for rule in RULES:
         try:
             findings.extend(rule(graph))
@@ -90,6 +65,8 @@ def check_file(path: str | Path) -> list[Finding]:
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
             if not any(finding.rule == "unsound" for finding in findings):
                 findings.append(_unsound(error))
+    if not any((finding.level, finding.rule) == ("error", "external-data") for finding in findings):
+        findings.extend(_parser(model, path.parent))
     order = {"error": 0, "warning": 1, "note": 2}
     return sorted(_merged(findings), key=lambda finding: order[finding.level])
 
@@ -108,15 +85,6 @@ def write_findings(target: Path, path: str | Path, findings: list[Finding]) -> N
     """Writes the findings as JSON, whole or not at all. Raises ``OutputError``."""
     content = {"file": str(path), "findings": [asdict(finding) for finding in findings]}
     write_whole(target, json.dumps(content, indent=2) + "\n")
-
-
-def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Every operator of a graph, those inside branches and loops included."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                yield from all_nodes(inner)
 
 
 def _read(path: Path) -> tuple[bytes, onnx.ModelProto]:
@@ -207,6 +175,26 @@ def _without_external_data(model: onnx.ModelProto) -> onnx.ModelProto:
                 onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
             )
     return result
+
+
+def _parser(model: onnx.ModelProto, folder: Path) -> Iterator[Finding]:
+    """Findings of NVIDIA's own parser; a note where there is none to ask."""
+    whole = onnx.ModelProto()
+    whole.CopyFrom(model)
+    try:
+        take_in(whole, folder)
+        answer = ask_parser(whole.SerializeToString())
+    except (ValueError, OSError):  # more than a protobuf holds, with the constants of other files inside
+        answer = None
+    if answer is None:
+        advice = "pip install 'measnet[rtx]' brings it, and needs no GPU"
+        yield Finding("note", "parser", "NVIDIA's own parser was not asked: none works here", advice)
+        return
+    for fault in answer.faults:
+        said = f"it is refused: {gist(fault['text'])}"
+        advice = remedy(f"{fault['operator']} {fault['text']} {fault['code']}")
+        places = (fault["name"],) if fault["name"] else ()
+        yield Finding("error", "parser", said, advice, places, fault["operator"], answer.asked)
 
 
 def _unsound(error: Exception) -> Finding:

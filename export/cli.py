@@ -1,345 +1,419 @@
-"""``measnet-export``: checkpoint in, ONNX graph out; or an ONNX graph in, what is wrong with it out."""
+"""``measnet-export``: a checkpoint in, ONNX graphs out; and what is done with graphs afterwards."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from measnet.command_line import HELP, RenamedOption, run_command
-from measnet.export.engine_options import EngineWish, engine_options, hint, manage_cache
-from measnet.export.triton_options import TritonWish, triton_options
+from measnet.command_line import HELP, CommandInParts, MovedOption, RenamedOption, run_command
+from measnet.export.options import GraphOptions, Precision, graph_options
 
 if TYPE_CHECKING:
-    import onnx
+    from measnet.export.engine import Built
 
-    from measnet.export.form import Form
-    from measnet.export.precision import Precision
-    from measnet.network import MEASNet
+WIDE: dict[str, Any] = {**HELP, "max_content_width": 100}
+STOPPED = "stopped; nothing was left half-written"
+FILE = click.Path(path_type=Path)
+IMAGE = "nvcr.io/nvidia/tritonserver:YY.MM-py3"
 
-PRECISIONS: tuple[Precision | Literal["int8"], ...] = ("fp16", "bf16", "int8")
+debug_option = click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
+cache_option = click.option(
+    "--cache",
+    "cache_folder",
+    metavar="DIR",
+    type=FILE,
+    help="Where engines are kept.  [default: the platform's folder for caches]",
+)
 
 
 @click.command(
-    context_settings=HELP,
+    context_settings=WIDE,
     epilog="""\b
 Examples:
-  measnet-export --dynamic                               the bundled nano, float32, for any size
-  measnet-export --fp16                                  the same with FP16 tensors, and a report
-  measnet-export --checkpoint best.ckpt --shape 1080x1920
-  measnet-export --checkpoint best.ckpt --shape 520x640 --shape 360x640 -o graphs/
-  measnet-export --check any.onnx                        will TensorRT take it?
-  measnet-export --int8 --frames clip.mp4                INT8 calibrated on a video, and what it loses
-  measnet-export --fp16 --io uint8-nhwc                  camera bytes in and out, for C++ programs
-  measnet-export --fp16 --engine tensorrt-rtx --gpu sm89 an engine for RTX 40 cards, no GPU needed
-  measnet-export --graph nano.onnx --engine tensorrt     an engine for this machine's GPU
-  measnet-export --steerable --fp16 --engine tensorrt    the same, for --steady and for tiles that agree
-  measnet-export --io uint8-nhwc --triton models/        a model for Triton Inference Server
+  measnet-export check any.onnx
+  measnet-export check graphs/nano-dynamic.fp16.onnx -o findings.json
 
-Sizes are HEIGHTxWIDTH of the frames. A graph takes any batch, and says in its metadata what it is.
+Exit status: 0 done, 1 it has an error, 2 the file cannot be read.""",
+)
+@click.argument("file", type=FILE)
+@click.option(
+    "-o", "--out", cls=RenamedOption, former="--json", metavar="FILE", type=FILE, help="The same as JSON."
+)
+@debug_option
+def check(file: Path, out: Path | None, debug: bool) -> None:
+    """Say what TensorRT would refuse in any ONNX file, and what to do.
 
-\b
-Exit status: 0 done, 1 failed on the way or --check found an error, 2 an option or a file is wrong.""",
-)
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="A .ckpt, state dict or .safetensors.")
-@click.option("--model", default="nano", show_default=True, help="Bundled weights, without --checkpoint.")
-@click.option("--shape", "shapes", multiple=True, metavar="HxW", help="Frame size; may be repeated.")
-@click.option(
-    "--dynamic",
-    is_flag=False,
-    flag_value="any",
-    metavar="[MIN:OPT:MAX]",
-    help="One graph for every size, engines for these; what is done without --shape.",
-)
-@click.option(
-    "--steerable",
-    is_flag=True,
-    help="Takes and returns image-level decisions too: for measnet-run's --steady, and tiles that agree.",
-)
-@click.option("--fp16", is_flag=True, help="FP16 tensors, float32 where it matters; writes a report.")
-@click.option("--bf16", is_flag=True, help="The same with BF16, for GPUs from compute capability 8.0 on.")
-@click.option(
-    "--int8", is_flag=True, help="INT8 convolutions, calibrated on --frames, the rest as in --fp16."
-)
-@click.option(
-    "--io",
-    default="nchw",
-    show_default=True,
-    type=click.Choice(["nchw", "uint8-nhwc"]),
-    help="uint8-nhwc takes and returns camera bytes: scaling, padding and rounding are in the graph.",
-)
-@click.option(
-    "--channel-order",
-    type=click.Choice(["rgb", "bgr"]),
-    help="Of camera bytes; OpenCV has bgr.  [default: rgb]",
-)
-@click.option(
-    "-o",
-    "--out",
-    cls=RenamedOption,
-    former="--output",
-    default=".",
-    type=click.Path(path_type=Path),
-    help="Folder for the graphs, or the name of a single .onnx file.  [default: this folder]",
-)
-@click.option(
-    "--verify/--no-verify",
-    default=True,
-    show_default=True,
-    help="Run the graph and hold it against the network.",
-)
-@click.option(
-    "--frames",
-    metavar="PATH",
-    help="Video, picture or folder to verify on, and to calibrate on.  [default: the sample clip; without "
-    "one, made-up pictures to verify on]",
-)
-@click.option(
-    "--calibration-frames", type=int, metavar="N", help="With --int8: how many, at most.  [default: 16]"
-)
-@click.option(
-    "--check", "checked", metavar="FILE", type=click.Path(path_type=Path), help="Look for faults in any ONNX."
-)
-@click.option(
-    "--json", "json_file", metavar="FILE", type=click.Path(path_type=Path), help="With --check: as JSON."
-)
-@engine_options
-@triton_options
-@click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
-@click.version_option(package_name="measnet")
-def main(debug: bool, **options: Any) -> None:
-    """Write the ONNX graph of a MEASNet, for one size or for any, or check an ONNX graph."""
-    run_command(
-        lambda: _run(options),
-        debug=debug,
-        interrupted="stopped; no graph and no engine was left half-written",
-    )
+    NVIDIA's own parser is asked too, where TensorRT or TensorRT-RTX is installed. The file may be hostile:
+    nothing in it is run.
+    """
+    run_command(lambda: _check(file, out), debug=debug, interrupted=STOPPED)
 
 
-def _run(options: dict[str, Any]) -> None:
-    if options["checked"]:
-        _check(options)
-    elif options["cache_list"] or options["cache_clear"]:
-        manage_cache(options)
-    elif options["graphs"]:
-        triton, engines, graphs = TritonWish(options), EngineWish(options), list(options["graphs"])
-        triton.serve(graphs, engines.build(graphs, _folder(options["out"])))
-    else:
-        _export_all(options)
-
-
-def _export_all(options: dict[str, Any]) -> None:
+def _check(file: Path, out: Path | None) -> None:
     from measnet.errors import MissingPackageError, UsageError
 
-    sizes = [_parse_size(shape) for shape in options["shapes"]]
-    any_size = options["dynamic"] is not None or not sizes
-    if options["dynamic"] not in (None, "any"):
-        options["profiles"] = (options["dynamic"], *options["profiles"])
-    wanted: list[tuple[int, int] | None] = [*sizes, *([None] if any_size else [])]
-    asked = [name for name in PRECISIONS if options[name]]
-    precisions: list[Precision | Literal["int8"] | None] = [*asked] or [None]
-    output: Path = options["out"]
-    if options["json_file"]:
-        raise UsageError("--json goes with --check; a report is written beside every 16-bit and INT8 graph")
-    if options["calibration_frames"] is not None and not options["int8"]:
-        raise UsageError("--calibration-frames goes with --int8")
-    if output.suffix == ".onnx" and len(wanted) * len(precisions) > 1:
-        raise UsageError(
-            f"{len(wanted) * len(precisions)} graphs cannot share the name {output}; give -o a folder"
-        )
-    try:
-        # Imported to find out whether they are there, before any work.
-        import onnx  # noqa: F401 - only that
-        import onnxscript  # noqa: F401 - only that
-        import torch  # noqa: F401 - only that
-    except ModuleNotFoundError as error:
-        raise MissingPackageError("exporting", error.name or "torch", "export") from None
-
-    from measnet.checkpoint import load_checkpoint
-    from measnet.config import variant_name
-    from measnet.export.form import Form
-    from measnet.weights import bundled
-
-    form = Form(options["io"], options["channel_order"])
-    triton = TritonWish(options)
-    engines = EngineWish(options)
-    graphs = []
-    checkpoint: Path | None = options["checkpoint"]
-    source = checkpoint or bundled(options["model"], ".safetensors")
-    network = load_checkpoint(source)
-    name = variant_name(network.config) if checkpoint is None else source.stem
-    for size in wanted:
-        suffix = "dynamic" if size is None else f"{size[0]}x{size[1]}"
-        for precision in precisions:
-            kind = ".steerable" if options["steerable"] else ""
-            ending = f"{f'.{precision}' if precision else ''}{form.ending}{kind}.onnx"
-            path = output if output.suffix == ".onnx" else output / f"{name}-{suffix}{ending}"
-            if precision is None:
-                _export_exact(network, source, path, size, form, options)
-            elif precision == "int8":
-                from measnet.calibration.cli import export_int8
-
-                export_int8(network, path, size, form, options)
-            else:
-                _export_typed(network, source, path, size, form, precision, options)
-            graphs.append(path)
-    triton.serve(graphs, engines.build(graphs, _folder(output)))
-    if not engines.targets:
-        click.echo(hint(graphs))
-
-
-def _folder(output: Path) -> Path:
-    """The folder for engines: that of the graph, where it was given a name."""
-    return output.parent if output.suffix == ".onnx" else output
-
-
-def _export_exact(
-    network: MEASNet,
-    source: Path,
-    path: Path,
-    size: tuple[int, int] | None,
-    form: Form,
-    options: dict[str, Any],
-) -> None:
-    import contextlib
-
-    from rich.console import Console
-
-    from measnet.errors import ParityError
-    from measnet.export.form import takes
-    from measnet.export.graph import exact_graph, write_graph
-    from measnet.export.parity import camera_parity, graph_parity
-    from measnet.export.pictures import real_pictures
-    from measnet.export.trial import Apart, is_too_large, try_exact
-    from measnet.metrics import FP32_TOLERANCE
-
-    with contextlib.ExitStack() as stack:
-        trial = None
-        if options["verify"] and size is not None and is_too_large(network, size):
-            trial = stack.enter_context(Apart(try_exact, source, form, options["frames"]))
-        with Console(stderr=True).status(f"writing {path}"):
-            model, description = form.given_to(
-                *exact_graph(network, size, steerable=options["steerable"]), size
-            )
-            write_graph(path, model)
-        click.echo(
-            f"{path}: {description.variant}, {takes(description, size)}, {path.stat().st_size / 1e6:.1f} MB"
-        )
-        if not options["verify"]:
-            return
-        with Console(stderr=True).status("holding it against the network"):
-            if trial is not None:
-                parity, (height, width), which = trial.result()
-            else:
-                height, width = form.tried_size(description)
-                pictures, which = real_pictures(options["frames"], 2, height, width)
-                if form.takes_bytes:
-                    parity = camera_parity(path, network, description, pictures)
-                else:
-                    parity = graph_parity(path, network, pictures)
-    click.echo(
-        f"  parity with PyTorch on {height}x{width} ({which}): PSNR {parity.psnr_db:.1f} dB, largest "
-        f"difference {parity.largest_difference:.2g}, experts agree on {parity.experts_agree:.4%} of pixels"
-    )
-    breaches = parity.breaches(FP32_TOLERANCE)
-    if breaches:
-        path.unlink()
-        raise ParityError(
-            f"{path} was removed, it does not compute what the network does: {'; '.join(breaches)}"
-        )
-
-
-def _export_typed(
-    network: MEASNet,
-    source: Path,
-    path: Path,
-    size: tuple[int, int] | None,
-    form: Form,
-    precision: Precision,
-    options: dict[str, Any],
-) -> None:
-    import contextlib
-
-    from rich.console import Console
-
-    from measnet.errors import ParityError
-    from measnet.export import report
-    from measnet.export.form import takes
-    from measnet.export.graph import write_graph
-    from measnet.export.pictures import real_pictures
-    from measnet.export.ranges import largest_magnitudes, magnitudes_from_operators
-    from measnet.export.trial import Apart, is_too_large, size_for_any, try_typed
-    from measnet.export.typed import measure, measure_bytes, typed_network
-
-    measured = trial = pictures = None
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(Console(stderr=True).status(f"writing {path}"))
-        if options["verify"] and size is not None and is_too_large(network, size):
-            trial = stack.enter_context(Apart(try_typed, source, precision, form, options["frames"]))
-        elif options["verify"]:
-            height, width = network.config.size_rule.fit(*(size or size_for_any(network)))
-            pictures, which = real_pictures(options["frames"], 2, height, width)
-
-        def ranges(model: onnx.ModelProto) -> dict[str, float]:
-            if trial is not None:
-                return magnitudes_from_operators(model, trial.result().magnitudes)
-            return {} if pictures is None else largest_magnitudes(model, pictures[:1])
-
-        typed, description, bytes_before = typed_network(
-            network, size, precision, steerable=options["steerable"], ranges=ranges
-        )
-        model, described = form.given_to(typed.model, description, size)
-        if trial is not None:
-            measured = trial.result().measured
-        elif pictures is not None:
-            measured = measure(typed, network, pictures, which)
-            if form.takes_bytes:
-                odd, _ = real_pictures(options["frames"], 2, *form.tried_size(described))
-                measured.parity["bytes"] = measure_bytes(model, network, described, odd)
-        description = described
-    if measured is not None and measured.breaches:
-        raise ParityError(
-            f"{path} was not written, {precision.upper()} loses too much of this network: "
-            f"{'; '.join(measured.breaches)}; --no-verify writes it all the same"
-        )
-    write_graph(path, model)
-    sizes = {"graph": path.stat().st_size, "float32": bytes_before}
-    json_file = path.with_suffix(".json")
-    report.write_report(json_file, typed, description, sizes, measured)
-    click.echo(f"{path}: {description.variant}, {takes(description, size)}, {precision.upper()}")
-    for line in report.lines(typed, bytes_before, sizes["graph"], measured):
-        click.echo(line)
-    click.echo(f"  report: {json_file}")
-
-
-def _check(options: dict[str, Any]) -> None:
-    import sys
-
-    from measnet.errors import MissingPackageError, UsageError
-
-    checked, target = options["checked"], options["json_file"]
-    if target is not None and target.exists() and checked.exists() and target.samefile(checked):
-        raise UsageError(f"--json {target} is the graph itself; give it another name")
+    if out is not None and out.exists() and file.exists() and out.samefile(file):
+        raise UsageError(f"--out {out} is the graph itself; give it another name")
     try:
         import onnx  # noqa: F401 - only to find out whether it is there
     except ModuleNotFoundError:
         raise MissingPackageError("checking a graph", "onnx", "export") from None
     from measnet.export.check import check_file, lines, write_findings
 
-    findings = check_file(options["checked"])
-    for line in lines(options["checked"], findings):
+    findings = check_file(file)
+    for line in lines(file, findings):
         click.echo(line)
-    if options["json_file"]:
-        write_findings(options["json_file"], options["checked"], findings)
+    if out is not None:
+        write_findings(out, file, findings)
     if any(finding.level == "error" for finding in findings):
         sys.exit(1)
 
 
-def _parse_size(text: str) -> tuple[int, int]:
-    from measnet.errors import UsageError
+@click.command(
+    context_settings=WIDE,
+    epilog="""\b
+Examples:
+  measnet-export engine nano-dynamic.fp16.onnx                 for this machine's GPU, with TensorRT
+  measnet-export engine nano-dynamic.fp16.onnx --gpu sm89      for RTX 40 cards, no GPU needed
+  measnet-export engine nano-dynamic.fp16.onnx --gpu rtx       one engine for RTX 30 to 50
+  measnet-export engine a.onnx b.onnx --gpu sm89 --profile 64x64:720x1280:1080x1920 -o engines/""",
+)
+@click.argument("graphs", nargs=-1, required=True, metavar="GRAPH...")
+@click.option(
+    "--with",
+    "flavours",
+    multiple=True,
+    type=click.Choice(["tensorrt", "tensorrt-rtx"]),
+    help="The builder; may be repeated.  [default: tensorrt-rtx with --gpu, else tensorrt]",
+)
+@click.option(
+    "--gpu",
+    "cards",
+    multiple=True,
+    metavar="sm89",
+    help="RTX cards to build for ahead of time; may be repeated. sm86+sm89 is one engine for both, rtx one "
+    "for all from GeForce RTX 30 on.  [default: this GPU]",
+)
+@click.option(
+    "--profile",
+    "profiles",
+    multiple=True,
+    metavar="MIN:OPT:MAX",
+    help="Range of [BATCHx]HxW; may be repeated.  [default: 64x64:720x1280:1080x1920, or the graph's size]",
+)
+@click.option("-o", "--out", default=".", type=FILE, help="Folder for the engines.  [default: this folder]")
+@click.option(
+    "--workspace", "workspace_mib", type=int, metavar="MIB", help="Most scratch memory of an operator."
+)
+@click.option(
+    "--optimization-level", type=int, default=3, show_default=True, metavar="0-5", help="0 builds fastest."
+)
+@click.option("--tf32", is_flag=True, help="Let float32 products lose precision.")
+@click.option("--version-compatible", is_flag=True, help="Later versions of TensorRT load it too.")
+@click.option(
+    "--hardware-compatible",
+    type=click.Choice(["none", "ampere-plus", "same-compute-capability"]),
+    default="none",
+    help="Other GPUs load it too; slower.",
+)
+@click.option("--refit", is_flag=True, help="Weights can be replaced later.")
+@click.option("--strip-weights", is_flag=True, help="A small plan that is refitted where it is loaded.")
+@click.option("--aux-streams", type=int, metavar="N", help="Streams that a plan may use besides its own.")
+@click.option("--timing-cache", metavar="FILE", type=FILE, help="TensorRT's timings, kept.")
+@cache_option
+@click.option("--no-cache", is_flag=True, help="Keep no engines and use none that were kept.")
+@debug_option
+def engine(
+    graphs: tuple[str, ...],
+    flavours: tuple[str, ...],
+    cards: tuple[str, ...],
+    profiles: tuple[str, ...],
+    out: Path,
+    timing_cache: Path | None,
+    cache_folder: Path | None,
+    no_cache: bool,
+    debug: bool,
+    **settings: Any,
+) -> None:
+    """Build TensorRT engines from graphs of ours: .onnx files, or names of bundled ones."""
 
-    height, cross, width = text.lower().partition("x")
-    if not (cross and height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise UsageError(f"a size is HEIGHTxWIDTH in pixels, such as 360x640, not {text!r}")
-    return int(height), int(width)
+    def build() -> None:
+        from rich.console import Console
+
+        _check_builder()
+        from measnet.export.build_settings import BuildSettings, Profile
+        from measnet.export.cache import EngineCache, default_folder
+        from measnet.export.engine import build_engines
+        from measnet.export.target import find_targets
+
+        wished = BuildSettings(profiles=tuple(Profile.parse(text) for text in profiles), **settings)
+        targets = find_targets(flavours or ("tensorrt-rtx" if cards else "tensorrt",), cards)
+        with Console(stderr=True).status("building") as status:
+            build_engines(
+                [_graph_file(name) for name in graphs],
+                targets,
+                out,
+                wished,
+                cache=None if no_cache else EngineCache(cache_folder or default_folder()),
+                timing_cache=timing_cache,
+                progress=lambda path, words: status.update(f"building {path}: {words}"),
+                done=_tell,
+            )
+
+    run_command(build, debug=debug, interrupted=STOPPED)
+
+
+def _tell(built: Built) -> None:
+    how = "from the cache" if built.seconds is None else f"built in {built.seconds:.1f} s"
+    click.echo(f"{built.path}: {built.facts.built_for()}, {built.plan_bytes / 1e6:.1f} MB, {how}")
+    for note in built.notes:
+        click.echo(f"  note: {' '.join(note.split())[:300]}")
+
+
+def _graph_file(name: str) -> Path:
+    """The graph at a path, or the bundled one of a name."""
+    from measnet.weights import NAMES, bundled
+
+    return bundled(name, ".onnx") if name in NAMES else Path(name)
+
+
+def _check_builder() -> None:
+    """Raises ``MissingPackageError`` for what building and keeping engines stand on."""
+    from measnet.errors import MissingPackageError
+
+    try:
+        import filelock  # noqa: F401 - only to find out whether it is there
+        import onnx  # noqa: F401 - only that
+    except ModuleNotFoundError as error:
+        raise MissingPackageError("building engines", error.name or "onnx", "rtx") from None
+
+
+@click.command(
+    context_settings=WIDE,
+    epilog="""\b
+Examples:
+  measnet-export cache
+  measnet-export cache --clear --cache kept/""",
+)
+@click.option("--clear", is_flag=True, help="Remove the engines that are kept.")
+@cache_option
+@debug_option
+def cache(clear: bool, cache_folder: Path | None, debug: bool) -> None:
+    """Show the engines that are kept, or remove them."""
+
+    def manage() -> None:
+        _check_builder()
+        from measnet.export.cache import EngineCache, default_folder
+
+        kept = EngineCache(cache_folder or default_folder())
+        if clear:
+            click.echo(f"{kept.folder}: {kept.clear() / 1e6:.1f} MB removed")
+            return
+        entries = kept.entries()
+        for entry in entries:
+            click.echo(f"{entry.path.name[:12]}  {entry.bytes / 1e6:8.1f} MB  {entry.what()}")
+        click.echo(f"{kept.folder}: {len(entries)} files, {sum(e.bytes for e in entries) / 1e6:.1f} MB")
+
+    run_command(manage, debug=debug, interrupted=STOPPED)
+
+
+@click.command(
+    context_settings=WIDE,
+    epilog="""\b
+Examples:
+  measnet-export triton graphs/nano-dynamic.bytes.onnx -o models/
+  measnet-export triton nano.onnx --engine nano.trt-sm89.engine -o models/ --batch 4 --instances 2""",
+)
+@click.argument("graphs", nargs=-1, required=True, metavar="GRAPH...")
+@click.option(
+    "--engine", "engine_file", metavar="FILE", type=FILE, help="Serve the plan in this engine of GRAPH."
+)
+@click.option("-o", "--out", required=True, metavar="DIR", type=FILE, help="The model repository.")
+@click.option(
+    "--batch",
+    type=int,
+    metavar="N",
+    help="Most frames at once.  [default: 8; of an engine, its profile's]",
+)
+@click.option("--instances", type=int, default=1, show_default=True, metavar="N", help="Copies per GPU.")
+@debug_option
+def triton(
+    graphs: tuple[str, ...],
+    engine_file: Path | None,
+    out: Path,
+    batch: int | None,
+    instances: int,
+    debug: bool,
+) -> None:
+    """Write models for NVIDIA's Triton Inference Server from graphs of ours."""
+
+    def serve() -> None:
+        import shlex
+
+        from measnet.errors import MissingPackageError, UsageError
+
+        if engine_file is not None and len(graphs) > 1:
+            raise UsageError("--engine goes with the one graph that it was built from")
+        try:
+            from measnet.export.triton import write_repository
+        except ModuleNotFoundError as error:
+            raise MissingPackageError("serving graphs", error.name or "onnx", "export") from None
+        for name in graphs:
+            path = _graph_file(name)
+            home = write_repository(path, out, engine=engine_file, max_batch=batch, instances=instances)
+            click.echo(f"{home}: a model for Triton")
+        mount = shlex.quote(f"{out.resolve()}:/models")
+        click.echo(
+            f"  serve it (untried here): docker run --rm --gpus all -p 8000:8000 -p 8001:8001 -v {mount} "
+            f"{IMAGE} tritonserver --model-repository=/models"
+        )
+        if engine_file is not None:
+            from measnet.engine_file import read_engine_facts
+
+            version = read_engine_facts(engine_file).flavour_version
+            click.echo(f"  YY.MM: a release with TensorRT {version}, no other loads the plan")
+
+    run_command(serve, debug=debug, interrupted=STOPPED)
+
+
+CALIBRATE = "measnet-calibrate CHECKPOINT FRAMES"
+ENGINE = "measnet-export engine GRAPH"
+TRITON = "measnet-export triton GRAPH -o DIR"
+MOVED = (
+    MovedOption("--int8", to=CALIBRATE, takes_value=False),
+    MovedOption("--calibration-frames", to=f"{CALIBRATE} --count N"),
+    MovedOption("--check", to="measnet-export check FILE"),
+    MovedOption("--json", to="measnet-export check FILE -o JSON"),
+    MovedOption("--graph", to=f"{ENGINE}, or {TRITON}"),
+    MovedOption("--cache-list", to="measnet-export cache", takes_value=False),
+    MovedOption("--cache-clear", to="measnet-export cache --clear", takes_value=False),
+    MovedOption("--triton", to=TRITON),
+    MovedOption("--triton-batch", to=f"{TRITON} --batch N"),
+    MovedOption("--triton-instances", to=f"{TRITON} --instances N"),
+    MovedOption("--engine", to=f"{ENGINE} --with tensorrt, or --gpu sm89 for an RTX card elsewhere"),
+    *(
+        MovedOption(f"--{name}", to=f"{ENGINE} --{name}")
+        for name in ("gpu", "profile", "workspace", "optimization-level", "hardware-compatible")
+    ),
+    *(MovedOption(f"--{name}", to=f"{ENGINE} --{name}") for name in ("aux-streams", "timing-cache", "cache")),
+    *(
+        MovedOption(f"--{name}", to=f"{ENGINE} --{name}", takes_value=False)
+        for name in ("tf32", "version-compatible", "refit", "strip-weights", "no-cache")
+    ),
+)
+
+
+@click.command(
+    cls=CommandInParts,
+    parts={"check": check, "engine": engine, "cache": cache, "triton": triton},
+    context_settings=WIDE,
+    epilog="""\b
+Examples:
+  measnet-export --fp16                             the bundled nano, for any size, and a report
+  measnet-export best.ckpt --shape 1080x1920        float32, for one size
+  measnet-export best.ckpt --fp16 --io uint8-nhwc   camera bytes in and out, for C++ programs
+
+Exit status: 0 done, 1 failed on the way, 2 an option or a file is wrong.""",
+)
+@click.argument("checkpoint", default="nano")
+@graph_options
+@click.option("--fp16", is_flag=True, help="16-bit tensors, float32 where it matters; writes a report.")
+@click.option("--bf16", is_flag=True, help="The same, for GPUs from compute capability 8.0 on.")
+@click.option(
+    "--pictures",
+    cls=RenamedOption,
+    former="--frames",
+    metavar="PATH",
+    help="Video, picture or folder to verify on.  [default: the sample clip, or made-up ones]",
+)
+@click.option(
+    "--verify/--no-verify", default=True, show_default=True, help="Hold the graph against the network."
+)
+@click.option("--checkpoint", "--model", "former", hidden=True)
+@debug_option
+@click.version_option(package_name="measnet")
+def main(
+    checkpoint: str,
+    former: str | None,
+    shapes: tuple[str, ...],
+    fp16: bool,
+    bf16: bool,
+    pictures: str | None,
+    verify: bool,
+    debug: bool,
+    **options: Any,
+) -> None:
+    """Write the ONNX graph of CHECKPOINT: a .ckpt, state dict or .safetensors, or nano or small, which are
+    bundled [default: nano]. A graph takes any batch and describes itself."""
+    asked: tuple[tuple[Precision, bool], ...] = (("fp16", fp16), ("bf16", bf16))
+    precisions: list[Precision] = [precision for precision, given in asked if given] or ["fp32"]
+
+    def export() -> None:
+        wanted = GraphOptions.of(former or checkpoint, shapes, **options)
+        wanted.check_count(len(wanted.sizes) * len(precisions))
+        _export(wanted, precisions, pictures, verify)
+
+    run_command(export, debug=debug, interrupted=STOPPED)
+
+
+main.params.extend(MOVED)
+
+
+def _export(options: GraphOptions, precisions: list[Precision], source: str | None, verify: bool) -> None:
+    from functools import partial
+
+    from rich.console import Console
+
+    from measnet.checkpoint import load_checkpoint
+    from measnet.errors import ParityError
+    from measnet.export.make import Wanted, make
+    from measnet.export.pictures import real_pictures
+    from measnet.export.report import lines, write_report
+
+    network = load_checkpoint(options.source)
+    pictures = partial(real_pictures, source) if verify else None
+    paths = []
+    for size in options.sizes:
+        for precision in precisions:
+            path = options.path(size, precision)
+            with Console(stderr=True).status(f"writing {path}"):
+                made = make(network, Wanted(size, precision, options.form, options.steerable), pictures)
+            if made.measured is not None and made.measured.breaches:
+                what = "it does not compute what the network does"
+                if precision != "fp32":
+                    what = f"{precision.upper()} loses too much of this network"
+                raise ParityError(
+                    f"{path} was not written, {what}: {'; '.join(made.measured.breaches)}; "
+                    "--no-verify writes it all the same"
+                )
+            made.graph.write(path)
+            written = path.stat().st_size
+            kind = f"{written / 1e6:.1f} MB" if precision == "fp32" else precision.upper()
+            click.echo(f"{path}: {made.graph.description.variant}, {made.graph.takes(size)}, {kind}")
+            for line in lines(made, written):
+                click.echo(line)
+            if precision != "fp32":
+                write_report(path.with_suffix(".json"), made, written)
+                click.echo(f"  report: {path.with_suffix('.json')}")
+            paths.append(path)
+    click.echo(_hint(paths))
+
+
+def _hint(graphs: list[Path]) -> str:
+    """Says how ``graphs`` become engines."""
+    import shlex
+    from importlib.util import find_spec
+
+    files = " ".join(shlex.quote(str(graph)) for graph in graphs)
+    names = " ".join(shlex.quote(graph.name) for graph in graphs)
+    there = all(find_spec(name) for name in ("tensorrt_rtx", "polygraphy", "filelock"))
+    needed = "" if there else ", after pip install 'measnet[rtx]'"
+    return (
+        f"  engines for RTX cards elsewhere, built here without a GPU{needed}:\n"
+        f"    measnet-export engine {files} --gpu sm89\n"
+        "  engines for the GPU of the machine that will run them, built there:\n"
+        f"    measnet-export engine {names}"
+    )

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import onnx
 
-from measnet.description import GraphDescription
 from measnet.engine_file import EngineFacts, Range, write_engine
 from measnet.errors import OutputError, UsageError
 from measnet.export.build_settings import (
@@ -26,11 +25,10 @@ from measnet.export.build_settings import (
     Profile,
 )
 from measnet.export.builder_process import Plan, build_plan
-from measnet.export.cache import EngineCache
+from measnet.export.cache import EngineCache, read_timing_cache, write_timing_cache
+from measnet.export.graph import Graph, read_graph
 from measnet.export.target import Target
-from measnet.export.timing import read_timing_cache, write_timing_cache
 from measnet.export.turing import turing_graph
-from measnet.export.whole_graph import read_graph
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,7 @@ class Built:
 
 @dataclass(frozen=True)
 class _Job:
-    graph: Path
-    content: bytes
+    graph: Graph
     facts: EngineFacts
     target: Target
     output: Path
@@ -83,13 +80,13 @@ def build_engines(
         for problem in settings.problems_with(flavour)
     ]
     jobs = []
-    for graph in graphs:
-        content, model, description = read_graph(graph)
+    for path in graphs:
+        graph = read_graph(path)
         for target in targets:
-            profiles, misfits = graph_profiles(model, description, settings, target)
-            problems += [f"{graph}: {misfit}" for misfit in misfits]
-            facts = engine_facts(content, description, profiles, settings, target)
-            jobs.append(_Job(graph, content, facts, target, output / f"{graph.stem}.{target.label}.engine"))
+            profiles, misfits = graph_profiles(graph, settings, target)
+            problems += [f"{path}: {misfit}" for misfit in misfits]
+            facts = engine_facts(graph, profiles, settings, target)
+            jobs.append(_Job(graph, facts, target, output / f"{path.stem}.{target.label}.engine"))
     names = Counter(job.output for job in jobs)
     problems += [f"{count} engines would be called {path}" for path, count in names.items() if count > 1]
     if problems:
@@ -106,14 +103,14 @@ def build_engines(
 
 
 def graph_profiles(
-    model: onnx.ModelProto, description: GraphDescription, settings: BuildSettings, target: Target
+    graph: Graph, settings: BuildSettings, target: Target
 ) -> tuple[tuple[dict[str, Range], ...], list[str]]:
     """The shapes of every input for every profile of ``settings``, and what does not fit the graph."""
-    static = description.static_size
+    static = graph.description.static_size
     wanted = settings.profiles or (DYNAMIC_PROFILE if static is None else _static_profile(static, target),)
     profiles, problems = [], []
     for given in wanted:
-        profile = given.fitted(description.frame_rule)
+        profile = given.fitted(graph.description.frame_rule)
         if static is not None and any((f.height, f.width) != static for f in profile.all()):
             problems.append(
                 f"profile {given} asks for other sizes than the graph's {static[0]}x{static[1]}; "
@@ -126,7 +123,7 @@ def graph_profiles(
                     _shape(value, profile.usual),
                     _shape(value, profile.largest),
                 )
-                for value in model.graph.input
+                for value in graph.model.graph.input
             }
         )
     return tuple(profiles), problems
@@ -140,17 +137,14 @@ def _static_profile(size: tuple[int, int], target: Target) -> Profile:
 
 
 def engine_facts(
-    content: bytes,
-    description: GraphDescription,
-    profiles: tuple[dict[str, Range], ...],
-    settings: BuildSettings,
-    target: Target,
+    graph: Graph, profiles: tuple[dict[str, Range], ...], settings: BuildSettings, target: Target
 ) -> EngineFacts:
-    """The facts about the engine of the graph file ``content``, whose hash is its name in the cache."""
+    """The facts about the engine of ``graph``, whose hash is its name in the cache."""
+    calibration = graph.description.calibration
     return EngineFacts(
-        graph_sha256=hashlib.sha256(content).hexdigest(),
-        graph=description.to_metadata(),
-        calibration_sha256="",
+        graph_sha256=graph.sha256,
+        graph=graph.description.to_metadata(),
+        calibration_sha256="" if calibration is None else calibration.sha256,
         profiles=profiles,
         settings=settings.as_facts(),
         measnet_version=version("measnet"),
@@ -175,9 +169,9 @@ def _build(
     progress: Callable[[Path, str], None],
 ) -> Built:
     made: list[Plan] = []
-    content = job.content
+    content = job.graph.content
     if job.target.turing_rtx:
-        content = turing_graph(onnx.load_model_from_string(content)).SerializeToString()
+        content = turing_graph(job.graph.model).SerializeToString()
     notes: list[str] = []
     kept_here = False
     if timing_cache is None and cache is not None:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from measnet.decisions import INPUTS, OUTPUTS
 from measnet.network import MEASNet
-from measnet.network.decisions import OWN, Decisions, SteeredDecisions
+from measnet.network.decisions import SteeredNetwork
 from measnet.network.frequency_block import CELL, BandSplit, FrequencyBlock
 from measnet.network.image_experts import ImageExpertLayer, ImageRouting, choose_experts
 from measnet.network.pixel_experts import (
@@ -56,7 +56,7 @@ class ExactMEASNet(nn.Module):
         _replace(self.network, PixelExperts, ExactPixelExperts)
         _replace(self.network, ImageExpertLayer, ExactImageExpertLayer)
         _replace(self.network, BandSplit, lambda split: ExactBandSplit())
-        self.steerable = steerable
+        self.steered = SteeredNetwork(self.network) if steerable else None
         if static_size is not None:
             self._drop_empty_bands(static_size)
         config = network.config
@@ -85,22 +85,23 @@ class ExactMEASNet(nn.Module):
         ``restored`` B 3 H W; ``prompt_weights`` B T; ``pixel_experts`` B K h w, uint8, the strongest first;
         ``image_experts`` B S K, uint8, where S counts FD-MEE branches in the order they act.
 
-        A steerable graph also takes what ``SteeredDecisions`` does: ``window`` B 1 H W, ``held`` and ``hold``
+        A steerable graph also takes what ``SteeredNetwork`` does: ``window`` B 1 H W, ``held`` and ``hold``
         B D; and returns ``decisions`` B D and ``norms`` B E (``measnet.decisions`` says what is where).
         """
-        decisions: Decisions = OWN
-        if window is not None and held is not None and hold is not None:
-            decisions = SteeredDecisions(window, held, hold)
-        restoration = self.network.restore(image, decisions)
+        steered: tuple[Tensor, ...] = ()
+        if self.steered is None:
+            restoration = self.network.restore(image)
+        else:
+            assert window is not None and held is not None and hold is not None
+            restoration, own, norms = self.steered.restore(image, window, held, hold)
+            steered = own, norms
         outputs = [restoration.restored]
         if restoration.prompt_weights is not None:
             outputs.append(restoration.prompt_weights)
         for chosen in (restoration.pixel_experts(), restoration.image_experts()):
             if chosen is not None:
                 outputs.append(chosen)
-        if isinstance(decisions, SteeredDecisions):
-            outputs += [decisions.own(), decisions.norms()]
-        return tuple(outputs)
+        return (*outputs, *steered)
 
     def _drop_empty_bands(self, size: tuple[int, int]) -> None:
         """At this size the masks of small feature maps are empty whatever the thresholds: no low band. Its
@@ -112,8 +113,8 @@ class ExactMEASNet(nn.Module):
             if isinstance(block, FrequencyBlock) and smallest < CELL:
                 attention = block.low_attention
                 assert isinstance(attention, CrossChannelAttention)
-                block.add_module("split", NoLowBand(asked=self.steerable))
-                if not self.steerable:
+                block.add_module("split", NoLowBand(asked=self.steered is not None))
+                if self.steered is None:
                     block.add_module("low_attention", UniformAttention(attention))
 
 
@@ -190,6 +191,7 @@ class ExactImageExpertLayer(nn.Module):
     def __init__(self, layer: ImageExpertLayer) -> None:
         super().__init__()
         self.scores = layer.scores
+        self.demand = layer.demand
         self.top_k = layer.top_k
         self.bound = layer.bound
         widest = max(len(expert.get_parameter("narrow_features.bias")) for expert in layer.experts)
@@ -200,10 +202,8 @@ class ExactImageExpertLayer(nn.Module):
         self.register_buffer("widen_weight", _stacked(layer, "widen.weight", 1, widest))
         self.register_buffer("widen_bias", _stacked(layer, "widen.bias"))
 
-    def forward(
-        self, features: Tensor, context: Tensor, decisions: Decisions = OWN
-    ) -> tuple[Tensor, ImageRouting]:
-        routing = choose_experts(features, self.scores, self.top_k, decisions)
+    def forward(self, features: Tensor, context: Tensor) -> tuple[Tensor, ImageRouting]:
+        routing = choose_experts(features, self.scores, self.top_k, self.demand)
         batch, channels, height, width = features.shape
         narrow_features = _narrowed(features, routing.experts, self.features_weight, self.features_bias)
         narrow_context = _narrowed(context, routing.experts, self.context_weight, self.context_bias)
@@ -299,7 +299,7 @@ class UniformAttention(nn.Module):
         self.v_depthwise.weight = nn.Parameter(attention.kv_depthwise.weight[channels:], requires_grad=False)
         self.project = attention.project
 
-    def forward(self, asking: None, answering: Tensor, decisions: Decisions = OWN) -> Tensor:
+    def forward(self, asking: None, answering: Tensor) -> Tensor:
         v = self.v_depthwise(self.v(answering))  # B C H W
         batch, channels, height, width = v.shape
         heads = v.view(batch, self.heads, channels // self.heads, height, width)

@@ -1,232 +1,118 @@
-"""Checkpoint -> exact graph: writes the export form of a network as an ONNX file that describes itself."""
+"""A graph of ours: an ONNX model and its description, as one value that is read, changed and written."""
 
 from __future__ import annotations
 
-import ast
-import contextlib
-import io
-import logging
-import os
-import warnings
-from collections import Counter
-from collections.abc import Iterator
-from importlib.metadata import version
+import hashlib
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import onnx
-import torch
+from google.protobuf.message import DecodeError
+from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_model, uses_external_data
 
-from measnet.checkpoint import weights_sha256
-from measnet.config import MEASNetConfig
-from measnet.decisions import DecisionLayout
 from measnet.description import GraphDescription
-from measnet.errors import OutputError, UsageError
-from measnet.export.decomposition import decomposed_in_place
-from measnet.export.exact import ExactMEASNet
-from measnet.export.whole_graph import read_graph, remove_seals
-from measnet.network import MEASNet
-from measnet.onnx_file import read_metadata, sealed
-from measnet.weights import at_hand, bundled
+from measnet.errors import GraphError, OutputError
+from measnet.onnx_file import DATA_SEAL, SEAL, check_graph, sealed
 from measnet.whole_file import write_whole
 
-OPSET = 20  # has Gelu; TensorRT's parser and ONNX Runtime both take it
-LARGEST_SIDE = 16384  # pixels
-LARGEST_BATCH = 256
 
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """An ONNX model with all its weights inside, and what it says of itself.
 
-def export_graph(
-    network: MEASNet,
-    path: str | os.PathLike[str],
-    *,
-    size: tuple[int, int] | None,
-    steerable: bool = False,
-) -> GraphDescription:
-    """Writes the float32 graph of ``network`` to ``path``, for any batch.
-
-    ``size`` is the (height, width) of the frames it is for, in pixels, fitted to the network's size rule;
-    None makes a graph for every size. A ``steerable`` one takes and returns image-level decisions
-    (``measnet/decisions.py``). The file appears under its name only when it is whole and checked.
-
-    Raises ``UsageError`` for a size out of range, ``OutputError`` when the file cannot be written.
+    ``model`` is not to be changed: another graph is made of a copy, with ``of`` or ``become``.
     """
-    model, description = exact_graph(network, size, steerable=steerable)
-    write_graph(path, model)
-    return description
+
+    model: onnx.ModelProto = field(repr=False)
+    description: GraphDescription
+
+    @classmethod
+    def of(cls, model: onnx.ModelProto, description: GraphDescription) -> Graph:
+        """``model``, which is given up, with ``description`` written into its metadata."""
+        onnx.helper.set_model_props(model, description.to_metadata())
+        return cls(model, description)
+
+    @classmethod
+    def described(cls, model: onnx.ModelProto, origin: str = "the model") -> Graph:
+        """``model``, which is given up, with the description that it has in its metadata.
+
+        Raises ``GraphError``, naming ``origin``, when that is missing or damaged.
+        """
+        for entry in [entry for entry in model.metadata_props if entry.key in (SEAL, DATA_SEAL)]:
+            model.metadata_props.remove(entry)  # of a file, not of the graph
+        metadata = {entry.key: entry.value for entry in model.metadata_props}
+        return cls(model, GraphDescription.from_metadata(metadata, origin))
+
+    def become(self, model: onnx.ModelProto, **changes: Any) -> Graph:
+        """The graph that ``model`` makes of this one, with these ``changes`` of the description."""
+        return Graph.of(model, replace(self.description, **changes))
+
+    @cached_property
+    def content(self) -> bytes:
+        """The bytes of its file, sealed as in ``measnet/onnx_file.py``."""
+        return sealed(self.model.SerializeToString())
+
+    @property
+    def sha256(self) -> str:
+        """Of ``content``, hexadecimal."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    def write(self, path: Path) -> None:
+        """Writes the file, as a whole, and makes its folder. Raises ``OutputError``."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot make the folder {path.parent}: {error.strerror}") from None
+        write_whole(path, self.content)
+
+    def takes(self, size: tuple[int, int] | None) -> str:
+        """``any size``, ``72x104 pixels (...)``, for frames of ``size``; and which bytes, if it does."""
+        order = self.description.channel_order.upper()
+        form = f", {order} bytes in and out" if self.description.takes_bytes else ""
+        taken = self.description.static_size
+        if taken is None or size is None:
+            return f"any size{form}"
+        padded = f" (frames of {size[0]}x{size[1]} are padded by reflection)" if taken != size else ""
+        return f"{taken[0]}x{taken[1]} pixels{padded}{form}"
 
 
-def exact_graph(
-    network: MEASNet, size: tuple[int, int] | None, *, steerable: bool = False
-) -> tuple[onnx.ModelProto, GraphDescription]:
-    """The float32 graph of ``network``, checked, and what it says of itself; as ``export_graph`` writes it.
+def read_graph(path: Path) -> Graph:
+    """The graph in one of our ONNX files, checked, with weights put inside that lie in a file beside it.
 
-    Bundled weights are not traced for every size: their graph is bundled too.
-
-    Raises ``UsageError`` for a size out of range.
+    (``onnx.load`` does neither, and refuses a file of weights that an installer has linked into place.)
+    Raises ``GraphError`` when ``path`` cannot be read, is not one of ours, or must not be given to a library
+    (``measnet/onnx_file.py``).
     """
-    if size is None and (ready := _bundled_graph(network, steerable)) is not None:
-        return ready
-    return traced_graph(network, size, steerable=steerable)
-
-
-def traced_graph(
-    network: MEASNet, size: tuple[int, int] | None, *, steerable: bool = False
-) -> tuple[onnx.ModelProto, GraphDescription]:
-    """As ``exact_graph``, but traced in any case."""
-    if size is not None:
-        if not all(1 <= side <= LARGEST_SIDE for side in size):
-            raise UsageError(f"a size of {size[0]}x{size[1]} pixels is not within 1 to {LARGEST_SIDE}")
-        size = network.config.size_rule.fit(*size)
-    description = GraphDescription(
-        config=network.config,
-        weights_sha256=weights_sha256(network),
-        static_size=size,
-        versions=tuple((name, version(name)) for name in ("measnet", "torch", "onnx", "onnxscript")),
-        steerable=steerable,
-        task_prompts=network.task_prompts,
-        taught=network.taught,
-    )
-    model = _traced(ExactMEASNet(network, static_size=size, steerable=steerable), network.config, size)
-    _name_nodes(model)
-    _name_dimensions(model)
-    _strip(model)
-    onnx.helper.set_model_props(model, description.to_metadata())
-    onnx.checker.check_model(model, full_check=True)
-    return model, description
-
-
-def _bundled_graph(network: MEASNet, steerable: bool) -> tuple[onnx.ModelProto, GraphDescription] | None:
-    """The graph that comes with bundled weights, known by their hash; None of any others."""
-    suffix = ".steerable.onnx" if steerable else ".onnx"
-    wanted = (weights_sha256(network), network.config, None)
-    for name in at_hand(suffix):
-        path = bundled(name, suffix)
-        if read_metadata(path).get("measnet.weights_sha256") != wanted[0]:
-            continue
-        _, model, description = read_graph(path)
-        if (description.weights_sha256, description.config, description.static_size) == wanted:
-            # In the words of this version, which may be later than the graph.
-            onnx.helper.set_model_props(model, description.to_metadata())
-            return model, description
-    return None
-
-
-def write_graph(path: str | os.PathLike[str], model: onnx.ModelProto) -> None:
-    """Writes ``model`` to ``path``, sealed as in ``measnet/onnx_file.py``, making its folder.
-
-    Raises ``OutputError`` and leaves nothing then.
-    """
-    path = Path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        content = path.read_bytes()
+        check_graph(content, path)
+        model = onnx.load_model_from_string(content)
+        inside = not any(uses_external_data(tensor) for tensor in model.graph.initializer)
+        if not inside:
+            take_in(model, path.parent)
     except OSError as error:
-        raise OutputError(f"cannot make the folder {path.parent}: {error.strerror}") from None
-    remove_seals(model)
-    write_whole(path, sealed(model.SerializeToString()))
+        raise GraphError(f"cannot read {path}: {error.strerror}") from None
+    except DecodeError:
+        raise GraphError(f"{path} is no ONNX file, or a damaged one") from None
+    graph = Graph.described(model, str(path))
+    if inside:
+        graph.__dict__["content"] = content  # to the byte, whatever wrote it
+    return graph
 
 
-def _traced(exact: ExactMEASNet, config: MEASNetConfig, size: tuple[int, int] | None) -> onnx.ModelProto:
-    rule = config.size_rule
-    batch = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
-    dynamic: dict[int, object] = {0: batch}
-    if size is None:
-        cells = {"min": rule.minimum // rule.multiple, "max": LARGEST_SIDE // rule.multiple}
-        dynamic[2] = rule.multiple * torch.export.Dim("height_cells", **cells)
-        dynamic[3] = rule.multiple * torch.export.Dim("width_cells", **cells)
-    # Two unequal sides, so that nothing is taken for equal that is not.
-    height, width = size or (rule.fit(rule.minimum * 2, 0)[0], rule.minimum * 3)
-    example = [torch.rand(2, 3, height, width)]
-    shapes: dict[str, dict[int, object]] = {"image": dynamic}
-    if exact.steerable:
-        numbers = DecisionLayout(config).size
-        example += [torch.ones(2, 1, height, width), torch.zeros(2, numbers), torch.zeros(2, numbers)]
-        shapes |= {"window": dynamic, "held": {0: batch}, "hold": {0: batch}}
-    with _quiet(), _without_slow_rules(), decomposed_in_place():
-        program = torch.onnx.export(
-            exact,
-            tuple(example),
-            dynamo=True,
-            input_names=exact.input_names,
-            output_names=exact.output_names,
-            dynamic_shapes=shapes,
-            opset_version=OPSET,
-            verbose=False,
-        )
-    assert program is not None
-    return program.model_proto
-
-
-SLOW_RULES = frozenset({"SlicesSplit"})
-"""Rules of onnxscript's optimiser that are left out. This one searches all slices at every node, for a
-third of the time that ``base`` takes, and has never found anything in a MEASNet."""
-
-
-@contextlib.contextmanager
-def _without_slow_rules() -> Iterator[None]:
-    """The optimiser without ``SLOW_RULES``; as it is where onnxscript keeps its rules elsewhere."""
-    from onnxscript import rewriter
-
-    rules = getattr(rewriter, "_DEFAULT_REWRITE_RULES", None)
-    if not isinstance(rules, tuple):
-        yield
-        return
-    kept = tuple(rule for rule in rules if rule.name not in SLOW_RULES)
-    rewriter._DEFAULT_REWRITE_RULES = kept
-    try:
-        yield
-    finally:
-        rewriter._DEFAULT_REWRITE_RULES = rules
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter speaks of its own insides, on every channel there is; none of it is for the user."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def _name_nodes(model: onnx.ModelProto) -> None:
-    """Names each node by the module it comes from, ``encoder1.0.attention.qkv/Conv``."""
-    taken: Counter[str] = Counter()
-    for node in model.graph.node:
-        scopes = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "[]")
-        modules = [m for m in ast.literal_eval(scopes)[:-1] if m.startswith("network")]
-        module = modules[-1].removeprefix("network").removeprefix(".") if modules else ""
-        name = f"{module or 'measnet'}/{node.op_type}"
-        taken[name] += 1
-        node.name = name if taken[name] == 1 else f"{name}_{taken[name]}"
-
-
-def _name_dimensions(model: onnx.ModelProto) -> None:
-    """Free dimensions are called what they are, not how the tracer derived them."""
-    names = {
-        "image": ("batch", None, "height", "width"),
-        "window": ("batch", None, "height", "width"),
-        "restored": ("batch", None, "height", "width"),
-        "pixel_experts": ("batch", None, "stem_height", "stem_width"),
-    }
-    for value in (*model.graph.input, *model.graph.output):
-        for dimension, name in zip(
-            value.type.tensor_type.shape.dim, names.get(value.name, ("batch",)), strict=False
-        ):
-            if name is not None and not dimension.HasField("dim_value"):
-                dimension.dim_param = name
-    del model.graph.value_info[:]  # inner shapes, in the tracer's symbols; every reader infers its own
-
-
-def _strip(model: onnx.ModelProto) -> None:
-    """Removes the tracer's notes (stack traces with this machine's paths among them)."""
-    for node in model.graph.node:
-        del node.metadata_props[:]
-        node.doc_string = ""
-    for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
-        del value.metadata_props[:]
-    del model.graph.metadata_props[:]
-    model.producer_name = "measnet"
-    model.producer_version = version("measnet")
+def take_in(model: onnx.ModelProto, folder: Path) -> None:
+    """Puts all external constants of a checked ``model`` inside it."""
+    files: dict[str, bytes] = {}
+    for tensor in model.graph.initializer:
+        if uses_external_data(tensor):
+            info = ExternalDataInfo(tensor)
+            if info.location not in files:
+                files[info.location] = (folder / info.location).read_bytes()
+            start = info.offset or 0
+            end = None if info.length is None else start + info.length
+            tensor.raw_data = files[info.location][start:end]
+            tensor.ClearField("data_location")
+            tensor.ClearField("external_data")
+    load_external_data_for_model(model, str(folder))  # of attributes, where others keep some

@@ -1,20 +1,20 @@
-"""The pictures that a graph is measured on: of the user's own, of the sample clip, or made up."""
+"""The pictures that a graph is measured on: of the user's own, of the sample clip, or made up.
+
+Commands read them and hand them on; nothing else here knows where pictures come from.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 import measnet
 from measnet.errors import InputError
-from measnet.export.parity import sample_pictures
 from measnet.image import Image, Pixels, to_image
-
-if TYPE_CHECKING:
-    from measnet.runtime.frame import Frame
+from measnet.runtime.frame import Frame
+from measnet.runtime.sources.choose import is_live, open_source
 
 FARTHEST = 25  # frames between two that are taken, so that a long video is not read to its end
 
@@ -44,9 +44,6 @@ def spread_frames(path: str, count: int) -> Iterator[Frame]:
 
     Raises ``InputError`` for a source that is live, cannot be read, or has no picture.
     """
-    from measnet.runtime.frame import Frame
-    from measnet.runtime.sources.choose import is_live, open_source
-
     if is_live(path):
         raise InputError(f"{path} is live; give a video, a picture or a folder of pictures")
     source = open_source(path)
@@ -77,3 +74,16 @@ def fitted(pixels: Pixels, height: int, width: int, place: tuple[float, float] =
     top, left = int(rows * place[0]), int(columns * place[1])
     part = pixels[top : top + height, left : left + width]
     return np.pad(part, ((0, height - part.shape[0]), (0, width - part.shape[1]), (0, 0)), mode="reflect")
+
+
+def sample_pictures(batch: int, height: int, width: int, seed: int = 0) -> Image:
+    """B different noisy pictures with edges and smooth areas, so that routers have something to decide."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.random((batch, 3, 6, 6), np.float32)
+    rows = np.arange(height) * 6 // height
+    columns = np.arange(width) * 6 // width
+    blocks = coarse[:, :, rows][:, :, :, columns]
+    slope = np.linspace(-0.3, 0.3, width, dtype=np.float32)
+    strength = np.linspace(0.02, 0.2, batch, dtype=np.float32)[:, None, None, None]
+    noise = rng.standard_normal(blocks.shape, np.float32) * strength
+    return np.clip(0.2 + 0.6 * blocks + slope + noise, 0, 1).astype(np.float32)

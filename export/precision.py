@@ -127,7 +127,7 @@ class _Typing:
         self.reasons[node.name] = why or ""
 
     def _why_not(self, node: NodeProto) -> str | None:
-        """Why an operator cannot be 16-bit, whatever is wished for; None if it can."""
+        """The reason why an operator cannot be 16-bit, whatever is wished for; None if it can."""
         if node.op_type == "ConstantOfShape":
             return "the number it repeats is float32, and TensorRT repeats no other"
         slots = self._slots(node)
@@ -250,7 +250,7 @@ def opset_of(model: onnx.ModelProto) -> int:
 def lost(values: NDArray[np.float32], precision: Precision) -> bool:
     """Tells whether 16 bits lose a constant: some of it becomes infinite, or all of it becomes 0.
 
-    A weight that is tiny beside the others of its tensor may become 0 without harm; a floor or an epsilon,
+    A weight that is tiny next to the others of its tensor may become 0 without harm; a floor or an epsilon,
     which is alone in its tensor, may not.
     """
     stored = rounded(values, precision)

@@ -1,21 +1,21 @@
-"""Rules that TensorRT has for graphs, one function each.
+"""Rules for graphs that NVIDIA's parser lacks, one function each: what it takes and should not be given.
 
-Where a rule says ``TensorRT-RTX 1.7.1`` it was tried there: graphs were parsed by NVIDIA's parser and built,
-on a machine without a GPU. ``TensorRT 11`` is read from its Python API. ``measnet`` is a rule of our own.
+Where a rule says ``TensorRT-RTX 1.7.1`` it was tried there: graphs were parsed and built, on a machine
+without a GPU. ``TensorRT 11`` is read from its Python API. ``measnet`` is a rule of our own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from math import prod
-from typing import NamedTuple
+from typing import Literal
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto
 
-from measnet.export.check import Finding, all_nodes
 from measnet.export.precision import lost, opset_of
 
 TRIED = "TensorRT-RTX 1.7.1"
@@ -25,49 +25,8 @@ OURS = "measnet"
 OPSETS = range(17, 29)
 LARGEST_K = 3840
 LARGE_CONSTANT = 64 << 20  # bytes
-ONNX_DOMAINS = ("", "ai.onnx")
 SIXTEEN_BITS = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 NAMES = {value: name for name, value in TensorProto.DataType.items()}
-
-REFUSED = {
-    "NonZero": (
-        "NonZero gives a result whose shape depends on data; TensorRT-RTX refuses it, and TensorRT needs an "
-        "output allocator for it and cannot capture a CUDA graph",
-        "choose with TopK, GatherElements, ScatterElements or Where, which keep their shapes",
-    ),
-    "DFT": (
-        "DFT is refused by TensorRT-RTX, and by TensorRT before 11.2",
-        "a few frequencies are a MatMul with constant cosines and sines",
-    ),
-    **{
-        name: (f"{name} is unknown to TensorRT's parser", remedy)
-        for names, remedy in (
-            ("BitShift BitwiseAnd BitwiseOr BitwiseXor BitwiseNot", "compute with Mul, Div and Mod instead"),
-            ("Col2Im MaxUnpool DeformConv", "write it with Conv, Resize or GridSample"),
-            ("Compress Unique", "choose with TopK or Where, which keep their shapes"),
-            (
-                "ConvInteger MatMulInteger QLinearConv QLinearMatMul DynamicQuantizeLinear",
-                "quantize with QuantizeLinear and DequantizeLinear around ordinary operators",
-            ),
-            (
-                "SequenceConstruct SequenceEmpty SequenceInsert SequenceErase SequenceAt SequenceLength "
-                "SequenceMap SplitToSequence ConcatFromSequence",
-                "use Concat and Split on tensors",
-            ),
-            (
-                "StringNormalizer StringConcat StringSplit RegexFullMatch TfIdfVectorizer",
-                "handle text outside the graph",
-            ),
-        )
-        for name in names.split()
-    },
-}
-
-# TensorRT's DataType has no such type.
-FOREIGN_TYPES = tuple(
-    getattr(TensorProto, name)
-    for name in ("INT16", "UINT16", "UINT32", "UINT64", "STRING", "COMPLEX64", "COMPLEX128")
-)
 
 DELICATE = {
     **dict.fromkeys(("Softmax", "LogSoftmax", "Exp", "Log"), "exponentials lose most of 16 bits"),
@@ -82,10 +41,44 @@ DELICATE = {
     ),
 }
 
-TRIED_RESIZE = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric")
+Level = Literal["error", "warning", "note"]
 
 
-class Graph:
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong or worth knowing."""
+
+    level: Level
+    """``error``: TensorRT refuses the graph, or it computes something else. ``warning``: it may build and
+    still disappoint. ``note``: good to know."""
+
+    rule: str
+    """A short name that does not change, for programs."""
+
+    message: str
+    """The fault, as a sentence."""
+
+    remedy: str
+    """The advice; may be empty."""
+
+    places: tuple[str, ...] = ()
+    """The nodes or tensors: ``encoder1.0.attention/TopK``; none when it is the whole file."""
+
+    operator: str = ""
+    source: str = ""
+    """The source of the rule."""
+
+
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Every operator of a graph, those inside branches and loops included."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                yield from all_nodes(inner)
+
+
+class Inspected:
     """A graph, and what can be known about it without running it."""
 
     def __init__(self, model: onnx.ModelProto, inferred: onnx.ModelProto) -> None:
@@ -120,33 +113,7 @@ class Graph:
             return None
 
 
-class Slot(NamedTuple):
-    """One operand of an operator."""
-
-    name: str
-    variable: str
-    """The type variable of ONNX's schema that it shares with other operands."""
-
-
-def domains(graph: Graph) -> Iterator[Finding]:
-    own = {function.domain for function in graph.model.functions}
-    for node in graph.nodes:
-        if node.domain in ONNX_DOMAINS:
-            continue
-        if node.domain in own:
-            yield _at(node, "warning", "domain", "a function of the file's own; not tried", "inline it", OURS)
-        else:
-            yield _at(
-                node,
-                "error",
-                "domain",
-                f"{node.op_type} is of the domain {node.domain!r}, known to its own runtime alone",
-                "export it without optimisations of that runtime, or ship the plugin",
-                OURS,
-            )
-
-
-def opset(graph: Graph) -> Iterator[Finding]:
+def opset(graph: Inspected) -> Iterator[Finding]:
     if graph.opset not in OPSETS:
         yield Finding(
             "warning" if graph.opset else "error",
@@ -157,27 +124,7 @@ def opset(graph: Graph) -> Iterator[Finding]:
         )
 
 
-def known_operators(graph: Graph) -> Iterator[Finding]:
-    for node in graph.nodes:
-        if node.domain in ONNX_DOMAINS and not onnx.defs.has(node.op_type, graph.opset, ""):
-            yield _at(
-                node,
-                "error",
-                "operator",
-                f"opset {graph.opset} of ONNX has no operator {node.op_type}",
-                "check the opset that the graph asks for",
-                "onnx",
-            )
-
-
-def refused_operators(graph: Graph) -> Iterator[Finding]:
-    for node in graph.nodes:
-        if node.domain in ONNX_DOMAINS and node.op_type in REFUSED:
-            message, remedy = REFUSED[node.op_type]
-            yield _at(node, "error", "refused", message, remedy, TRIED)
-
-
-def control_flow(graph: Graph) -> Iterator[Finding]:
+def control_flow(graph: Inspected) -> Iterator[Finding]:
     for node in graph.nodes:
         if node.op_type in ("If", "Loop", "Scan"):
             yield _at(
@@ -200,7 +147,7 @@ def control_flow(graph: Graph) -> Iterator[Finding]:
             )
 
 
-def top_k(graph: Graph) -> Iterator[Finding]:
+def top_k(graph: Inspected) -> Iterator[Finding]:
     for node in graph.nodes:
         if node.op_type != "TopK" or len(node.input) < 2:
             continue
@@ -225,63 +172,10 @@ def top_k(graph: Graph) -> Iterator[Finding]:
             )
 
 
-def scatter(graph: Graph) -> Iterator[Finding]:
-    for node in graph.nodes:
-        if node.op_type in ("ScatterElements", "ScatterND"):
-            reduction = _text(node, "reduction", "none")
-            if reduction != "none":
-                yield _at(
-                    node,
-                    "error",
-                    "scatter",
-                    f"the reduction {reduction!r} is refused, only 'none' is taken",
-                    "scatter into separate places and add afterwards, or multiply with a OneHot",
-                    TRIED,
-                )
-
-
-def resize(graph: Graph) -> Iterator[Finding]:
-    for node in graph.nodes:
-        if node.op_type != "Resize":
-            continue
-        if _number(node, "antialias"):
-            yield _at(
-                node,
-                "error",
-                "resize",
-                "antialias=1 is refused",
-                "blur with a Conv first, or average with AveragePool",
-                TRIED,
-            )
-        mode = _text(node, "coordinate_transformation_mode", "half_pixel")
-        policy = _text(node, "keep_aspect_ratio_policy", "stretch")
-        for setting in ([mode] if mode not in TRIED_RESIZE else []) + [policy] * (policy != "stretch"):
-            yield _at(
-                node, "warning", "resize", f"{setting!r} was not tried", f"use one of {TRIED_RESIZE}", TRIED
-            )
-
-
-def constant_operands(graph: Graph) -> Iterator[Finding]:
-    for node in graph.nodes:
-        for operator, what in (("CumSum", "the axis"), ("OneHot", "the depth")):
-            if node.op_type == operator and len(node.input) > 1 and node.input[1] not in graph.constants:
-                yield _at(
-                    node,
-                    "error",
-                    "constant-operand",
-                    f"{what} of {operator} is computed, and must be a constant when the engine is built",
-                    f"make {what} a constant",
-                    TRIED,
-                )
-
-
-def quantization(graph: Graph) -> Iterator[Finding]:
+def quantisation(graph: Inspected) -> Iterator[Finding]:
     for node in graph.nodes:
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or len(node.input) < 2:
             continue
-        zero = graph.values(node.input[2]) if len(node.input) > 2 and node.input[2] else None
-        if zero is not None and zero.dtype.kind in "iu" and zero.any():
-            yield _at(node, "error", "zero-point", "the zero point is not 0", "quantize symmetrically", TRIED)
         stored = node.output[0] if node.op_type == "QuantizeLinear" else node.input[0]
         if graph.types.get(stored) in (TensorProto.UINT8, TensorProto.INT32):
             kind = NAMES[graph.types[stored]]
@@ -295,14 +189,9 @@ def quantization(graph: Graph) -> Iterator[Finding]:
             )
 
 
-def types(graph: Graph) -> Iterator[Finding]:
+def types(graph: Inspected) -> Iterator[Finding]:
     for node in graph.nodes:
         kinds = {graph.types.get(name) for name in (*node.input, *node.output)}
-        for kind in FOREIGN_TYPES:
-            if kind in kinds:
-                yield _at(
-                    node, "error", "type", f"TensorRT has no type {NAMES[kind]}", "cast it to INT32", TENSORRT
-                )
         if TensorProto.DOUBLE in kinds and node.op_type != "Cast":
             yield _at(node, "warning", "type", "DOUBLE silently becomes FP32", "compute in float32", TRIED)
         if node.op_type not in ("Cast", "QuantizeLinear", "DequantizeLinear") and TensorProto.UINT8 in kinds:
@@ -320,26 +209,7 @@ def types(graph: Graph) -> Iterator[Finding]:
         )
 
 
-def mixed_types(graph: Graph) -> Iterator[Finding]:
-    for node in graph.nodes:
-        found: dict[str, set[int]] = {}
-        for slot in _slots(node, graph.opset):
-            if slot.name in graph.types:
-                found.setdefault(slot.variable, set()).add(graph.types[slot.name])
-        for kinds in found.values():
-            if len(kinds) > 1:
-                mixed = " and ".join(sorted(NAMES.get(kind, str(kind)) for kind in kinds))
-                yield _at(
-                    node,
-                    "error",
-                    "mixed-types",
-                    f"{node.op_type} mixes {mixed}, scales, biases and constants included",
-                    "cast its operands to one type",
-                    TRIED,
-                )
-
-
-def delicate_operators(graph: Graph) -> Iterator[Finding]:
+def delicate_operators(graph: Inspected) -> Iterator[Finding]:
     for node in graph.nodes:
         if node.op_type in DELICATE and node.input and graph.types.get(node.input[0]) in SIXTEEN_BITS:
             kind = NAMES[graph.types[node.input[0]]]
@@ -353,7 +223,7 @@ def delicate_operators(graph: Graph) -> Iterator[Finding]:
             )
 
 
-def routers(graph: Graph) -> Iterator[Finding]:
+def routers(graph: Inspected) -> Iterator[Finding]:
     for node in graph.nodes:
         if node.op_type == "TopK" and node.input and graph.types.get(node.input[0]) in SIXTEEN_BITS:
             yield _at(
@@ -366,7 +236,7 @@ def routers(graph: Graph) -> Iterator[Finding]:
             )
 
 
-def constants(graph: Graph) -> Iterator[Finding]:
+def constants(graph: Inspected) -> Iterator[Finding]:
     users: dict[str, list[NodeProto]] = {}
     for node in graph.nodes:
         for name in node.input:
@@ -392,7 +262,7 @@ def constants(graph: Graph) -> Iterator[Finding]:
         yield Finding("warning", "constant-size", f"constants of {total / 1e9:.1f} GB", "", source=OURS)
 
 
-def _float_constant(graph: Graph, name: str, users: list[NodeProto]) -> Iterator[Finding]:
+def _float_constant(graph: Inspected, name: str, users: list[NodeProto]) -> Iterator[Finding]:
     values = graph.values(name)
     if values is None:
         return
@@ -413,7 +283,7 @@ def _float_constant(graph: Graph, name: str, users: list[NodeProto]) -> Iterator
         )
 
 
-def _small_constant(graph: Graph, name: str, users: list[NodeProto]) -> Iterator[Finding]:
+def _small_constant(graph: Inspected, name: str, users: list[NodeProto]) -> Iterator[Finding]:
     tensor = graph.constants[name]
     kind = NAMES[int(tensor.data_type)]
     values = graph.values(name)
@@ -442,7 +312,7 @@ def _small_constant(graph: Graph, name: str, users: list[NodeProto]) -> Iterator
         )
 
 
-def dead_nodes(graph: Graph) -> Iterator[Finding]:
+def dead_nodes(graph: Inspected) -> Iterator[Finding]:
     top = graph.model.graph
     wanted = {value.name for value in top.output}
     for node in reversed(top.node):
@@ -457,7 +327,7 @@ def dead_nodes(graph: Graph) -> Iterator[Finding]:
         yield Finding("note", "dead", "constants that nothing uses", "", tuple(unused), source=OURS)
 
 
-def casts(graph: Graph) -> Iterator[Finding]:
+def casts(graph: Inspected) -> Iterator[Finding]:
     for node in graph.nodes:
         before = graph.maker.get(node.input[0]) if node.op_type == "Cast" and node.input else None
         if before is not None and before.op_type == "Cast":
@@ -466,7 +336,7 @@ def casts(graph: Graph) -> Iterator[Finding]:
                 yield _at(node, "warning", "casts", "a Cast of a Cast", "cast once", OURS)
 
 
-def dimensions(graph: Graph) -> Iterator[Finding]:
+def dimensions(graph: Inspected) -> Iterator[Finding]:
     given = set(graph.constants)
     for value in graph.model.graph.input:
         if value.name in given or not value.type.HasField("tensor_type"):
@@ -498,19 +368,12 @@ def dimensions(graph: Graph) -> Iterator[Finding]:
                 )
 
 
-RULES: tuple[Callable[[Graph], Iterator[Finding]], ...] = (
-    domains,
+RULES: tuple[Callable[[Inspected], Iterator[Finding]], ...] = (
     opset,
-    known_operators,
-    refused_operators,
     control_flow,
     top_k,
-    scatter,
-    resize,
-    constant_operands,
-    quantization,
+    quantisation,
     types,
-    mixed_types,
     delicate_operators,
     routers,
     constants,
@@ -520,33 +383,9 @@ RULES: tuple[Callable[[Graph], Iterator[Finding]], ...] = (
 )
 
 
-def _at(node: NodeProto, level: str, rule: str, message: str, remedy: str, source: str) -> Finding:
+def _at(node: NodeProto, level: Level, rule: str, message: str, remedy: str, source: str) -> Finding:
     place = node.name or f"the {node.op_type} that makes {next(iter(node.output), 'nothing')}"
-    assert level in ("error", "warning", "note")
-    return Finding(level, rule, message, remedy, (place,), node.op_type, source)  # type: ignore[arg-type]  # a Level
-
-
-def _slots(node: NodeProto, opset: int) -> Iterator[Slot]:
-    """The operands and results of a node that share a type variable in ONNX's schema."""
-    if node.domain not in ONNX_DOMAINS or not onnx.defs.has(node.op_type, opset, ""):
-        return
-    schema = onnx.defs.get_schema(node.op_type, opset, "")
-    variables = {constraint.type_param_str for constraint in schema.type_constraints}
-    for names, formal in ((node.input, schema.inputs), (node.output, schema.outputs)):
-        for index, name in enumerate(names):
-            if not formal:
-                return
-            parameter = formal[min(index, len(formal) - 1)]
-            if name and parameter.type_str in variables and parameter.is_homogeneous:
-                yield Slot(name, parameter.type_str)
-
-
-def _text(node: NodeProto, name: str, default: str) -> str:
-    return next((a.s.decode(errors="replace") for a in node.attribute if a.name == name), default)
-
-
-def _number(node: NodeProto, name: str) -> int:
-    return next((int(a.i) for a in node.attribute if a.name == name), 0)
+    return Finding(level, rule, message, remedy, (place,), node.op_type, source)
 
 
 def _bytes_of(kind: int) -> float:

@@ -45,7 +45,7 @@ class GraphSession:
             raise self._refused(error) from None
 
     def _unsteered(self, images: Image | Pixels) -> dict[str, NDArray[np.float32]]:
-        """The inputs beside ``image`` with which a steerable graph decides by itself; none for others."""
+        """The inputs besides ``image`` with which a steerable graph decides by itself; none for others."""
         given = {}
         for value in self._session.get_inputs():
             if value.name == "window":

@@ -60,7 +60,7 @@ class Target:
 
 
 def find_targets(flavours: tuple[str, ...], cards: tuple[str, ...]) -> list[Target]:
-    """The targets of ``--engine`` (``flavours``) and ``--gpu`` (``cards``; none: this GPU).
+    """The targets of ``--with`` (``flavours``) and ``--gpu`` (``cards``; none: this GPU).
 
     A card is called sm89; sm86+sm89 is one target for both, ``rtx`` one for all of ``PORTABLE_CARDS``.
     Raises ``UsageError`` with every mistake at once, ``MissingPackageError`` without a package.
@@ -71,7 +71,7 @@ def find_targets(flavours: tuple[str, ...], cards: tuple[str, ...]) -> list[Targ
         problems.append("sm75 takes graphs of another form and shares no engine: give it a --gpu of its own")
     if cards and "tensorrt-rtx" not in flavours:
         problems.append(
-            "--gpu goes with --engine tensorrt-rtx: TensorRT itself builds only for the GPU it runs on"
+            "--gpu goes with --with tensorrt-rtx: TensorRT itself builds only for the GPU it runs on"
         )
     if problems:
         raise UsageError("; ".join(problems))
@@ -104,7 +104,7 @@ def _this_machine(flavour: Flavour, version: str) -> Target:
     if gpu is None:
         raise UsageError(
             "this machine shows no GPU, and TensorRT builds only for the one it runs on; run the same "
-            "command on the target machine, or take --engine tensorrt-rtx --gpu for an RTX card"
+            "command on the target machine, or take --gpu for an RTX card"
         )
     return Target(flavour, version, gpu.compute_capability, gpu.name, gpu.driver, gpu.cuda)
 

@@ -7,7 +7,6 @@ that fits it.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from typing import Any
 from measnet.description import GraphDescription
 from measnet.engine_file import EngineFacts, read_engine
 from measnet.errors import GraphError, OutputError, UsageError
+from measnet.export.graph import Graph, read_graph
 from measnet.whole_file import write_whole
 
 # ONNX tensor type -> Triton's name for it.
@@ -41,10 +41,9 @@ class _Model:
     """Of machine: ``KIND_AUTO`` is a GPU where there is one."""
 
     content: bytes
-    graph: Any
-    """The GraphProto, of a plan too."""
+    graph: Graph
+    """Of a plan too."""
 
-    description: GraphDescription
     largest_batch: int
     warm_up: tuple[int, ...]
     """Shape of ``image``, without the batch."""
@@ -68,7 +67,7 @@ def write_repository(
     served or replaced, ``OutputError`` when the folder cannot be written.
     """
     model = _graph_model(graph)
-    if model.description.steerable:
+    if model.graph.description.steerable:
         raise UsageError(
             f"{graph} is steerable: a client of Triton would have to hold every frame's decisions itself; "
             "serve a graph without --steerable"
@@ -86,7 +85,7 @@ def write_repository(
     text = configuration(model, max_batch=batch, instances=instances)
     home = folder / model.name
     if home.exists() and not _is_ours(home):
-        raise UsageError(f"{home} holds other files than a model of ours; give --triton another folder")
+        raise UsageError(f"{home} holds other files than a model of ours; give -o another folder")
     aside = folder / f".{model.name}.{os.getpid()}.part"
     try:
         (aside / "1").mkdir(parents=True)
@@ -102,9 +101,10 @@ def write_repository(
 
 def configuration(model: _Model, *, max_batch: int, instances: int) -> str:
     """The text of ``config.pbtxt``."""
-    description = model.description
+    description = model.graph.description
+    tensors = model.graph.model.graph
     batches = [2**power for power in range(1, 9) if 2**power <= max_batch]
-    image = model.graph.input[0]
+    image = tensors.input[0]
     # With several profiles the server takes the one that suits a request; unsaid, it takes the first.
     profiles = [_quoted(str(index)) for index in range(model.profiles)] if model.profiles > 1 else []
     lines = [
@@ -113,8 +113,8 @@ def configuration(model: _Model, *, max_batch: int, instances: int) -> str:
         f"name: {_quoted(model.name)}",
         f"platform: {_quoted(model.platform)}",
         f"max_batch_size: {max_batch}",
-        *(f"input {{ {_tensor(value)} }}" for value in model.graph.input),
-        *(f"output {{ {_tensor(value)} }}" for value in model.graph.output),
+        *(f"input {{ {_tensor(value)} }}" for value in tensors.input),
+        *(f"output {{ {_tensor(value)} }}" for value in tensors.output),
         f"instance_group {{ count: {instances} kind: {model.kind} {_listed('profile', profiles)}}}",
     ]
     if max_batch > 1:
@@ -146,18 +146,16 @@ def what_goes_in(description: GraphDescription) -> str:
 
 
 def _graph_model(path: Path) -> _Model:
-    from measnet.export.whole_graph import read_graph
-
-    content, model, description = read_graph(path)
+    graph = read_graph(path)
+    description = graph.description
     size = description.static_size or description.frame_rule.fit(WARM_UP_SIDE, WARM_UP_SIDE)
     return _Model(
         name=path.stem,
         filename="model.onnx",
         platform="onnxruntime_onnx",
         kind="KIND_AUTO",
-        content=content,
-        graph=model.graph,
-        description=description,
+        content=graph.content,
+        graph=graph,
         largest_batch=256,
         warm_up=(*size, 3) if description.takes_bytes else (3, *size),
         profiles=0,
@@ -177,7 +175,6 @@ def _plan_model(graph: _Model, path: Path) -> _Model:
         kind="KIND_GPU",
         content=plan,
         graph=graph.graph,
-        description=graph.description,
         largest_batch=min(largest[0] for _, _, largest in shapes),
         warm_up=shapes[0][1][1:],
         profiles=len(shapes),
@@ -185,10 +182,10 @@ def _plan_model(graph: _Model, path: Path) -> _Model:
 
 
 def _why_not_served(facts: EngineFacts, graph: _Model) -> str:
-    """Why Triton cannot serve an engine; "" when it can."""
+    """The reason why Triton cannot serve an engine; "" when it can."""
     if facts.flavour != "tensorrt":
         return "is for TensorRT-RTX, and Triton loads plans of TensorRT alone; serve the ONNX graph instead"
-    if facts.graph_sha256 != hashlib.sha256(graph.content).hexdigest():
+    if facts.graph_sha256 != graph.graph.sha256:
         return f"was not built from {graph.name}.onnx"
     if facts.settings.get("strip_weights"):
         return "holds no weights; build it without --strip-weights"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from measnet.damage import shares_by_name
-from measnet.decisions import DecisionLayout, Vector
+from measnet.decisions import Vector
 from measnet.errors import BackendError, UsageError
 from measnet.forked import never_end_in_children
 from measnet.image import ChannelOrder, Image, Pixels, pad, to_image, to_pixels
@@ -111,7 +111,7 @@ class Restorer:
         self._backend.activate()
         self._process = os.getpid()
         never_end_in_children(self._backend)
-        self._layout = DecisionLayout(self._backend.description.config)
+        self._layout = self._backend.description.layout
         self._steered: SteerableBackend | None = None
         self._plans: dict[tuple[int, int], list[Tile]] = {}
         self._rounds = False

@@ -20,6 +20,7 @@ COMMANDS = [
 COMMANDS.append("measnet.evaluation.cli")
 FORMER_NAMES = [
     ("measnet.export.cli", ["--output", "there"]),
+    ("measnet.calibration.cli", ["nano", "clip.mp4", "--output", "there"]),
     ("measnet.export.bundle", ["x.ckpt", "nano", "--folder", "there"]),
     ("measnet.runtime.doctor.cli", ["--json", "there"]),
 ]

@@ -120,7 +120,7 @@ def main(
     """Train a MEASNet by RECIPE, a name or a .toml file.
 
     Degradations are made on the fly where the data holds clean pictures alone. The run folder receives
-    weights.safetensors, which measnet-run --model and measnet-export --checkpoint take, checkpoint.pt,
+    weights.safetensors, which measnet-run --model and measnet-export take, checkpoint.pt,
     log.jsonl and what TensorBoard shows.
     """
     run_command(

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from measnet.decisions import INPUTS, DecisionLayout, Vector
+from measnet.decisions import INPUTS, Vector
 from measnet.description import GraphDescription
 from measnet.image import Image
 from measnet.metrics import Choices
@@ -84,7 +84,7 @@ def unsteered(description: GraphDescription) -> Steering | None:
     """What a steerable graph is given when nobody steers; None for others."""
     if not description.steerable:
         return None
-    nothing = DecisionLayout(description.config).hold(0)
+    nothing = description.layout.hold(0)
     return Steering(held=nothing, hold=nothing)
 
 

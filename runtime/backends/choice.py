@@ -55,10 +55,7 @@ def choose_backend(model: str, backend: str = "auto", threads: int | None = None
             raise UsageError(f"the torch backend runs checkpoints, not graphs like {model}")
         return TorchBackend(bundled(model, ".safetensors") if named else _file(model), threads)
     if not named and not graph:
-        raise UsageError(
-            "the onnxruntime backend runs graphs; "
-            f"export one with: measnet-export --checkpoint {model} --dynamic"
-        )
+        raise UsageError(f"the onnxruntime backend runs graphs; export one with: measnet-export {model}")
     path = bundled(model, ".onnx") if named else _file(model)
     return OnnxRuntimeBackend(path, threads, _PROVIDERS[backend])
 
@@ -72,9 +69,9 @@ def steerable_twin(backend: Backend, model: str, threads: int | None) -> Steerab
 
 
 def _export(model: str, named: bool) -> str:
-    option = "--model" if named else "--checkpoint"
-    made_from = "FILE" if model.lower().endswith(".onnx") else model
-    return f"measnet-export {option} {made_from} --engine tensorrt"
+    if named or model.lower().endswith(".onnx"):
+        return f"measnet-export engine {model}"
+    return f"measnet-export {model}, and measnet-export engine GRAPH of what that writes"
 
 
 def _file(model: str) -> Path:

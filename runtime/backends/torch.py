@@ -12,6 +12,7 @@ from measnet.runtime.backends import Inference, Steering, steering_inputs
 
 if TYPE_CHECKING:
     from measnet.network import MEASNet
+    from measnet.network.decisions import SteeredNetwork
 
 
 class TorchBackend:
@@ -21,6 +22,7 @@ class TorchBackend:
         self.checkpoint = checkpoint
         self.threads = threads
         self._network: MEASNet | None = None
+        self._steered: SteeredNetwork | None = None
         self._description: GraphDescription | None = None
         self._device = "cpu"
 
@@ -47,6 +49,7 @@ class TorchBackend:
         except ModuleNotFoundError:
             raise MissingPackageError("running or verifying with PyTorch", "torch", "train") from None
         from measnet.checkpoint import load_checkpoint, weights_sha256
+        from measnet.network.decisions import SteeredNetwork, layout_of
 
         if self.threads:
             torch.set_num_threads(self.threads)
@@ -56,11 +59,13 @@ class TorchBackend:
             weights_sha256(network),
             static_size=None,
             steerable=True,
+            decisions=layout_of(network),
             task_prompts=network.task_prompts,
             taught=network.taught,
         )
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._network = network.to(self._device)
+        self._steered = SteeredNetwork.beside(self._network)
 
     def infer(self, images: Image) -> Inference:
         return self._infer(images, None)
@@ -71,32 +76,30 @@ class TorchBackend:
     def _infer(self, images: Image, steering: Steering | None) -> Inference:
         import torch
 
-        from measnet.network.decisions import OWN, SteeredDecisions
-
-        if self._network is None:
+        if self._network is None or self._steered is None:
             raise BackendError("the PyTorch backend is not active")
         try:
             with torch.inference_mode():
                 given = torch.from_numpy(images).to(self._device)
-                decisions = OWN
-                if steering is not None:
-                    inputs = steering_inputs(steering, images)
-                    decisions = SteeredDecisions(
-                        *(torch.from_numpy(x).to(self._device) for x in inputs.values())
+                own = norms = None
+                if steering is None:
+                    done = self._network.restore(given)
+                else:
+                    inputs = steering_inputs(steering, images).values()
+                    done, own, norms = self._steered.restore(
+                        given, *(torch.from_numpy(x).to(self._device) for x in inputs)
                     )
-                done = self._network.restore(given, decisions)
         except RuntimeError as error:
             raise BackendError(
                 f"PyTorch failed on {images.shape[2]}x{images.shape[3]} pixels: {first_line(error)}"
             ) from None
-        steered = decisions if isinstance(decisions, SteeredDecisions) else None
         return Inference(
             restored=done.restored.float().cpu().numpy(),
             choices=done.choices(),
             prompt_weights=None if done.prompt_weights is None else done.prompt_weights.cpu().numpy(),
-            decisions=None if steered is None else steered.own().cpu().numpy(),
-            norms=None if steered is None else steered.norms().cpu().numpy(),
+            decisions=None if own is None else own.cpu().numpy(),
+            norms=None if norms is None else norms.cpu().numpy(),
         )
 
     def deactivate(self) -> None:
-        self._network = None
+        self._network = self._steered = None

@@ -5,11 +5,9 @@ Imported in processes of steps alone, which have the time to import onnx.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from measnet.description import GraphDescription
 from measnet.image import pad, to_image
 from measnet.runtime.doctor.trial import made_up_picture
 
@@ -17,23 +15,19 @@ from measnet.runtime.doctor.trial import made_up_picture
 def write_fp16(graph: str, output: str) -> dict[str, Any]:
     """Writes the FP16 form of one of our float32 graphs. Raises as the export stage does."""
     _needs_onnx()
-    import onnx
-
     from measnet.errors import UsageError
+    from measnet.export.graph import read_graph
     from measnet.export.precision import typed_graph
     from measnet.export.ranges import largest_magnitudes
-    from measnet.export.whole_graph import read_graph
 
-    _, model, description = read_graph(Path(graph))
+    given = read_graph(Path(graph))
+    description = given.description
     if description.precision != "fp32":
         raise UsageError(f"the graph is {description.precision} already")
     height, width = description.fit(256, 320) if description.static_size is None else description.static_size
     picture = pad(to_image(made_up_picture(height, width)), (height, width))
-    typed = typed_graph(model, "fp16", ranges=largest_magnitudes(model, picture)).model
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    typed_description = replace(GraphDescription.from_metadata(metadata, graph), precision="fp16")
-    onnx.helper.set_model_props(typed, typed_description.to_metadata())
-    Path(output).write_bytes(typed.SerializeToString())
+    typed = typed_graph(given.model, "fp16", ranges=largest_magnitudes(given.model, picture))
+    given.become(typed.model, precision="fp16").write(Path(output))
     return {}
 
 

@@ -1,18 +1,20 @@
 """Image-level decisions as one vector: which numbers are what, and how those of several pieces become one.
 
-The order is that in which the network comes to them (``measnet/network/decisions.py``). All are linear in
-means over pixels, but for the affinities of channel attention, which are averaged as the products that they
-are, over the norms that belong to them, and for the peaks in frequency blocks, of which the largest counts.
+Their order is read off the network (``measnet/network/decisions.py``) and stored in its graphs. All are
+linear in means over pixels, but for the affinities of channel attention, which are averaged as the products
+that they are, over the norms that belong to them, and for the peaks in frequency blocks, of which the largest
+counts.
 Shapes: D numbers of all decisions, E of all norms, T pieces of a picture, h heads, c channels of a head,
 C channels.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,11 +38,18 @@ OUTPUTS = ("decisions", "norms")
 """Outputs that it has beside those of other graphs: B D, B E."""
 
 
+KINDS = get_args(Kind)
+MOST_PARTS = 4096
+MOST_NUMBERS = 1 << 24
+
+
 @dataclass(frozen=True)
 class Part:
     """One decision: ``prompt`` (T basic prompts), ``attention`` (h, c, c), ``filters`` (G, S*S), ``experts``
-    (N,), of a gated or a frequency block's features ``mean`` (C,), and of
-    the latter's ``peak`` (C,)."""
+    (N,), of a gated or a frequency block's features ``mean`` (C,), and of the latter's ``peak`` (C,)."""
+
+    name: str
+    """Its place in the network; "" in graphs that do not say it."""
 
     kind: Kind
     shape: tuple[int, ...]
@@ -54,17 +63,49 @@ class Part:
     def numbers(self) -> slice:
         return slice(self.start, self.start + math.prod(self.shape))
 
+    @property
+    def norms(self) -> int:
+        """How many norms it has."""
+        return 2 * self.shape[0] * self.shape[1] if self.kind == "attention" else 0
+
 
 class DecisionLayout:
-    """The order of the D decisions and E norms of a network of ``config``."""
+    """The order of the D decisions and E norms: the name, kind and shape of each of ``points``."""
 
-    def __init__(self, config: MEASNetConfig) -> None:
-        self.parts: list[Part] = []
+    def __init__(self, points: Iterable[tuple[str, Kind, tuple[int, ...]]]) -> None:
+        parts: list[Part] = []
         self.size = self.norms_size = 0
-        for kind, shape in _parts(config):
-            self.parts.append(Part(kind, shape, self.size, self.norms_size))
+        for name, kind, shape in points:
+            parts.append(Part(name, kind, shape, self.size, self.norms_size))
             self.size += math.prod(shape)
-            self.norms_size += 2 * shape[0] * shape[1] if kind == "attention" else 0
+            self.norms_size += parts[-1].norms
+        self.parts = tuple(parts)
+
+    def to_json(self) -> str:
+        """The layout as graphs store it."""
+        return json.dumps([[part.name, part.kind, *part.shape] for part in self.parts])
+
+    @classmethod
+    def from_json(cls, text: str) -> DecisionLayout:
+        """Reads what ``to_json`` wrote. Raises ``ValueError`` on anything else."""
+        stored = json.loads(text)
+        if not isinstance(stored, list) or len(stored) > MOST_PARTS:
+            raise ValueError("decisions that are no list")
+        layout = cls(_point(point) for point in stored)
+        if layout.size > MOST_NUMBERS:
+            raise ValueError(f"{layout.size} decisions")
+        return layout
+
+    @classmethod
+    def of_former(cls, config: MEASNetConfig) -> DecisionLayout:
+        """The layout of graphs from before they stored it, whose network had this configuration."""
+        return cls(("", kind, shape) for kind, shape in _former_parts(config))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, DecisionLayout) and self.parts == other.parts
+
+    def __hash__(self) -> int:
+        return hash(self.parts)
 
     def hold(self, share: float) -> Vector:
         """D: ``share`` of every decision."""
@@ -101,7 +142,19 @@ def _lengths(part: Part, norms: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(queries * keys).reshape(*norms.shape[:-1], count * channels)
 
 
-def _parts(config: MEASNetConfig) -> Iterator[tuple[Kind, tuple[int, ...]]]:
+def _point(stored: object) -> tuple[str, Kind, tuple[int, ...]]:
+    if not isinstance(stored, list) or len(stored) < 3:
+        raise ValueError("a decision that is no name, kind and shape")
+    name, kind, *shape = stored
+    whole = all(isinstance(side, int) and not isinstance(side, bool) and 0 < side <= 65536 for side in shape)
+    if not isinstance(name, str) or kind not in KINDS or not whole or len(shape) > 3:
+        raise ValueError(f"the decision {str(stored)[:60]}")
+    if kind == "attention" and len(shape) != 3:
+        raise ValueError(f"the decision {str(stored)[:60]}")
+    return name, cast(Kind, kind), tuple(shape)
+
+
+def _former_parts(config: MEASNetConfig) -> Iterator[tuple[Kind, tuple[int, ...]]]:
     if config.tspg:
         yield "prompt", (PROMPT_BASIS,)
     if config.block == "gated":

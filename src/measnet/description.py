@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal, cast
 
 from measnet import damage, task_prompts
 from measnet.config import MEASNetConfig, SizeRule, variant_name
+from measnet.decisions import DecisionLayout
 from measnet.errors import GraphError, UsageError
 from measnet.image import ChannelOrder
 from measnet.task_prompts import TaskPrompts
@@ -19,6 +20,18 @@ IO = Literal["nchw", "uint8-nhwc"]
 FORMS = (("nchw", "rgb"), ("uint8-nhwc", "rgb"), ("uint8-nhwc", "bgr"))
 LARGEST_SIDE = 16_384  # pixels; a graph that claims another size is not sound
 ANY_SIZE = SizeRule(multiple=1, minimum=1)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The frames that an INT8 graph was calibrated on."""
+
+    source: str
+    """The name of the file or folder."""
+
+    frames: int
+    sha256: str
+    """Of their pixels, as they were seen."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +61,12 @@ class GraphDescription:
     steerable: bool = False
     """True for a graph that takes image-level decisions and returns its own (``measnet/decisions.py``)."""
 
+    decisions: DecisionLayout | None = None
+    """Their layout, of a steerable graph; None in those from before it was stored."""
+
+    calibration: Calibration | None = None
+    """Of an INT8 graph; None in those from before it was told apart."""
+
     task_prompts: TaskPrompts = field(default_factory=dict)
     """Scores of the prompt for each task, where the weights know tasks."""
 
@@ -62,6 +81,11 @@ class GraphDescription:
     def size_rule(self) -> SizeRule:
         """The sizes that the network inside takes."""
         return self.config.size_rule
+
+    @property
+    def layout(self) -> DecisionLayout:
+        """The layout of its decisions, also where it is not stored."""
+        return self.decisions or DecisionLayout.of_former(self.config)
 
     @property
     def takes_bytes(self) -> bool:
@@ -105,6 +129,8 @@ class GraphDescription:
             "measnet.precision": self.precision,
             "measnet.versions": json.dumps(dict(self.versions)),
             **({"measnet.steerable": "yes"} if self.steerable else {}),
+            **({"measnet.decisions": self.decisions.to_json()} if self.decisions else {}),
+            **({"measnet.calibration": json.dumps(asdict(self.calibration))} if self.calibration else {}),
             **task_prompts.to_metadata(self.task_prompts),
             **damage.to_metadata(self.taught),
         }
@@ -134,13 +160,29 @@ class GraphDescription:
                 io=cast(IO, io),
                 channel_order=cast(ChannelOrder, order),
                 steerable=metadata.get("measnet.steerable") == "yes",
+                decisions=_decisions(metadata.get("measnet.decisions")),
+                calibration=_calibration(metadata.get("measnet.calibration")),
                 task_prompts=task_prompts.from_metadata(metadata),
                 taught=damage.from_metadata(metadata),
             )
-        except (KeyError, ValueError, AttributeError, RecursionError, UsageError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, RecursionError, UsageError) as error:
             raise GraphError(
                 f"{origin} has a damaged MEASNet description ({error}); export it again"
             ) from None
+
+
+def _decisions(text: str | None) -> DecisionLayout | None:
+    return None if text is None else DecisionLayout.from_json(text)
+
+
+def _calibration(text: str | None) -> Calibration | None:
+    if text is None:
+        return None
+    stored = json.loads(text)
+    source, frames, sha256 = stored["source"], stored["frames"], stored["sha256"]
+    if not isinstance(source, str) or not isinstance(frames, int) or not isinstance(sha256, str):
+        raise ValueError("the calibration")
+    return Calibration(source, frames, sha256)
 
 
 def _parse_size(text: str) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
     facts, plan = read_engine(Path("nano-dynamic.rtx-sm89.engine"))
 
-``measnet-export --engine`` writes them; nobody is handed a plan before all of the file was checked.
+``measnet-export engine`` writes them; nobody is handed a plan before all of the file was checked.
 """
 
 from __future__ import annotations

@@ -8,23 +8,20 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from measnet.description import GraphDescription
+from measnet.export.graph import Graph, read_graph
 from measnet.weights import bundled
 
-Traced = tuple[onnx.ModelProto, GraphDescription]
 GraphOf = Callable[..., onnx.ModelProto]
 
 
 @pytest.fixture(scope="session")
-def nano() -> Traced:
-    """The bundled graph and what it says of itself, in place of a new trace, which takes far longer."""
-    model = onnx.load(bundled("nano", ".onnx"))
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    return model, GraphDescription.from_metadata(metadata, "nano")
+def nano() -> Graph:
+    """The bundled graph, in place of a new trace, which takes far longer."""
+    return read_graph(bundled("nano", ".onnx"))
 
 
 @pytest.fixture
-def traced(nano: Traced, monkeypatch: pytest.MonkeyPatch) -> None:
+def traced(nano: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exports take the bundled graph."""
     monkeypatch.setattr("measnet.calibration.int8.exact_graph", lambda *_, **__: nano)
 

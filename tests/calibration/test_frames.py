@@ -49,12 +49,12 @@ def test_no_more_than_wanted_are_calibrated_on_and_one_at_least_is_held_out(
 
 
 def test_the_hash_is_of_the_pixels(folder: Path) -> None:
-    once = taken(folder).sha256
-    assert taken(folder).sha256 == once
+    once = taken(folder).calibration.sha256
+    assert taken(folder).calibration.sha256 == once
     picture = cv2.imread(str(folder / "3.png"))
     assert picture is not None
     cv2.imwrite(str(folder / "3.png"), 255 - picture)
-    assert taken(folder).sha256 != once
+    assert taken(folder).calibration.sha256 != once
 
 
 def test_what_is_too_small_is_grown_and_what_is_large_is_cropped_in_different_places(folder: Path) -> None:
@@ -80,12 +80,6 @@ def test_one_picture_leaves_nothing_to_measure_on(folder: Path) -> None:
     assert frames.alone and frames.held_out == [] and frames.calibrated == ["0.png"]
 
 
-def test_without_a_sample_clip_frames_must_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("measnet.calibration.frames.sample_clip", lambda: None)
-    with pytest.raises(UsageError, match="--frames VIDEO_OR_FOLDER"):
-        Frames(None, 4, (64, 64))
-
-
 def test_what_cannot_be_read_is_refused_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty.mp4").write_bytes(b"")
@@ -96,4 +90,4 @@ def test_what_cannot_be_read_is_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is live"):
         Frames("rtsp://127.0.0.1:1/x", 4, (64, 64))
     with pytest.raises(UsageError, match="must be at least 1"):
-        Frames(None, 0, (64, 64))
+        Frames("x.png", 0, (64, 64))

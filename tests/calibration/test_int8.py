@@ -1,4 +1,4 @@
-"""``measnet-export --int8``: from a checkpoint and frames to a graph that runs, and what is said of it."""
+"""``measnet-calibrate``: from a checkpoint and frames to a graph that runs, and what is said of it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ import pytest
 from click.testing import CliRunner, Result
 from onnx import TensorProto, helper
 
+from measnet.calibration.cli import main
+from measnet.export.build_settings import BuildSettings
 from measnet.export.check import check_file
-from measnet.export.cli import main
-from measnet.export.graph import write_graph
+from measnet.export.engine import engine_facts
+from measnet.export.graph import Graph, read_graph
 from measnet.export.pictures import sample_clip
+from measnet.export.target import Target
 from measnet.metrics import INT8_TOLERANCE, TOLERANCES, Tolerance
 from measnet.runtime.parity import Verifier
 from measnet.runtime.restorer import Restorer
@@ -34,18 +37,18 @@ needs_rtx = pytest.mark.skipif(
 
 
 def export(*options: str) -> Result:
-    return CliRunner().invoke(main, ["--int8", *options])
+    return CliRunner().invoke(main, ["nano", *options])
 
 
 @pytest.fixture(scope="module")
-def exported(nano: tuple[onnx.ModelProto, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def exported(nano: Graph, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The INT8 graph of the bundled weights, calibrated on four frames, and what was printed."""
     if CLIP is None:
         pytest.skip("no examples/car-park.mp4 here")
     folder = tmp_path_factory.mktemp("int8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("measnet.calibration.int8.exact_graph", lambda *_, **__: nano)
-        result = export("--calibration-frames", "4", "-o", str(folder))
+        result = export(str(CLIP), "--count", "4", "-o", str(folder))
     assert result.exit_code == 0, result.output
     return folder / "nano-dynamic.int8.onnx", result.output
 
@@ -59,7 +62,7 @@ def test_the_loss_on_other_frames_is_printed_and_reported(exported: tuple[Path, 
     path, output = exported
     assert "nano, any size, INT8" in output and "convolutions and products are INT8" in output
     assert "calibrated on 4 frames of car-park.mp4, 256x320 of each" in output
-    assert "on 1 other frame" in output and "give frames of that with --frames" in output
+    assert "on 1 other frame" in output
     report = json.loads(path.with_suffix(".json").read_text())
     assert report["graph"]["measnet.precision"] == "int8"
     assert report["bytes"]["graph"] == path.stat().st_size < 0.5 * report["bytes"]["float32"]
@@ -84,6 +87,9 @@ def test_the_graph_says_what_it_was_calibrated_on(exported: tuple[Path, str], gr
         "frames": 4,
         "sha256": report["calibration"]["sha256"],
     }
+    target = Target("tensorrt-rtx", "1.7", "8.9")
+    facts = engine_facts(read_graph(exported[0]), (), BuildSettings(), target)
+    assert facts.calibration_sha256 == report["calibration"]["sha256"]
 
 
 def test_every_convolution_in_int8_adds_up_its_bias_in_fp16_and_nothing_else_is_quantised(
@@ -150,12 +156,13 @@ def test_tensorrt_rtx_builds_it(
         metadata = {entry.key: entry.value for entry in model.metadata_props}
         helper.set_model_props(model, metadata | {"measnet.size": f"{size}x{size}"})
         path = tmp_path / "static.int8.onnx"
-        write_graph(path, model)
+        Graph.described(model).write(path)
     targets = find_targets(("tensorrt-rtx",), (card,))
     (built,) = build_engines([path], targets, tmp_path, BuildSettings(profiles=profiles), cache=None)
     facts, plan = read_engine(built.path)
     assert facts.compute_capability == capability and len(plan) > 100_000
     assert facts.description.precision == "int8"
+    assert facts.calibration_sha256 == read_graph(exported[0]).description.calibration.sha256
 
 
 @needs_clip
@@ -164,7 +171,7 @@ def test_a_large_loss_is_said_and_the_graph_is_written_all_the_same(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(TOLERANCES, "int8", Tolerance(200, 0, 1))
-    result = export("--calibration-frames", "1", "-o", str(tmp_path / "x.onnx"))
+    result = export(str(CLIP), "--count", "1", "-o", str(tmp_path / "x.onnx"))
     assert result.exit_code == 0, result.output
     assert "A LARGE LOSS: PSNR" in result.output and "below 200 dB" in result.output
     assert json.loads((tmp_path / "x.json").read_text())["loss"]["breaches"]
@@ -175,7 +182,7 @@ def test_one_picture_calibrates_only_where_the_loss_need_not_be_measured(
     tmp_path: Path, noisy_picture: np.ndarray
 ) -> None:
     cv2.imwrite(str(tmp_path / "one.png"), noisy_picture)
-    options = ["--frames", str(tmp_path / "one.png"), "-o", str(tmp_path / "x.onnx")]
+    options = [str(tmp_path / "one.png"), "-o", str(tmp_path / "x.onnx")]
     refused = export(*options)
     assert refused.exit_code == 2 and refused.stderr.count("\n") == 1
     assert "one.png has one frame; INT8 needs two" in refused.stderr
@@ -188,7 +195,7 @@ def test_one_picture_calibrates_only_where_the_loss_need_not_be_measured(
 
 @pytest.mark.usefixtures("traced")
 def test_a_graph_whose_result_is_not_finite_is_not_written(
-    nano: tuple[onnx.ModelProto, Any],
+    nano: Graph,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     noisy_picture: np.ndarray,
@@ -204,7 +211,7 @@ def test_a_graph_whose_result_is_not_finite_is_not_written(
         return result
 
     monkeypatch.setattr("measnet.calibration.int8.quantised_graph", broken)
-    result = export("--frames", str(tmp_path), "-o", str(tmp_path / "x.onnx"))
+    result = export(str(tmp_path), "-o", str(tmp_path / "x.onnx"))
     assert result.exit_code == 1 and "is not finite" in result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "1.png"]
 
@@ -212,9 +219,9 @@ def test_a_graph_whose_result_is_not_finite_is_not_written(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--frames", "nothing.mp4"], "nothing.mp4 does not exist"),
-        (["--frames", "."], "holds no images"),
-        (["--calibration-frames", "0", "--frames", "x.png"], "must be at least 1"),
+        (["nothing.mp4"], "nothing.mp4 does not exist"),
+        (["."], "holds no images"),
+        (["x.png", "--count", "0"], "must be at least 1"),
     ],
 )
 def test_a_users_mistake_ends_in_one_line_and_exit_code_2(
@@ -224,8 +231,3 @@ def test_a_users_mistake_ends_in_one_line_and_exit_code_2(
     result = export(*options)
     assert result.exit_code == 2 and result.stderr.count("\n") == 1
     assert message in result.stderr and list(tmp_path.iterdir()) == []
-
-
-def test_calibration_frames_without_int8_are_refused() -> None:
-    result = CliRunner().invoke(main, ["--fp16", "--calibration-frames", "4"])
-    assert result.exit_code == 2 and "--calibration-frames goes with --int8" in result.stderr

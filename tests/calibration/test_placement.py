@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from onnx import helper
 
 from measnet.calibration.placement import Placement, place
+from measnet.export.graph import Graph
 from measnet.export.islands import island_of
 
 
@@ -21,8 +21,8 @@ class Everything(dict[str, float]):
 
 
 @pytest.fixture(scope="module")
-def placed(nano: tuple[onnx.ModelProto, Any]) -> Placement:
-    return place(nano[0], Everything())
+def placed(nano: Graph) -> Placement:
+    return place(nano.model, Everything())
 
 
 def test_most_convolutions_become_int8(placed: Placement) -> None:
@@ -33,10 +33,10 @@ def test_most_convolutions_become_int8(placed: Placement) -> None:
 
 
 def test_nothing_on_an_island_in_the_ensemble_or_in_the_output_head_does(
-    placed: Placement, nano: tuple[onnx.ModelProto, Any]
+    placed: Placement, nano: Graph
 ) -> None:
     chosen = {layer.name for layer in placed.layers}
-    on_islands = [node.name for node in nano[0].graph.node if island_of(node)]
+    on_islands = [node.name for node in nano.model.graph.node if island_of(node)]
     assert not chosen & set(on_islands)
     assert not [name for name in chosen if name.startswith(("stem", "prompt", "pixel_experts1", "output"))]
     assert placed.reasons["stem/Conv"] == "pixel router"
@@ -82,9 +82,9 @@ def test_the_low_band_stays_because_its_ranges_depend_on_the_frames_size(graph_o
     assert place(model, Everything()).reasons[name] == "low band"
 
 
-def test_further_layers_can_be_kept(nano: tuple[onnx.ModelProto, Any], placed: Placement) -> None:
+def test_further_layers_can_be_kept(nano: Graph, placed: Placement) -> None:
     fewer = place(
-        nano[0],
+        nano.model,
         Everything(),
         keep=lambda layer: "too sensitive" if layer.name.startswith("encoder1") else None,
     )

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from click.testing import CliRunner
 
-from measnet.export.cli import main
+from measnet.calibration.cli import main
 from measnet.export.pictures import real_pictures, sample_clip
 from measnet.image import Image
 from measnet.metrics import psnr
@@ -21,10 +21,11 @@ from measnet.weights import bundled
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The bundled nano in INT8, steerable and not, calibrated on the same frames."""
-    if sample_clip() is None:
+    clip = sample_clip()
+    if clip is None:
         pytest.skip("no examples/car-park.mp4 here")
     folder = tmp_path_factory.mktemp("int8")
-    wish = ["--int8", "--calibration-frames", "2", "--no-verify", "-o", str(folder)]
+    wish = ["nano", str(clip), "--count", "2", "--no-verify", "-o", str(folder)]
     for more in ([], ["--steerable"]):
         result = CliRunner().invoke(main, [*wish, *more])
         assert result.exit_code == 0, result.output

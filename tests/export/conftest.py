@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from measnet.checkpoint import load_checkpoint
 from measnet.config import VARIANTS
-from measnet.export.graph import export_graph
+from measnet.export.trace import exact_graph
 from measnet.network import MEASNet
 from measnet.network.gated import GatedBlock, Tone
 from measnet.network.pixel_experts import PixelRouter
@@ -33,7 +33,7 @@ def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Traced:
         path = folder / "graphs" / f"{name}.onnx"
         with FileLock(f"{path}.lock"):
             if not path.exists():
-                export_graph(network, path, size=size)
+                exact_graph(network, size).write(path)
         return path
 
     return graph

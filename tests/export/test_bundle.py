@@ -18,11 +18,10 @@ from measnet import Restorer
 from measnet.checkpoint import load_checkpoint, save_checkpoint, stored_facts, weights_sha256
 from measnet.config import VARIANTS
 from measnet.errors import GraphError, ParityError, UsageError
-from measnet.export.bundle import main, write_bundle
+from measnet.export.bundle import main, share_weights, write_bundle
 from measnet.export.check import check_file
-from measnet.export.graph import exact_graph, write_graph
-from measnet.export.shared_weights import share_weights
-from measnet.export.whole_graph import read_graph
+from measnet.export.graph import Graph, read_graph
+from measnet.export.trace import exact_graph
 from measnet.network import MEASNet
 from measnet.onnx_file import DATA_SEAL, SEAL, check_graph, check_graph_file, read_metadata
 from measnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
@@ -95,17 +94,16 @@ def test_graphs_made_anew_leave_the_weights_beside_them_to_the_byte(copy: Path, 
 def test_its_graphs_restore_as_graphs_with_their_weights_inside(
     end: str, bundle: Path, image: np.ndarray, tmp_path: Path
 ) -> None:
-    content, model, description = read_graph(bundle / f"nano{end}")
-    write_graph(tmp_path / "whole.onnx", model)
-    assert (tmp_path / "whole.onnx").read_bytes() == content
+    graph = read_graph(bundle / f"nano{end}")
+    graph.write(tmp_path / "whole.onnx")
     expected = answer(tmp_path / "whole.onnx", image)
     assert np.array_equal(answer(bundle / f"nano{end}", image), expected)
     assert np.array_equal(answer(bundled("nano", end), image), expected)
-    assert description.steerable == ("steerable" in end)
+    assert graph.description.steerable == ("steerable" in end)
     said = read_metadata(tmp_path / "whole.onnx")
     assert SEAL in said and DATA_SEAL not in said
-    check_graph(content, tmp_path / "elsewhere.onnx")
-    assert model.graph == read_graph(bundled("nano", end))[1].graph
+    check_graph(graph.content, tmp_path / "elsewhere.onnx")
+    assert graph.model.graph == read_graph(bundled("nano", end)).model.graph
 
 
 @pytest.mark.usefixtures("traced")
@@ -133,11 +131,13 @@ def test_everything_that_takes_a_name_takes_the_new_form(
         verifier = Verifier(restorer)
         verifier.check(noisy_picture, restorer.restore(noisy_picture))
         assert verifier.figures["passed"]
-    monkeypatch.setattr("measnet.export.graph._traced", None)
+    monkeypatch.setattr("measnet.export.trace._traced", None)
     for steerable in (False, True):
-        model, description = exact_graph(load_checkpoint(CHECKPOINT), None, steerable=steerable)
-        assert {entry.key: entry.value for entry in model.metadata_props} == description.to_metadata()
-        assert not any(tensor.external_data for tensor in model.graph.initializer)
+        graph = exact_graph(load_checkpoint(CHECKPOINT), None, steerable=steerable)
+        assert {
+            entry.key: entry.value for entry in graph.model.metadata_props
+        } == graph.description.to_metadata()
+        assert not any(tensor.external_data for tensor in graph.model.graph.initializer)
 
 
 def test_bundled_weights_are_known_by_their_hash_without_opening_a_session(
@@ -206,7 +206,7 @@ def test_files_that_an_installer_has_linked_are_read(
     monkeypatch.setattr("measnet.weights.FOLDER", tmp_path)
     for end in (".onnx", ".steerable.onnx"):
         assert answer(bundled("nano", end), image).shape == image.shape
-        assert read_graph(bundled("nano", end))[2].weights_sha256
+        assert read_graph(bundled("nano", end)).description.weights_sha256
 
 
 @pytest.mark.usefixtures("traced")
@@ -219,12 +219,12 @@ def test_what_cannot_be_bundled_leaves_everything_as_it_was(
     with pytest.raises(UsageError, match="holds a network of the variant nano, not small"):
         write_bundle(CHECKPOINT, "small", copy)
 
-    def others(*_: object, steerable: bool) -> tuple[onnx.ModelProto, None]:
-        _, model, _ = read_graph(bundled("nano", ".steerable.onnx" if steerable else ".onnx"))
-        for tensor in model.graph.initializer:
+    def others(*_: object, steerable: bool) -> Graph:
+        graph = read_graph(bundled("nano", ".steerable.onnx" if steerable else ".onnx"))
+        for tensor in graph.model.graph.initializer:
             if tensor.name.endswith("bias"):
                 tensor.raw_data = (np.frombuffer(tensor.raw_data, np.float32) + np.float32(0.1)).tobytes()
-        return model, None
+        return graph
 
     monkeypatch.setattr("measnet.export.bundle.traced_graph", others)
     with pytest.raises(ParityError, match=r"nothing was written, nano\.onnx does not compute"):
@@ -237,6 +237,6 @@ def test_what_cannot_be_bundled_leaves_everything_as_it_was(
 
 def test_a_graph_of_other_weights_does_not_point_into_a_checkpoint(tmp_path: Path) -> None:
     save_checkpoint(MEASNet(VARIANTS["nano"]), tmp_path / "other.safetensors")
-    _, model, _ = read_graph(bundled("nano", ".onnx"))
+    model = read_graph(bundled("nano", ".onnx")).model
     with pytest.raises(UsageError, match="does not hold the weights of the graph"):
         share_weights(model, tmp_path / "other.safetensors")

@@ -18,9 +18,8 @@ from measnet.config import VARIANTS
 from measnet.description import GraphDescription
 from measnet.engine_file import EngineFacts, read_engine, write_engine
 from measnet.errors import BuildError, EngineError, OutputError
-from measnet.export.cache import EngineCache, default_folder
+from measnet.export.cache import EngineCache, default_folder, read_timing_cache, write_timing_cache
 from measnet.export.target import Target
-from measnet.export.timing import read_timing_cache, write_timing_cache
 
 FACTS = EngineFacts(
     graph_sha256="ab" * 32,

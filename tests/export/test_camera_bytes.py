@@ -7,7 +7,6 @@ import itertools
 import re
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -23,7 +22,7 @@ from measnet.export.build_settings import BuildSettings, Profile
 from measnet.export.camera_bytes import MODULE, camera_graph, reflected
 from measnet.export.check import check_file
 from measnet.export.cli import main
-from measnet.export.graph import write_graph
+from measnet.export.graph import Graph, read_graph
 from measnet.export.precision import typed_graph
 from measnet.export.session import run_graph
 from measnet.image import ChannelOrder
@@ -37,14 +36,8 @@ needs_rtx = pytest.mark.skipif(
 )
 
 
-def described(path: Path) -> tuple[onnx.ModelProto, GraphDescription]:
-    model = onnx.load(path)
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    return model, GraphDescription.from_metadata(metadata, path.name)
-
-
-def saved(model: onnx.ModelProto, path: Path) -> Path:
-    write_graph(path, model)
+def saved(graph: Graph, path: Path) -> Path:
+    graph.write(path)
     return path
 
 
@@ -63,19 +56,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def rgb(folder: Path) -> Path:
-    return saved(camera_graph(*described(NANO))[0], folder / "nano.bytes.onnx")
+    return saved(camera_graph(read_graph(NANO)), folder / "nano.bytes.onnx")
 
 
 @pytest.fixture(scope="module")
 def bgr(folder: Path) -> Path:
-    return saved(camera_graph(*described(NANO), channel_order="bgr")[0], folder / "nano.bytes-bgr.onnx")
+    return saved(camera_graph(read_graph(NANO), channel_order="bgr"), folder / "nano.bytes-bgr.onnx")
 
 
 @pytest.fixture(scope="module")
-def half() -> tuple[onnx.ModelProto, GraphDescription]:
+def half() -> Graph:
     """nano in FP16."""
-    model, description = described(NANO)
-    return typed_graph(model, "fp16").model, replace(description, precision="fp16")
+    graph = read_graph(NANO)
+    return graph.become(typed_graph(graph.model, "fp16").model, precision="fp16")
 
 
 @pytest.mark.parametrize("order", ["rgb", "bgr"])
@@ -110,33 +103,33 @@ def test_a_picture_of_sixteen_bits_goes_through_rounded_and_is_verified_so(
 def test_a_graph_of_one_size_takes_frames_of_exactly_the_size_asked_for(
     static_graph: Path, folder: Path, frames: np.ndarray
 ) -> None:
-    model, description = camera_graph(*described(static_graph), frame_size=(130, 199))
-    graph = saved(model, folder / "static.onnx")
-    assert description.static_size == (130, 199)
-    for value in (model.graph.input[0], model.graph.output[0]):
+    made = camera_graph(read_graph(static_graph), frame_size=(130, 199))
+    graph = saved(made, folder / "static.onnx")
+    assert made.description.static_size == (130, 199)
+    for value in (made.model.graph.input[0], made.model.graph.output[0]):
         dimensions = value.type.tensor_type.shape.dim
         assert [d.dim_value for d in dimensions[1:]] == [130, 199, 3]
         assert dimensions[0].dim_param == "batch"
     frame = np.ascontiguousarray(frames[0, :130, :199])
     assert (run_graph(graph, frame[None])["restored"][0] == Restorer(str(static_graph))(frame)).all()
-    whole, _ = camera_graph(*described(static_graph))
+    whole = camera_graph(read_graph(static_graph)).model
     assert not {"Slice", "Shape", "Range"} & {
         n.op_type for n in whole.graph.node if n.name.startswith(MODULE)
     }
 
 
 def test_around_half_precision_the_conversion_stays_float32(
-    half: tuple[onnx.ModelProto, GraphDescription], folder: Path, frames: np.ndarray
+    half: Graph, folder: Path, frames: np.ndarray
 ) -> None:
-    model, description = camera_graph(*half, channel_order="bgr")
+    made = camera_graph(half, channel_order="bgr")
+    model, description = made.model, made.description
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
     kinds = {value.name: value.type.tensor_type.elem_type for value in inferred.value_info}
     ours = {name for node in model.graph.node if node.name.startswith(f"{MODULE}/") for name in node.output}
     assert {kinds[name] for name in ours & set(kinds)} == {TensorProto.FLOAT, TensorProto.INT64}
     assert description.precision == "fp16" and description.takes_bytes
-    onnx.helper.set_model_props(half[0], half[1].to_metadata())
-    plain = saved(half[0], folder / "half.onnx")
-    graph = saved(model, folder / "half.bytes-bgr.onnx")
+    plain = saved(half, folder / "half.onnx")
+    graph = saved(made, folder / "half.bytes-bgr.onnx")
     frame = frames[0, :97, :131]
     assert (
         run_graph(graph, frame[None])["restored"][0] == Restorer(str(plain), channel_order="bgr")(frame)
@@ -159,7 +152,8 @@ def test_what_else_the_graph_says_stays(rgb: Path, frames: np.ndarray) -> None:
 
 def test_the_file_says_what_it_takes(rgb: Path, bgr: Path) -> None:
     for path, order in ((rgb, "rgb"), (bgr, "bgr")):
-        model, description = described(path)
+        graph = read_graph(path)
+        model, description = graph.model, graph.description
         metadata = {entry.key: entry.value for entry in model.metadata_props}
         assert (description.io, description.channel_order) == ("uint8-nhwc", order)
         assert description.fit(1, 77) == (1, 77)
@@ -167,7 +161,7 @@ def test_the_file_says_what_it_takes(rgb: Path, bgr: Path) -> None:
         assert metadata["measnet.input"] == f"image: B H W 3, {order.upper()}, uint8"
         assert metadata["measnet.output"] == f"restored: B H W 3, {order.upper()}, uint8"
     # What was written before there was a choice says nothing, and means the other form.
-    assert described(NANO)[1].io == "nchw"
+    assert read_graph(NANO).description.io == "nchw"
     metadata["measnet.io"] = "nchw"  # with BGR, which there is not
     with pytest.raises(GraphError, match="damaged MEASNet description"):
         GraphDescription.from_metadata(metadata, "x.onnx")
@@ -200,8 +194,7 @@ def test_the_restorer_runs_it_whole_and_in_tiles_and_verifies_it(bgr: Path, fram
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bundled graph, in place of tracing it again, which takes a quarter of a minute."""
-    for module in ("graph", "typed"):
-        monkeypatch.setattr(f"measnet.export.{module}.exact_graph", lambda *_, **options: described(NANO))
+    monkeypatch.setattr("measnet.export.make.exact_graph", lambda *_, **options: read_graph(NANO))
 
 
 @pytest.mark.usefixtures("traced")
@@ -221,7 +214,7 @@ def test_a_graph_for_one_size_is_for_that_size_and_not_for_the_networks(tmp_path
     assert result.exit_code == 0, result.output
     assert "nano, 70x101 pixels, RGB bytes in and out" in result.output
     assert "parity with PyTorch on 70x101" in result.output
-    assert described(tmp_path / "nano-70x101.bytes.onnx")[1].static_size == (70, 101)
+    assert read_graph(tmp_path / "nano-70x101.bytes.onnx").description.static_size == (70, 101)
 
 
 @pytest.mark.usefixtures("traced")
@@ -252,7 +245,7 @@ def test_tensorrt_rtx_builds_it_for_any_size(
     card: str,
     capability: str,
     rgb: Path,
-    half: tuple[onnx.ModelProto, GraphDescription],
+    half: Graph,
     tmp_path: Path,
 ) -> None:
     from measnet.engine_file import read_engine
@@ -260,7 +253,7 @@ def test_tensorrt_rtx_builds_it_for_any_size(
     from measnet.export.target import find_targets
 
     # Turing takes no float32 products.
-    graph = rgb if card == "sm89" else saved(camera_graph(*half)[0], tmp_path / "nano.fp16.bytes.onnx")
+    graph = rgb if card == "sm89" else saved(camera_graph(half), tmp_path / "nano.fp16.bytes.onnx")
     profile = Profile.parse("1x17x33:1x128x190:2x250x256")
     targets = find_targets(("tensorrt-rtx",), (card,))
     (built,) = build_engines([graph], targets, tmp_path, BuildSettings(profiles=(profile,)), cache=None)
@@ -275,7 +268,7 @@ def test_tensorrt_rtx_builds_it_for_one_size(static_graph: Path, tmp_path: Path)
     from measnet.export.engine import build_engines
     from measnet.export.target import find_targets
 
-    graph = saved(camera_graph(*described(static_graph), frame_size=(130, 199))[0], tmp_path / "x.onnx")
+    graph = saved(camera_graph(read_graph(static_graph), frame_size=(130, 199)), tmp_path / "x.onnx")
     targets = find_targets(("tensorrt-rtx",), ("sm89",))
     (built,) = build_engines([graph], targets, tmp_path, BuildSettings(), cache=None)
     assert built.notes == () and built.facts.profiles[0]["image"] == ((1, 130, 199, 3),) * 3

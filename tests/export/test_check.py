@@ -1,7 +1,8 @@
-"""``measnet-export --check``: says what TensorRT would refuse, of any file, without being harmed by it."""
+"""``measnet-export check``: says what TensorRT would refuse, of any file, without being harmed by it."""
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 import random
@@ -15,9 +16,23 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
 from measnet.errors import GraphError
-from measnet.export.check import Finding, check_file
+from measnet.export.builder_process import ParserAnswer, ask_parser
+from measnet.export.check import check_file
 from measnet.export.cli import main
+from measnet.export.rules import Finding
 from measnet.weights import bundled
+
+needs_rtx = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("tensorrt_rtx", "polygraphy", "filelock")),
+    reason="not installed: tensorrt_rtx, polygraphy, filelock; pip install 'measnet[rtx]'",
+)
+
+
+@pytest.fixture(autouse=True)
+def content_parser(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A parser that takes everything, whether NVIDIA's is here or not; it takes a second a time."""
+    monkeypatch.setattr("measnet.export.check.ask_parser", lambda graph: ParserAnswer("a parser", ()))
+
 
 Node = onnx.NodeProto
 FLOAT, HALF, BF16 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16
@@ -67,19 +82,6 @@ I64 = TensorProto.INT64
 BOOL = TensorProto.BOOL
 
 FAULTS = {
-    "NonZero": (model_of(node("NonZero", ["x"]), out=I64), "refused", "TopK"),
-    "DFT": (
-        model_of(
-            node("DFT", ["x", "", "a"]), constants={"a": np.int64(2)}, shape=[1, 4, 8, 1], opset=20, out=FLOAT
-        ),
-        "refused",
-        "MatMul",
-    ),
-    "Compress": (
-        model_of(node("Compress", ["x", "c"]), constants={"c": np.array([True])}),
-        "refused",
-        "TopK",
-    ),
     "TopK above 3840": (
         model_of(
             helper.make_node("TopK", ["x", "k"], ["y", "i"], "block.0/TopK", axis=1),
@@ -88,29 +90,6 @@ FAULTS = {
         ),
         "top-k",
         "at most 3840",
-    ),
-    "scatter with a sum": (
-        model_of(
-            node("ScatterElements", ["x", "i", "x"], axis=1, reduction="add"),
-            constants=SCATTERED,
-        ),
-        "scatter",
-        "OneHot",
-    ),
-    "antialiased resize": (
-        model_of(node("Resize", ["x", "", "", "s"], mode="linear", antialias=1), constants=SIZES),
-        "resize",
-        "AveragePool",
-    ),
-    "foreign domain": (
-        model_of(helper.make_node("FusedConv", ["x"], ["y"], "block.0/FusedConv", domain="com.microsoft")),
-        "domain",
-        "plugin",
-    ),
-    "zero point": (
-        model_of(node("QuantizeLinear", ["x", "scale", "zero"]), constants=SCALES, out=TensorProto.INT8),
-        "zero-point",
-        "symmetrically",
     ),
     "unsigned quantization": (
         model_of(
@@ -121,20 +100,51 @@ FAULTS = {
         "quantized-type",
         "INT8",
     ),
-    "mixed types": (
-        model_of(node("Add", ["x", "b"]), constants={"b": np.ones(1, np.float16)}),
-        "mixed-types",
-        "one type",
-    ),
     "infinite FP16 constant": (
         model_of(node("Mul", ["x", "b"]), constants={"b": np.array([np.inf], np.float16)}, kind=HALF),
         "constant",
         "float32",
     ),
+}
+
+REFUSED = {
+    "NonZero": (model_of(node("NonZero", ["x"]), out=I64), "TopK"),
+    "DFT": (
+        model_of(
+            node("DFT", ["x", "", "a"]), constants={"a": np.int64(2)}, shape=[1, 4, 8, 1], opset=20, out=FLOAT
+        ),
+        "MatMul",
+    ),
+    "Compress": (
+        model_of(node("Compress", ["x", "c"]), constants={"c": np.array([True])}),
+        "TopK",
+    ),
+    "scatter with a sum": (
+        model_of(
+            node("ScatterElements", ["x", "i", "x"], axis=1, reduction="add"),
+            constants=SCATTERED,
+        ),
+        "without a reduction",
+    ),
+    "antialiased resize": (
+        model_of(node("Resize", ["x", "", "", "s"], mode="linear", antialias=1), constants=SIZES),
+        "without antialias",
+    ),
+    "foreign domain": (
+        model_of(helper.make_node("FusedConv", ["x"], ["y"], "block.0/FusedConv", domain="com.microsoft")),
+        "plugin",
+    ),
+    "zero point": (
+        model_of(node("QuantizeLinear", ["x", "scale", "zero"]), constants=SCALES, out=TensorProto.INT8),
+        "symmetrically",
+    ),
+    "mixed types": (
+        model_of(node("Add", ["x", "b"]), constants={"b": np.ones(1, np.float16)}),
+        "types disagree",
+    ),
     "a type that TensorRT lacks": (
         model_of(node("Identity", ["x"]), kind=TensorProto.INT16),
-        "type",
-        "INT32",
+        "cast it",
     ),
 }
 
@@ -208,6 +218,45 @@ DOUBTS = {
 }
 
 
+@needs_rtx
+@pytest.mark.parametrize("fault", REFUSED)
+def test_what_nvidias_parser_refuses_is_an_error_with_its_words_and_our_remedy(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("measnet.export.check.ask_parser", ask_parser)
+    model, remedy = REFUSED[fault]
+    finding = the_one(check(model, tmp_path), "parser")
+    assert finding.level == "error" and finding.source.startswith("TensorRT-RTX 1.7")
+    assert remedy in finding.remedy and "_src" not in finding.message
+    operator = model.graph.node[0].op_type
+    if finding.places:
+        assert finding.places == (f"block.0/{operator}",) and finding.operator == operator
+
+
+@needs_rtx
+def test_constants_in_another_file_are_given_to_the_parser_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("measnet.export.check.ask_parser", ask_parser)
+    (tmp_path / "w.bin").write_bytes(bytes(16))
+    assert [(f.level, f.rule) for f in check(with_external("w.bin"), tmp_path)] == [("note", "external-data")]
+
+
+def test_where_there_is_no_parser_the_check_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("measnet.export.check.ask_parser", lambda graph: None)
+    (finding,) = check(model_of(node("Relu", ["x"])), tmp_path)
+    assert finding.level == "note" and "pip install 'measnet[rtx]'" in finding.remedy
+
+
+@needs_rtx
+def test_a_parser_that_does_not_survive_a_graph_is_a_fault_of_the_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("measnet.export.builder_process.PARSER_SECONDS", 0.0)
+    answer = ask_parser(model_of(node("Relu", ["x"])).SerializeToString())
+    assert answer is None or "did not survive" in answer.faults[0]["text"]
+
+
 @pytest.mark.parametrize("doubt", DOUBTS)
 def test_what_builds_and_may_disappoint_is_a_warning(doubt: str, tmp_path: Path) -> None:
     model, rule = DOUBTS[doubt]
@@ -239,7 +288,7 @@ def test_the_same_fault_of_many_nodes_is_said_once(tmp_path: Path) -> None:
         for i, (a, b) in enumerate(itertools.pairwise(names))
     ]
     (tmp_path / "x.onnx").write_bytes(model_of(*nodes, kind=HALF).SerializeToString())
-    result = CliRunner().invoke(main, ["--check", str(tmp_path / "x.onnx")])
+    result = CliRunner().invoke(main, ["check", str(tmp_path / "x.onnx")])
     assert result.exit_code == 0
     assert "Softmax at layer0/Softmax, layer1/Softmax, layer2/Softmax and 3 more" in result.output
 
@@ -249,17 +298,17 @@ def test_our_own_float32_graphs_pass(graph: str, request: pytest.FixtureRequest)
     path = bundled("nano", ".onnx") if graph == "bundled" else request.getfixturevalue(graph)
     findings = check_file(path)
     assert [finding for finding in findings if finding.level != "note"] == []
-    assert CliRunner().invoke(main, ["--check", str(path)]).exit_code == 0
+    assert CliRunner().invoke(main, ["check", str(path)]).exit_code == 0
 
 
 def test_an_error_ends_in_exit_code_1_and_in_json(tmp_path: Path) -> None:
-    (tmp_path / "x.onnx").write_bytes(FAULTS["NonZero"][0].SerializeToString())
+    (tmp_path / "x.onnx").write_bytes(FAULTS["TopK above 3840"][0].SerializeToString())
     out = tmp_path / "found.json"
-    result = CliRunner().invoke(main, ["--check", str(tmp_path / "x.onnx"), "--json", str(out)])
+    result = CliRunner().invoke(main, ["check", str(tmp_path / "x.onnx"), "-o", str(out)])
     assert result.exit_code == 1
-    assert "error: NonZero at block.0/NonZero: " in result.output and "1 error" in result.output
+    assert "error: TopK at block.0/TopK: " in result.output and "1 error" in result.output
     found = json.loads(out.read_text())["findings"][0]
-    assert found["rule"] == "refused" and found["source"] == "TensorRT-RTX 1.7.1"
+    assert found["rule"] == "top-k" and found["source"] == "TensorRT-RTX 1.7.1"
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x00\x01 no graph at all", b"PK\x03\x04" * 50])
@@ -267,7 +316,7 @@ def test_what_is_no_onnx_file_ends_in_one_line_and_exit_code_2(content: bytes | 
     path = tmp_path / "x.onnx"
     if content is not None:
         path.write_bytes(content)
-    result = CliRunner().invoke(main, ["--check", str(path)])
+    result = CliRunner().invoke(main, ["check", str(path)])
     assert result.exit_code == 2
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
 
@@ -338,6 +387,6 @@ def test_damaged_and_hostile_files_end_in_findings_or_one_error(tmp_path: Path) 
                 first.name = "\x1b[31mred\n" * rng.choice([1, 100])
             content = bytearray(model.SerializeToString())
         (tmp_path / "x.onnx").write_bytes(content)
-        result = CliRunner().invoke(main, ["--check", str(tmp_path / "x.onnx"), "--debug"])
+        result = CliRunner().invoke(main, ["check", str(tmp_path / "x.onnx"), "--debug"])
         assert isinstance(result.exception, SystemExit | GraphError | None), result.exception
         assert "\x1b" not in result.output

@@ -20,7 +20,7 @@ def test_a_checkpoint_becomes_a_checked_graph(
     golden_checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
     result = CliRunner().invoke(
-        main, ["--checkpoint", str(golden_checkpoint("tiny")), "--shape", "70x100", "-o", str(tmp_path)]
+        main, [str(golden_checkpoint("tiny")), "--shape", "70x100", "-o", str(tmp_path)]
     )
     assert result.exit_code == 0, result.output
     assert "72x104 pixels (frames of 70x100 are padded by reflection)" in result.output
@@ -33,7 +33,11 @@ def test_a_checkpoint_becomes_a_checked_graph(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--shape", "64x64", "--json", "x.json"], "--json goes with --check"),
+        (["--shape", "64x64", "--json", "x.json"], "--json moved to: measnet-export check FILE -o JSON"),
+        (["--int8"], "--int8 moved to: measnet-calibrate CHECKPOINT FRAMES"),
+        (["--fp16", "--engine", "tensorrt-rtx", "--gpu", "sm89"], "moved to: measnet-export engine GRAPH"),
+        (["--cache-list", "--cache", "kept"], "moved to: measnet-export cache"),
+        (["--dynamic", "64x64:128x128:256x256"], "a range is for an engine"),
         (["--shape", "wide"], "a size is HEIGHTxWIDTH"),
         (["--shape", "0x64"], "a size is HEIGHTxWIDTH"),
         (["--shape", "64x64", "--checkpoint", "nope.ckpt"], "does not exist"),
@@ -84,7 +88,8 @@ def test_a_graph_that_does_not_compute_the_network_is_removed(
 def test_help_shows_examples_and_loads_nothing_heavy() -> None:
     code = (
         "import sys; from click.testing import CliRunner; from measnet.export.cli import main;"
-        "out = CliRunner().invoke(main, ['--help']).output; assert 'measnet-export --dynamic' in out;"
+        "out = CliRunner().invoke(main, ['--help'], terminal_width=100).output;"
+        "assert 'measnet-export --fp16' in out and out.count(chr(10)) < 45;"
         "heavy = {'torch', 'onnx', 'onnxruntime', 'cv2', 'av', 'numpy'} & set(sys.modules);"
         "assert not heavy, heavy"
     )

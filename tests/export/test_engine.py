@@ -26,7 +26,7 @@ from measnet.description import GraphDescription
 from measnet.engine_file import read_engine
 from measnet.errors import BuildError, GraphError, MissingPackageError, OutputError, UsageError
 from measnet.export.build_settings import BuildSettings, Profile
-from measnet.export.graph import write_graph
+from measnet.export.graph import Graph
 from measnet.weights import bundled
 
 ABSENT = [
@@ -39,8 +39,8 @@ if "filelock" not in ABSENT:
     from measnet.export.builder_process import build_plan, flavour_version
     from measnet.export.cache import EngineCache
     from measnet.export.engine import Built, build_engines, graph_profiles
+    from measnet.export.graph import read_graph
     from measnet.export.target import Target, find_targets
-    from measnet.export.whole_graph import read_graph
 
 SMALL = BuildSettings(profiles=(Profile.parse("128x128:128x192:256x256"),))
 
@@ -62,7 +62,7 @@ def one_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
     metadata = {entry.key: entry.value for entry in model.metadata_props} | {"measnet.size": "368x640"}
     helper.set_model_props(model, metadata)
     path = tmp_path_factory.mktemp("graphs") / "nano-368x640.onnx"
-    write_graph(path, model)
+    Graph.described(model).write(path)
     return path
 
 
@@ -132,7 +132,7 @@ def typed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     description = replace(GraphDescription.from_metadata(metadata, "nano"), precision="fp16")
     helper.set_model_props(model, description.to_metadata())
     path = tmp_path_factory.mktemp("graphs") / "nano.fp16.onnx"
-    write_graph(path, model)
+    Graph.described(model).write(path)
     return path
 
 
@@ -205,7 +205,7 @@ def test_an_operator_without_a_kernel_ends_in_a_sentence_and_no_file(
         helper.make_node("NonZero", ["restored"], ["where"], name="encoder1.0.attention/NonZero")
     )
     model.graph.output.append(helper.make_tensor_value_info("where", TensorProto.INT64, [4, None]))
-    write_graph(tmp_path / "x.onnx", model)
+    Graph.described(model).write(tmp_path / "x.onnx")
     with pytest.raises(GraphError) as caught:
         build_engines([tmp_path / "x.onnx"], sm89, tmp_path / "out", BuildSettings(), cache=None)
     message = str(caught.value)
@@ -244,12 +244,12 @@ AS_TENSORRT = "from tensorrt_rtx_bindings import *\n__version__ = '11.4.0'\n"
 
 
 def build_as_tensorrt(graph: Path, settings: BuildSettings) -> tuple[bytes, tuple[str, ...]]:
-    content, model, description = read_graph(graph)
+    read = read_graph(graph)
     target = Target("tensorrt", "11.4.0", "8.9", gpu="a stand-in")
-    profiles, problems = graph_profiles(model, description, settings, target)
+    profiles, problems = graph_profiles(read, settings, target)
     assert problems == []
     plan = build_plan(
-        content,
+        read.content,
         "tensorrt",
         ["8.9"],
         ahead_of_time=False,
@@ -415,7 +415,7 @@ def test_everything_wrong_is_said_before_the_first_build(
     ("flavours", "cards", "message"),
     [
         (("tensorrt-rtx",), ("sm90", "sm89", "4090"), "no GPU called 'sm90'.*no GPU called '4090'"),
-        (("tensorrt",), ("sm89",), "--gpu goes with --engine tensorrt-rtx"),
+        (("tensorrt",), ("sm89",), "--gpu goes with --with tensorrt-rtx"),
     ],
 )
 def test_an_unknown_card_is_told_which_are_known(

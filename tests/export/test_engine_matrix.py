@@ -26,7 +26,7 @@ from measnet.engine_file import read_engine_facts
 from measnet.errors import BuildError
 from measnet.export.build_settings import BuildSettings, Profile
 from measnet.export.camera_bytes import camera_graph
-from measnet.export.graph import write_graph
+from measnet.export.graph import Graph, read_graph
 from measnet.export.precision import Precision, typed_graph
 from measnet.weights import at_hand
 
@@ -76,30 +76,27 @@ def targets() -> dict[str, Target]:
 
 
 @functools.lru_cache(maxsize=1)  # both forms of a graph are built one after the other
-def in_precision(source: Path, precision: str) -> Described:
+def in_precision(source: Path, precision: str) -> Graph:
     """The graph of the float32 file ``source`` in a precision."""
-    model = onnx.load(source)
-    description = GraphDescription.from_metadata(
-        {entry.key: entry.value for entry in model.metadata_props}, str(source)
-    )
+    graph = read_graph(source)
+    model = graph.model
     if precision == "int8":
         # As of frames on which every tensor reached 4: a builder looks at no values.
         ranges = {name: 4.0 for node in model.graph.node for name in (*node.input, *node.output)}
         model = quantised_graph(model, place(model, ranges), ranges)
     if precision != "fp32":
         model = typed_graph(model, "fp16" if precision == "int8" else precision).model  # type: ignore[arg-type]
-        description = replace(description, precision=precision)
-        onnx.helper.set_model_props(model, description.to_metadata())
-    return model, description
+        graph = graph.become(model, precision=precision)
+    return graph
 
 
-def graph_file(source: Path, precision: str, form: str, path: Path) -> Described:
+def graph_file(source: Path, precision: str, form: str, path: Path) -> Graph:
     """Writes the graph of ``source`` in a precision and form to ``path``."""
-    model, description = in_precision(source, precision)
+    graph = in_precision(source, precision)
     if form == "uint8-nhwc":
-        model, description = camera_graph(model, description)
-    write_graph(path, model)
-    return model, description
+        graph = camera_graph(graph)
+    graph.write(path)
+    return graph
 
 
 @needs_rtx
@@ -114,7 +111,7 @@ def test_the_graph_builds_for_every_card(
     tmp_path: Path,
 ) -> None:
     graph = tmp_path / f"{variant}.onnx"
-    model, description = graph_file(graph_of_variant(variant, size), precision, form, graph)
+    written = graph_file(graph_of_variant(variant, size), precision, form, graph)
     # What Turing cannot run it refuses; the next test holds that to be so.
     turing = precision in ("fp16", "int8")
     wanted = [PORTABLE, TURING] if turing else [PORTABLE]
@@ -126,7 +123,7 @@ def test_the_graph_builds_for_every_card(
         assert facts.compute_capability == capabilities
         assert (facts.description.variant, facts.description.precision) == (variant, precision)
         assert (facts.description.io, facts.description.static_size is None) == (form, size == "dynamic")
-        assert facts.profiles == graph_profiles(model, description, settings, target)[0]
+        assert facts.profiles == graph_profiles(written, settings, target)[0]
         assert engine.plan_bytes > 100_000
         assert [note for note in engine.notes if SCALES_OF_INT8 not in note] == []
         engine.path.unlink()

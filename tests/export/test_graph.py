@@ -15,9 +15,10 @@ from conftest import golden_case
 from measnet.checkpoint import load_checkpoint, weights_sha256
 from measnet.description import GraphDescription
 from measnet.errors import GraphError, OutputError, UsageError
-from measnet.export.graph import exact_graph, export_graph
-from measnet.export.parity import graph_parity, sample_pictures
-from measnet.export.whole_graph import read_graph
+from measnet.export.graph import read_graph
+from measnet.export.measure import graph_parity
+from measnet.export.pictures import sample_pictures
+from measnet.export.trace import exact_graph
 from measnet.metrics import FP32_TOLERANCE
 from measnet.weights import at_hand, bundled
 
@@ -73,7 +74,7 @@ def test_other_images_go_to_other_experts(dynamic_graph: Path) -> None:
 
 def test_routing_is_the_networks_own(dynamic_graph: Path, golden_checkpoint: Callable[[str], Path]) -> None:
     network = load_checkpoint(golden_checkpoint("tiny"))
-    parity = graph_parity(dynamic_graph, network, sample_pictures(2, 136, 200))
+    parity = graph_parity(read_graph(dynamic_graph), network, sample_pictures(2, 136, 200))
     assert parity.breaches(FP32_TOLERANCE) == []
 
 
@@ -143,10 +144,10 @@ def test_a_graph_that_cannot_be_written_leaves_nothing(
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setattr(
-        "measnet.export.graph._traced", lambda *_: onnx.load_model_from_string(minimal_model())
+        "measnet.export.trace._traced", lambda *_: onnx.load_model_from_string(minimal_model())
     )
     with pytest.raises(OutputError, match="cannot make the folder"):
-        export_graph(load_checkpoint(golden_checkpoint("tiny")), tmp_path / "file" / "x.onnx", size=None)
+        exact_graph(load_checkpoint(golden_checkpoint("tiny")), (64, 64)).write(tmp_path / "file" / "x.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -162,7 +163,7 @@ def minimal_model() -> bytes:
 def test_the_optimisers_rules_are_left_as_they_were_but_for_the_slow_one_meanwhile() -> None:
     from onnxscript import rewriter
 
-    from measnet.export.graph import SLOW_RULES, _without_slow_rules
+    from measnet.export.trace import SLOW_RULES, _without_slow_rules
 
     before = rewriter._DEFAULT_REWRITE_RULES
     with _without_slow_rules():
@@ -175,12 +176,13 @@ def test_the_optimisers_rules_are_left_as_they_were_but_for_the_slow_one_meanwhi
 def test_bundled_weights_are_not_traced_for_every_size_but_come_with_their_graph(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("measnet.export.graph._traced", None)
+    monkeypatch.setattr("measnet.export.trace._traced", None)
     network = load_checkpoint(bundled(name, ".safetensors"))
-    model, description = exact_graph(network, None)
+    graph = exact_graph(network, None)
+    description = graph.description
     assert description.weights_sha256 == weights_sha256(network) and description.static_size is None
-    assert {entry.key: entry.value for entry in model.metadata_props} == description.to_metadata()
-    assert model.graph == read_graph(bundled(name, ".onnx"))[1].graph
+    assert {entry.key: entry.value for entry in graph.model.metadata_props} == description.to_metadata()
+    assert graph.model.graph == read_graph(bundled(name, ".onnx")).model.graph
 
 
 def test_the_bundled_graph_is_what_the_exporter_writes_today(nano_graph: Path) -> None:

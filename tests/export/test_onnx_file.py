@@ -13,8 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from measnet.errors import GraphError
 from measnet.export.check import check_file
-from measnet.export.graph import write_graph
-from measnet.export.whole_graph import read_graph, remove_seals
+from measnet.export.graph import Graph, read_graph
 from measnet.onnx_file import check_graph_file
 from measnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from measnet.weights import bundled
@@ -24,8 +23,7 @@ NANO = bundled("nano", ".onnx")
 
 def unsealed() -> onnx.ModelProto:
     """The bundled graph as a stranger would hand it on: nothing says how it was written."""
-    _, model, _ = read_graph(NANO)
-    remove_seals(model)
+    model = read_graph(NANO).model
     return model
 
 
@@ -168,9 +166,9 @@ def test_a_description_of_an_absurd_size_is_refused(size: str, tmp_path: Path) -
 
 def test_a_graph_that_changed_on_its_way_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.onnx"
-    write_graph(path, onnx.load(NANO))
+    Graph.described(onnx.load(NANO)).write(path)
     check_graph_file(path)
-    write_graph(path, onnx.load(path))  # one seal, not two
+    Graph.described(onnx.load(path)).write(path)  # one seal, not two
     sound = path.read_bytes()
     assert sound.count(b"measnet.sha256") == 1
     assert onnx.load(path).metadata_props[-1].key == "measnet.sha256"
@@ -186,7 +184,7 @@ def test_a_graph_that_changed_on_its_way_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_sealed_graph_runs(tmp_path: Path) -> None:
-    write_graph(tmp_path / "x.onnx", onnx.load(NANO))
+    Graph.described(onnx.load(NANO)).write(tmp_path / "x.onnx")
     OnnxRuntimeBackend(tmp_path / "x.onnx").activate()
     (tmp_path / "unsealed.onnx").write_bytes(unsealed().SerializeToString())
     check_graph_file(tmp_path / "unsealed.onnx")

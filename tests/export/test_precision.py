@@ -22,13 +22,14 @@ from measnet.errors import GraphError
 from measnet.export.check import check_file
 from measnet.export.cli import main
 from measnet.export.emulation import emulated
-from measnet.export.graph import write_graph
-from measnet.export.parity import network_answer, parity_with
+from measnet.export.graph import Graph, read_graph
+from measnet.export.make import _runs
+from measnet.export.measure import Measured, measure, network_answer, parity_with
 from measnet.export.pictures import real_pictures
 from measnet.export.precision import TypedGraph, lost, rounded, typed_graph
 from measnet.export.ranges import largest_magnitudes
-from measnet.export.typed import measure
-from measnet.metrics import FP16_TOLERANCE, Tolerance
+from measnet.export.session import GraphSession
+from measnet.metrics import FP16_TOLERANCE, TOLERANCES, Tolerance
 from measnet.network import MEASNet
 from measnet.runtime.parity import Verifier
 from measnet.runtime.restorer import Restorer
@@ -90,13 +91,19 @@ def small_graph(nodes: list[onnx.NodeProto], constants: dict[str, float], out: s
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
+def measured_on(pictures: np.ndarray, typed: TypedGraph, network: MEASNet) -> Measured:
+    graph = Graph.described(typed.model).become(typed.model, precision=typed.precision)
+    tolerance = TOLERANCES[typed.precision]
+    return measure(_runs(graph), network, [("two", pictures)], tolerance, pictures="")
+
+
 @pytest.mark.parametrize(("precision", "least"), [("fp16", 55.0), ("bf16", 45.0)])
 def test_the_bundled_weights_keep_their_picture_and_their_experts(
     precision: Precision, least: float, typed: dict[tuple[str, str], TypedGraph]
 ) -> None:
     network = load_checkpoint(bundled("nano", ".safetensors"))
     pictures, _ = real_pictures(None, 3, 256, 320)
-    measured = measure(typed["nano", precision], network, pictures, "")
+    measured = measured_on(pictures, typed["nano", precision], network)
     assert set(measured.parity) == ({"rounded", "onnxruntime"} if precision == "fp16" else {"rounded"})
     for parity in measured.parity.values():
         assert parity.psnr_db > least
@@ -116,7 +123,7 @@ def test_the_golden_weights_keep_their_output_relative_to_its_span(
     pictures, _ = real_pictures(None, 1, 136, 200)
     expected = network_answer(load_checkpoint(golden_checkpoint("tiny")), pictures)
     graph = emulated(typed[name, precision].model).SerializeToString()
-    parity = parity_with(graph, expected, pictures)
+    parity = parity_with(GraphSession(graph), expected, pictures)
     span = float(expected.restored.max() - expected.restored.min())
     assert parity.psnr_db + 20 * np.log10(span) > least
     assert parity.experts_agree > 0.99
@@ -130,7 +137,7 @@ def test_a_gated_network_keeps_its_picture_and_its_experts(
     gated_network: MEASNet,
 ) -> None:
     pictures, _ = real_pictures(None, 2, 256, 320)
-    for parity in measure(typed["gated", precision], gated_network, pictures, "").parity.values():
+    for parity in measured_on(pictures, typed["gated", precision], gated_network).parity.values():
         assert parity.psnr_db > least
         assert parity.experts_agree > 0.999
 
@@ -228,7 +235,7 @@ def test_delicate_operators_are_float32(one: TypedGraph) -> None:
 
 
 def test_every_typed_graph_passes_our_own_check(one: TypedGraph, tmp_path: Path) -> None:
-    write_graph(tmp_path / "x.onnx", one.model)
+    Graph.described(one.model).write(tmp_path / "x.onnx")
     assert [f for f in check_file(tmp_path / "x.onnx") if f.level != "note"] == []
 
 
@@ -357,16 +364,14 @@ def test_without_an_option_the_bundled_weights_become_a_typed_graph_with_a_repor
 
 def fake_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bundled graph in place of a new trace, which takes longer than all the rest."""
-    model = onnx.load(bundled("nano", ".onnx"))
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    description = GraphDescription.from_metadata(metadata, "nano")
-    monkeypatch.setattr("measnet.export.typed.exact_graph", lambda *_, **__: (model, description))
+    graph = read_graph(bundled("nano", ".onnx"))
+    monkeypatch.setattr("measnet.export.make.exact_graph", lambda *_, **__: graph)
 
 
 def test_a_graph_that_loses_too_much_is_not_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fake_trace(monkeypatch)
     strict = {name: Tolerance(200, 0, 1) for name in PRECISIONS}
-    monkeypatch.setattr("measnet.export.typed.TOLERANCES", strict)
+    monkeypatch.setattr("measnet.export.make.TOLERANCES", strict)
     result = CliRunner().invoke(main, ["--bf16", "-o", str(tmp_path / "x.onnx")])
     assert result.exit_code == 1
     assert "BF16 loses too much of this network" in result.stderr and "below 200 dB" in result.stderr
@@ -384,7 +389,7 @@ def test_pictures_to_verify_on_are_the_users_own(
 
     fake_trace(monkeypatch)
     cv2.imwrite(str(tmp_path / "mine.png"), noisy_picture)
-    options = ["--bf16", "-o", str(tmp_path), "--frames"]
+    options = ["--bf16", "-o", str(tmp_path), "--pictures"]
     result = CliRunner().invoke(main, [*options, str(tmp_path / "mine.png")])
     assert result.exit_code == 0, result.output
     assert "1 of mine.png at 256x320" in result.output
@@ -395,7 +400,7 @@ def test_pictures_to_verify_on_are_the_users_own(
 def test_a_bf16_graph_says_on_a_cpu_that_it_needs_a_gpu(
     typed: dict[tuple[str, str], TypedGraph], tmp_path: Path
 ) -> None:
-    write_graph(tmp_path / "x.onnx", typed["nano", "bf16"].model)
+    Graph.described(typed["nano", "bf16"].model).write(tmp_path / "x.onnx")
     if "CUDAExecutionProvider" in ort.get_available_providers():
         pytest.skip("ONNX Runtime may run it here")
     with pytest.raises(GraphError, match="BF16 needs a GPU"):

@@ -15,13 +15,14 @@ from click.testing import CliRunner
 from measnet import Restorer
 from measnet.checkpoint import save_checkpoint
 from measnet.config import VARIANTS
-from measnet.decisions import DecisionLayout
 from measnet.export.cli import main
-from measnet.export.graph import exact_graph, write_graph
+from measnet.export.graph import Graph
 from measnet.export.precision import typed_graph
+from measnet.export.trace import exact_graph
 from measnet.image import Image
 from measnet.metrics import psnr
 from measnet.network import MEASNet
+from measnet.network.decisions import layout_of
 from measnet.runtime.backends import Steering
 from measnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from measnet.runtime.backends.torch import TorchBackend
@@ -115,15 +116,15 @@ def test_frequency_blocks_are_steered_in_a_graph_for_any_size_and_in_half_precis
     assert network.frequency2 is not None
     for block in (network.frequency4, network.frequency3, network.frequency2):
         torch.nn.init.normal_(block.joined_gain, std=0.5)  # as trained: without it they do nothing
-    model, _ = exact_graph(network, None, steerable=True)
-    write_graph(tmp_path / "exact.onnx", model)
-    write_graph(tmp_path / "half.onnx", typed_graph(model, "fp16").model)
+    model = exact_graph(network, None, steerable=True).model
+    Graph.described(model).write(tmp_path / "exact.onnx")
+    Graph.described(typed_graph(model, "fp16").model).write(tmp_path / "half.onnx")
     save_checkpoint(network, tmp_path / "network.safetensors")
     theirs = TorchBackend(tmp_path / "network.safetensors")
     theirs.activate()
     for height, width in ((256, 256), (512, 256)):
         picture = soft(height, width)
-        free = np.zeros(DecisionLayout(network.config).size, np.float32)
+        free = np.zeros(layout_of(network).size, np.float32)
         other = theirs.infer_steered(picture[:, :, ::-1] * np.float32(0.4), Steering(free, free))
         window = np.zeros((height, width), np.float32)
         window[: height // 2, 64:] = 1
@@ -139,14 +140,14 @@ def test_frequency_blocks_are_steered_in_a_graph_for_any_size_and_in_half_precis
 def test_a_gated_network_is_steered_in_a_graph_for_any_size_and_in_half_precision(
     tmp_path: Path, gated_network: MEASNet
 ) -> None:
-    model, _ = exact_graph(gated_network, None, steerable=True)
-    write_graph(tmp_path / "exact.onnx", model)
-    write_graph(tmp_path / "half.onnx", typed_graph(model, "fp16").model)
+    model = exact_graph(gated_network, None, steerable=True).model
+    Graph.described(model).write(tmp_path / "exact.onnx")
+    Graph.described(typed_graph(model, "fp16").model).write(tmp_path / "half.onnx")
     save_checkpoint(gated_network, tmp_path / "network.safetensors")
     theirs = TorchBackend(tmp_path / "network.safetensors")
     theirs.activate()
     picture = soft(256, 144)
-    free = np.zeros(DecisionLayout(gated_network.config).size, np.float32)
+    free = np.zeros(layout_of(gated_network).size, np.float32)
     other = theirs.infer_steered(picture[:, :, ::-1] * np.float32(0.4), Steering(free, free))
     window = np.zeros((256, 144), np.float32)
     window[:128, 64:] = 1
@@ -158,11 +159,3 @@ def test_a_gated_network_is_steered_in_a_graph_for_any_size_and_in_half_precisio
         assert np.abs(found.decisions - expected.decisions).max() < apart, name
         assert found.norms.shape == (1, 0)
     assert psnr(expected.restored, theirs.infer(picture).restored) < 50
-
-
-def test_a_steerable_graph_for_triton_is_refused_before_any_work(tmp_path: Path) -> None:
-    result = CliRunner().invoke(
-        main, ["--steerable", "--triton", str(tmp_path / "models"), "-o", str(tmp_path)]
-    )
-    assert result.exit_code == 2 and result.stderr.count("\n") == 1
-    assert "--triton does not go with --steerable" in result.stderr and list(tmp_path.iterdir()) == []

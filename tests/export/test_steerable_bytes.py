@@ -9,13 +9,12 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
-from onnx import helper
 
 from measnet import Restorer
 from measnet.description import GraphDescription
 from measnet.export.camera_bytes import camera_graph
 from measnet.export.cli import main
-from measnet.export.graph import write_graph
+from measnet.export.graph import Graph
 from measnet.image import ChannelOrder, pad, to_image
 from measnet.runtime.backends import Inference, Steering
 from measnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
@@ -46,10 +45,9 @@ def bytes_graph(path: Path, frame_size: tuple[int, int] | None = None, order: Ch
                 if side.dim_param in ("height", "width"):
                     side.dim_value = {"height": height, "width": width}[side.dim_param]
         description = replace(description, static_size=(height, width))
-        helper.set_model_props(model, description.to_metadata())
-    wrapped, described = camera_graph(model, description, frame_size=frame_size, channel_order=order)
-    assert described.steerable and described.takes_bytes
-    write_graph(path, wrapped)
+    wrapped = camera_graph(Graph.of(model, description), frame_size=frame_size, channel_order=order)
+    assert wrapped.description.steerable and wrapped.description.takes_bytes
+    wrapped.write(path)
     return path
 
 

@@ -11,12 +11,11 @@ import pytest
 from click.testing import CliRunner
 from onnx import helper
 
-from measnet.decisions import DecisionLayout
 from measnet.description import GraphDescription
 from measnet.engine_file import Range, read_engine_facts
 from measnet.export.build_settings import BuildSettings, Profile
 from measnet.export.cli import main
-from measnet.export.graph import write_graph
+from measnet.export.graph import Graph
 from measnet.export.precision import Precision, typed_graph
 from measnet.weights import bundled
 
@@ -37,7 +36,7 @@ QUICK = ["--optimization-level", "0"]
 def ranges(batches: tuple[int, int, int], *sizes: tuple[int, int]) -> dict[str, Range]:
     """What all inputs of nano have in a profile."""
     metadata = {entry.key: entry.value for entry in onnx.load(NANO, load_external_data=False).metadata_props}
-    numbers = DecisionLayout(GraphDescription.from_metadata(metadata, "nano").config).size
+    numbers = GraphDescription.from_metadata(metadata, "nano").layout.size
     low, usual, high = ((b, *size) for b, size in zip(batches, sizes * (3 // len(sizes)), strict=True))
     shapes = {"image": (3,), "window": (1,)}
     found: dict[str, Range] = {
@@ -51,28 +50,28 @@ def ranges(batches: tuple[int, int, int], *sizes: tuple[int, int]) -> dict[str, 
 @needs_rtx
 def test_a_steerable_graph_becomes_engines_that_say_so_and_are_kept_as_such(tmp_path: Path) -> None:
     cache = ["--cache", str(tmp_path / "cache")]
-    wish = ["--engine", "tensorrt-rtx", "--gpu", "rtx", *QUICK, *cache]
-    wish += ["--profile", "1x121x128:1x128x160:2x192x256"]
+    wish = ["--gpu", "rtx", *QUICK, *cache, "--profile", "1x121x128:1x128x160:2x192x256"]
     out = ["-o", str(tmp_path)]
-    made = ["--steerable", "--fp16", "--io", "uint8-nhwc", "--no-verify"]
-    first = CliRunner().invoke(main, [*made, *wish, *out])
-    assert first.exit_code == 0, first.output
     name = "nano-dynamic.fp16.bytes.steerable"
+    graph = str(tmp_path / f"{name}.onnx")
+    made = ["--steerable", "--fp16", "--io", "uint8-nhwc", "--no-verify"]
+    for words in ([*made, *out], ["engine", graph, *wish, *out]):
+        first = CliRunner().invoke(main, words)
+        assert first.exit_code == 0, first.output
     facts = read_engine_facts(tmp_path / f"{name}.rtx-sm80-sm86-sm89-sm120.engine")
     assert facts.description.steerable and facts.description.takes_bytes
     frames = ((1, 121, 128, 3), (1, 128, 160, 3), (2, 192, 256, 3))
     assert facts.profiles == (ranges((1, 1, 2), (121, 128), (128, 160), (192, 256)) | {"image": frames},)
-    graph = str(tmp_path / f"{name}.onnx")
-    again = CliRunner().invoke(main, ["--graph", graph, *wish, *out])
+    again = CliRunner().invoke(main, ["engine", graph, *wish, *out])
     assert "from the cache" in again.output
-    listed = CliRunner().invoke(main, ["--cache-list", *cache])
+    listed = CliRunner().invoke(main, ["cache", *cache])
     assert "nano, any size, fp16, steerable, TensorRT-RTX" in listed.output
 
 
 @needs_rtx
 def test_weights_beside_a_graph_come_into_its_engine(tmp_path: Path) -> None:
-    wish = ["--engine", "tensorrt-rtx", "--gpu", "rtx", *QUICK, "--profile", "128x128", "--no-cache"]
-    result = CliRunner().invoke(main, ["--graph", str(NANO), *wish, "-o", str(tmp_path)])
+    wish = ["--gpu", "rtx", *QUICK, "--profile", "128x128", "--no-cache"]
+    result = CliRunner().invoke(main, ["engine", str(NANO), *wish, "-o", str(tmp_path)])
     assert result.exit_code == 0, result.output
     (engine,) = tmp_path.iterdir()
     facts = read_engine_facts(engine)
@@ -95,7 +94,7 @@ def test_a_steerable_graph_of_one_size_builds(
     settled = replace(description, static_size=(128, 160), precision=precision)
     helper.set_model_props(model, settled.to_metadata())
     graph = tmp_path / "nano-128x160.onnx"
-    write_graph(graph, model)
+    Graph.described(model).write(graph)
     targets = find_targets(("tensorrt-rtx",), (card,))
     settings = BuildSettings(optimization_level=0)
     (built,) = build_engines([graph], targets, tmp_path, settings, cache=None)
@@ -106,12 +105,12 @@ def test_a_steerable_graph_of_one_size_builds(
 @needs_rtx
 def test_profiles_of_a_steerable_graph_are_fitted_for_all_its_inputs() -> None:
     from measnet.export.engine import graph_profiles
-    from measnet.export.whole_graph import read_graph
+    from measnet.export.graph import read_graph
 
-    _, model, description = read_graph(NANO)
+    graph = read_graph(NANO)
     (target,) = find_targets(("tensorrt-rtx",), ("sm89",))
     settings = BuildSettings((Profile.parse("2x120x130"), Profile.parse("128x128:128x160:3x192x256")))
-    profiles, problems = graph_profiles(model, description, settings, target)
+    profiles, problems = graph_profiles(graph, settings, target)
     assert problems == []
     assert profiles == (
         ranges((2, 2, 2), (128, 144)),

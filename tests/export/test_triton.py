@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,12 @@ from click.testing import CliRunner
 from conftest import copied_graph
 from google.protobuf import text_format
 
-from measnet.description import GraphDescription
 from measnet.engine_file import EngineFacts, write_engine
 from measnet.errors import EngineError, GraphError, OutputError, UsageError
 from measnet.export.camera_bytes import camera_graph
 from measnet.export.cli import main
-from measnet.export.engine import Built
-from measnet.export.graph import write_graph
+from measnet.export.graph import read_graph
 from measnet.export.triton import write_repository
-from measnet.export.whole_graph import read_graph
 from measnet.weights import bundled
 
 try:
@@ -39,7 +35,7 @@ def configured(home: Path) -> Any:
 def facts_of(graph: Path, *profiles: Any, **changes: Any) -> EngineFacts:
     metadata = {entry.key: entry.value for entry in onnx.load(graph).metadata_props}
     known: dict[str, Any] = {
-        "graph_sha256": hashlib.sha256(read_graph(graph)[0]).hexdigest(),
+        "graph_sha256": read_graph(graph).sha256,
         "graph": metadata,
         "calibration_sha256": "",
         "profiles": tuple({"image": shapes} for shapes in profiles),
@@ -65,18 +61,15 @@ def engine(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def bytes_graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    model = onnx.load(NANO)
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
     path = tmp_path_factory.mktemp("graphs") / "nano.bytes-bgr.onnx"
-    description = GraphDescription.from_metadata(metadata, "nano")
-    write_graph(path, camera_graph(model, description, channel_order="bgr")[0])
+    camera_graph(read_graph(NANO), channel_order="bgr").write(path)
     return path
 
 
 def test_the_configuration_fits_the_graph(tmp_path: Path) -> None:
     home = write_repository(NANO, tmp_path, max_batch=4, instances=2)
     assert home == tmp_path / "nano"
-    assert (home / "1" / "model.onnx").read_bytes() == read_graph(NANO)[0]
+    assert (home / "1" / "model.onnx").read_bytes() == read_graph(NANO).content
     config = configured(home)
     assert (config.name, config.platform, config.max_batch_size) == ("nano", "onnxruntime_onnx", 4)
     graph = onnx.load(str(home / "1" / "model.onnx")).graph
@@ -199,21 +192,16 @@ def test_a_failure_on_the_way_leaves_what_was_there(tmp_path: Path, monkeypatch:
 
 def test_the_command_line_serves_a_graph_and_says_how_to_start(bytes_graph: Path, tmp_path: Path) -> None:
     models = tmp_path / "my models"
-    arguments = ["--graph", str(bytes_graph), "--triton", str(models), "--triton-batch", "2"]
-    result = CliRunner().invoke(main, [*arguments, "--triton-instances", "3"])
+    arguments = ["triton", str(bytes_graph), "-o", str(models), "--batch", "2"]
+    result = CliRunner().invoke(main, [*arguments, "--instances", "3"])
     assert result.exit_code == 0, result.output
     assert f"-v '{models}:/models'" in result.output and "docker run" in result.output
     config = configured(models / "nano.bytes-bgr")
     assert (config.max_batch_size, config.instance_group[0].count) == (2, 3)
 
 
-def test_the_command_line_serves_the_engines_that_it_built(
-    engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    built = Built(engine, facts_of(NANO, ONE_BY_ONE), 4, None, ())
-    monkeypatch.setattr("measnet.export.engine_options.EngineWish.__init__", lambda *_: None)
-    monkeypatch.setattr("measnet.export.engine_options.EngineWish.build", lambda *_: [built])
-    arguments = ["--graph", str(NANO), "--engine", "tensorrt", "--triton", str(tmp_path / "models")]
+def test_the_command_line_serves_the_plan_of_an_engine(engine: Path, tmp_path: Path) -> None:
+    arguments = ["triton", "nano", "--engine", str(engine), "-o", str(tmp_path / "models")]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     assert "a release with TensorRT 10.16.1.11" in result.output
@@ -223,20 +211,16 @@ def test_the_command_line_serves_the_engines_that_it_built(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--triton-batch", "2"], "go with --triton DIR"),
-        (["--triton", "models", "--triton-instances", "0"], "at least 1"),
-        (
-            ["--triton", "models", "--engine", "tensorrt-rtx", "--gpu", "sm89"],
-            "Triton loads plans of TensorRT, not of TensorRT-RTX",
-        ),
-        (["--triton", "models", "--graph", "absent.onnx"], "cannot read absent.onnx"),
+        (["nano", "--instances", "0"], "at least 1"),
+        (["nano", "small", "--engine", "x.engine"], "--engine goes with the one graph"),
+        (["absent.onnx"], "cannot read absent.onnx"),
     ],
 )
 def test_a_mistake_ends_in_one_line_before_any_work(
     arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(main, arguments)
+    result = CliRunner().invoke(main, ["triton", *arguments, "-o", "models"])
     assert result.exit_code == 2 and message in result.stderr and result.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 

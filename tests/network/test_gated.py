@@ -11,8 +11,8 @@ import torch
 from conftest import FORMER_NANO
 
 from measnet.config import PROMPT_LENGTH, TONE_STATISTICS, VARIANTS, MEASNetConfig
-from measnet.export.graph import exact_graph
 from measnet.export.precision import typed_graph
+from measnet.export.trace import exact_graph
 from measnet.network import MEASNet
 from measnet.network.gated import LIMIT, GatedBlock, Tone, statistics
 from measnet.network.image_experts import ImageExpertBlock
@@ -60,7 +60,7 @@ def test_hostile_pictures_stay_finite(name: str, lively: MEASNet) -> None:
 
 @pytest.fixture(scope="module")
 def half(lively: MEASNet) -> ort.InferenceSession:
-    model, _ = exact_graph(lively, SIZE)
+    model = exact_graph(lively, SIZE).model
     content = typed_graph(model, "fp16").model.SerializeToString()
     return ort.InferenceSession(content, providers=["CPUExecutionProvider"])
 

@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 from measnet.engine_file import EngineFacts, write_engine
-from measnet.export.whole_graph import read_graph
+from measnet.export.graph import read_graph
 from measnet.runtime.backends.tensorrt import TensorRTBackend
 from measnet.weights import bundled
 
@@ -41,7 +41,7 @@ class Bench:
     ) -> Path:
         """An engine file of the bundled nano, or of ``graph``, for these shapes of ``image``; ``changes`` are
         facts, quirks of the plan, or what the graph says of itself (``graph_says``)."""
-        content = graph or read_graph(bundled("nano", ".onnx"))[0]
+        content = graph or read_graph(bundled("nano", ".onnx")).content
         model = onnx.load_model_from_string(content)
         metadata = {entry.key: entry.value for entry in model.metadata_props}
         inputs = tuple(_of_every_input(model.graph.input, shapes) for shapes in profiles)

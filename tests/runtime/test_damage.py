@@ -17,7 +17,7 @@ from measnet.checkpoint import load_checkpoint, save_checkpoint
 from measnet.config import PROMPT_BASIS, VARIANTS
 from measnet.damage import GROUPS, NAMES, from_metadata, shares_by_name, shares_of, to_metadata
 from measnet.errors import CheckpointError, GraphError
-from measnet.export.graph import export_graph
+from measnet.export.trace import exact_graph
 from measnet.network import MEASNet
 from measnet.runtime.cli import main
 from measnet.runtime.experts import Experts
@@ -48,7 +48,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def graph(taught: Path) -> Path:
     """The same, exported."""
     path = taught.with_suffix(".onnx")
-    export_graph(load_checkpoint(taught), path, size=PICTURE.shape[:2])
+    exact_graph(load_checkpoint(taught), PICTURE.shape[:2]).write(path)
     return path
 
 

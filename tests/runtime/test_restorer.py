@@ -19,7 +19,7 @@ import measnet
 from measnet import BackendError, GraphError, Restorer, UsageError
 from measnet.checkpoint import save_checkpoint
 from measnet.config import VARIANTS
-from measnet.export.graph import write_graph
+from measnet.export.graph import Graph
 from measnet.export.precision import typed_graph
 from measnet.metrics import Tolerance, psnr
 from measnet.network import MEASNet
@@ -149,14 +149,14 @@ def test_a_checkpoint_runs_without_exporting_it(tmp_path: Path, noisy_picture: n
     restorer = Restorer(str(tmp_path / "mine.safetensors"))
     assert restorer.description["backend"] == "torch"
     assert restorer(noisy_picture).shape == noisy_picture.shape
-    with pytest.raises(UsageError, match="measnet-export --checkpoint"):
+    with pytest.raises(UsageError, match="export one with: measnet-export "):
         Restorer(str(tmp_path / "mine.safetensors"), backend="onnxruntime")
 
 
 def edited_graph(path: Path, edit: Callable[[onnx.ModelProto], object]) -> str:
     model = onnx.load(bundled("nano", ".onnx"))
     edit(model)
-    write_graph(path, model)
+    Graph.described(model).write(path)
     return str(path)
 
 
@@ -325,7 +325,7 @@ def test_without_torch_a_half_precision_graph_is_verified_against_the_bundled_on
     typed = typed_graph(onnx.load(bundled("nano", ".onnx")), "fp16").model
     entries = {entry.key: entry.value for entry in typed.metadata_props}
     onnx.helper.set_model_props(typed, entries | {"measnet.precision": "fp16"})
-    write_graph(tmp_path / "half.onnx", typed)
+    Graph.described(typed).write(tmp_path / "half.onnx")
     code = """
 import sys
 for name in ("torch", "onnx", "onnxscript", "safetensors"):

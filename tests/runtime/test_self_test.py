@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from measnet.engine_file import EngineFacts, write_engine
-from measnet.export.whole_graph import read_graph
+from measnet.export.graph import read_graph
 from measnet.metrics import Tolerance
 from measnet.runtime.doctor import self_test as self_test_module
 from measnet.runtime.doctor import step as step_module
@@ -65,7 +65,7 @@ class Here:
         return self._build(**arguments) if step == "build" else perform(step, arguments)
 
     def _build(self, graph: str, flavour: str, card: str | None, folder: str) -> Result:
-        _, loaded, _ = read_graph(Path(graph))
+        loaded = read_graph(Path(graph)).model
         if self.spoilt:
             loaded.graph.initializer[0].raw_data = bytes(len(loaded.graph.initializer[0].raw_data))
         profiles = ({"image": ((1, 3, 128, 128), (1, 3, 128, 160), (1, 3, 192, 256))},)

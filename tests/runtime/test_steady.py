@@ -193,4 +193,4 @@ def test_less_memory_means_more_tiles() -> None:
 @pytest.mark.parametrize("name", sorted(VARIANTS))
 def test_what_a_steady_video_knows_can_be_kept_of_every_variant(name: str) -> None:
     beside = 64 * 1024  # the scene's thumbnail, and what the guard says of faults
-    assert 1 + 4 * DecisionLayout(VARIANTS[name]).size + beside <= LARGEST_STATE
+    assert 1 + 4 * DecisionLayout.of_former(VARIANTS[name]).size + beside <= LARGEST_STATE

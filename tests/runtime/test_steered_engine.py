@@ -14,10 +14,10 @@ import pytest
 from click.testing import CliRunner
 
 from measnet import Restorer, UsageError
-from measnet.decisions import DecisionLayout, Vector
-from measnet.description import GraphDescription
+from measnet.decisions import Vector
 from measnet.errors import EngineError
 from measnet.export.camera_bytes import camera_graph
+from measnet.export.graph import Graph
 from measnet.image import Image, pad
 from measnet.runtime.backends import Inference, Steering
 from measnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
@@ -133,9 +133,7 @@ def test_a_captured_graph_takes_the_decisions_of_its_own_frame(
 def test_a_steered_engine_for_camera_bytes_does_what_its_graph_does(
     bench: Bench, steerable: bytes, images: list[Image], foreign: list[Vector], tmp_path: Path
 ) -> None:
-    model = onnx.load_model_from_string(steerable)
-    description = GraphDescription.from_metadata({e.key: e.value for e in model.metadata_props}, "nano")
-    graph = camera_graph(model, description)[0].SerializeToString()
+    graph = camera_graph(Graph.described(onnx.load_model_from_string(steerable))).content
     (tmp_path / "bytes.onnx").write_bytes(graph)
     exact = OnnxRuntimeBackend(tmp_path / "bytes.onnx", threads=1)
     exact.activate()
@@ -217,7 +215,7 @@ def test_the_fake_tensorrt_notices_inputs_that_do_not_belong_together(bench: Ben
     backend = bench.backend(
         bench.engine([((1, 3, 128, 128), (1, 3, 128, 128), (2, 3, 128, 160))], graph=steerable)
     )
-    nothing = np.zeros((1, DecisionLayout(backend.description.config).size), np.float32)
+    nothing = np.zeros((1, backend.description.layout.size), np.float32)
     shapes = {"image": (1, 3, 128, 160), "window": (1, 1, 128, 128)}
     inputs = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     inputs |= {"held": nothing, "hold": nothing}

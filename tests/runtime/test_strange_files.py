@@ -282,7 +282,7 @@ def test_checking_a_graph_does_not_replace_it(tmp_path: Path) -> None:
     path = tmp_path / "x.onnx"
     shutil.copy(bundled("nano", ".onnx"), path)
     before = path.read_bytes()
-    result = CliRunner().invoke(main, ["--check", str(path), "--json", str(path)])
+    result = CliRunner().invoke(main, ["check", str(path), "-o", str(path)])
     assert result.exit_code == UsageError.exit_code and path.read_bytes() == before
 
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from measnet import Restorer, UsageError
 from measnet.checkpoint import load_checkpoint, save_checkpoint
 from measnet.config import PROMPT_BASIS, VARIANTS
-from measnet.export.graph import export_graph
+from measnet.export.trace import exact_graph
 from measnet.network import MEASNet
 from measnet.runtime.cli import main
 from measnet.runtime.parity import Verifier
@@ -59,7 +59,7 @@ def test_the_prompt_of_every_tile_is_the_tasks_and_nobody_elses(knowing: Path, p
 
 def test_a_graph_keeps_what_its_checkpoint_knows(knowing: Path, picture: np.ndarray, tmp_path: Path) -> None:
     graph = tmp_path / "steerable.onnx"
-    export_graph(load_checkpoint(knowing), graph, size=(256, 320), steerable=True)
+    exact_graph(load_checkpoint(knowing), (256, 320), steerable=True).write(graph)
     with Restorer(str(graph), task="derain") as ours, Restorer(str(knowing), task="derain") as theirs:
         done = ours.restore(picture)
         np.testing.assert_allclose(done.image, theirs.restore(picture).image, atol=1e-4)
@@ -91,6 +91,6 @@ def test_a_task_that_the_weights_do_not_know_is_refused_with_those_they_do(
 
 def test_a_graph_that_cannot_be_steered_is_not_held_to_a_task(knowing: Path, tmp_path: Path) -> None:
     graph = tmp_path / "plain.onnx"
-    export_graph(load_checkpoint(knowing), graph, size=(128, 128))
+    exact_graph(load_checkpoint(knowing), (128, 128)).write(graph)
     with pytest.raises(UsageError, match="cannot be held to a task"):
         Restorer(str(graph), task="derain")

@@ -23,16 +23,14 @@ from typing import Any
 
 import av
 import numpy as np
-import onnx
 import pytest
 
 from measnet import BackendError, Restorer, UsageError
 from measnet.config import VARIANTS
-from measnet.description import GraphDescription
 from measnet.engine_file import EngineFacts, write_engine
 from measnet.errors import EngineError, MissingPackageError
 from measnet.export.camera_bytes import camera_graph
-from measnet.export.whole_graph import read_graph
+from measnet.export.graph import read_graph
 from measnet.gpu import GPU
 from measnet.image import ChannelOrder, to_image
 from measnet.runtime.backends import Inference
@@ -115,10 +113,7 @@ def test_restored_pictures_are_those_of_onnxruntime(bench: Bench, frames: list[n
 def test_an_engine_for_camera_bytes_is_fed_bytes(
     order: ChannelOrder, bench: Bench, frames: list[np.ndarray]
 ) -> None:
-    model = onnx.load(bundled("nano", ".onnx"))
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    description = GraphDescription.from_metadata(metadata, "nano")
-    graph = camera_graph(model, description, channel_order=order)[0].SerializeToString()
+    graph = camera_graph(read_graph(bundled("nano", ".onnx")), channel_order=order).content
     path = bench.engine([((1, 100, 90, 3), (1, 128, 160, 3), (1, 192, 256, 3))], graph=graph)
     with Restorer(str(path)) as restorer, Restorer("nano") as other:
         for pixels in (frames[0], frames[1][:150, :131], frames[2][:101, :201]):
@@ -132,9 +127,9 @@ def test_an_engine_for_camera_bytes_is_fed_bytes(
 
 
 def test_an_engine_that_takes_something_else_than_it_says_is_refused(bench: Bench) -> None:
-    content, model, _ = read_graph(bundled("nano", ".onnx"))
-    metadata = {entry.key: entry.value for entry in model.metadata_props} | {"measnet.io": "uint8-nhwc"}
-    path = bench.engine(graph=content, graph_says=metadata)
+    graph = read_graph(bundled("nano", ".onnx"))
+    metadata = graph.description.to_metadata() | {"measnet.io": "uint8-nhwc"}
+    path = bench.engine(graph=graph.content, graph_says=metadata)
     with pytest.raises(EngineError, match="says that it takes uint8-nhwc, and takes float32"):
         Restorer(str(path))
 
@@ -232,7 +227,7 @@ def test_a_frame_that_no_profile_takes_is_refused_with_those_there_are(
             restorer(picture)
         assert str(refusal.value) == (
             "this engine takes frames of 1x3x128x128 to 1x3x192x256 or 1x3x256x256 to 2x3x256x288, this is "
-            "one of 1x3x128x304 (a batch's dimensions); build one for it with measnet-export --engine, or "
+            "one of 1x3x128x304 (a batch's dimensions); build one for it with measnet-export engine, or "
             "add --tile 256"
         )
         assert restorer(frames[0]).shape == frames[0].shape  # and it goes on
@@ -480,7 +475,7 @@ def test_deactivating_frees_everything_even_with_frames_under_way(
 def test_a_plan_that_is_not_ours_is_refused_with_what_builds_one(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "raw.engine").write_bytes(b"ftrt" + bytes(1000))
     with pytest.raises(
-        EngineError, match=r"no engine file of ours.*build one with: measnet-export --engine tensorrt"
+        EngineError, match=r"no engine file of ours.*build one with: measnet-export engine GRAPH"
     ):
         Restorer(str(tmp_path / "raw.engine"))
 
@@ -506,7 +501,8 @@ def test_an_engine_for_another_machine_says_for_which_and_what_is_here(bench: Be
     assert str(refusal.value) == (
         f"{path} does not run here: the engine was built for TensorRT 10.16.1.11 on NVIDIA Elsewhere 5090, "
         "compute capability 12.0, driver 580.1, CUDA 13.0; this machine has TensorRT 10.16.1.11 on NVIDIA "
-        "Make-believe 9000, compute capability 8.9; build it here with: measnet-export --engine tensorrt"
+        "Make-believe 9000, compute capability 8.9; build it here with: measnet-export engine GRAPH "
+        "--with tensorrt"
     )
 
 
@@ -613,7 +609,7 @@ def test_engines_select_tensorrt_by_themselves(tmp_path: Path) -> None:
     for backend in ("torch", "onnxruntime", "onnxruntime-cuda"):
         with pytest.raises(UsageError, match="an engine, which the tensorrt backend runs"):
             choose_backend(str(path), backend)
-    with pytest.raises(UsageError, match=r"runs engines.*measnet-export --model nano --engine tensorrt"):
+    with pytest.raises(UsageError, match=r"runs engines.*measnet-export engine nano"):
         choose_backend("nano", "tensorrt")
     with pytest.raises(UsageError, match="nor a file that exists"):
         choose_backend("missing.engine")

@@ -31,7 +31,7 @@ _MODULES = {"tensorrt": ("tensorrt", "tensorrt"), "tensorrt-rtx": ("tensorrt_rtx
 
 
 class TensorRTBackend:
-    """Runs an engine file of ``measnet-export --engine``, on the first GPU that CUDA shows.
+    """Runs an engine file of ``measnet-export engine``, on the first GPU that CUDA shows.
 
     Every thread gets a context, streams and buffers of its own when it comes first. ``infer`` waits for its
     frame; ``submit`` and ``collect`` let the next one start meanwhile, two at a time in each thread:
@@ -202,7 +202,7 @@ class TensorRTBackend:
         cuda.release_primary_context()
 
     def _read(self) -> tuple[EngineFacts, bytes]:
-        build = "build one with: measnet-export --engine tensorrt"
+        build = "build one with: measnet-export engine GRAPH"
         try:
             with self.engine.open("rb") as file:
                 ours = file.read(len(MAGIC)) == MAGIC

@@ -48,7 +48,7 @@ def _refusal(shape: Shape, profiles: Sequence[Range]) -> str:
     ranges = [f"{_text(low)} to {_text(high)}" if low != high else _text(low) for low, _, high in profiles]
     return (
         f"this engine takes frames of {' or '.join(dict.fromkeys(ranges))}, this is one of {_text(shape)} "
-        "(a batch's dimensions); build one for it with measnet-export --engine"
+        "(a batch's dimensions); build one for it with measnet-export engine"
     )
 
 

@@ -22,7 +22,7 @@ def misfit(facts: EngineFacts, gpu: GPU | None, version: str) -> str | None:
         )
     if gpu is not None and _runs_on(facts, gpu) and _loads_in(facts, version):
         return None
-    command = f"measnet-export --engine {facts.flavour}"
+    command = f"measnet-export engine GRAPH --with {facts.flavour}"
     return f"the engine was built for {facts.built_for()}; {here}; build it here with: {command}"
 
 

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from measnet.config import MEASNetConfig
-from measnet.network.decisions import OWN, Decisions
 from measnet.network.gated import GatedBlock
 from measnet.network.transformer import TransformerBlock
 
@@ -17,13 +16,13 @@ class Blocks(nn.Sequential):
 
     recompute = False
 
-    def forward(self, x: Tensor, decisions: Decisions = OWN, prompt: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, prompt: Tensor | None = None) -> Tensor:
         """B C H W, and the prompt (B M) where the blocks want it -> B C H W."""
         for block in self:
             if self.recompute and self.training and torch.is_grad_enabled():
-                x = checkpoint(block, x, decisions, prompt, use_reentrant=False)
+                x = checkpoint(block, x, prompt, use_reentrant=False)
             else:
-                x = block(x, decisions, prompt)
+                x = block(x, prompt)
         return x
 
 

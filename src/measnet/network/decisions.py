@@ -1,20 +1,37 @@
-"""Image-level decisions: what the network settles once for a whole image.
+"""Decision points: where the network settles something once for a whole image.
 
 They are the prompt's mixing, the affinities of channel attention, FD's filters, MEE's scores of the experts,
-and what the frequency blocks sum up. Each comes from means over the image's pixels, or is the largest of all,
-so each can also be had from elsewhere: from the whole picture for a tile of it, or from the frames before.
+and what gated and frequency blocks sum up. Each comes from means over the image's pixels, or is the largest
+of all, so each can also be had from elsewhere: from the whole picture for a tile of it, or from the frames
+before. A point is called after its place in the network: ``fd_mee3.high.experts.demand``.
 Shapes: B batch, C channels, H W size, P = H*W pixels, h heads, D numbers of all decisions, E of all norms.
 """
 
 from __future__ import annotations
 
+import copy
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from measnet.decisions import DecisionLayout, Kind, Part
+
+if TYPE_CHECKING:
+    from measnet.network.measnet import MEASNet, Restoration
+
+UNCOUNTED = 1e4  # less than any feature when subtracted, and still finite in FP16
 
 
-class Decisions:
-    """Every decision as the image itself has it: how the network works by itself."""
+class Decision(nn.Module):
+    """A decision of this kind and shape, as the image itself has it. It has no weights, so checkpoints do not
+    know it; what it computes is called by name, so nodes of graphs do not know it either."""
+
+    def __init__(self, kind: Kind, *shape: int) -> None:
+        super().__init__()
+        self.kind: Kind = kind
+        self.shape = shape
 
     def mean(self, x: Tensor, keepdim: bool = False) -> Tensor:
         """B C H W -> B C, or B C 1 1: the mean over the pixels that count."""
@@ -33,27 +50,13 @@ class Decisions:
         return F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)
 
 
-OWN = Decisions()
+class SteeredDecision(Decision):
+    """The decision blended with a given one, and the image's own written down, for the pass that is on."""
 
-UNCOUNTED = 1e4  # less than any feature when subtracted, and still finite in FP16
-
-
-class SteeredDecisions(Decisions):
-    """One pass with decisions blended with given ones, and the image's own written down.
-
-    Args:
-        window: B 1 H W of the image, 0 or 1: the pixels whose means decide.
-        held: B D, decisions from elsewhere, in the order of ``measnet.decisions``.
-        hold: B D, 0 to 1: how much of each is taken from there.
-    """
-
-    def __init__(self, window: Tensor, held: Tensor, hold: Tensor) -> None:
-        self._window = window
-        self._held = held
-        self._hold = hold
-        self._own: list[Tensor] = []
-        self._norms: list[Tensor] = []
-        self._next = 0
+    def __init__(self, part: Part) -> None:
+        super().__init__(part.kind, *part.shape)
+        self.part = part
+        self.now: _Pass | None = None
 
     def mean(self, x: Tensor, keepdim: bool = False) -> Tensor:
         counted = self._counted((x.shape[2], x.shape[3]))
@@ -64,28 +67,80 @@ class SteeredDecisions(Decisions):
         return (x * counted + (counted - 1) * UNCOUNTED).amax(dim=(2, 3), keepdim=True)
 
     def settle(self, own: Tensor) -> Tensor:
+        assert self.now is not None
         flat = own.flatten(1)  # B n
-        first, self._next = self._next, self._next + flat.shape[1]
-        held, hold = (given[:, first : self._next] for given in (self._held, self._hold))
-        self._own.append(flat)
+        held, hold = (given[:, self.part.numbers] for given in (self.now.held, self.now.hold))
+        self.now.own[self.part.name] = flat
         return (flat * (1 - hold) + held * hold).reshape(own.shape)
 
     def affinities(self, q: Tensor, k: Tensor, size: tuple[int, int]) -> Tensor:
+        assert self.now is not None
         counted = self._counted(size).flatten(2)[:, :, None]  # B 1 1 P
         q, k = q * counted, k * counted
         share = counted.mean(dim=-1)  # B 1 1
-        self._norms += [((x * x).mean(dim=-1) / share).flatten(1) for x in (q, k)]  # each B C
+        self.now.norms[self.part.name] = torch.cat(
+            [((x * x).mean(dim=-1) / share).flatten(1) for x in (q, k)], dim=1
+        )  # B 2C
         return self.settle(super().affinities(q, k, size))
 
-    def own(self) -> Tensor:
-        """B D: what the image said, of the pass that is done. What held is ``own * (1 - hold) + held *
-        hold``."""
-        return torch.cat(self._own, dim=1)
-
-    def norms(self) -> Tensor:
-        """B E: the mean square of each channel of every query and key, which affinities need to be
-        averaged."""
-        return torch.cat(self._norms, dim=1) if self._norms else self._own[0][:, :0]
-
     def _counted(self, size: tuple[int, int]) -> Tensor:
-        return F.interpolate(self._window, size=size, mode="nearest")
+        assert self.now is not None
+        return F.interpolate(self.now.window, size=size, mode="nearest")
+
+
+class _Pass:
+    """The decisions that one pass is given, and those that its image would have made, by name."""
+
+    def __init__(self, window: Tensor, held: Tensor, hold: Tensor) -> None:
+        self.window, self.held, self.hold = window, held, hold
+        self.own: dict[str, Tensor] = {}
+        self.norms: dict[str, Tensor] = {}
+
+
+class SteeredNetwork:
+    """A network that takes decisions from outside, one pass at a time; ``network`` itself becomes it."""
+
+    def __init__(self, network: MEASNet) -> None:
+        self.network = network
+        self.layout = layout_of(network)
+        self._points = [SteeredDecision(part) for part in self.layout.parts]
+        for point in self._points:
+            place, _, name = point.part.name.rpartition(".")
+            setattr(network.get_submodule(place), name, point)
+
+    @classmethod
+    def beside(cls, network: MEASNet) -> SteeredNetwork:
+        """One that shares the weights of ``network``, which stays as it is."""
+        weights: dict[int, object] = {id(x): x for x in (*network.parameters(), *network.buffers())}
+        return cls(copy.deepcopy(network, weights))
+
+    def restore(
+        self, image: Tensor, window: Tensor, held: Tensor, hold: Tensor
+    ) -> tuple[Restoration, Tensor, Tensor]:
+        """As the network's own, and the decisions of the image itself (B D) and their norms (B E): what was
+        used is ``own * (1 - hold) + held * hold``, and norms are the mean square of each channel of every
+        query and key, which affinities need to be averaged.
+
+        Args:
+            image: B 3 H W in [0, 1].
+            window: B 1 H W, 0 or 1: the pixels whose means decide.
+            held: B D, decisions from elsewhere, in the order of ``layout``.
+            hold: B D, 0 to 1: how much of each is taken from there.
+        """
+        now = _Pass(window, held, hold)
+        for point in self._points:
+            point.now = now
+        try:
+            restoration = self.network.restore(image)
+        finally:
+            for point in self._points:
+                point.now = None
+        own = torch.cat([now.own[part.name] for part in self.layout.parts], dim=1)
+        norms = [now.norms[part.name] for part in self.layout.parts if part.name in now.norms]
+        return restoration, own, torch.cat(norms, dim=1) if norms else own[:, :0]
+
+
+def layout_of(network: nn.Module) -> DecisionLayout:
+    """The decision points of ``network``, in the order in which it comes to them."""
+    points = ((name, module) for name, module in network.named_modules() if isinstance(module, Decision))
+    return DecisionLayout((name, point.kind, point.shape) for name, point in points)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from measnet.config import FILTER_GROUPS, FILTER_SIZE
-from measnet.network.decisions import OWN, Decisions
+from measnet.network.decisions import Decision
 
 
 class FeatureDecomposition(nn.Module):
@@ -20,15 +20,16 @@ class FeatureDecomposition(nn.Module):
         taps = FILTER_GROUPS * FILTER_SIZE**2
         self.predict = nn.Conv2d(channels, taps, 1, bias=False)
         self.norm = nn.BatchNorm2d(taps)
+        self.taps = Decision("filters", FILTER_GROUPS, FILTER_SIZE**2)
 
-    def forward(self, x: Tensor, decisions: Decisions = OWN) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """B C H W -> low and high frequencies, each B C H W; they sum to ``x``."""
-        low = low_pass(x, self.filters(x, decisions))
+        low = low_pass(x, self.filters(x))
         return low, x - low
 
-    def filters(self, x: Tensor, decisions: Decisions = OWN) -> Tensor:
+    def filters(self, x: Tensor) -> Tensor:
         """The filter of each group, B G S*S (row by row); its taps are positive and sum to 1 (eq. 7)."""
-        taps = decisions.settle(self.norm(self.predict(decisions.mean(x, keepdim=True))))  # B G*S*S 1 1
+        taps = self.taps.settle(self.norm(self.predict(self.taps.mean(x, keepdim=True))))  # B G*S*S 1 1
         return taps.view(x.shape[0], FILTER_GROUPS, FILTER_SIZE**2).softmax(dim=2)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from measnet.network.decisions import OWN, Decisions
 from measnet.network.decomposition import FeatureDecomposition
 from measnet.network.image_experts import ImageExpertBlock, ImageRouting
 
@@ -29,16 +28,16 @@ class FDMEE(nn.Module):
         if light and self.project is not None:
             _begin_as_sum(self.project)
 
-    def forward(self, x: Tensor, decisions: Decisions = OWN) -> tuple[Tensor, list[ImageRouting]]:
+    def forward(self, x: Tensor) -> tuple[Tensor, list[ImageRouting]]:
         if self.decompose is None or self.project is None:
             assert self.whole is not None
-            x, routing = self.whole(x, decisions)
+            x, routing = self.whole(x)
             return x, [routing]
-        low, high = self.decompose(x, decisions)  # each B C H W
+        low, high = self.decompose(x)  # each B C H W
         routings = []
         if self.high is not None and self.low is not None:
-            high, high_routing = self.high(high, decisions)
-            low, low_routing = self.low(low, decisions)
+            high, high_routing = self.high(high)
+            low, low_routing = self.low(low)
             routings = [high_routing, low_routing]
         return self.project(torch.cat([high, low], dim=1)), routings
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from measnet.config import FREQUENCY_HEADS
-from measnet.network.decisions import OWN, Decisions
+from measnet.network.decisions import Decision
 from measnet.network.transformer import CrossChannelAttention
 
 CELL = 128  # pixels of a side per frequency step that the mask may keep
@@ -23,6 +23,7 @@ class FrequencyBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.lift = nn.Conv2d(3, channels, 3, padding=1, bias=False)
+        self.content = Decision("mean", channels)
         self.cutoff = nn.Sequential(
             nn.Conv2d(channels, channels // 8, 1, bias=False),
             nn.GELU(),
@@ -36,19 +37,19 @@ class FrequencyBlock(nn.Module):
         self.joined_gain = nn.Parameter(torch.zeros(channels, 1, 1))
         self.kept_gain = nn.Parameter(torch.ones(channels, 1, 1))
 
-    def forward(self, image: Tensor, features: Tensor, decisions: Decisions = OWN) -> Tensor:
+    def forward(self, image: Tensor, features: Tensor) -> Tensor:
         size = features.shape[2:]
         r = self.lift(F.interpolate(image, size=size, mode="bilinear", align_corners=False))
-        low, high = self.split(r, self.thresholds(r, decisions))  # each B C H W
-        high = self.high_attention(high, features, decisions)
-        low = self.low_attention(low, features, decisions)
-        modulated = self.modulate(low=low, high=high, decisions=decisions)
-        joined = self.join_attention(features, modulated, decisions)
+        low, high = self.split(r, self.thresholds(r))  # each B C H W
+        high = self.high_attention(high, features)
+        low = self.low_attention(low, features)
+        modulated = self.modulate(low=low, high=high)
+        joined = self.join_attention(features, modulated)
         return joined * self.joined_gain + features * self.kept_gain
 
-    def thresholds(self, r: Tensor, decisions: Decisions = OWN) -> Tensor:
+    def thresholds(self, r: Tensor) -> Tensor:
         """The share of the allowed frequencies that is kept, B 2 (vertical, horizontal), in 0-1."""
-        t: Tensor = self.cutoff(decisions.settle(decisions.mean(r, keepdim=True))).sigmoid()
+        t: Tensor = self.cutoff(self.content.settle(self.content.mean(r, keepdim=True))).sigmoid()
         return t[:, :, 0, 0]
 
 
@@ -81,6 +82,8 @@ class BandModulation(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.where = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+        self.average = Decision("mean", channels)
+        self.peak = Decision("peak", channels)
         self.which = nn.Sequential(
             nn.Conv2d(channels, channels // 16, 1, bias=False),
             nn.ReLU(),
@@ -88,10 +91,10 @@ class BandModulation(nn.Module):
         )
         self.project = nn.Conv2d(channels, channels, 1)
 
-    def forward(self, *, low: Tensor, high: Tensor, decisions: Decisions = OWN) -> Tensor:
+    def forward(self, *, low: Tensor, high: Tensor) -> Tensor:
         seen = torch.cat([high.amax(dim=1, keepdim=True), high.mean(dim=1, keepdim=True)], dim=1)
         where = self.where(seen).sigmoid()  # B 1 H W
-        average = self.which(decisions.settle(decisions.mean(low, keepdim=True)))
-        peak = self.which(decisions.settle(decisions.peak(low)))
+        average = self.which(self.average.settle(self.average.mean(low, keepdim=True)))
+        peak = self.which(self.peak.settle(self.peak.peak(low)))
         which = (average + peak).sigmoid()  # B C 1 1
         return self.project(low * where + high * which)

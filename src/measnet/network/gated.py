@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from measnet.config import PROMPT_LENGTH, TONE_LEVELS, TONE_STATISTICS
-from measnet.network.decisions import OWN, Decisions
+from measnet.network.decisions import Decision
 from measnet.network.transformer import depthwise
 
 QUIET = 0.1
@@ -57,6 +57,7 @@ class GatedBlock(nn.Module):
         self.value_depthwise = depthwise(channels, 3, bias=True)
         self.gate = nn.Conv2d(channels, channels, 1, bias=False)
         self.gate_depthwise = depthwise(channels, 3, bias=True)
+        self.level = Decision("mean", channels)
         self.scale = nn.Conv2d(channels, channels, 1)
         self.prompt_to_scale = nn.Linear(PROMPT_LENGTH, channels, bias=False) if prompted else None
         self.project = nn.Conv2d(channels, channels, 1)
@@ -82,11 +83,11 @@ class GatedBlock(nn.Module):
         nn.init.zeros_(self.mix_project.bias)
         nn.init.ones_(self.scale.bias)
 
-    def forward(self, x: Tensor, decisions: Decisions = OWN, prompt: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, prompt: Tensor | None = None) -> Tensor:
         """B C H W and the prompt (B M) -> B C H W."""
         value = bounded(self.value_depthwise(self.value(x)))
         y = value * bounded(self.gate_depthwise(self.gate(x)))  # B C H W
-        scale = self.scale(decisions.settle(decisions.mean(y, keepdim=True)))  # B C 1 1
+        scale = self.scale(self.level.settle(self.level.mean(y, keepdim=True)))  # B C 1 1
         if self.prompt_to_scale is not None:
             scale = scale + self.prompt_to_scale(prompt)[:, :, None, None]
         x = x + self.project(y * bounded(scale))
@@ -105,6 +106,7 @@ class Tone(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.seen = Decision("mean", TONE_STATISTICS)
         self.see = nn.Linear(2 * TONE_STATISTICS, TONE_WIDTH)
         self.decide = nn.Linear(TONE_WIDTH, 7)
         nn.init.zeros_(self.decide.weight)
@@ -112,11 +114,11 @@ class Tone(nn.Module):
         with torch.no_grad():
             self.decide.bias[-1] = 0.5  # half open: it can learn either way
 
-    def forward(self, image: Tensor, decisions: Decisions = OWN, seen: Tensor | None = None) -> Tensor:
+    def forward(self, image: Tensor, seen: Tensor | None = None) -> Tensor:
         """B 3 H W in [0, 1] -> the same shape, toned; by ``seen``, B S, where the means of the picture's
         statistics are known (a crop's are those of the picture that it was cut from)."""
         if seen is None:
-            seen = decisions.settle(decisions.mean(statistics(image)))
+            seen = self.seen.settle(self.seen.mean(statistics(image)))
         gain, offset = self.gain_and_offset(seen)
         return image * gain[:, :, None, None] + offset[:, :, None, None]
 

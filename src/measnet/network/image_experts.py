@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from measnet.config import NARROWEST_EXPERT
-from measnet.network.decisions import OWN, Decisions
+from measnet.network.decisions import Decision
 from measnet.network.gated import QUIET, begin_lively, bounded
 from measnet.network.transformer import ChannelNorm, depthwise
 
@@ -72,14 +72,13 @@ class ImageExpertLayer(nn.Module):
             ImageExpert(channels, NARROWEST_EXPERT + i, bound) for i in range(experts)
         )
         self.scores = nn.Linear(channels, experts, bias=False)
+        self.demand = Decision("experts", experts)
         self.top_k = top_k
         self.ask_all = False
 
-    def forward(
-        self, features: Tensor, context: Tensor, decisions: Decisions = OWN
-    ) -> tuple[Tensor, ImageRouting]:
+    def forward(self, features: Tensor, context: Tensor) -> tuple[Tensor, ImageRouting]:
         """Two feature maps, each B C H W -> B C H W."""
-        routing = choose_experts(features, self.scores, self.top_k, decisions)
+        routing = choose_experts(features, self.scores, self.top_k, self.demand)
         if self.ask_all:
             return features + self._answer_of_all(features, context, routing), routing
         out = features
@@ -113,12 +112,10 @@ def _bias(convolution: nn.Conv2d) -> Tensor:
     return convolution.bias
 
 
-def choose_experts(
-    features: Tensor, scores: nn.Module, top_k: int, decisions: Decisions = OWN
-) -> ImageRouting:
+def choose_experts(features: Tensor, scores: nn.Module, top_k: int, decision: Decision) -> ImageRouting:
     """The K best experts of each image, from the mean of its features (B C H W)."""
-    mean = decisions.mean(features)  # B C
-    demand = decisions.settle(scores(mean)).softmax(dim=1)  # B N
+    mean = decision.mean(features)  # B C
+    demand = decision.settle(scores(mean)).softmax(dim=1)  # B N
     gates, experts = demand.topk(top_k, dim=1)  # B K
     asked = scores(mean.detach()).softmax(dim=1) if torch.is_grad_enabled() else demand
     return ImageRouting(experts, gates, demand, asked)
@@ -155,12 +152,12 @@ class ImageExpertBlock(nn.Module):
             with torch.no_grad():
                 self.project.weight.mul_(QUIET)
 
-    def forward(self, x: Tensor, decisions: Decisions = OWN) -> tuple[Tensor, ImageRouting]:
+    def forward(self, x: Tensor) -> tuple[Tensor, ImageRouting]:
         """B C H W -> the same shape, and who did it."""
         features, context = self.expand(self.norm(x)).chunk(2, dim=1)  # each B C H W
         features = self.activation(self.down(self.across(features)))  # B C H W
         context = context + self._wide_context(context)  # B C H W
-        features, routing = self.experts(features, context, decisions)
+        features, routing = self.experts(features, context)
         return x + self.project(features), routing
 
     def _wide_context(self, context: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from measnet.config import MEASNetConfig
 from measnet.metrics import Choices
 from measnet.network.blocks import Blocks, make_blocks
-from measnet.network.decisions import OWN, Decisions
 from measnet.network.fd_mee import FDMEE
 from measnet.network.frequency_block import FrequencyBlock
 from measnet.network.gated import QUIET, Tone
@@ -149,22 +148,21 @@ class MEASNet(nn.Module):
         """
         return self.restore(image).restored
 
-    def restore(self, image: Tensor, decisions: Decisions = OWN) -> Restoration:
-        """As ``forward``, with the choices of every router; image-level decisions hold as ``decisions``
-        says."""
-        q, prompt = self._prompt(image, decisions)
+    def restore(self, image: Tensor) -> Restoration:
+        """As ``forward``, with the choices of every router."""
+        q, prompt = self._prompt(image)
         if self.tone is not None:
-            image = self.tone(image, decisions)
+            image = self.tone(image)
         x = self.embed(image)  # B C h w
         routing = None
         if self.pixel_experts1 is not None:
             x, routing = self.pixel_experts1(x, prompt)
         elif self.prompt_fusion is not None:
             x = self.prompt_fusion(x, prompt)
-        e1 = self.encoder1(x, decisions, prompt)
-        e2 = self.encoder2(self.down1(e1), decisions, prompt)
-        e3 = self.encoder3(self.down2(e2), decisions, prompt)
-        restored, image_routings = self._decode(image, e1, e2, e3, prompt, decisions)
+        e1 = self.encoder1(x, prompt)
+        e2 = self.encoder2(self.down1(e1), prompt)
+        e3 = self.encoder3(self.down2(e2), prompt)
+        restored, image_routings = self._decode(image, e1, e2, e3, prompt)
         return Restoration(restored, q, routing, image_routings)
 
     def forward_training(
@@ -178,7 +176,7 @@ class MEASNet(nn.Module):
 
         The MESE modules of levels 2 and 3 act here only: nothing but the balance loss uses them.
         """
-        q, prompt = self._prompt(image, OWN)
+        q, prompt = self._prompt(image)
         if self.tone is not None:
             image = self.tone(image, seen=seen)
         x = self.embed(image)  # B C h w
@@ -187,16 +185,16 @@ class MEASNet(nn.Module):
             x, balance, demand, size = self.pixel_experts1.forward_training(x, prompt, noisy)
         elif self.prompt_fusion is not None:
             x = self.prompt_fusion(x, prompt)
-        e1 = self.encoder1(x, prompt=prompt)
+        e1 = self.encoder1(x, prompt)
         x2 = self.down1(e1)
         if self.pixel_experts2 is not None:
             balance = balance + self.pixel_experts2.forward_training(x2, prompt, noisy)[1]
-        e2 = self.encoder2(x2, prompt=prompt)
+        e2 = self.encoder2(x2, prompt)
         x3 = self.down2(e2)
         if self.pixel_experts3 is not None:
             balance = balance + self.pixel_experts3.forward_training(x3, prompt, noisy)[1]
-        e3 = self.encoder3(x3, prompt=prompt)
-        restored, routings = self._decode(image, e1, e2, e3, prompt, OWN)
+        e3 = self.encoder3(x3, prompt)
+        restored, routings = self._decode(image, e1, e2, e3, prompt)
         return TrainingPass(restored, balance, demand, q, size, [routing.asked for routing in routings])
 
     def ask_all_experts(self, ask_all: bool = True) -> None:
@@ -216,10 +214,10 @@ class MEASNet(nn.Module):
             if isinstance(blocks, Blocks):
                 blocks.recompute = recompute
 
-    def _prompt(self, image: Tensor, decisions: Decisions) -> tuple[Tensor | None, Tensor | None]:
+    def _prompt(self, image: Tensor) -> tuple[Tensor | None, Tensor | None]:
         if self.prompt is None:
             return None, None
-        q, prompt = self.prompt(image, decisions)
+        q, prompt = self.prompt(image)
         return q, prompt
 
     def embed(self, image: Tensor) -> Tensor:
@@ -235,37 +233,34 @@ class MEASNet(nn.Module):
         e2: Tensor,
         e3: Tensor,
         prompt: Tensor | None,
-        decisions: Decisions,
     ) -> tuple[Tensor, list[ImageRouting]]:
         routings: list[ImageRouting] = []
-        z = self.latent(self.down3(e3), decisions, prompt)  # B 8C h/8 w/8
+        z = self.latent(self.down3(e3), prompt)  # B 8C h/8 w/8
         if self.frequency4 is not None:
-            z = self.frequency4(image, z, decisions)
+            z = self.frequency4(image, z)
 
         x = _joined(self.up3, z, e3, self.reduce3)  # B 4C h/4 w/4
-        d3 = self.decoder3(self._experts(self.fd_mee3, x, routings, decisions), decisions, prompt)
+        d3 = self.decoder3(self._experts(self.fd_mee3, x, routings), prompt)
         if self.frequency3 is not None:
-            d3 = self.frequency3(image, d3, decisions)
+            d3 = self.frequency3(image, d3)
 
         x = _joined(self.up2, d3, e2, self.reduce2)  # B 2C h/2 w/2
-        d2 = self.decoder2(self._experts(self.fd_mee2, x, routings, decisions), decisions, prompt)
+        d2 = self.decoder2(self._experts(self.fd_mee2, x, routings), prompt)
         if self.frequency2 is not None:
-            d2 = self.frequency2(image, d2, decisions)
+            d2 = self.frequency2(image, d2)
 
         x = _joined(self.up1, d2, e1, None)  # B 2C h w; with gated blocks B C h w
-        d1 = self.decoder1(self._experts(self.fd_mee1, x, routings, decisions), decisions, prompt)
-        residual = self.output(self.refinement(d1, decisions, prompt))
+        d1 = self.decoder1(self._experts(self.fd_mee1, x, routings), prompt)
+        residual = self.output(self.refinement(d1, prompt))
         scale = self.config.stem_scale
         restored = image + (F.pixel_shuffle(residual, scale) if scale > 1 else residual)
         return restored, routings
 
     @staticmethod
-    def _experts(
-        fd_mee: FDMEE | None, x: Tensor, routings: list[ImageRouting], decisions: Decisions
-    ) -> Tensor:
+    def _experts(fd_mee: FDMEE | None, x: Tensor, routings: list[ImageRouting]) -> Tensor:
         if fd_mee is None:
             return x
-        x, chosen = fd_mee(x, decisions)
+        x, chosen = fd_mee(x)
         routings.extend(chosen)
         return x
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from measnet.config import PROMPT_BASIS, PROMPT_LENGTH
-from measnet.network.decisions import OWN, Decisions
+from measnet.network.decisions import Decision
 
 
 class PromptGenerator(nn.Module):
@@ -31,17 +31,18 @@ class PromptGenerator(nn.Module):
             nn.Conv2d(wide, PROMPT_BASIS, 1),
         )
         self.mixer = nn.Linear(PROMPT_BASIS, PROMPT_BASIS)
+        self.mixing = Decision("prompt", PROMPT_BASIS)
         self.basic_prompts = nn.Parameter(torch.randn(PROMPT_BASIS, PROMPT_LENGTH))  # P_t: T M
 
-    def forward(self, image: Tensor, decisions: Decisions = OWN) -> tuple[Tensor, Tensor]:
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """B 3 H W in [0, 1] -> the mixing weights q (B T, summing to 1) and the prompt (B M)."""
-        q = decisions.settle(self.scores(image, decisions)).softmax(dim=1)  # B T
+        q = self.mixing.settle(self.scores(image)).softmax(dim=1)  # B T
         prompt = F.gelu(q @ self.basic_prompts)  # B M, eq. 1
         return q, prompt
 
-    def scores(self, image: Tensor, decisions: Decisions = OWN) -> Tensor:
+    def scores(self, image: Tensor) -> Tensor:
         """B 3 H W in [0, 1] -> what q is the softmax of, B T."""
-        scores: Tensor = self.mixer(decisions.mean(self.features(image)))
+        scores: Tensor = self.mixer(self.mixing.mean(self.features(image)))
         return scores
 
 

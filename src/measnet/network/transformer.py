@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from measnet.network.decisions import OWN, Decisions
+from measnet.network.decisions import Decision
 
 
 class ChannelNorm(nn.Module):
@@ -35,12 +35,12 @@ def depthwise(channels: int, kernel: int | tuple[int, int], bias: bool = False) 
     return nn.Conv2d(channels, channels, sides, padding=padding, groups=channels, bias=bias)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor, decisions: Decisions = OWN) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor, decision: Decision) -> Tensor:
     """Attention between channels: q, k, v are B C H W, temperature is h 1 1; returns B C H W."""
     batch, channels, height, width = q.shape
     heads = temperature.shape[0]
     split = (batch, heads, channels // heads, height * width)
-    affinities = decisions.affinities(q.reshape(split), k.reshape(split), (height, width))
+    affinities = decision.affinities(q.reshape(split), k.reshape(split), (height, width))
     scores = affinities * temperature  # B h C/h C/h
     mixed = scores.softmax(dim=-1) @ v.reshape(split)  # B h C/h P
     return mixed.reshape(batch, channels, height, width)
@@ -52,13 +52,14 @@ class ChannelAttention(nn.Module):
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
+        self.affinities = Decision("attention", heads, channels // heads, channels // heads)
         self.qkv = nn.Conv2d(channels, channels * 3, 1, bias=False)
         self.qkv_depthwise = depthwise(channels * 3, 3)
         self.project = nn.Conv2d(channels, channels, 1, bias=False)
 
-    def forward(self, x: Tensor, decisions: Decisions = OWN) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv_depthwise(self.qkv(x)).chunk(3, dim=1)  # each B C H W
-        return self.project(attend(q, k, v, self.temperature, decisions))
+        return self.project(attend(q, k, v, self.temperature, self.affinities))
 
 
 class CrossChannelAttention(nn.Module):
@@ -67,16 +68,17 @@ class CrossChannelAttention(nn.Module):
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
+        self.affinities = Decision("attention", heads, channels // heads, channels // heads)
         self.q = nn.Conv2d(channels, channels, 1, bias=False)
         self.q_depthwise = depthwise(channels, 3)
         self.kv = nn.Conv2d(channels, channels * 2, 1, bias=False)
         self.kv_depthwise = depthwise(channels * 2, 3)
         self.project = nn.Conv2d(channels, channels, 1, bias=False)
 
-    def forward(self, asking: Tensor, answering: Tensor, decisions: Decisions = OWN) -> Tensor:
+    def forward(self, asking: Tensor, answering: Tensor) -> Tensor:
         q = self.q_depthwise(self.q(asking))  # B C H W
         k, v = self.kv_depthwise(self.kv(answering)).chunk(2, dim=1)  # each B C H W
-        return self.project(attend(q, k, v, self.temperature, decisions))
+        return self.project(attend(q, k, v, self.temperature, self.affinities))
 
 
 class GatedFeedForward(nn.Module):
@@ -103,8 +105,8 @@ class TransformerBlock(nn.Module):
         self.feed_forward_norm = ChannelNorm(channels)
         self.feed_forward = GatedFeedForward(channels, hidden)
 
-    def forward(self, x: Tensor, decisions: Decisions = OWN, prompt: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, prompt: Tensor | None = None) -> Tensor:
         """B C H W -> B C H W; the prompt acts on blocks that know how (``GatedBlock``), not on these."""
-        x = x + self.attention(self.attention_norm(x), decisions)
+        x = x + self.attention(self.attention_norm(x))
         x = x + self.feed_forward(self.feed_forward_norm(x))
         return x

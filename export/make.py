@@ -1,0 +1,155 @@
+"""Network -> the graph that was asked for: exact, typed, in its form, and held against the network.
+
+made = make(load_checkpoint(path), Wanted(size=(360, 640), precision="fp16"), real_pictures)
+made.graph.write(Path("mine.onnx"))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from measnet.export.camera_bytes import camera_graph
+from measnet.export.emulation import emulated
+from measnet.export.exact import ExactMEASNet
+from measnet.export.graph import Graph
+from measnet.export.measure import Measured, graph_parity, measure
+from measnet.export.options import PLANES, Form, Precision
+from measnet.export.precision import typed_graph
+from measnet.export.ranges import largest_magnitudes, magnitudes_by_operator, magnitudes_from_operators
+from measnet.export.trace import exact_graph
+from measnet.image import Image
+from measnet.metrics import TOLERANCES
+from measnet.network import MEASNet
+
+MOST_OPERATIONS = 400e9
+"""The most operations for a frame to be tried (a multiply and an add are two): seconds on a small machine."""
+
+SMALLER = (128, 160)
+"""Height and width that are tried instead. From 128 on the frequency blocks' masks are not empty."""
+
+USUAL = (256, 320)
+"""The size on which a graph for any size is tried."""
+
+Pictures = Callable[[int, int, int], tuple[Image, str]]
+"""Gives so many pictures of a height and width (B 3 H W), and says in words which they are."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A graph to be made."""
+
+    size: tuple[int, int] | None
+    """The (height, width) of the frames it is for; None is any."""
+
+    precision: Precision = "fp32"
+    form: Form = PLANES
+    steerable: bool = False
+
+
+@dataclass(frozen=True)
+class Made:
+    """A graph, and how it turned out."""
+
+    graph: Graph
+
+    reasons: dict[str, str]
+    """Of every operator of a 16-bit graph by name: why it is float32; "" where it is not."""
+
+    float32_bytes: int
+    """The bytes of the same graph in float32."""
+
+    measured: Measured | None
+    """None where nothing was tried."""
+
+    magnitudes: dict[str, float]
+    """The largest magnitudes seen, as ``magnitudes_by_operator``."""
+
+
+def make(network: MEASNet, wanted: Wanted, pictures: Pictures | None) -> Made:
+    """Makes one graph of ``network``, and holds it against that on ``pictures``; with None it tries nothing,
+    and no operator stays float32 for its range.
+
+    Where a frame of the wanted size takes too long, as of ``base``, a smaller graph of the same network is
+    made and tried instead. Raises as ``exact_graph`` and ``measure``.
+    """
+    trial, size = None, wanted.size
+    if pictures is not None and size is not None and size != SMALLER and is_too_large(network, size):
+        trial, pictures = make(network, replace(wanted, size=SMALLER), pictures), None
+    exact = exact_graph(network, size, steerable=wanted.steerable)
+    magnitudes: dict[str, float] = {}
+    images, which = None, ""
+    if pictures is not None and wanted.precision != "fp32":
+        images, which = pictures(2, *network.config.size_rule.fit(*(size or size_for_any(network))))
+    inner, reasons = exact, {}
+    if wanted.precision != "fp32":
+        if trial is not None:
+            magnitudes = magnitudes_from_operators(exact.model, trial.magnitudes)
+        elif images is not None:
+            magnitudes = largest_magnitudes(exact.model, images[:1])
+        typed = typed_graph(exact.model, wanted.precision, ranges=magnitudes)
+        inner, reasons = exact.become(typed.model, precision=wanted.precision), typed.reasons
+    graph = in_form(inner, wanted.form, size)
+    measured = None
+    if trial is not None and trial.measured is not None:
+        measured = replace(trial.measured, pictures=f"{trial.measured.pictures}, {INSTEAD}")
+    elif pictures is not None and images is None:
+        measured = _in_its_form(graph, network, pictures)
+    elif pictures is not None and images is not None:
+        tolerance = TOLERANCES[wanted.precision]
+        measured = measure(_runs(inner), network, [("the pictures", images)], tolerance, pictures=which)
+        if wanted.form.takes_bytes:
+            bytes_too = _in_its_form(graph, network, pictures).parity["exact"]
+            parity = {**measured.parity, "bytes": bytes_too}
+            measured = replace(measured, parity=parity, judged=(*measured.judged, "bytes"))
+    by_operator = magnitudes_by_operator(exact.model, magnitudes)
+    return Made(graph, reasons, exact.model.ByteSize(), measured, by_operator)
+
+
+INSTEAD = "on a smaller graph of the same network"
+
+
+def in_form(graph: Graph, form: Form, size: tuple[int, int] | None) -> Graph:
+    """``graph`` (of the form ``nchw``, for frames of ``size`` or, with None, of any) in this form."""
+    if not form.takes_bytes:
+        return graph
+    return camera_graph(graph, frame_size=size, channel_order=form.channel_order or "rgb")
+
+
+def _runs(graph: Graph) -> dict[str, bytes]:
+    """A 16-bit graph as it is run to be measured: FP16 twice, rounded everywhere and as ONNX Runtime does it;
+    BF16 once, because ONNX Runtime has no BF16 convolution on the CPU."""
+    rounded = {"rounded": emulated(graph.model).SerializeToString()}
+    return rounded if graph.description.precision == "bf16" else {**rounded, "onnxruntime": graph.content}
+
+
+def _in_its_form(graph: Graph, network: MEASNet, pictures: Pictures) -> Measured:
+    """Measures a graph as whoever runs it would, to float32's tolerance; with camera bytes on frames of an
+    odd size, so that padding and cropping are tried too."""
+    description = graph.description
+    if description.precision == "bf16":
+        graph = graph.become(emulated(graph.model))
+    if description.static_size is not None:
+        size = description.static_size
+    else:
+        size = (255, 319) if description.takes_bytes else size_for_any(network)
+    images, which = pictures(2, *description.frame_rule.fit(*size))
+    parity = {"exact": graph_parity(graph, network, images)}
+    return Measured(which, (images.shape[2], images.shape[3]), parity, TOLERANCES["fp32"], None, ("exact",))
+
+
+def is_too_large(network: MEASNet, size: tuple[int, int]) -> bool:
+    """Tells whether a frame of this (height, width) is too large to try a graph on."""
+    height, width = least = network.config.size_rule.fit(1, 1)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        ExactMEASNet(network.eval())(torch.zeros(1, 3, *least))
+    per_pixel = counter.get_total_flops() / (height * width)
+    return per_pixel * size[0] * size[1] > MOST_OPERATIONS
+
+
+def size_for_any(network: MEASNet) -> tuple[int, int]:
+    """The (height, width) on which a graph for any size is tried."""
+    return SMALLER if is_too_large(network, USUAL) else USUAL
