@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from measnet.errors import MEASNetError
+from measnet.runtime.options import Encoding
 from measnet.runtime.pipeline import run
 from measnet.runtime.sinks.containers import CONTAINERS, FALLBACK_ENDING
 from measnet.runtime.sinks.manifest import Header
@@ -59,7 +60,7 @@ def restore(clip: Path, target: Path) -> list[str]:
     source = VideoFile(clip)
     try:
         preset = "8" if target.suffix == ".webm" else "ultrafast"
-        sink = SegmentedVideoSink(target, source.info, source.copied_packets, preset=preset)
+        sink = SegmentedVideoSink(target, source.info, source.copied_packets, Encoding(preset=preset))
         sink.begin(Header({}, {"encoder_threads": 1}), restart=False)
         try:
             run(source, lambda pixels: pixels, sink)

@@ -13,10 +13,11 @@ from rich.progress import Progress, TextColumn
 
 from measnet.runtime.bars import Bars
 from measnet.runtime.compare.layout import Layout
+from measnet.runtime.options import PreviewPlace
 from measnet.runtime.overall import Overall
 from measnet.runtime.pipeline import RunFigures
 from measnet.runtime.plan import plan_lines, plan_of_all
-from measnet.runtime.preview.choose import Where, open_screen
+from measnet.runtime.preview.choose import open_screen
 from measnet.runtime.preview.preview import Preview
 from measnet.runtime.preview.screen import NoScreenError
 from measnet.runtime.preview.terminal import Terminal
@@ -39,7 +40,7 @@ class Console:
         self._err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
         self._out = RichConsole(stderr=stdout_taken, highlight=False, soft_wrap=True)
 
-    def preview(self, where: Where, layout: Layout) -> Preview | None:
+    def preview(self, where: PreviewPlace, layout: Layout) -> Preview | None:
         """A preview in a window or in this terminal; where there can be none a line says why."""
         try:
             screen = open_screen(where, self._err)

@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from measnet.errors import BackendError
 from measnet.onnx_file import read_metadata
 from measnet.runtime.frame import Pixels
 from measnet.runtime.health import Health
 from measnet.runtime.job import Engine, Restored, Stateful
+from measnet.runtime.options import OnFault
 from measnet.runtime.restorer import Restorer
 from measnet.runtime.sinks.manifest import is_count
 from measnet.runtime.tiles import Tile
 from measnet.weights import at_hand, bundled
-
-OnFault = Literal["fallback", "stop", "ignore"]
 
 
 class SafeEngine(Engine, Protocol):

@@ -8,7 +8,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,6 +18,7 @@ import numpy as np
 from measnet.errors import BackendError, InputError, MEASNetError, ParityError, UsageError
 from measnet.runtime.frame import Frame, Pixels
 from measnet.runtime.hdr import is_hdr
+from measnet.runtime.options import RunOptions
 from measnet.runtime.pipeline import RunFigures, run
 from measnet.runtime.report import RunReport
 from measnet.runtime.resume import of_engine, of_input, of_programs
@@ -28,13 +29,11 @@ from measnet.runtime.sinks.images import ImageSink
 from measnet.runtime.sinks.manifest import Header
 from measnet.runtime.sinks.segment import FRAMES, LARGEST_STATE
 from measnet.runtime.sinks.segmented import MOST_THREADS, SegmentedVideoSink
-from measnet.runtime.sinks.sound import SoundChoice
-from measnet.runtime.sinks.standard_output import STANDARD_OUTPUT, RawFormat, StandardOutput
+from measnet.runtime.sinks.standard_output import STANDARD_OUTPUT, StandardOutput
 from measnet.runtime.sinks.video import VideoSink
 from measnet.runtime.sources import Source
 from measnet.runtime.sources.choose import is_on_disk, open_source
 from measnet.runtime.sources.images import Images
-from measnet.runtime.sources.options import SourceOptions
 from measnet.runtime.sources.standard_input import STANDARD_INPUT
 from measnet.runtime.sources.video import VideoFile
 from measnet.runtime.targets import target_for
@@ -110,35 +109,6 @@ class Record(Protocol):
     def for_report(self) -> dict[str, Any] | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class JobOptions:
-    """``verify_every`` N hands every N-th frame to the checker; ``frames`` ends a run early; ``strength`` is
-    the share of the restored picture in the result, 0 to 1; ``source`` says how the input is read,
-    ``raw_out`` in which bytes standard output is written, instead of y4m. ``tile`` and ``threads`` are what
-    the engine was made with, ``on_fault`` what its guard does. ``temporal`` frames of a video help each other
-    (``measnet/runtime/temporal.py``); 0 leaves each alone. ``restart`` throws away what an earlier run left
-    unfinished."""
-
-    out: str | None = None
-    overwrite: bool = False
-    codec: str | None = None
-    crf: int | None = None
-    preset: str | None = None
-    bits: int | None = None
-    pixel_format: str | None = None
-    sound: SoundChoice = "copy"
-    frames: int | None = None
-    verify_every: int | None = None
-    strength: float = 1.0
-    source: SourceOptions = field(default_factory=SourceOptions)
-    raw_out: RawFormat | None = None
-    tile: int | str = "auto"
-    threads: int | None = None
-    on_fault: str = "fallback"
-    temporal: int = 0
-    restart: bool = False
-
-
 class Job:
     """One input on its way to its output. ``report`` fills as it goes.
 
@@ -151,11 +121,11 @@ class Job:
             been loaded or written by then.
     """
 
-    def __init__(self, spec: str, options: JobOptions) -> None:
+    def __init__(self, spec: str, options: RunOptions) -> None:
         self.report = RunReport(input=spec)
         self._options = options
         self._input: dict[str, Any] = {}
-        self._source = open_source(spec, options.source)
+        self._source = open_source(spec, options.reading)
         try:
             self.info = self._source.info
             self.target = target_for(spec, self.info, options.out)
@@ -187,7 +157,7 @@ class Job:
             ParityError: the output is there, but the engine strays from the reference.
         """
         options = self._options
-        restore = _Restore(engine, checker, options.verify_every or 1, options.strength, self._new_fusion())
+        restore = _Restore(engine, checker, options.checks.verify or 1, options.strength, self._new_fusion())
         record: Record | None = None
 
         def tell(source: Frame, result: Frame) -> None:
@@ -321,18 +291,18 @@ class Job:
                 "--crf": encoding.crf,
                 "--preset": encoding.preset,
                 "--bits": encoding.bits,
-                "--sound": options.sound,
-                **options.source.as_given(),
+                "--sound": encoding.sound,
+                **options.reading.as_given(),
             }
             settings["encoder_threads"] = min(MOST_THREADS, os.cpu_count() or 1)
             plan = engine.plan(self.info.height, self.info.width)
             settings["tiles"] = [[t.top, t.left, t.height, t.width] for t in plan]
         made_of |= of_engine(engine.description) | {
-            "--tile": options.tile,
-            "--threads": options.threads,
+            "--tile": options.engine.tile,
+            "--threads": options.engine.threads,
             "--strength": options.strength,
             "--frames": options.frames,
-            "--on-fault": options.on_fault,
+            "--on-fault": options.checks.on_fault,
             "--task": engine.description.get("task"),
             "--steady": engine.description.get("steady"),
             "--temporal": options.temporal if self.info.kind != "images" else None,
@@ -347,15 +317,7 @@ class Job:
         """The options that say how a video is encoded, if there is none."""
         if self.info.kind != "images":
             return ""
-        options = self._options
-        given = {
-            "--codec": options.codec,
-            "--crf": options.crf,
-            "--preset": options.preset,
-            "--bits": options.bits,
-            "--pixel-format": options.pixel_format,
-        }
-        return ", ".join(name for name, value in given.items() if value is not None)
+        return ", ".join(self._options.encoding.asked_of_pictures())
 
     @property
     def again(self) -> str:
@@ -462,16 +424,7 @@ class Job:
             "copied_streams": [stream.type for stream in info.copied],
         }
         if isinstance(self._sink, SegmentedVideoSink | VideoSink):
-            encoding = self._sink.encoding
-            report.encoding = {
-                "encoder": encoding.codec.encoder,
-                "crf": encoding.crf,
-                "preset": encoding.preset,
-                "width": encoding.size[0],
-                "height": encoding.size[1],
-                "bits": encoding.bits,
-                "pixel_format": encoding.pixel_format,
-            }
+            report.encoding = self._sink.encoding.for_report()
 
 
 class _Restore:
@@ -543,7 +496,7 @@ def _files_behind(spec: str) -> list[Path]:
     return [Path(spec)] if is_on_disk(spec) else []
 
 
-def _open_sink(target: Path, source: Source, spec: str, options: JobOptions) -> Sink:
+def _open_sink(target: Path, source: Source, spec: str, options: RunOptions) -> Sink:
     info, path = source.info, Path(spec)
     if target == STANDARD_OUTPUT:
         return StandardOutput(info, raw=options.raw_out)
@@ -556,21 +509,7 @@ def _open_sink(target: Path, source: Source, spec: str, options: JobOptions) -> 
             target,
             info,
             source.copied_packets,
+            options.encoding,
             limit=options.frames,
-            codec=options.codec,
-            crf=options.crf,
-            preset=options.preset,
-            bits=options.bits,
-            pixel_format=options.pixel_format,
-            sound=options.sound,
         )
-    return VideoSink(
-        target,
-        info,
-        codec=options.codec,
-        crf=options.crf,
-        preset=options.preset,
-        bits=options.bits,
-        pixel_format=options.pixel_format,
-        sound=options.sound,
-    )
+    return VideoSink(target, info, options.encoding)

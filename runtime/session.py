@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from measnet.command_line import INTERRUPTED
 from measnet.errors import MEASNetError, UsageError
@@ -25,21 +25,23 @@ if TYPE_CHECKING:
     from measnet.runtime.experts import Experts
     from measnet.runtime.frame import Frame
     from measnet.runtime.guard import Guard, SafeEngine
-    from measnet.runtime.job import Engine, Job, JobOptions
+    from measnet.runtime.job import Engine, Job
+    from measnet.runtime.options import RunOptions
     from measnet.runtime.overall import Overall
     from measnet.runtime.preview.preview import Preview
     from measnet.runtime.report import RunReport
     from measnet.runtime.restorer import Restorer
-    from measnet.runtime.sources.options import SourceOptions
 
 
 class Session:
     """All inputs of one command, with the engine they share."""
 
-    def __init__(self, console: Console, options: dict[str, Any], *, several: bool) -> None:
+    def __init__(self, console: Console, options: RunOptions, *, several: bool, debug: bool) -> None:
         self._console = console
         self._options = options
         self._several = several
+        self._debug = debug
+        self._report = options.report
         self._stop = threading.Event()
         self._restorer: Restorer | None = None
         self._reports: dict[int, RunReport] = {}
@@ -56,9 +58,9 @@ class Session:
             numbers = list(range(len(inputs)))
             if self._several:
                 status, numbers = self._look_ahead(inputs)
-            if self._options["preview"] is not None and not self._options["dry_run"] and numbers:
-                layout: Layout = "split" if self._options["compare"] == "split" else "side"
-                self._preview = self._console.preview(self._options["preview"], layout)
+            if self._options.preview is not None and not self._options.dry_run and numbers:
+                layout: Layout = "split" if self._options.compare == "split" else "side"
+                self._preview = self._console.preview(self._options.preview, layout)
             for place, index in enumerate(numbers):
                 if self._overall is not None:
                     self._overall.begin(place)
@@ -74,9 +76,9 @@ class Session:
                 if self._last_was_picture:
                     self._preview.linger(self._stop)
                 self._preview.close()
-        if self._several and self._options["dry_run"]:
+        if self._several and self._options.dry_run:
             self._console.planned(list(self._reports.values()))
-        if self._options["report"] is not None:
+        if self._report is not None:
             outcome = self._guarded(self._write_report)
             status = status or outcome
         return status
@@ -93,7 +95,7 @@ class Session:
         def look_at(index: int) -> int:
             nonlocal survey
             try:
-                survey = survey or Survey(self._job_options())
+                survey = survey or Survey(self._options)
                 amounts[index] = survey.look_at(inputs[index])
             except MEASNetError as error:
                 self._reports[index] = RunReport(input=inputs[index], error=str(error))
@@ -112,12 +114,12 @@ class Session:
         from measnet.runtime.report import RunReport
 
         try:
-            job = Job(spec, self._job_options())
+            job = Job(spec, self._options)
         except MEASNetError as error:
             self._reports[index] = RunReport(input=spec, error=str(error))
             raise
         self._reports[index] = job.report
-        rehearsal = self._options["dry_run"]
+        rehearsal = self._options.dry_run
         try:
             comparison = self._comparison(spec, job)
             self._keep_report_apart([job.target, *([] if comparison is None else [comparison.target])])
@@ -147,14 +149,14 @@ class Session:
         options, also = self._options, []
         if steady := engine.description.get("steady"):
             also.append(f"image-level decisions are held steady, {steady:.2g} of each from the frames before")
-        if options["temporal"] and kind != "images":
-            also.append(f"each frame is joined with up to {options['temporal']} before it")
-        if options["strength"] < 1:
-            also.append(f"{options['strength']:g} of the restored picture, the rest is the source")
-        if options["task"] is not None:
-            also.append(f"the prompt is held to {options['task']}")
-        if options["verify"] is not None:
-            every = "every frame" if options["verify"] == 1 else f"one frame in {options['verify']}"
+        if options.temporal and kind != "images":
+            also.append(f"each frame is joined with up to {options.temporal} before it")
+        if options.strength < 1:
+            also.append(f"{options.strength:g} of the restored picture, the rest is the source")
+        if options.engine.task is not None:
+            also.append(f"the prompt is held to {options.engine.task}")
+        if options.checks.verify is not None:
+            every = "every frame" if options.checks.verify == 1 else f"one frame in {options.checks.verify}"
             also.append(f"{every} is checked against the network in float32")
         if comparison is not None:
             also.append(str(comparison.target))
@@ -166,7 +168,7 @@ class Session:
         from measnet.runtime.guard import Guard
 
         options = self._options
-        guard = Guard(engine, options["on_fault"], partial(self._safer_than, job, restorer))
+        guard = Guard(engine, options.checks.on_fault, partial(self._safer_than, job, restorer))
         try:
             with self._console.progress(
                 job.target.name, job.length, overall=self._overall, preview=self._preview
@@ -188,7 +190,7 @@ class Session:
         return INTERRUPTED if job.report.status == "partial" else 0
 
     def _new_record(self, job: Job, guard: Guard) -> Callable[[int], Experts] | None:
-        if self._options["report"] is None:
+        if self._report is None:
             return None
         from measnet.runtime.experts import Experts
 
@@ -204,27 +206,28 @@ class Session:
         return self._preview.offer
 
     def _comparison(self, spec: str, job: Job) -> Comparison | None:
-        how = self._options["compare"]
+        how = self._options.compare
         if how is None:
             return None
-        if "-" in (spec, self._options["out"]):
+        if "-" in (spec, self._options.out):
             raise UsageError("--compare needs both the source and the result in a file")
-        if how == "slider" and self._options["start"]:
+        if how == "slider" and self._options.reading.start:
             raise UsageError(
                 "--compare slider shows the source from its beginning, not from --start; use side or split"
             )
         from measnet.runtime.compare.comparison import Comparison
 
-        return Comparison(Path(spec), job.info, job.target, how, overwrite=self._options["overwrite"])
+        return Comparison(Path(spec), job.info, job.target, how, overwrite=self._options.overwrite)
 
     def _compare(self, comparison: Comparison, spec: str, result: Path) -> int:
+        from measnet.runtime.options import Encoding
         from measnet.runtime.sources.choose import open_source
 
         with self._console.counting(comparison.target.name) as on_progress:
             whole = comparison.make(
                 result,
-                lambda: open_source(spec, self._source_options()),
-                crf=self._options["crf"],
+                lambda: open_source(spec, self._options.reading),
+                encoding=Encoding(crf=self._options.encoding.crf),
                 on_progress=on_progress,
                 stop=self._stop,
             )
@@ -233,61 +236,22 @@ class Session:
         self._console.also(comparison.target)
         return 0
 
-    def _job_options(self) -> JobOptions:
-        from measnet.runtime.job import JobOptions
-
-        options = self._options
-        return JobOptions(
-            out=options["out"],
-            overwrite=options["overwrite"],
-            codec=options["codec"],
-            crf=options["crf"],
-            preset=options["preset"],
-            bits=options["bits"] and int(options["bits"]),
-            pixel_format=options["pixel_format"],
-            sound=options["sound"],
-            frames=options["frames"],
-            verify_every=options["verify"],
-            strength=options["strength"],
-            source=self._source_options(),
-            raw_out=options["raw_out"],
-            tile=options["tile"],
-            threads=options["threads"],
-            on_fault=options["on_fault"],
-            temporal=options["temporal"],
-            restart=options["restart"],
-        )
-
-    def _source_options(self) -> SourceOptions:
-        from measnet.runtime.sources.excerpt import Excerpt
-        from measnet.runtime.sources.options import SourceOptions
-        from measnet.runtime.sources.raw import parse_raw
-
-        options = self._options
-        return SourceOptions(
-            excerpt=Excerpt(options["start"], options["duration"]),
-            interlaced=options["interlaced"],
-            track=options["track"],
-            keep_tracks=options["keep_tracks"],
-            raw=None if options["raw"] is None else parse_raw(options["raw"]),
-        )
-
     def _shared_restorer(self) -> Restorer:
         if self._restorer is None:
             from measnet.runtime.restorer import Restorer
 
-            options = self._options
+            engine = self._options.engine
             self._restorer = Restorer(
-                options["model"],
-                options["backend"],
-                tile=options["tile"],
-                threads=options["threads"],
-                memory=None if options["memory"] is None else int(options["memory"] * 1e9),
-                task=options["task"],
+                engine.model,
+                engine.backend,
+                tile=engine.tile,
+                threads=engine.threads,
+                memory=None if engine.memory is None else int(engine.memory * 1e9),
+                task=engine.task,
             )
-            if options["steady"] and not self._restorer.steerable:
+            if self._options.steady and not self._restorer.steerable:
                 raise UsageError(
-                    f"{options['model']} cannot be held steady: it takes no decisions from outside; take a "
+                    f"{engine.model} cannot be held steady: it takes no decisions from outside; take a "
                     "bundled model, a checkpoint, or a graph or an engine made with --steerable"
                 )
         return self._restorer
@@ -297,10 +261,11 @@ class Session:
         if job.info.kind == "images":
             return restorer
         in_tiles = len(restorer.plan(job.info.height, job.info.width)) > 1
-        steady = self._options["steady"]
+        steady = self._options.steady
         if not restorer.steerable or (steady == 0 and not in_tiles):
             return restorer
-        from measnet.runtime.steady import STEADY, SteadyVideo
+        from measnet.runtime.options import STEADY
+        from measnet.runtime.steady import SteadyVideo
 
         return SteadyVideo(restorer, STEADY if steady is None else steady)
 
@@ -308,20 +273,20 @@ class Session:
         from measnet.runtime.guard import safer_than
         from measnet.runtime.steady import SteadyVideo
 
-        safe = safer_than(restorer, self._options["checkpoint"])
+        safe = safer_than(restorer, self._options.checks.checkpoint)
         if safe is None:
             return None
         engine = self._engine_for(job, safe)
         return engine if isinstance(engine, SteadyVideo) else safe
 
     def _verifier(self, restorer: Restorer) -> BackgroundChecker | None:
-        if self._options["verify"] is None:
+        if self._options.checks.verify is None:
             return None
         from measnet.runtime.background import BackgroundChecker
         from measnet.runtime.parity import Verifier
 
-        verifier = Verifier(restorer, self._options["checkpoint"])
-        return BackgroundChecker(verifier, self._options["verify_share"])
+        verifier = Verifier(restorer, self._options.checks.checkpoint)
+        return BackgroundChecker(verifier, self._options.checks.verify_share)
 
     def _check_places(self, inputs: tuple[str, ...]) -> int:
         """Whether what is written has a place, which must not turn out after hours; the report must not take
@@ -330,7 +295,7 @@ class Session:
         from measnet.runtime.sinks.containers import CONTAINERS
         from measnet.whole_file import check_place
 
-        out, report = self._options["out"], self._options["report"]
+        out, report = self._options.out, self._report
         if self._several and out is not None and not Path(out).is_dir():
             raise UsageError(f"--out {out} is one place for several inputs; give an existing folder instead")
         if report is None:
@@ -346,26 +311,27 @@ class Session:
         if report.exists():
             from measnet.runtime.sinks.aside import is_same
 
-            for read in (*inputs, self._options["model"], self._options["checkpoint"]):
+            for read in (*inputs, self._options.engine.model, self._options.checks.checkpoint):
                 if read is not None and is_same(Path(read), report):
                     raise UsageError(f"--report {report} is what is read; give it another name")
         return 0
 
     def _keep_report_apart(self, written: Sequence[Path]) -> None:
         """Raises ``UsageError`` where the report would replace what the run has written."""
-        report = self._options["report"]
+        report = self._report
         for target in written:
             if report is not None and target.resolve() == report.resolve():
-                self._options["report"] = None  # nor is it written now that this is said
+                self._report = None  # nor is it written now that this is said
                 raise UsageError(f"--report {report} would replace the result {target}; give it another name")
 
     def _write_report(self) -> int:
+        assert self._report is not None
         from measnet.runtime.report import write_pictures, write_reports
 
         reports = [self._reports[index] for index in sorted(self._reports)]
-        for picture in write_pictures(self._options["report"], reports):
+        for picture in write_pictures(self._report, reports):
             self._console.also(picture)
-        write_reports(self._options["report"], reports)
+        write_reports(self._report, reports)
         return 0
 
     def _guarded(self, step: Callable[[], int]) -> int:
@@ -373,12 +339,12 @@ class Session:
         try:
             return step()
         except MEASNetError as error:
-            if self._options["debug"]:
+            if self._debug:
                 raise
             self._console.error(str(error))
             return error.exit_code
         except Exception as error:
-            if self._options["debug"]:
+            if self._debug:
                 raise
             self._console.error(
                 f"{type(error).__name__}: {error} (a fault of this program; --debug shows where)"

@@ -12,9 +12,6 @@ from measnet.runtime.restorer import RestoredFrame, Restorer
 from measnet.runtime.scene_cut import SceneCut
 from measnet.runtime.tiles import Tile
 
-STEADY = 0.9
-"""Where nobody says how steady."""
-
 
 class SteadyVideo:
     """Restores the frames of one video, in their order; an engine for a job.

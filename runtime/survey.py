@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from measnet.errors import UsageError
-from measnet.runtime.job import Job, JobOptions
+from measnet.runtime.job import Job
+from measnet.runtime.options import RunOptions
 from measnet.runtime.overall import Amount
 from measnet.runtime.sinks.standard_output import STANDARD_OUTPUT
 from measnet.runtime.sources.choose import is_on_disk
@@ -14,7 +15,7 @@ from measnet.runtime.sources.choose import is_on_disk
 class Survey:
     """Looks at one input after the other. ``options`` are those of the run."""
 
-    def __init__(self, options: JobOptions) -> None:
+    def __init__(self, options: RunOptions) -> None:
         self._options = options
         self._targets: dict[Path, str] = {}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 from measnet.errors import MEASNetError, OutputError, UsageError
 from measnet.image_header import result_name
@@ -13,11 +12,10 @@ from measnet.runtime.compare.page import check_page, write_page
 from measnet.runtime.compare.pictures import compare_pictures
 from measnet.runtime.compare.video import compare_videos
 from measnet.runtime.frame import StreamInfo
+from measnet.runtime.options import Comparing, Encoding
 from measnet.runtime.sinks.aside import Aside, check_target
 from measnet.runtime.sources import Source
 from measnet.runtime.sources.images import Images
-
-How = Literal["side", "split", "slider"]
 
 
 class Comparison:
@@ -35,7 +33,7 @@ class Comparison:
     """
 
     def __init__(
-        self, source: Path, info: StreamInfo, result: Path, how: How, *, overwrite: bool = False
+        self, source: Path, info: StreamInfo, result: Path, how: Comparing, *, overwrite: bool = False
     ) -> None:
         if info.kind == "live":
             raise UsageError("--compare needs a file: a live source is gone once it has been restored")
@@ -57,7 +55,7 @@ class Comparison:
         result: Path,
         reopen: Callable[[], Source],
         *,
-        crf: int | None = None,
+        encoding: Encoding | None = None,
         on_progress: Callable[[int], None] = lambda frames: None,
         stop: threading.Event | None = None,
     ) -> bool:
@@ -70,7 +68,13 @@ class Comparison:
             write_page(self._source, result, self.target, rate=float(self._info.rate or 25))
         elif self._info.kind == "video":
             return compare_videos(
-                reopen(), result, self.target, self._how, crf=crf, on_progress=on_progress, stop=stop
+                reopen(),
+                result,
+                self.target,
+                self._how,
+                encoding=encoding,
+                on_progress=on_progress,
+                stop=stop,
             )
         elif self._source.is_dir():
             return self._pictures(result, on_progress, stop or threading.Event())
@@ -103,7 +107,7 @@ class Comparison:
         return True
 
 
-def _target(result: Path, how: How, folder: bool) -> Path:
+def _target(result: Path, how: Comparing, folder: bool) -> Path:
     """``clip.restored.mp4`` -> ``clip.restored.compare.mp4``, or ``.html`` for a page."""
     if folder:
         return result.with_name(f"{result.name}.compare")

@@ -11,6 +11,7 @@ from pathlib import Path
 from measnet.errors import InputError
 from measnet.runtime.compare.layout import Layout, laid_out
 from measnet.runtime.frame import Frame, Pixels, StreamInfo
+from measnet.runtime.options import Encoding
 from measnet.runtime.sinks.orientation import turn_of, turned
 from measnet.runtime.sinks.video import VideoSink
 from measnet.runtime.sources import Source
@@ -24,8 +25,8 @@ def compare_videos(
     restored: Path,
     target: Path,
     layout: Layout,
+    encoding: Encoding | None = None,
     *,
-    crf: int | None = None,
     on_progress: Callable[[int], None] = lambda frames: None,
     stop: threading.Event | None = None,
 ) -> bool:
@@ -43,7 +44,7 @@ def compare_videos(
     result = VideoFile(restored)
     try:
         shown = _turning(source.info)
-        sink = VideoSink(target, _layout_info(source.info, layout), crf=crf)
+        sink = VideoSink(target, _layout_info(source.info, layout), encoding)
         try:
             frames = 0
             moments = _Moments(result.read(), source.info.rate)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from rich.console import Console
 
+from measnet.runtime.options import PreviewPlace
 from measnet.runtime.preview.screen import NoScreenError, Screen
 from measnet.runtime.preview.terminal import Terminal
 from measnet.runtime.preview.window import Window
 
-Where = Literal["auto", "window", "terminal"]
 
-
-def open_screen(where: Where, console: Console) -> Screen:
+def open_screen(where: PreviewPlace, console: Console) -> Screen:
     """A window, or the terminal of ``console``; ``auto`` takes the first of them that can be had.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import av
 import cv2
@@ -18,6 +18,7 @@ from measnet.runtime.captions import takes_captions, with_captions
 from measnet.runtime.colour import Chroma, YuvWriter, chroma_of, written_colour, yuv_format
 from measnet.runtime.frame import Colour, Frame, Pixels, StreamInfo
 from measnet.runtime.hdr import WORDINGS, encoder_parameters
+from measnet.runtime.options import Encoding
 from measnet.runtime.sinks.containers import Container, codec_for
 from measnet.runtime.sinks.mp4_views import PROJECTIONS
 from measnet.runtime.sinks.orientation import Turn, turn_of, turned
@@ -59,14 +60,8 @@ class PictureEncoding:
         target: the result's name, for messages.
         kind: the container that it goes into.
         info: what belongs to the source's stream and is to survive.
-        codec: a name in ``CODECS``, or a graphics card's encoder (``h264_nvenc``); None for the
-            container's usual one.
-        crf: the encoder's quality, lower is better; None for the codec's default.
-        preset: the encoder's name for how much effort it takes; None for its default.
-        bits: per channel, 8, 10, 12 or 16; None for as many as the source has, or the most below
-            that which the encoder takes.
-        pixel_format: FFmpeg's name of what is encoded (``yuv422p10le``); None for the source's own
-            chroma resolution in ``bits``.
+        asked: for. What it leaves open is the container's usual codec, that codec's usual quality, the
+            source's chroma resolution, and as many bits as the source has or the encoder takes.
 
     Raises:
         UsageError: the codec is not known, or its encoder takes not so many bits or no such
@@ -78,34 +73,42 @@ class PictureEncoding:
         target: Path,
         kind: Container,
         info: StreamInfo,
-        *,
-        codec: str | None = None,
-        crf: int | None = None,
-        preset: str | None = None,
-        bits: int | None = None,
-        pixel_format: str | None = None,
+        asked: Encoding,
     ) -> None:
         self.warnings: list[str] = []
         self._target = target
         self._kind = kind
         self._info = info
-        asked = None if pixel_format is None else _parsed(pixel_format, bits)
-        self.codec = codec_for(kind, codec, bits or (asked[1] if asked else info.bits))
-        self.crf = self.codec.crf if crf is None else crf
-        self.preset = preset
+        named = None if asked.pixel_format is None else _parsed(asked.pixel_format, asked.bits)
+        self.codec = codec_for(kind, asked.codec, asked.bits or (named[1] if named else info.bits))
+        self.crf = self.codec.crf if asked.crf is None else asked.crf
+        self.preset = asked.preset
+        self.sound = asked.sound
         self.time_base = _time_base(kind, info)
         self.rate = info.rate or Fraction(25)
         self.turn = self._turn_to_apply()
         self._colour = written_colour(info.colour)
-        self._chroma, self.bits = self._asked_for(*asked) if asked else self._to_keep(bits)
+        self._chroma, self.bits = self._asked_for(*named) if named else self._to_keep(asked.bits)
         self.pixel_format = yuv_format(self._chroma, self.bits)
         self._options = {**self.codec.options, **dict.fromkeys(self.codec.quality, str(self.crf))}
-        if preset is not None:
-            self._options[self.codec.preset_option] = preset
+        if asked.preset is not None:
+            self._options[self.codec.preset_option] = asked.preset
         self._threads: int | None = None
         self._captions_lost = False
         self._tell_of_hdr()
         self._tell_of_views()
+
+    def for_report(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "encoder": self.codec.encoder,
+            "crf": self.crf,
+            "preset": self.preset,
+            "width": self.size[0],
+            "height": self.size[1],
+            "bits": self.bits,
+            "pixel_format": self.pixel_format,
+        }
 
     @property
     def size(self) -> tuple[int, int]:

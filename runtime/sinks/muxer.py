@@ -20,12 +20,13 @@ from av.video.stream import VideoStream
 from measnet.errors import OutputError, UsageError
 from measnet.file_name import for_ffmpeg
 from measnet.runtime.frame import StreamInfo
+from measnet.runtime.options import Sound
 from measnet.runtime.sinks.aside import encoding_error, write_error
 from measnet.runtime.sinks.avi_sound import AviSound
 from measnet.runtime.sinks.containers import CONTAINERS, Container
 from measnet.runtime.sinks.encoder import PictureEncoder, PictureEncoding
 from measnet.runtime.sinks.mp4_views import add_views, views_of
-from measnet.runtime.sinks.sound import ConvertedSound, SoundChoice
+from measnet.runtime.sinks.sound import ConvertedSound
 
 if TYPE_CHECKING:
     from av.stream import Stream
@@ -70,8 +71,7 @@ class Muxer:
         target: the name it will bear, for messages.
         kind: of container.
         info: what belongs to the source and is to survive.
-        encoding: of the picture.
-        sound: copied or else refused, or converted where it has to be, or left out.
+        encoding: of the picture; and whether sound is copied, converted or left out.
         in_order: packets will come in the order of their times over all streams.
 
     ``encoder`` makes packets for it. ``warnings`` are lines for the user.
@@ -89,7 +89,6 @@ class Muxer:
         info: StreamInfo,
         encoding: PictureEncoding,
         *,
-        sound: SoundChoice = "copy",
         in_order: bool = False,
     ) -> None:
         self.warnings: list[str] = []
@@ -108,7 +107,7 @@ class Muxer:
         try:
             self.stream = self._add_picture(encoding)
             self.encoder: PictureEncoder = encoding.open(self.stream.codec_context)
-            self._copies = self._add_copies(sound)
+            self._copies = self._add_copies(encoding.sound)
             self._covers = self._add_covers()
             self._container.metadata.update(_kept_names(kind, info))
             if kind.chapters:
@@ -287,7 +286,7 @@ class Muxer:
             stream.metadata["stereo_mode"] = self._info.stereo
         return stream
 
-    def _add_copies(self, sound: SoundChoice) -> dict[int, Stream]:
+    def _add_copies(self, sound: Sound) -> dict[int, Stream]:
         copies: dict[int, Stream] = {}
         left_out: list[str] = []
         heard = False

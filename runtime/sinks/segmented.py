@@ -21,6 +21,7 @@ from av.error import FFmpegError
 
 from measnet.errors import OutputError, UsageError
 from measnet.runtime.frame import Frame, StreamInfo
+from measnet.runtime.options import Encoding
 from measnet.runtime.sinks.aside import encoding_error, partial_name, write_error
 from measnet.runtime.sinks.containers import container_for
 from measnet.runtime.sinks.encoder import PictureEncoder, PictureEncoding
@@ -30,7 +31,6 @@ from measnet.runtime.sinks.muxer import Muxer
 from measnet.runtime.sinks.part_folder import PartFolder, sync_folder
 from measnet.runtime.sinks.past import KEPT, drop_past, read_past, write_past
 from measnet.runtime.sinks.segment import FRAMES, Segment, SegmentWriter, read_segment
-from measnet.runtime.sinks.sound import SoundChoice
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -54,8 +54,8 @@ class SegmentedVideoSink:
         info: what belongs to the source's stream and is to survive.
         copies: gives the packets of the source's other streams, from the first to the last, when the
             segments are joined.
+        encoding: asked for.
         limit: of frames, if the run is to end early; the other streams then end with the picture.
-        codec, crf, preset, bits, pixel_format: as for PictureEncoding; sound: as for Muxer.
 
     Raises:
         UsageError: the container cannot hold the source's audio or the codec, or the encoder
@@ -68,14 +68,9 @@ class SegmentedVideoSink:
         target: Path,
         info: StreamInfo,
         copies: Callable[[], Iterator[Packet[Stream]]],
+        encoding: Encoding | None = None,
         *,
         limit: int | None = None,
-        codec: str | None = None,
-        crf: int | None = None,
-        preset: str | None = None,
-        bits: int | None = None,
-        pixel_format: str | None = None,
-        sound: SoundChoice = "copy",
     ) -> None:
         self.skipped = 0
         self.done = 0
@@ -90,17 +85,7 @@ class SegmentedVideoSink:
         self._limit = limit
         self._folder = PartFolder(target)
         self._kind = container_for(target)
-        self.encoding = PictureEncoding(
-            target,
-            self._kind,
-            info,
-            codec=codec,
-            crf=crf,
-            preset=preset,
-            bits=bits,
-            pixel_format=pixel_format,
-        )
-        self.sound: SoundChoice = sound
+        self.encoding = PictureEncoding(target, self._kind, info, encoding or Encoding())
         self._times = FrameTimes(self.encoding.time_base)
         self._segments: list[Segment] = []
         self._written = 0
@@ -316,7 +301,6 @@ class SegmentedVideoSink:
             self._kind,
             self._info,
             self.encoding,
-            sound=self.sound,
             in_order=True,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from av.audio.resampler import AudioResampler
 from av.error import FFmpegError
@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from av.container import OutputContainer
     from av.packet import Packet
     from av.stream import Stream
-
-SoundChoice = Literal["copy", "convert", "none"]
-"""What becomes of sound: copied as it is or refused; copied or else encoded again; left out."""
 
 # By muxer: FFmpeg's encoder, and the samples that it is given; "s32" loses nothing of 24 bits.
 _CODECS = {

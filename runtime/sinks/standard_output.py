@@ -7,7 +7,7 @@ import os
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO
 
 import av
 import numpy as np
@@ -15,6 +15,7 @@ from av.error import FFmpegError
 
 from measnet.errors import OutputError, UsageError
 from measnet.runtime.frame import Frame, Pixels, StreamInfo
+from measnet.runtime.options import Encoding, RawFormat
 from measnet.runtime.sinks.aside import encoding_error
 from measnet.runtime.sinks.containers import Container
 from measnet.runtime.sinks.encoder import PictureEncoding
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 STANDARD_OUTPUT = Path("-")
 """What stands for it as a target."""
-
-RawFormat = Literal["rgb24", "bgr24"]
 
 _FD = 1
 _Y4M = Container("yuv4mpegpipe", codec="raw", even_pace=True)
@@ -68,7 +67,7 @@ class StandardOutput:
         self._info = info = replace(info, rate=info.rate or Fraction(25))
         self._file: BinaryIO = os.fdopen(os.dup(_FD), "wb")
         self._raw = raw
-        encoding = PictureEncoding(_Y4M_NAME, _Y4M, info, bits=_BITS)
+        encoding = PictureEncoding(_Y4M_NAME, _Y4M, info, Encoding(bits=_BITS))
         context: VideoCodecContext = av.CodecContext.create(encoding.codec.encoder, "w")  # type: ignore[assignment]  # PyAV says: any codec
         context.time_base = encoding.time_base
         context.framerate = encoding.rate

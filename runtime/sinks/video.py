@@ -9,12 +9,12 @@ from av.error import FFmpegError
 
 from measnet.errors import OutputError
 from measnet.runtime.frame import Frame, StreamInfo
+from measnet.runtime.options import Encoding
 from measnet.runtime.sinks.aside import Aside, encoding_error
 from measnet.runtime.sinks.containers import container_for
 from measnet.runtime.sinks.encoder import PictureEncoding
 from measnet.runtime.sinks.frame_times import FrameTimes
 from measnet.runtime.sinks.muxer import Muxer
-from measnet.runtime.sinks.sound import SoundChoice
 
 if TYPE_CHECKING:
     from measnet.runtime.sources import Item
@@ -27,7 +27,7 @@ class VideoSink:
         target: the result's name; its ending chooses the container. ``check_target`` has
             said yes to it.
         info: what belongs to the source's stream and is to survive.
-        codec, crf, preset, bits, pixel_format: as for PictureEncoding; sound: as for Muxer.
+        encoding: asked for.
 
     Raises:
         UsageError: the container cannot hold the source's audio or the codec, or the encoder
@@ -39,31 +39,16 @@ class VideoSink:
         self,
         target: Path,
         info: StreamInfo,
-        *,
-        codec: str | None = None,
-        crf: int | None = None,
-        preset: str | None = None,
-        bits: int | None = None,
-        pixel_format: str | None = None,
-        sound: SoundChoice = "copy",
+        encoding: Encoding | None = None,
     ) -> None:
         self.skipped = 0
         self._target = target
         self._aside = Aside(target)
         self._done = False
         kind = container_for(target)
-        self.encoding = PictureEncoding(
-            target,
-            kind,
-            info,
-            codec=codec,
-            crf=crf,
-            preset=preset,
-            bits=bits,
-            pixel_format=pixel_format,
-        )
+        self.encoding = PictureEncoding(target, kind, info, encoding or Encoding())
         self._times = FrameTimes(self.encoding.time_base)
-        self._muxer = Muxer(self._aside.path, target, kind, info, self.encoding, sound=sound)
+        self._muxer = Muxer(self._aside.path, target, kind, info, self.encoding)
         self.warnings = [*self.encoding.warnings, *self._muxer.warnings]
 
     def write(self, item: Item) -> None:

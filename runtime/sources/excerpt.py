@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import av
 
-from measnet.errors import UsageError
+from measnet.runtime.options import Reading
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -18,38 +16,6 @@ if TYPE_CHECKING:
 
 MARGIN = 10
 """Seconds that sound and subtitles may be stored away from the pictures they go with."""
-
-_TIME = re.compile(r"(?:(?:(\d+):)?([0-5]?\d):)?(\d+(?:\.\d+)?)", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class Excerpt:
-    """From the first frame shown at ``start`` or later, for ``duration``; both in seconds.
-
-    Seconds count from the beginning of the file, as players show them. None: no such end.
-
-    Raises:
-        UsageError: the duration is zero.
-    """
-
-    start: Fraction | None = None
-    duration: Fraction | None = None
-
-    def __post_init__(self) -> None:
-        if self.duration == 0:
-            raise UsageError("--duration 0 leaves nothing to restore; give the seconds wanted")
-
-    def __bool__(self) -> bool:
-        return bool(self.start) or self.duration is not None
-
-
-def parse_time(text: str) -> Fraction:
-    """``90``, ``1:30`` and ``00:01:30.000`` in seconds, exactly. Raises UsageError."""
-    found = _TIME.fullmatch(text.strip())
-    if found is None or (found[2] is not None and Fraction(found[3]) >= 60):
-        raise UsageError(f"{text} is not a time; give seconds (90.5) or [hh:]mm:ss.fff (1:30.5)")
-    hours, minutes, seconds = found.groups(default="0")
-    return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
 
 
 class Cutter:
@@ -60,16 +26,16 @@ class Cutter:
     a copied picture begins with its first key frame. Without a start nothing is moved.
 
     Args:
-        excerpt: what is wanted.
+        reading: says which part of the file is wanted.
         origin: the time in the file, in seconds, that players call zero.
         copied: the streams whose packets come along.
     """
 
-    def __init__(self, excerpt: Excerpt, origin: Fraction, copied: Iterable[Stream]) -> None:
-        self.start = origin + excerpt.start if excerpt.start else None
+    def __init__(self, reading: Reading, origin: Fraction, copied: Iterable[Stream]) -> None:
+        self.start = origin + reading.start if reading.start else None
         self.end = None
-        if excerpt.duration is not None:
-            self.end = origin + (excerpt.start or 0) + excerpt.duration
+        if reading.duration is not None:
+            self.end = origin + (reading.start or 0) + reading.duration
         self.zero: Fraction | None = None if self.start is not None else Fraction(0)
         self.reached_end = False
         self._copied = tuple(copied)

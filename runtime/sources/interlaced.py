@@ -11,7 +11,7 @@ import av
 from av.filter import Graph
 
 from measnet.errors import InputError
-from measnet.runtime.sources.options import Interlaced
+from measnet.runtime.options import Interlaced
 
 if TYPE_CHECKING:
     from av.packet import Packet

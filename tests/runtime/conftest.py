@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from measnet.runtime.frame import Pixels, StreamInfo
+from measnet.runtime.options import Encoding
 from measnet.runtime.pipeline import RunFigures, run
 from measnet.runtime.sinks.manifest import Header
 from measnet.runtime.sinks.segmented import SegmentedVideoSink
@@ -154,15 +155,15 @@ def restore_unchanged(
     **options: Any,
 ) -> Outcome:
     """Source file to target file with an engine that changes nothing; in segments, as a file is, or
-    ``direct``, as a live source is. ``reading`` are the source's options."""
+    ``direct``, as a live source is. ``reading`` are the source's options, the others those of Encoding."""
     video = VideoFile(source, options.pop("reading", None))
-    options.setdefault("preset", "ultrafast")
+    encoding = Encoding(**{"preset": "ultrafast", **options})
     try:
         sink: VideoSink | SegmentedVideoSink
         if direct:
-            sink = VideoSink(target, video.info, **options)
+            sink = VideoSink(target, video.info, encoding)
         else:
-            sink = SegmentedVideoSink(target, video.info, video.copied_packets, **options)
+            sink = SegmentedVideoSink(target, video.info, video.copied_packets, encoding)
             sink.begin(Header({}, {"encoder_threads": 2}), restart=False)
     except BaseException:
         video.close()

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from measnet.errors import InputError
+from measnet.runtime.options import Encoding
 from measnet.runtime.pipeline import run
 from measnet.runtime.sinks.video import VideoSink
 from measnet.runtime.sources.camera import Camera
@@ -96,7 +97,7 @@ def open_when_up(url: str) -> LiveStream:
 def record(
     source: LiveStream, target: Path, pause: float = 0, on_frame: Callable[[], None] = lambda: None
 ) -> int:
-    sink = VideoSink(target, source.info, preset="ultrafast")
+    sink = VideoSink(target, source.info, Encoding(preset="ultrafast"))
 
     def restore(pixels: object) -> object:
         on_frame()

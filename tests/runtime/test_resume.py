@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from measnet.errors import BackendError, UsageError
 from measnet.runtime.frame import Frame, Pixels, StreamInfo
 from measnet.runtime.hdr import read_hdr
+from measnet.runtime.options import Encoding, Reading
 from measnet.runtime.sinks.containers import CONTAINERS
 from measnet.runtime.sinks.encoder import PictureEncoding
 from measnet.runtime.sinks.frame_times import decoding_times
@@ -32,8 +33,6 @@ from measnet.runtime.sinks.manifest import Header, Manifest, differences
 from measnet.runtime.sinks.part_folder import PartFolder
 from measnet.runtime.sinks.segment import FRAMES, LARGEST_STATE
 from measnet.runtime.sinks.segmented import SegmentedVideoSink
-from measnet.runtime.sources.excerpt import Excerpt
-from measnet.runtime.sources.options import SourceOptions
 from measnet.runtime.sources.video import VideoFile
 from measnet.runtime.tiles import Tile, tiles_from
 
@@ -534,7 +533,7 @@ def test_a_full_disk_keeps_what_is_finished(
 
 def test_frames_that_cannot_be_placed_may_fill_a_segment(tmp_path: Path) -> None:
     info = StreamInfo("x", "video", 16, 16, Fraction(1, 25), Fraction(25))
-    sink = SegmentedVideoSink(tmp_path / "out.mp4", info, lambda: iter(()), preset="ultrafast")
+    sink = SegmentedVideoSink(tmp_path / "out.mp4", info, lambda: iter(()), Encoding(preset="ultrafast"))
     sink.begin(Header({}, {"encoder_threads": 1}), restart=False)
     for number in (*range(FRAMES), *[5] * FRAMES, FRAMES):
         sink.write(Frame(still(info), number, Fraction(1, 25)))
@@ -579,7 +578,9 @@ def test_encoders_make_the_same_of_the_same(codec: str, preset: str) -> None:
     sums = set()
     for _ in range(4):
         try:
-            encoding = PictureEncoding(Path("x.mkv"), CONTAINERS[".mkv"], info, codec=codec, preset=preset)
+            encoding = PictureEncoding(
+                Path("x.mkv"), CONTAINERS[".mkv"], info, Encoding(codec=codec, preset=preset)
+            )
         except UsageError as error:
             pytest.skip(str(error))
         encoding.repeat_with(3)
@@ -635,7 +636,7 @@ def test_a_piece_of_a_video_goes_on_with_its_own_sound_and_subtitles(
     found, direct = probe(once), tmp_path / f"direct.{ending}"
     assert len(found.times) == 130
     outcome = restore_unchanged(
-        source, direct, direct=True, reading=SourceOptions(excerpt=Excerpt(Fraction("2.3"), Fraction("5.2")))
+        source, direct, direct=True, reading=Reading(start=Fraction("2.3"), duration=Fraction("5.2"))
     )
     assert outcome.figures.frames == 130
     assert found.copied and found.copied == probe(direct).copied
