@@ -9,18 +9,23 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from measnet.runtime.frame import Pixels
-from measnet.runtime.job import Checker
+from measnet.errors import ParityError
+from measnet.runtime.frame import Pixels, Restoration
+from measnet.runtime.run_report import RunReport
+from measnet.runtime.stream import Observer
 
 
-class OwnChecker(Checker, Protocol):
-    """A checker that can be closed."""
+class Checker(Protocol):
+    """Compares restored pictures with the reference: the part of Verifier that is needed here."""
 
+    @property
+    def figures(self) -> dict[str, Any]: ...
+    def check(self, pixels: Pixels, restored: Any, /) -> Any: ...
     def close(self) -> None: ...
 
 
-class BackgroundChecker:
-    """Has the face of the checker that it runs beside the run.
+class BackgroundChecker(Observer):
+    """Has every N-th frame compared beside the run.
 
     A frame is taken when the one before is done and the checker has kept to its share since; otherwise it is
     left out and counted, so that nothing waits and nothing piles up. The first frame is always taken.
@@ -29,15 +34,23 @@ class BackgroundChecker:
         checker: what compares; used in this object's thread alone, and closed with it.
         share: of the time by the clock that it may compute, above 0 to 1. What its first frame takes is not
             counted: much of it is prepared once.
+        every: so many frames one is offered.
         clock: tells seconds.
     """
 
     def __init__(
-        self, checker: OwnChecker, share: float, clock: Callable[[], float] = time.perf_counter
+        self,
+        checker: Checker,
+        share: float,
+        every: int = 1,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._checker = checker
         self._share = share
+        self._every = every
         self._clock = clock
+        self._seen = 0
+        self._seconds = 0.0
         self._frames: queue.Queue[tuple[Pixels, Any] | None] = queue.Queue(1)
         self._idle = threading.Event()
         self._idle.set()
@@ -48,9 +61,31 @@ class BackgroundChecker:
         self._thread = threading.Thread(target=self._work, name="measnet-verify", daemon=True)
         self._thread.start()
 
+    def restored(self, passing: Restoration) -> None:
+        """See Observer.restored."""
+        if self._seen % self._every == 0:
+            started = time.perf_counter()
+            passing.verified = self.check(passing.source.pixels, passing.engine_result)
+            self._seconds += time.perf_counter() - started
+        self._seen += 1
+
+    def conclude(self, report: RunReport) -> None:
+        """See Observer.conclude. Raises ParityError."""
+        report.verify = figures = self.figures
+        report.seconds["verify"] = round(self._seconds, 4)
+        if not figures["passed"]:
+            message = (
+                f"{report.output} is not what the network gives in float32: "
+                f"{'; '.join(figures['breaches'])}; try another --backend and report this one"
+            )
+            report.error = message
+            raise ParityError(message)
+
     def check(self, pixels: Pixels, restored: Any, /) -> bool:
-        """Has ``restored`` compared soon, or leaves it out and says False. Raises what an earlier comparison
-        raised."""
+        """Has ``restored`` compared soon; False where it is left out.
+
+        Raises what an earlier comparison raised.
+        """
         self._raise_failure()
         if not self._idle.is_set() or self._clock() < self._free_from:
             self._left_out += 1

@@ -13,8 +13,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
 from measnet.runtime.overall import Overall
-from measnet.runtime.pipeline import RunFigures
 from measnet.runtime.preview.terminal import Terminal
+from measnet.runtime.stream import RunFigures
 
 LINE_EVERY = 60.0
 """Seconds between two lines where there is no terminal: in a log, bars are noise."""

@@ -15,13 +15,13 @@ from measnet.runtime.bars import Bars
 from measnet.runtime.compare.layout import Layout
 from measnet.runtime.options import PreviewPlace
 from measnet.runtime.overall import Overall
-from measnet.runtime.pipeline import RunFigures
 from measnet.runtime.plan import plan_lines, plan_of_all
 from measnet.runtime.preview.choose import open_screen
 from measnet.runtime.preview.preview import Preview
 from measnet.runtime.preview.screen import NoScreenError
 from measnet.runtime.preview.terminal import Terminal
-from measnet.runtime.report import RunReport
+from measnet.runtime.run_report import RunReport
+from measnet.runtime.stream import RunFigures
 
 WORTH_SAYING = 0.05
 """Less of a kind of damage than this is not said."""

@@ -57,7 +57,7 @@ def flicker(sources: Iterable[Pixels], results: Iterable[Pixels]) -> float | Non
     ``SceneCut``. None when no two frames belong together."""
     measure, scene = Flicker(), SceneCut()
     for source, result in zip(sources, results, strict=True):
-        measure.add(source, result, cut=scene.look(source))
+        measure.add(source, result, cut=scene.begins_with(source))
     return measure.value
 
 

@@ -1,8 +1,8 @@
-"""What flows through a run: frames, and what belongs to the stream they came from."""
+"""Frames, what they become on their way through a run, and the properties of the stream they came from."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -13,6 +13,8 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from av.stream import Stream
     from av.video.stream import VideoStream
+
+    from measnet.metrics import Choices
 
 Pixels = npt.NDArray[np.uint8 | np.uint16]
 
@@ -113,6 +115,59 @@ class Frame:
     duration: int = 0
     picture: Picture | None = None
     captions: bytes = b""
+
+
+@dataclass(slots=True)
+class Restoration:
+    """A frame on its way: what came in, and what has become of it so far.
+
+    Each step of the stream fills in its part; observers only look.
+    """
+
+    source: Frame
+
+    pixels: Pixels
+    """H×W×3, as deep as the source's: its own to begin with, the result in the end."""
+
+    new_scene: bool = True
+    """Whether it begins another scene than the frame before; a picture of a folder always does."""
+
+    tiles: int = 0
+    """Pieces it was restored in."""
+
+    choices: list[Choices] = field(default_factory=list)
+    """Experts that restored it, per tile, as far as the engine tells."""
+
+    prompt_weights: list[npt.NDArray[np.float32]] = field(default_factory=list)
+    """How much of each basic prompt was called for, per tile, as far as the engine tells."""
+
+    damage: dict[str, float] | None = None
+    """How much of what was wrong with it was noise, rain and so on, where the engine tells."""
+
+    faulty: bool = False
+    """Whether it came back wrong at first."""
+
+    verified: bool = False
+    """Whether it was taken to be held against the reference."""
+
+    engine_result: Any = None
+    """All that the engine returned; there for those who look right behind it, as it is large."""
+
+    @property
+    def result(self) -> Frame:
+        """The frame with what has become of its pixels."""
+        return replace(self.source, pixels=self.pixels)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The end of a segment in the stream: what a later run has to know so that it can go on behind it."""
+
+    state: bytes | None = None
+    """Of the scene and the engine."""
+
+    past: bytes | None = None
+    """Of the frames that the next ones are fused with."""
 
 
 class Cover(NamedTuple):

@@ -41,8 +41,8 @@ class Health:
         self._restored: Grid | None = None
         self._still = 0
 
-    def look(self, source: Pixels, restored: Pixels) -> str | None:
-        """What is wrong with ``restored``, in words, or None. Both are H×W×3."""
+    def fault_in(self, restored: Pixels, source: Pixels) -> str | None:
+        """Says what is wrong with the next restored frame, or None. Both are H×W×3."""
         before, result_before = self._source, self._restored
         self._source, self._restored = now, result = _grid(source), _grid(restored)
         if now.std() > PICTURE and result.std() < FLAT:

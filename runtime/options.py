@@ -53,10 +53,12 @@ def parse_every(text: str) -> int:
 
 def parse_tile(text: str) -> int | Literal["auto", "off"]:
     """Reads ``auto``, ``off`` or a number of pixels. Raises UsageError."""
-    if text == "auto" or text == "off":
-        return text
     if text.isdecimal():
         return int(text)
+    if text == "auto":
+        return "auto"
+    if text == "off":
+        return "off"
     raise UsageError("must be auto, off or a number of pixels")
 
 

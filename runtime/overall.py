@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from measnet.runtime.pipeline import RunFigures
+from measnet.runtime.stream import RunFigures
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from measnet.runtime.report import RunReport
+from measnet.runtime.run_report import RunReport
 
 
 def plan_lines(report: RunReport) -> list[str]:

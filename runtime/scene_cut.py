@@ -47,9 +47,11 @@ class SceneCut:
         self._before: NDArray[np.uint8] | None = None
         self._recent: deque[float] = deque(maxlen=RECENT)
 
-    def look(self, pixels: Pixels) -> bool:
-        """Whether this frame, H W 3, uint8 or uint16, either channel order, begins another scene; the first
-        one does. A frame of another size does too."""
+    def begins_with(self, pixels: Pixels) -> bool:
+        """Says whether the next frame, H W 3, uint8 or uint16, either channel order, begins another scene.
+
+        The first one does, and a frame of another size does too.
+        """
         now, before = _thumbnail(pixels), self._before
         self._before = now
         if before is None or before.shape != now.shape:

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from measnet.runtime.compare.comparison import Comparison
     from measnet.runtime.compare.layout import Layout
     from measnet.runtime.console import Console
-    from measnet.runtime.experts import Experts
-    from measnet.runtime.frame import Frame
-    from measnet.runtime.guard import Guard, SafeEngine
-    from measnet.runtime.job import Engine, Job
+    from measnet.runtime.guard import Guard
+    from measnet.runtime.job import Job
     from measnet.runtime.options import RunOptions
     from measnet.runtime.overall import Overall
     from measnet.runtime.preview.preview import Preview
-    from measnet.runtime.report import RunReport
     from measnet.runtime.restorer import Restorer
+    from measnet.runtime.run_report import RunReport
+    from measnet.runtime.steady import Steady
+    from measnet.runtime.stream import Observer
 
 
 class Session:
@@ -86,7 +86,7 @@ class Session:
     def _look_ahead(self, inputs: tuple[str, ...]) -> tuple[int, list[int]]:
         """Says at once what cannot be restored; the exit status of that, and the numbers of the others."""
         from measnet.runtime.overall import Amount, Overall
-        from measnet.runtime.report import RunReport
+        from measnet.runtime.run_report import RunReport
         from measnet.runtime.survey import Survey
 
         amounts: dict[int, Amount] = {}
@@ -111,7 +111,7 @@ class Session:
 
     def _restore(self, index: int, spec: str) -> int:
         from measnet.runtime.job import Job
-        from measnet.runtime.report import RunReport
+        from measnet.runtime.run_report import RunReport
 
         try:
             job = Job(spec, self._options)
@@ -124,19 +124,20 @@ class Session:
             comparison = self._comparison(spec, job)
             self._keep_report_apart([job.target, *([] if comparison is None else [comparison.target])])
             restorer = self._shared_restorer()
-            engine = self._engine_for(job, restorer)
+            guard = self._guard(job, restorer)
             verifier = None if rehearsal else self._verifier(restorer)
         except BaseException as error:
             job.report.error = str(error)
             job.close()
             raise
         if rehearsal:
-            job.rehearse(engine)
-            job.report.also = self._beside(job.info.kind, engine, comparison)
+            with contextlib.closing(guard):
+                job.rehearse(guard)
+            job.report.also = self._beside(job.info.kind, guard, comparison)
             self._console.result(job.report)
             return 0
         try:
-            status = self._run_job(job, restorer, engine, verifier)
+            status = self._run_job(job, guard, verifier)
             if status == 0 and comparison is not None and job.report.output is not None:
                 status = self._compare(comparison, spec, Path(job.report.output))
             return status
@@ -144,10 +145,10 @@ class Session:
             if verifier is not None:
                 verifier.close()
 
-    def _beside(self, kind: str, engine: Engine, comparison: Comparison | None) -> list[str]:
+    def _beside(self, kind: str, guard: Guard, comparison: Comparison | None) -> list[str]:
         """What the run would do beside its result."""
         options, also = self._options, []
-        if steady := engine.description.get("steady"):
+        if steady := guard.description.get("steady"):
             also.append(f"image-level decisions are held steady, {steady:.2g} of each from the frames before")
         if options.temporal and kind != "images":
             also.append(f"each frame is joined with up to {options.temporal} before it")
@@ -162,48 +163,29 @@ class Session:
             also.append(str(comparison.target))
         return also
 
-    def _run_job(
-        self, job: Job, restorer: Restorer, engine: Engine, verifier: BackgroundChecker | None
-    ) -> int:
-        from measnet.runtime.guard import Guard
-
-        options = self._options
-        guard = Guard(engine, options.checks.on_fault, partial(self._safer_than, job, restorer))
+    def _run_job(self, job: Job, guard: Guard, verifier: BackgroundChecker | None) -> int:
         try:
             with self._console.progress(
                 job.target.name, job.length, overall=self._overall, preview=self._preview
             ) as on_progress:
-                job.run(
-                    guard,
-                    verifier,
-                    self._stop,
-                    on_progress,
-                    self._console.note,
-                    self._begun_preview(job),
-                    self._new_record(job, guard),
-                )
+                job.run(guard, self._observers(job, verifier), self._stop, on_progress, self._console.note)
         finally:
             guard.close()
-            job.report.faults = guard.faults.for_report()
             if job.report.status != "failed":
                 self._console.result(job.report, job.again)
         return INTERRUPTED if job.report.status == "partial" else 0
 
-    def _new_record(self, job: Job, guard: Guard) -> Callable[[int], Experts] | None:
-        if self._report is None:
-            return None
+    def _observers(self, job: Job, verifier: BackgroundChecker | None) -> list[Observer]:
         from measnet.runtime.experts import Experts
 
-        by_number = job.info.kind == "images"
-        return partial(Experts, by_number=by_number, faults=lambda: guard.faults.frames)
-
-    def _begun_preview(self, job: Job) -> Callable[[Frame, Frame], None]:
-        """What is to be called with every frame of ``job`` and what became of it."""
+        observers: list[Observer] = [] if verifier is None else [verifier]
+        if self._report is not None:
+            observers.append(Experts(by_number=job.info.kind == "images"))
         self._last_was_picture = job.info.kind == "images" and job.info.frames == 1
-        if self._preview is None:
-            return lambda source, restored: None
-        self._preview.begin(job.info)
-        return self._preview.offer
+        if self._preview is not None:
+            self._preview.begin(job.info)
+            observers.append(self._preview)
+        return observers
 
     def _comparison(self, spec: str, job: Job) -> Comparison | None:
         how = self._options.compare
@@ -256,37 +238,38 @@ class Session:
                 )
         return self._restorer
 
-    def _engine_for(self, job: Job, restorer: Restorer) -> Engine:
-        """The restorer, or what knows of the frames before where that matters."""
-        if job.info.kind == "images":
-            return restorer
-        in_tiles = len(restorer.plan(job.info.height, job.info.width)) > 1
-        steady = self._options.steady
-        if not restorer.steerable or (steady == 0 and not in_tiles):
-            return restorer
-        from measnet.runtime.options import STEADY
-        from measnet.runtime.steady import SteadyVideo
+    def _guard(self, job: Job, restorer: Restorer) -> Guard:
+        from measnet.runtime.guard import Guard, safer_than
+        from measnet.runtime.scene_cut import SceneCut
 
-        return SteadyVideo(restorer, STEADY if steady is None else steady)
+        checks = self._options.checks
+        return Guard(
+            restorer,
+            checks.on_fault,
+            partial(safer_than, restorer, checks.checkpoint),
+            steady_for=partial(self._steady_for, job),
+            scenes=None if job.info.kind == "images" else SceneCut(),
+        )
 
-    def _safer_than(self, job: Job, restorer: Restorer) -> SafeEngine | None:
-        from measnet.runtime.guard import safer_than
-        from measnet.runtime.steady import SteadyVideo
-
-        safe = safer_than(restorer, self._options.checks.checkpoint)
-        if safe is None:
+    def _steady_for(self, job: Job, restorer: Restorer) -> Steady | None:
+        """Holds a video steady where that matters: over time, or over its tiles."""
+        if job.info.kind == "images" or not restorer.steerable:
             return None
-        engine = self._engine_for(job, safe)
-        return engine if isinstance(engine, SteadyVideo) else safe
+        share = self._options.steady
+        if share == 0 and len(restorer.tiles_for(job.info.height, job.info.width)) == 1:
+            return None
+        from measnet.runtime.options import STEADY
+        from measnet.runtime.steady import Steady
+
+        return Steady(STEADY if share is None else share)
 
     def _verifier(self, restorer: Restorer) -> BackgroundChecker | None:
         if self._options.checks.verify is None:
             return None
-        from measnet.runtime.background import BackgroundChecker
-        from measnet.runtime.parity import Verifier
+            from measnet.runtime.parity import Verifier
 
         verifier = Verifier(restorer, self._options.checks.checkpoint)
-        return BackgroundChecker(verifier, self._options.checks.verify_share)
+        return BackgroundChecker(verifier, self._options.checks.verify_share, self._options.checks.verify)
 
     def _check_places(self, inputs: tuple[str, ...]) -> int:
         """Whether what is written has a place, which must not turn out after hours; the report must not take
@@ -326,7 +309,7 @@ class Session:
 
     def _write_report(self) -> int:
         assert self._report is not None
-        from measnet.runtime.report import write_pictures, write_reports
+        from measnet.runtime.run_report import write_pictures, write_reports
 
         reports = [self._reports[index] for index in sorted(self._reports)]
         for picture in write_pictures(self._report, reports):

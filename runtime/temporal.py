@@ -128,10 +128,13 @@ class TemporalFusion:
         self._motion.setPatchStride(_FINER)
         self.figures = Figures(depth)
 
-    def fuse(self, source: Pixels, restored: Pixels) -> Pixels:
-        """A frame and what was made of it, H W 3, uint8 or uint16 -> the fused one, as deep as the latter."""
+    def fuse(self, source: Pixels, restored: Pixels, new_scene: bool | None = None) -> Pixels:
+        """A frame and what was made of it, H W 3, uint8 or uint16 -> the fused one, as deep as the latter.
+
+        ``new_scene`` says whether it begins another scene; where nobody says so, it is looked at for that.
+        """
         now = _levels(restored)
-        self._look(source, now)
+        self._check_past(now, self._cut.begins_with(source) if new_scene is None else new_scene)
         if min(now.shape[:2]) < _LEAST:
             return restored
         if self._past is None:
@@ -193,14 +196,13 @@ class TemporalFusion:
         past.usual, past.still_share, past.whiteness = (f if 0 <= f <= 65025 else None for f in figures)
         self._past = past
 
-    def _look(self, source: Pixels, now: Plane) -> None:
+    def _check_past(self, now: Plane, new_scene: bool) -> None:
         """Lets go of a past that says nothing of this frame."""
-        cut = self._cut.look(source)
         if self._past is None:
             return
         if self._past.mean.shape != now.shape:
             self._let_go("another size")
-        elif cut:
+        elif new_scene:
             self._let_go("a cut")
 
     def _let_go(self, why: str) -> None:

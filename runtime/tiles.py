@@ -26,7 +26,7 @@ class Tile:
     width: int
 
 
-def plan_tiles(height: int, width: int, largest_area: int, rule: SizeRule) -> list[Tile]:
+def fewest_tiles(height: int, width: int, largest_area: int, rule: SizeRule) -> list[Tile]:
     """The fewest tiles of about equal size that cover ``height`` x ``width``, none above ``largest_area``
     pixels.
 

@@ -52,7 +52,7 @@ def compare_videos(
                 if stop.is_set():
                     return False
                 if not isinstance(item, Frame):
-                    sink.write(item)
+                    sink.copy(item)
                     continue
                 match = moments.at(item)
                 if match is None:

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 
 from measnet.runtime.compare.layout import Layout
-from measnet.runtime.frame import Frame, StreamInfo
+from measnet.runtime.frame import Frame, Restoration, StreamInfo
 from measnet.runtime.preview.screen import Screen
 from measnet.runtime.preview.shown import shown
+from measnet.runtime.stream import Observer
 
 PER_SECOND = 5
 """Most pictures a second."""
@@ -20,7 +21,7 @@ SHARE = 0.05
 _ATTEND_EVERY = 0.05
 
 
-class Preview:
+class Preview(Observer):
     """The newest source and result on a screen.
 
     Args:
@@ -44,9 +45,9 @@ class Preview:
         self._info = info
         self._newest = None
 
-    def offer(self, source: Frame, restored: Frame) -> None:
-        """The newest pair. Called in the restoring thread, for every frame: it only takes note of them."""
-        self._newest = source, restored
+    def finished(self, passing: Restoration) -> None:
+        """See Observer.finished. It only takes note of the newest pair."""
+        self._newest = passing.source, passing.result
 
     def draw(self) -> None:
         """Show the newest pair if it is time to."""

@@ -6,20 +6,19 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from measnet.errors import OutputError
 from measnet.image_header import result_name
+from measnet.runtime.frame import Frame
+from measnet.runtime.sinks import Begun, Sink
 from measnet.runtime.sinks.aside import partial_name, write_error
-from measnet.runtime.sinks.images import ImageEncoder, image_frame
+from measnet.runtime.sinks.images import ImageEncoder, picture_of
 from measnet.runtime.sinks.manifest import Header, Manifest, is_count
 from measnet.runtime.sinks.part_folder import PartFolder, is_plain_file, sync_folder
 
-if TYPE_CHECKING:
-    from measnet.runtime.sources import Item
 
-
-class ImageFolderSink:
+class ImageFolderSink(Sink):
     """Writes each frame to a file called as its source (``result_name``), in the channels that one had.
 
     Args:
@@ -28,9 +27,10 @@ class ImageFolderSink:
             restored counts as not restored.
     """
 
+    resumable = True
+
     def __init__(self, target: Path, source: Path) -> None:
-        self.skipped = 0
-        self.warnings: list[str] = []
+        super().__init__()
         self._target = target
         self._source = source
         self._folder = PartFolder(target)
@@ -39,13 +39,12 @@ class ImageFolderSink:
         self.finished: dict[str, dict[str, Any]] = {}
         """The pictures that are there already, by their sources' names, with the manifest's lines on them."""
 
-    @property
-    def done(self) -> int:
-        """See ResumableSink."""
+    def kept(self) -> int:
+        """See Sink.kept."""
         return len(self.finished)
 
-    def begin(self, header: Header, *, restart: bool) -> Header:
-        """See ResumableSink.begin."""
+    def begin(self, header: Header, *, restart: bool) -> Begun:
+        """See Sink.begin."""
         header = self._folder.begin(header, restart=restart)
         manifest = self._folder.manifest
         try:
@@ -63,16 +62,17 @@ class ImageFolderSink:
             raise write_error(self._target, error) from None
         for part in self.finished.values():
             self._encoder.lost.update(dict.fromkeys(part["lost"]))
-        return header
+        names = frozenset(self.finished)
+        return Begun(len(names), names, header.settings)
 
-    def look(self, header: Header) -> int:
-        """See ResumableSink.look."""
-        manifest = self._folder.look(header)
+    def begun_before(self, header: Header) -> int:
+        """See Sink.begun_before."""
+        manifest = self._folder.begun_before(header)
         return 0 if manifest is None else len(self._sound(manifest))
 
-    def write(self, item: Item) -> None:
+    def write(self, frame: Frame) -> None:
         """See Sink.write. Every frame must have its ``picture``."""
-        frame, picture = image_frame(item)
+        picture = picture_of(frame)
         name = picture.path.name
         place, aside = self._pictures / result_name(picture.path), self._folder.path / "picture.part"
         data = self._encoder.encode(frame.pixels, picture, place.suffix.lower())

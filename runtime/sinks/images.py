@@ -6,7 +6,7 @@ import io
 import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,11 +15,9 @@ from PIL import Image, PngImagePlugin, TiffTags
 from measnet.errors import OutputError, UsageError
 from measnet.image_header import IMAGE_ENDINGS, png_chunks
 from measnet.runtime.frame import Frame, Picture, PictureMetadata, Pixels
+from measnet.runtime.sinks import Sink
 from measnet.runtime.sinks.aside import Aside, write_error
 from measnet.runtime.sources.picture_file import in_other_order
-
-if TYPE_CHECKING:
-    from measnet.runtime.sources import Item
 
 _FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP", ".webp": "WEBP"}
 _FORMATS |= {".tif": "TIFF", ".tiff": "TIFF"}
@@ -46,7 +44,7 @@ _XMP, _RESOLUTION_UNIT = 700, 296  # tags of TIFF
 _LONGEST_BLOCK = 65_500  # of JPEG
 
 
-class ImageSink:
+class ImageSink(Sink):
     """Writes one frame to an image file, in the channels and the depth the frame's file had.
 
     Raises:
@@ -58,18 +56,16 @@ class ImageSink:
             raise UsageError(
                 f"{target}: an image is written as one of {' '.join(IMAGE_ENDINGS)}, not '{target.suffix}'"
             )
-        self.skipped = 0
-        self.warnings: list[str] = []
+        super().__init__()
         self._target = target
         self._aside = Aside(target)
         self._encoder = ImageEncoder()
         self._written = False
         self._done = False
 
-    def write(self, item: Item) -> None:
+    def write(self, frame: Frame) -> None:
         """See Sink.write. The frame must have its ``picture``."""
-        frame, picture = image_frame(item)
-        data = self._encoder.encode(frame.pixels, picture, self._target.suffix.lower())
+        data = self._encoder.encode(frame.pixels, picture_of(frame), self._target.suffix.lower())
         try:
             self._aside.path.write_bytes(data)
         except OSError as error:
@@ -154,11 +150,11 @@ class ImageEncoder:
         return said
 
 
-def image_frame(item: Item) -> tuple[Frame, Picture]:
-    """A frame that came from an image file, with what that held beside its colours."""
-    if not isinstance(item, Frame) or item.picture is None:
+def picture_of(frame: Frame) -> Picture:
+    """Finds what the image file of a frame held beside its colours."""
+    if frame.picture is None:
         raise TypeError("an image sink takes frames that came from image files")
-    return item, item.picture
+    return frame.picture
 
 
 def _eight_bit(values: Pixels) -> Pixels:

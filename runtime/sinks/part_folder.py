@@ -72,8 +72,8 @@ class PartFolder:
         assert manifest.header is not None
         return manifest.header
 
-    def look(self, header: Header) -> Manifest | None:
-        """The manifest of a folder that could be taken up, for a run that changes nothing; else None.
+    def begun_before(self, header: Header) -> Manifest | None:
+        """Reads the manifest of a folder that could be taken up, and changes nothing; else None.
 
         Raises UsageError if it was begun from something else.
         """

@@ -11,6 +11,7 @@ import numpy as np
 
 from measnet.errors import InputError
 from measnet.runtime.frame import Colour, Frame, Pixels, StreamInfo
+from measnet.runtime.sources import Source
 from measnet.runtime.sources.limits import check_size
 
 CAMERA_PREFIX = "camera:"
@@ -20,7 +21,7 @@ _TIME_BASE = Fraction(1, 90_000)
 _FAILURES_UNTIL_GONE = 10
 
 
-class Camera:
+class Camera(Source):
     """Frames of a camera by its number, timed by this machine's clock.
 
     Raises:
@@ -28,9 +29,7 @@ class Camera:
     """
 
     def __init__(self, spec: str) -> None:
-        self.damaged = 0
-        self.truncated = False
-        self.warnings: list[str] = []
+        super().__init__()
         number = spec.removeprefix(CAMERA_PREFIX)
         if not number.isdecimal():
             raise InputError(f"{spec}: a camera is named by its number, for example camera:0")
@@ -72,9 +71,6 @@ class Camera:
             pts = round((time.monotonic() - started) / _TIME_BASE)
             yield Frame(grabbed, pts=pts, time_base=_TIME_BASE)
         self.warnings.append(f"{self._spec} stopped giving pictures")
-
-    def interrupt(self) -> None:
-        """See Source.interrupt. Nothing here waits for long."""
 
     def close(self) -> None:
         """See Source.close."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -21,13 +21,14 @@ from measnet.image_header import (
     result_name,
 )
 from measnet.runtime.frame import Frame, Picture, PictureMetadata, StreamInfo
+from measnet.runtime.sources import Source
 from measnet.runtime.sources.limits import check_memory, check_size
 from measnet.runtime.sources.picture_file import Values, pixels_of, read_metadata
 
 _OF_FILE_MANAGERS = ("Thumbs.db", "desktop.ini")
 
 
-class Images:
+class Images(Source):
     """Frames from image files; the file's number in the folder stands for its time.
 
     Args:
@@ -39,9 +40,7 @@ class Images:
     """
 
     def __init__(self, path: Path) -> None:
-        self.damaged = 0
-        self.truncated = False
-        self.warnings: list[str] = []
+        super().__init__()
         self._skipped: frozenset[str] = frozenset()
         self._single = not path.is_dir()
         self.paths, said = ([path], []) if self._single else _images_in(path)
@@ -59,9 +58,9 @@ class Images:
             bits=self._first.values.itemsize * 8 if self._first else 8,
         )
 
-    def skip(self, names: Iterable[str]) -> None:
-        """``read`` is to leave out the files of these names."""
-        self._skipped = frozenset(names)
+    def skip(self, frames: int, names: frozenset[str]) -> None:
+        """See Source.skip."""
+        self._skipped = names
 
     def read(self) -> Iterator[Frame]:
         """See Source.read. In a folder a damaged image is counted and left out."""
@@ -81,12 +80,6 @@ class Images:
                 f"none of the {self.damaged} images of {self.info.name} could be read; the first "
                 f"is {next(line for line in self.warnings if line.startswith('left out: '))}"
             )
-
-    def interrupt(self) -> None:
-        """See Source.interrupt. Nothing here waits for long."""
-
-    def close(self) -> None:
-        """See Source.close."""
 
 
 class _Loaded:

@@ -13,6 +13,7 @@ from measnet.runtime.captions import read_captions
 from measnet.runtime.colour import RgbReader
 from measnet.runtime.frame import Frame
 from measnet.runtime.hdr import HDR_TREATMENT, is_hdr
+from measnet.runtime.sources import Source
 from measnet.runtime.sources.decoder import PictureDecoder
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ _OPEN_SECONDS = 10.0
 _SILENCE_SECONDS = 5.0
 
 
-class LiveStream:
+class LiveStream(Source):
     """Frames of a network stream with the stream's own times, counted from the first frame.
 
     Which frames are overtaken by newer ones is decided by the queue behind this source; here
@@ -47,9 +48,7 @@ class LiveStream:
     """
 
     def __init__(self, url: str) -> None:
-        self.damaged = 0
-        self.truncated = False
-        self.warnings: list[str] = []
+        super().__init__()
         self._url = url
         self._container = _open(url)
         try:
@@ -86,9 +85,6 @@ class LiveStream:
         self.damaged = self._decoder.damaged
         if self.damaged:
             self.warnings.append(f"{self.damaged} damaged frames were left out")
-
-    def interrupt(self) -> None:
-        """See Source.interrupt. Nothing here waits for long."""
 
     def close(self) -> None:
         """See Source.close."""

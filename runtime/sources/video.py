@@ -19,6 +19,7 @@ from measnet.runtime.colour import RgbReader
 from measnet.runtime.frame import Frame, StreamInfo
 from measnet.runtime.hdr import HDR_TREATMENT, is_hdr
 from measnet.runtime.options import RawVideo, Reading
+from measnet.runtime.sources import Source
 from measnet.runtime.sources.decoder import PictureDecoder
 from measnet.runtime.sources.excerpt import MARGIN, Cutter
 from measnet.runtime.sources.interlaced import Fields
@@ -42,7 +43,7 @@ _DECLARES_LENGTH = ("mov", "matroska")
 _RAW = (".yuv", ".rgb", ".bgr", ".nv12", ".i420", ".cif", ".qcif", ".raw")
 
 
-class VideoFile:
+class VideoFile(Source):
     """Frames of a video file, with their own presentation times.
 
     Args:
@@ -55,9 +56,7 @@ class VideoFile:
     """
 
     def __init__(self, path: Path | StandardInput, reading: Reading | None = None) -> None:
-        self.damaged = 0
-        self.truncated = False
-        self.warnings: list[str] = []
+        super().__init__()
         self._path = path
         self._stamp = _stamp(path)
         self._changed = False
@@ -85,12 +84,12 @@ class VideoFile:
             raise
         self._warn_of_losses(first)
 
-    def skip(self, frames: int) -> None:
-        """``read`` is to leave out the first ``frames``; they are decoded, as later ones need them."""
+    def skip(self, frames: int, names: frozenset[str] = frozenset()) -> None:
+        """See Source.skip. They are decoded, as later ones need them."""
         self._skipped = frames
 
     def copied_packets(self) -> Iterator[Packet[Stream]]:
-        """The copied packets once more, from the beginning, cut and moved as ``read`` gives them.
+        """See Source.copied_packets. They are cut and moved as ``read`` gives them.
 
         Raises InputError when the file can no longer be opened.
         """

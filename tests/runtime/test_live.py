@@ -15,12 +15,12 @@ import pytest
 
 from measnet.errors import InputError
 from measnet.runtime.options import Encoding
-from measnet.runtime.pipeline import run
 from measnet.runtime.sinks.video import VideoSink
 from measnet.runtime.sources.camera import Camera
 from measnet.runtime.sources.live import LiveStream
+from measnet.runtime.stream import run
 
-from .conftest import MakeClip, ffmpeg, probe
+from .conftest import Each, MakeClip, ffmpeg, probe
 from .rtsp_server import rtsp_server
 
 
@@ -105,7 +105,7 @@ def record(
         return pixels
 
     try:
-        figures = run(source, restore, sink)  # type: ignore[arg-type]
+        figures = run(source, [Each(restore)], [sink])  # type: ignore[arg-type]
         sink.finish()
     finally:
         sink.abort()

@@ -13,7 +13,7 @@ import pytest
 
 from measnet.runtime import bars
 from measnet.runtime.overall import Amount, Overall
-from measnet.runtime.pipeline import RunFigures
+from measnet.runtime.stream import RunFigures
 
 from .conftest import Answer, IdentityRestorer, MakeClip
 from .test_preview import on_a_terminal

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 import pytest
 
-from measnet.runtime.frame import Frame, Picture, PictureMetadata, StreamInfo
+from measnet.runtime.frame import Frame, Picture, PictureMetadata, Restoration, StreamInfo
 from measnet.runtime.preview.half_blocks import lines
 from measnet.runtime.preview.preview import PER_SECOND, SHARE, Preview
 from measnet.runtime.preview.shown import Room, shown
@@ -144,13 +144,13 @@ def test_it_keeps_to_its_share_of_the_time(seconds: float) -> None:
     preview = Preview(screen, "side", lambda: screen.now)
     preview.begin(info())
     while screen.now < 60:
-        preview.offer(frame(noise(8, 8)), frame(noise(8, 8)))
+        preview.finished(Restoration(frame(noise(8, 8)), noise(8, 8)))
         preview.draw()
         screen.now += 0.01
     most = 60 * min(PER_SECOND, SHARE / seconds if seconds else PER_SECOND)
     assert 0.8 * most < len(screen.pictures) <= most + 1
     last = frame(np.full((8, 8, 3), 9, np.uint8))
-    preview.offer(last, last)
+    preview.finished(Restoration(last, last.pixels))
     preview.end()
     assert (screen.pictures[-1] == 9).all()
     stop = threading.Event()

@@ -23,10 +23,9 @@ from measnet.runtime.backends import Inference, Steering
 from measnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from measnet.runtime.backends.tensorrt.graphs import STEADY
 from measnet.runtime.cli import main
-from measnet.runtime.steady import SteadyVideo
 from measnet.weights import bundled
 
-from .conftest import MakeClip
+from .conftest import MakeClip, SteadyVideo
 from .engine_bench import SMALL, Bench
 from .fake_cuda import Violation
 
