@@ -22,7 +22,7 @@ from measnet.errors import MEASNetError
 from measnet.runtime.frame import Mark, Restoration
 from measnet.runtime.options import Encoding
 from measnet.runtime.sinks.containers import CONTAINERS, FALLBACK_ENDING
-from measnet.runtime.sinks.manifest import Header
+from measnet.runtime.sinks.part_folder import Header
 from measnet.runtime.sinks.segmented import SegmentedVideoSink
 from measnet.runtime.sources.video import VideoFile
 from measnet.runtime.stream import run

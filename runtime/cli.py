@@ -266,22 +266,16 @@ def main(inputs: tuple[str, ...], quiet: bool, debug: bool, **values: Any) -> No
     input. Several, or a pattern ('shots/*.png'), are restored one after another.
     """
     from measnet.runtime.console import Console
-    from measnet.runtime.patterns import expanded, results_among
     from measnet.runtime.session import Session
 
     print_any_name()
     os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 tells its settings on stderr, unless it is to tell errors
     console = Console(quiet=quiet, stdout_taken=values["out"] == "-")
     try:
-        options = RunOptions.named(values)
-        inputs = expanded(inputs)
+        session = Session(console, RunOptions.named(values), debug=debug)
     except UsageError as error:
         console.error(str(error))
         sys.exit(error.exit_code)
-    for result, source in results_among(inputs).items():
-        console.note(f"{result} is left out: it is what became of {source}")
-        inputs = tuple(spec for spec in inputs if spec != result)
-    session = Session(console, options, several=len(inputs) > 1, debug=debug)
     try:
         status = session.run(inputs)
     except KeyboardInterrupt:

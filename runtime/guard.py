@@ -15,7 +15,7 @@ from measnet.runtime.health import Health
 from measnet.runtime.options import OnFault
 from measnet.runtime.restorer import Restorer
 from measnet.runtime.scene_cut import SceneCut
-from measnet.runtime.sinks.manifest import is_count
+from measnet.runtime.sinks.part_folder import is_count
 from measnet.runtime.sinks.segment import LARGEST_STATE
 from measnet.runtime.steady import Steady
 from measnet.runtime.tiles import Tile

@@ -11,18 +11,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 from measnet.errors import InputError, MEASNetError, UsageError
-from measnet.runtime.finish import Finish
 from measnet.runtime.frame import Frame, Restoration
 from measnet.runtime.guard import Guard
-from measnet.runtime.hdr import is_hdr
 from measnet.runtime.options import RunOptions
-from measnet.runtime.resume import of_engine, of_programs
+from measnet.runtime.progress import Amount
 from measnet.runtime.run_report import RunReport
+from measnet.runtime.side_data import is_hdr
 from measnet.runtime.sinks import Begun, Sink
 from measnet.runtime.sinks.aside import check_target
-from measnet.runtime.sinks.image_folder import ImageFolderSink
-from measnet.runtime.sinks.images import ImageSink
-from measnet.runtime.sinks.manifest import Header
+from measnet.runtime.sinks.images import ImageFolderSink, ImageSink
+from measnet.runtime.sinks.part_folder import Header, of_engine, of_programs
 from measnet.runtime.sinks.segmented import SegmentedVideoSink
 from measnet.runtime.sinks.standard_output import STANDARD_OUTPUT, StandardOutput
 from measnet.runtime.sinks.video import VideoSink
@@ -31,6 +29,7 @@ from measnet.runtime.sources.choose import is_on_disk, open_source
 from measnet.runtime.sources.standard_input import STANDARD_INPUT
 from measnet.runtime.stream import Observer, RunFigures, run
 from measnet.runtime.targets import target_for
+from measnet.runtime.temporal import Finish
 from measnet.runtime.tiles import tiles_from
 
 REHEARSED = 4
@@ -291,6 +290,32 @@ class Job:
             "copied_streams": [stream.type for stream in info.copied],
         }
         report.encoding = self._sink.for_report()
+
+
+class Survey:
+    """Opens all inputs before the first is restored: what would fail is said before hours have gone by."""
+
+    def __init__(self, options: RunOptions) -> None:
+        self._options = options
+        self._targets: dict[Path, str] = {}
+
+    def examine(self, spec: str) -> Amount:
+        """Says what ``spec`` asks for. A live source, or standard input, is left alone.
+
+        Raises:
+            MEASNetError: it cannot be restored to where it is to go.
+        """
+        if not is_on_disk(spec):
+            return Amount(None, 0)
+        job = Job(spec, self._options)
+        job.close()
+        if job.target != STANDARD_OUTPUT:
+            first = self._targets.setdefault(job.target.resolve(), spec)
+            if first != spec:
+                raise UsageError(
+                    f"{first} and {spec} would both become {job.target}; restore them one by one"
+                )
+        return Amount(job.length, job.info.width * job.info.height)
 
 
 def _files_behind(spec: str) -> list[Path]:

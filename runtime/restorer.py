@@ -19,8 +19,7 @@ from measnet.metrics import Choices
 from measnet.runtime.backends import Backend, SteerableBackend, Steering
 from measnet.runtime.backends.choice import choose_backend, steerable_twin
 from measnet.runtime.memory import largest_area
-from measnet.runtime.steering import TileRound, cut
-from measnet.runtime.tiles import Tile, fewest_tiles, restore_tiles, square_tiles
+from measnet.runtime.tiles import Tile, TileRound, cut, fewest_tiles, restore_tiles, square_tiles
 
 SMALLEST_TILE = 128  # pixels
 

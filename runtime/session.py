@@ -6,9 +6,11 @@ Everything heavy is imported once there is something to do, so that a mistake is
 from __future__ import annotations
 
 import contextlib
+import glob
+import re
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -18,15 +20,14 @@ from measnet.command_line import INTERRUPTED
 from measnet.errors import MEASNetError, UsageError
 
 if TYPE_CHECKING:
-    from measnet.runtime.background import BackgroundChecker
-    from measnet.runtime.compare.comparison import Comparison
-    from measnet.runtime.compare.layout import Layout
+    from measnet.runtime.comparison import Comparison, Layout
     from measnet.runtime.console import Console
     from measnet.runtime.guard import Guard
     from measnet.runtime.job import Job
     from measnet.runtime.options import RunOptions
-    from measnet.runtime.overall import Overall
-    from measnet.runtime.preview.preview import Preview
+    from measnet.runtime.parity import BackgroundChecker
+    from measnet.runtime.preview import Preview
+    from measnet.runtime.progress import Overall
     from measnet.runtime.restorer import Restorer
     from measnet.runtime.run_report import RunReport
     from measnet.runtime.steady import Steady
@@ -36,10 +37,10 @@ if TYPE_CHECKING:
 class Session:
     """All inputs of one command, with the engine they share."""
 
-    def __init__(self, console: Console, options: RunOptions, *, several: bool, debug: bool) -> None:
+    def __init__(self, console: Console, options: RunOptions, *, debug: bool = False) -> None:
         self._console = console
         self._options = options
-        self._several = several
+        self._several = False
         self._debug = debug
         self._report = options.report
         self._stop = threading.Event()
@@ -50,7 +51,16 @@ class Session:
         self._last_was_picture = False
 
     def run(self, inputs: tuple[str, ...]) -> int:
-        """The exit status: that of the first input that failed."""
+        """Restores them one after another; the exit status of the first that failed."""
+        try:
+            inputs = expanded(inputs)
+        except UsageError as error:
+            self._console.error(str(error))
+            return error.exit_code
+        for result, source in results_among(inputs).items():
+            self._console.note(f"{result} is left out: it is what became of {source}")
+            inputs = tuple(spec for spec in inputs if spec != result)
+        self._several = len(inputs) > 1
         status = self._guarded(partial(self._check_places, inputs))
         if status:
             return status
@@ -85,18 +95,18 @@ class Session:
 
     def _look_ahead(self, inputs: tuple[str, ...]) -> tuple[int, list[int]]:
         """Says at once what cannot be restored; the exit status of that, and the numbers of the others."""
-        from measnet.runtime.overall import Amount, Overall
+        from measnet.runtime.job import Survey
+        from measnet.runtime.progress import Amount, Overall
         from measnet.runtime.run_report import RunReport
-        from measnet.runtime.survey import Survey
 
         amounts: dict[int, Amount] = {}
         survey: Survey | None = None
 
-        def look_at(index: int) -> int:
+        def examine(index: int) -> int:
             nonlocal survey
             try:
                 survey = survey or Survey(self._options)
-                amounts[index] = survey.look_at(inputs[index])
+                amounts[index] = survey.examine(inputs[index])
             except MEASNetError as error:
                 self._reports[index] = RunReport(input=inputs[index], error=str(error))
                 raise
@@ -104,7 +114,7 @@ class Session:
 
         status = 0
         for index in range(len(inputs)):
-            outcome = self._guarded(partial(look_at, index))
+            outcome = self._guarded(partial(examine, index))
             status = status or outcome
         self._overall = Overall(list(amounts.values()))
         return status, list(amounts)
@@ -197,7 +207,7 @@ class Session:
             raise UsageError(
                 "--compare slider shows the source from its beginning, not from --start; use side or split"
             )
-        from measnet.runtime.compare.comparison import Comparison
+        from measnet.runtime.comparison import Comparison
 
         return Comparison(Path(spec), job.info, job.target, how, overwrite=self._options.overwrite)
 
@@ -349,3 +359,41 @@ class Session:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def expanded(inputs: Iterable[str]) -> tuple[str, ...]:
+    """``shots/*.png`` as the files of such names, in their order; ``**`` goes through folders in folders.
+
+    What exists under just that name is meant itself, and so is an address. Raises UsageError for a pattern
+    that nothing fits.
+    """
+    found: list[str] = []
+    for spec in inputs:
+        if "://" in spec or not glob.has_magic(spec) or Path(spec).exists():
+            found.append(spec)
+            continue
+        # Path.glob takes no pattern that begins at the root.
+        names = sorted(glob.glob(spec, recursive=True))  # noqa: PTH207
+        if not names:
+            raise UsageError(f"no file is called {spec}; check the pattern")
+        found += names
+    return tuple(found)
+
+
+def results_among(inputs: Iterable[str]) -> dict[str, str]:
+    """Inputs that are results of other inputs, and those: ``clip.restored.mp4`` of ``clip.mp4``.
+
+    A pattern that found the sources once finds the results the next time.
+    """
+    sources = {_place_and_stem(spec): spec for spec in inputs}
+    results = {}
+    for spec in inputs:
+        made = re.fullmatch(r"(.+)\.restored(\.compare)?", Path(spec).stem)
+        source = made and sources.get((str(Path(spec).parent), made[1]))
+        if source:
+            results[spec] = source
+    return results
+
+
+def _place_and_stem(spec: str) -> tuple[str, str]:
+    return str(Path(spec).parent), Path(spec).stem

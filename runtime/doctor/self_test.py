@@ -19,8 +19,7 @@ from measnet.config import VARIANTS
 from measnet.errors import MEASNetError
 from measnet.metrics import TOLERANCES, Choices, Parity, compare
 from measnet.runtime.backends.choice import ENGINE_SUFFIXES
-from measnet.runtime.doctor.discretion import discreet
-from measnet.runtime.doctor.machine import Machine
+from measnet.runtime.doctor.machine import Machine, discreet
 from measnet.runtime.doctor.step import Result, perform_apart
 from measnet.weights import bundled
 

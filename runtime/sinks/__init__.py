@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.stream import Stream
 
-    from measnet.runtime.sinks.manifest import Header
+    from measnet.runtime.sinks.part_folder import Header
 
 
 @dataclass(frozen=True, slots=True)

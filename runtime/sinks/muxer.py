@@ -22,11 +22,10 @@ from measnet.file_name import for_ffmpeg
 from measnet.runtime.frame import StreamInfo
 from measnet.runtime.options import Sound
 from measnet.runtime.sinks.aside import encoding_error, write_error
-from measnet.runtime.sinks.avi_sound import AviSound
 from measnet.runtime.sinks.containers import CONTAINERS, Container
 from measnet.runtime.sinks.encoder import PictureEncoder, PictureEncoding
 from measnet.runtime.sinks.mp4_views import add_views, views_of
-from measnet.runtime.sinks.sound import ConvertedSound
+from measnet.runtime.sinks.sound import AviSound, ConvertedSound
 
 if TYPE_CHECKING:
     from av.stream import Stream

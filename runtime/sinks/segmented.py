@@ -22,17 +22,22 @@ from av.error import FFmpegError
 from measnet.errors import InputError, OutputError, UsageError
 from measnet.runtime.frame import Frame, Mark, StreamInfo
 from measnet.runtime.options import Encoding
-from measnet.runtime.resume import of_input
 from measnet.runtime.sinks import Begun, Sink
 from measnet.runtime.sinks.aside import encoding_error, partial_name, write_error
 from measnet.runtime.sinks.containers import container_for
-from measnet.runtime.sinks.encoder import PictureEncoder, PictureEncoding
-from measnet.runtime.sinks.frame_times import FrameTimes, decoding_times
-from measnet.runtime.sinks.manifest import Header, Manifest, is_count
+from measnet.runtime.sinks.encoder import FrameTimes, PictureEncoder, PictureEncoding, decoding_times
 from measnet.runtime.sinks.muxer import Muxer
-from measnet.runtime.sinks.part_folder import PartFolder, sync_folder
-from measnet.runtime.sinks.past import KEPT, drop_past, read_past, write_past
-from measnet.runtime.sinks.segment import FRAMES, Segment, SegmentWriter, read_segment
+from measnet.runtime.sinks.part_folder import Header, Manifest, PartFolder, is_count, of_input, sync_folder
+from measnet.runtime.sinks.segment import (
+    FRAMES,
+    KEPT,
+    Segment,
+    SegmentWriter,
+    drop_past,
+    read_past,
+    read_segment,
+    write_past,
+)
 
 if TYPE_CHECKING:
     from av.packet import Packet

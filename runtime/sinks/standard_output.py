@@ -19,8 +19,7 @@ from measnet.runtime.options import Encoding, RawFormat
 from measnet.runtime.sinks import Sink
 from measnet.runtime.sinks.aside import encoding_error
 from measnet.runtime.sinks.containers import Container
-from measnet.runtime.sinks.encoder import PictureEncoding
-from measnet.runtime.sinks.frame_times import FrameTimes
+from measnet.runtime.sinks.encoder import FrameTimes, PictureEncoding
 
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext

@@ -13,8 +13,7 @@ from measnet.runtime.options import Encoding
 from measnet.runtime.sinks import Sink
 from measnet.runtime.sinks.aside import Aside, encoding_error
 from measnet.runtime.sinks.containers import container_for
-from measnet.runtime.sinks.encoder import PictureEncoding
-from measnet.runtime.sinks.frame_times import FrameTimes
+from measnet.runtime.sinks.encoder import FrameTimes, PictureEncoding
 from measnet.runtime.sinks.muxer import Muxer
 
 if TYPE_CHECKING:

@@ -8,9 +8,8 @@ from measnet.errors import InputError
 from measnet.image_header import IMAGE_ENDINGS, PictureError, check_is_picture
 from measnet.runtime.options import Reading
 from measnet.runtime.sources import Source
-from measnet.runtime.sources.camera import CAMERA_PREFIX, Camera
 from measnet.runtime.sources.images import Images
-from measnet.runtime.sources.live import URL_SCHEMES, LiveStream
+from measnet.runtime.sources.live import CAMERA_PREFIX, URL_SCHEMES, Camera, LiveStream
 from measnet.runtime.sources.standard_input import STANDARD_INPUT, StandardInput
 from measnet.runtime.sources.video import VideoFile
 from measnet.whole_file import is_special

@@ -17,9 +17,9 @@ from av.video.stream import VideoStream
 from measnet.errors import InputError, UsageError
 from measnet.runtime.colour import bit_depth, read_colour
 from measnet.runtime.frame import Cover, Kind, StreamInfo
-from measnet.runtime.hdr import read_hdr
-from measnet.runtime.sources.continuity import Continuity
-from measnet.runtime.sources.limits import MAX_PIXELS, check_memory, check_size
+from measnet.runtime.memory import MAX_PIXELS, check_memory, check_size
+from measnet.runtime.side_data import read_hdr
+from measnet.runtime.sources.times import Continuity
 
 if TYPE_CHECKING:
     from av.packet import Packet

@@ -14,18 +14,16 @@ import av
 
 from measnet.errors import InputError
 from measnet.file_name import for_ffmpeg
-from measnet.runtime.captions import read_captions
 from measnet.runtime.colour import RgbReader
 from measnet.runtime.frame import Frame, StreamInfo
-from measnet.runtime.hdr import HDR_TREATMENT, is_hdr
+from measnet.runtime.memory import check_size
 from measnet.runtime.options import RawVideo, Reading
+from measnet.runtime.side_data import HDR_TREATMENT, is_hdr, read_captions
 from measnet.runtime.sources import Source
 from measnet.runtime.sources.decoder import PictureDecoder
-from measnet.runtime.sources.excerpt import MARGIN, Cutter
 from measnet.runtime.sources.interlaced import Fields
-from measnet.runtime.sources.limits import check_size
-from measnet.runtime.sources.presentation import with_rising_times
 from measnet.runtime.sources.standard_input import StandardInput
+from measnet.runtime.sources.times import MARGIN, Cutter, with_rising_times
 
 if TYPE_CHECKING:
     from av.container import InputContainer

@@ -20,7 +20,7 @@ from measnet.runtime.frame import Mark, Pixels, Restoration, StreamInfo
 from measnet.runtime.options import Encoding
 from measnet.runtime.restorer import RestoredFrame, Restorer
 from measnet.runtime.scene_cut import SceneCut
-from measnet.runtime.sinks.manifest import Header
+from measnet.runtime.sinks.part_folder import Header
 from measnet.runtime.sinks.segmented import SegmentedVideoSink
 from measnet.runtime.sinks.video import VideoSink
 from measnet.runtime.sources.video import VideoFile

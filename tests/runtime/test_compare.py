@@ -13,13 +13,10 @@ import numpy as np
 import pytest
 
 from measnet.errors import InputError, UsageError
-from measnet.runtime.compare.comparison import Comparison
-from measnet.runtime.compare.layout import Layout, laid_out
-from measnet.runtime.compare.page import check_page, write_page
-from measnet.runtime.compare.pictures import compare_pictures
-from measnet.runtime.compare.video import compare_videos
+from measnet.runtime.comparison import Comparison, Layout, compare_pictures, compare_videos, laid_out
 from measnet.runtime.frame import StreamInfo
 from measnet.runtime.options import Encoding
+from measnet.runtime.slider_page import check_page, write_page
 from measnet.runtime.sources.video import VideoFile
 
 from .conftest import MakeClip, decode, ffmpeg, probe, restore_unchanged

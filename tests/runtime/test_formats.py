@@ -18,8 +18,8 @@ import pytest
 from measnet.errors import UsageError
 from measnet.runtime.frame import Frame
 from measnet.runtime.options import Reading
-from measnet.runtime.patterns import expanded
-from measnet.runtime.sources.continuity import Continuity
+from measnet.runtime.session import expanded
+from measnet.runtime.sources.times import Continuity
 from measnet.runtime.sources.video import VideoFile
 
 from .conftest import Answer, MakeClip, decode, ffmpeg, probe, psnr, restore_unchanged

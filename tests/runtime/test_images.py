@@ -14,9 +14,8 @@ import pytest
 from measnet.errors import InputError, UsageError
 from measnet.image_header import read_header
 from measnet.runtime.frame import Pixels
-from measnet.runtime.sinks.image_folder import ImageFolderSink
-from measnet.runtime.sinks.images import ImageSink
-from measnet.runtime.sinks.manifest import Header
+from measnet.runtime.sinks.images import ImageFolderSink, ImageSink
+from measnet.runtime.sinks.part_folder import Header
 from measnet.runtime.sources.images import Images
 from measnet.runtime.stream import run
 

@@ -16,8 +16,7 @@ import pytest
 from measnet.errors import InputError
 from measnet.runtime.options import Encoding
 from measnet.runtime.sinks.video import VideoSink
-from measnet.runtime.sources.camera import Camera
-from measnet.runtime.sources.live import LiveStream
+from measnet.runtime.sources.live import Camera, LiveStream
 from measnet.runtime.stream import run
 
 from .conftest import Each, MakeClip, ffmpeg, probe

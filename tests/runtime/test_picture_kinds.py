@@ -19,9 +19,8 @@ from PIL import Image, ImageFile
 
 from measnet.errors import InputError, MissingPackageError
 from measnet.image_header import png_chunks, read_header
-from measnet.runtime.sinks.image_folder import ImageFolderSink
-from measnet.runtime.sinks.images import ImageSink
-from measnet.runtime.sinks.manifest import Header
+from measnet.runtime.sinks.images import ImageFolderSink, ImageSink
+from measnet.runtime.sinks.part_folder import Header
 from measnet.runtime.sources.images import Images
 from measnet.runtime.stream import run
 from runtime.conftest import Answer, ffmpeg

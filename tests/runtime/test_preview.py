@@ -24,9 +24,8 @@ import numpy as np
 import pytest
 
 from measnet.runtime.frame import Frame, Picture, PictureMetadata, Restoration, StreamInfo
-from measnet.runtime.preview.half_blocks import lines
-from measnet.runtime.preview.preview import PER_SECOND, SHARE, Preview
-from measnet.runtime.preview.shown import Room, shown
+from measnet.runtime.preview import PER_SECOND, SHARE, Preview, Room, shown
+from measnet.runtime.screens import lines
 
 from .conftest import IDENTITY_COMMAND, Answer, MakeClip
 

@@ -25,8 +25,7 @@ from measnet.metrics import Tolerance, psnr
 from measnet.network import MEASNet
 from measnet.runtime.memory import available_memory, bytes_per_pixel
 from measnet.runtime.parity import Verifier
-from measnet.runtime.steering import cut
-from measnet.runtime.tiles import OVERLAP, fewest_tiles, restore_tiles, square_tiles
+from measnet.runtime.tiles import OVERLAP, cut, fewest_tiles, restore_tiles, square_tiles
 from measnet.weights import bundled
 
 

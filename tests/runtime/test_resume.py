@@ -24,13 +24,11 @@ from numpy.typing import NDArray
 
 from measnet.errors import BackendError, UsageError
 from measnet.runtime.frame import Frame, Mark, Pixels, StreamInfo
-from measnet.runtime.hdr import read_hdr
 from measnet.runtime.options import Encoding, Reading
+from measnet.runtime.side_data import read_hdr
 from measnet.runtime.sinks.containers import CONTAINERS
-from measnet.runtime.sinks.encoder import PictureEncoding
-from measnet.runtime.sinks.frame_times import decoding_times
-from measnet.runtime.sinks.manifest import Header, Manifest, differences
-from measnet.runtime.sinks.part_folder import PartFolder
+from measnet.runtime.sinks.encoder import PictureEncoding, decoding_times
+from measnet.runtime.sinks.part_folder import Header, Manifest, PartFolder, differences
 from measnet.runtime.sinks.segment import FRAMES, LARGEST_STATE
 from measnet.runtime.sinks.segmented import SegmentedVideoSink
 from measnet.runtime.sources.video import VideoFile
@@ -387,7 +385,7 @@ def test_a_manifest_without_an_end_is_not_read_to_it(tmp_path: Path, monkeypatch
     begun.begin(Header({}, {}))
     for _ in range(40):
         begun.add({"frames": 96})
-    monkeypatch.setattr("measnet.runtime.sinks.manifest._MOST_BYTES", 2000)
+    monkeypatch.setattr("measnet.runtime.sinks.part_folder._MOST_BYTES", 2000)
     read = Manifest(place)
     assert read.torn and 0 < len(read.parts) < 40
 

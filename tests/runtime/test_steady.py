@@ -22,8 +22,7 @@ from measnet.runtime.parity import Verifier
 from measnet.runtime.restorer import SETTLED
 from measnet.runtime.sinks.segment import LARGEST_STATE
 from measnet.runtime.steady import Steady
-from measnet.runtime.steering import TileRound
-from measnet.runtime.tiles import Tile, cores, fewest_tiles, square_tiles
+from measnet.runtime.tiles import Tile, TileRound, cores, fewest_tiles, square_tiles
 
 from .conftest import SteadyVideo
 

@@ -21,7 +21,7 @@ from measnet.export.camera_bytes import camera_graph
 from measnet.image import Image, pad
 from measnet.runtime.backends import Inference, Steering
 from measnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
-from measnet.runtime.backends.tensorrt.graphs import STEADY
+from measnet.runtime.backends.tensorrt.lane import STEADY
 from measnet.runtime.cli import main
 from measnet.weights import bundled
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from measnet.errors import InputError, OutputError, UsageError
+from measnet.runtime.memory import check_size
 from measnet.runtime.sinks.video import VideoSink
-from measnet.runtime.sources.limits import check_size
 from measnet.runtime.sources.video import VideoFile
 
 from .conftest import MakeClip, decode, ffmpeg, probe, psnr, restore_unchanged

@@ -20,9 +20,8 @@ from measnet.metrics import Choices
 from measnet.runtime.backends import Inference, Steering, steering_inputs, unsteered
 from measnet.runtime.backends.tensorrt.cuda import Cuda
 from measnet.runtime.backends.tensorrt.device_array import DeviceArray, read_device_array, stream_handle
-from measnet.runtime.backends.tensorrt.fit import exact_profile, fit
+from measnet.runtime.backends.tensorrt.fit import BRAND, exact_profile, fit, misfit
 from measnet.runtime.backends.tensorrt.lane import Lane, Ticket
-from measnet.runtime.backends.tensorrt.origin import BRAND, misfit
 from measnet.runtime.backends.tensorrt.plan import IMAGE, RESTORED, LoadedPlan
 from measnet.sealed_file import MAGIC
 

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from measnet.errors import UsageError
-from measnet.runtime.backends.tensorrt.buffers import ALIGNMENT
-from measnet.runtime.backends.tensorrt.cuda import DEVICE
+from measnet.runtime.backends.tensorrt.cuda import ALIGNMENT, DEVICE
 
 _CUDA_MEMORY = (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
 _KINDS = {0: "i", 1: "u", 2: "f", 6: "b"}  # DLPack's type codes, as NumPy's letters

@@ -1,7 +1,8 @@
-"""A piece of a video, cut by presentation time."""
+"""Times of frames and packets: rising, going on where they jump back, cut to the part that is wanted."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,119 @@ from measnet.runtime.options import Reading
 if TYPE_CHECKING:
     from av.packet import Packet
     from av.stream import Stream
+
+LOOKED_AT = 16  # frames that tell which times can be trusted: as many as H.264 may reorder
+
+
+def with_rising_times(
+    items: Iterator[av.VideoFrame | Packet[Stream]], step: int, *, look_ahead: bool = True
+) -> Iterator[av.VideoFrame | Packet[Stream]]:
+    """The same items, in the same order; ``pts`` of every frame is set and above that of the one before.
+
+    ``step`` is how long a frame usually lasts, in units of the stream. Without ``look_ahead`` every frame is
+    given out as it comes, and presentation times are trusted.
+    """
+    head = _until_frames(items, LOOKED_AT) if look_ahead else []
+    frames = [item for item in head if isinstance(item, av.VideoFrame)]
+    by_decoding = not _rise(frame.pts for frame in frames) and _rise(frame.dts for frame in frames)
+    last: int | None = None
+    after = 0  # when a frame without a time is shown
+    for item in itertools.chain(head, items):
+        if isinstance(item, av.VideoFrame):
+            time = item.dts if by_decoding else item.pts
+            if time is None:
+                time = after
+            item.pts = time if last is None or time > last else last + 1
+            last, after = item.pts, item.pts + (item.duration or step)
+        yield item
+
+
+def _rise(times: Iterable[int | None]) -> bool:
+    known = [time for time in times if time is not None]
+    return len(known) > 1 and all(early < late for early, late in itertools.pairwise(known))
+
+
+def _until_frames(
+    items: Iterator[av.VideoFrame | Packet[Stream]], count: int
+) -> list[av.VideoFrame | Packet[Stream]]:
+    head = []
+    for item in items:
+        head.append(item)
+        count -= isinstance(item, av.VideoFrame)
+        if not count:
+            break
+    return head
+
+
+# Less is a careless muxer's wobble, which says nothing about what follows.
+_JUMP = Fraction(1, 2)
+
+
+class Continuity:
+    """Moves the packets after a jump back, of all streams alike, so that sound and picture stay together.
+
+    Each stream comes to the jump at its own place in the file; the second takes over what the first was moved
+    by, unless that would put it before its own past. A gap ahead is left: nothing says that it is a mistake.
+    Subtitles follow, and never lead: they may be stored in any order. What an edit list has cut out is read
+    on the way to what follows, at times of its own: it makes no jump.
+
+    ``jumps`` counts them, by the stream that has most.
+
+    Args:
+        lead: by how much all times are moved from the beginning on, in seconds.
+    """
+
+    def __init__(self, lead: Fraction = Fraction(0)) -> None:
+        self.lead = lead
+        self._shifts: dict[int, list[Fraction]] = {}
+        self._last: dict[int, Fraction] = {}
+        self._ends: dict[int, Fraction] = {}
+
+    @property
+    def jumps(self) -> int:
+        return max(map(len, self._shifts.values()), default=0)
+
+    def carry_on(self, packet: Packet[Stream]) -> None:
+        """Give a packet its time in one line with those before it; call in order of storage."""
+        stream, unit = packet.stream.index, packet.time_base
+        if self.lead:
+            _move(packet, self.lead)
+        if packet.dts is None or packet.is_discard:
+            return
+        shifts = self._shifts.setdefault(stream, [])
+        moment = packet.dts * unit
+        if stream in self._last and moment + _total(shifts) < self._last[stream] - _JUMP:
+            leads = packet.stream.type in ("video", "audio")
+            shift = self._shared(stream, moment, Fraction(0) if leads else _JUMP)
+            if shift is None and leads:
+                shift = self._ends[stream] - moment
+            if shift is not None:
+                shifts.append(shift - _total(shifts))
+        if shifts:
+            _move(packet, _total(shifts))
+        self._last[stream] = packet.dts * unit
+        self._ends[stream] = (packet.dts + (packet.duration or 0)) * unit
+
+    def _shared(self, stream: int, moment: Fraction, overlap: Fraction) -> Fraction | None:
+        """By how much another stream was moved, in all, at the jump that this one has come to; None if that
+        reaches back by more than ``overlap`` before this one's past."""
+        number = len(self._shifts[stream]) + 1
+        for other in self._shifts.values():
+            shared = _total(other[:number])
+            if len(other) >= number and moment + shared > self._last[stream] - overlap:
+                return shared
+        return None
+
+
+def _move(packet: Packet[Stream], seconds: Fraction) -> None:
+    steps = round(seconds / packet.time_base)
+    packet.dts = None if packet.dts is None else packet.dts + steps
+    packet.pts = None if packet.pts is None else packet.pts + steps
+
+
+def _total(shifts: list[Fraction]) -> Fraction:
+    return sum(shifts, Fraction(0))
+
 
 MARGIN = 10
 """Seconds that sound and subtitles may be stored away from the pictures they go with."""
