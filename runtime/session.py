@@ -274,12 +274,12 @@ class Session:
         return Steady(STEADY if share is None else share)
 
     def _verifier(self, restorer: Restorer) -> BackgroundChecker | None:
-        if self._options.checks.verify is None:
+        checks = self._options.checks
+        if checks.verify is None:
             return None
-            from measnet.runtime.parity import Verifier
+        from measnet.runtime.parity import BackgroundChecker, Verifier
 
-        verifier = Verifier(restorer, self._options.checks.checkpoint)
-        return BackgroundChecker(verifier, self._options.checks.verify_share, self._options.checks.verify)
+        return BackgroundChecker(Verifier(restorer, checks.checkpoint), checks.verify_share, checks.verify)
 
     def _check_places(self, inputs: tuple[str, ...]) -> int:
         """Whether what is written has a place, which must not turn out after hours; the report must not take
