@@ -1,4 +1,4 @@
-"""What a run says in a terminal: warnings, the figures at the end, and what a rehearsal found."""
+"""Words of a run in a terminal: warnings, the figures at the end, and the plan that a rehearsal found."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Console:
         self._err.print(f"[red]error:[/red] {escape(' '.join(line.split()))}")
 
     def planned(self, reports: list[RunReport]) -> None:
-        """What all inputs would take together."""
+        """Tells what all inputs would take together."""
         line = plan_of_all(reports)
         if not self._quiet and line is not None:
             self._out.print(line)
@@ -150,7 +150,7 @@ def _figures(report: RunReport) -> str:
 
 
 def _seen(damage: dict[str, float]) -> str:
-    """What was wrong with the frames, the most of it first."""
+    """Tells what was wrong with the frames, the most of it first."""
     largest = sorted(damage.items(), key=lambda item: -item[1])
     return "seen: " + ", ".join(
         f"{name} {100 * share:.0f} %" for name, share in largest if share >= WORTH_SAYING
@@ -158,7 +158,7 @@ def _seen(damage: dict[str, float]) -> str:
 
 
 def _faults(faults: dict[str, Any]) -> str:
-    """What ``--on-fault`` is about, in one line."""
+    """Tells of faults in one line."""
     line = f"frame {faults['first']} came back wrong: {faults['what']}"
     if faults["fallback"] is not None:
         return f"{line}; from there on {faults['fallback']['backend']} in float32 restored"
@@ -166,7 +166,7 @@ def _faults(faults: dict[str, Any]) -> str:
 
 
 def _parity(verify: dict[str, Any]) -> str:
-    """What ``--verify`` found, all three figures."""
+    """Tells all three figures of ``--verify``."""
     verdict = "passed" if verify["passed"] else "FAILED"
     level = "identical" if verify["psnr_db"] is None else f"PSNR {verify['psnr_db']:.1f} dB"
     reference = "PyTorch" if verify["reference"] == "torch" else "the float32 graph"
@@ -181,7 +181,7 @@ def _parity(verify: dict[str, Any]) -> str:
 
 
 def plan_lines(report: RunReport) -> list[str]:
-    """What would be done with one input."""
+    """Tells what would be done with one input."""
     lines = [_what_where_when(report)]
     if report.encoding:
         lines.append(f"  picture: {_written_as(report.encoding)}")
@@ -192,7 +192,7 @@ def plan_lines(report: RunReport) -> list[str]:
 
 
 def plan_of_all(reports: list[RunReport]) -> str | None:
-    """What several inputs would take together; None where none of them can be restored."""
+    """Tells what several inputs would take together; None where none of them can be restored."""
     planned = [report for report in reports if report.status == "planned"]
     if not planned:
         return None

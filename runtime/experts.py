@@ -169,7 +169,7 @@ class _Bins:
 
 
 class _Totals:
-    """What sums over frames mean, for a run or a bin."""
+    """Meaning of sums over frames, for a run or a bin."""
 
     def __init__(self, row: _Row) -> None:
         self._row = row
@@ -250,7 +250,7 @@ def _count(planes: Iterable[NDArray[np.uint8]]) -> NDArray[np.float64]:
 
 
 def _used(shares: NDArray[np.float64]) -> int:
-    """How many experts there are, as far as they were ever chosen."""
+    """Counts the experts, as far as they were ever chosen."""
     return int(shares.nonzero()[0].max(initial=0)) + 1
 
 

@@ -23,7 +23,7 @@ Kind = Literal["video", "live", "images"]
 
 @dataclass(frozen=True, slots=True)
 class Colour:
-    """How a stream's numbers are to be read as colour, in the code points of ITU-T H.273.
+    """Meaning of a stream's numbers as colours, in the code points of ITU-T H.273.
 
     ``2`` means unspecified for ``matrix``, ``primaries`` and ``transfer``; ``range`` is
     ``0`` unspecified, ``1`` limited (16..235), ``2`` full (0..255).
@@ -53,7 +53,7 @@ class MasteringDisplay:
 
 @dataclass(frozen=True, slots=True)
 class ContentLight:
-    """How bright HDR video gets, in cd/m² (MaxCLL and MaxFALL of CTA-861.3)."""
+    """Brightness that HDR video reaches, in cd/m² (MaxCLL and MaxFALL of CTA-861.3)."""
 
     brightest_pixel: int
     brightest_frame: int
@@ -61,7 +61,7 @@ class ContentLight:
 
 @dataclass(frozen=True, slots=True)
 class Hdr:
-    """What HDR video says beside its colour tags. ``dynamic`` names what it says anew for each
+    """Metadata of HDR video besides its colour tags. ``dynamic`` names what it says anew for each
     frame (HDR10+, Dolby Vision), which is not carried over."""
 
     display: MasteringDisplay | None = None
@@ -87,7 +87,7 @@ class PictureMetadata:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What an image file holds beside the colours that are restored.
+    """Content of an image file besides the colours that are restored.
 
     ``alpha`` is H×W, of the pixels' depth, or absent. ``grey`` says that the file had one channel, and gets
     one back. The EXIF orientation lives in ``metadata``, so the pixels stay as stored.
@@ -179,7 +179,7 @@ class Cover(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
-    """What belongs to a whole source, made by the source and read by the sink.
+    """Properties of a whole source, made by the source and read by the sink.
 
     ``width`` and ``height`` are in pixels, before rotation (``0`` for a folder of images,
     whose sizes differ). ``frames`` is how many are expected, where that is known.

@@ -46,7 +46,7 @@ class Engine(Protocol):
 
 @dataclass
 class Faults:
-    """What was wrong with how many frames, and what was done about it."""
+    """Count of frames that came back wrong, and what was done about it."""
 
     frames: int = 0
     first: int | None = None
@@ -256,7 +256,7 @@ def bundled_name(weights_sha256: str) -> str | None:
 
 
 def _faults_from(data: bytes) -> Faults:
-    """What ``Guard.state`` made of them, which may have been tampered with. Raises ValueError."""
+    """Reads what ``Guard.mark`` wrote of them; it may have been tampered with. Raises ValueError."""
     try:
         known = json.loads(data)
         faults = Faults(**known)

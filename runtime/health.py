@@ -1,4 +1,4 @@
-"""Looks at every frame that comes back: can it be a picture of what went in?
+"""Health of every frame that comes back: can it be a picture of what went in?
 
 Only what is certain counts as a fault: a result without a picture in it though the source has one, and one
 that stands still while the source moves. A grid of points is looked at, a few thousand per frame.

@@ -199,7 +199,7 @@ class Job:
         guard.use_tiles(height, width, tiles)
 
     def _header(self, guard: Guard) -> Header:
-        """What the result is made of, and what a run that begins it settles for those that go on."""
+        """Names what the result is made of, and what a run that begins it settles for those that go on."""
         options, description = self._options, guard.description
         made_of, settings = self._sink.made_of(), self._sink.settings()
         if self.info.kind == "video":

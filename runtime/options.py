@@ -102,7 +102,7 @@ class RawVideo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoding:
-    """How a video is written. None leaves a choice to the container, the source or the encoder."""
+    """Wishes for how a video is written. None leaves a choice to the container, the source or the encoder."""
 
     codec: str | None = None
     """``h264``, ``hevc``, ``vp9``, ``av1``, ``prores``, ``ffv1``, or a graphics card's (``h264_nvenc``)."""
@@ -137,7 +137,7 @@ class Encoding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """How a video file is read, and which part of it.
+    """Wishes for how a video file is read, and which part of it.
 
     Raises:
         UsageError: the duration is zero.
@@ -167,7 +167,7 @@ class Reading:
 
     @property
     def is_part(self) -> bool:
-        """Whether less than the whole file is wanted."""
+        """Says whether less than the whole file is wanted."""
         return bool(self.start) or self.duration is not None
 
     def as_given(self) -> dict[str, Any]:
@@ -197,7 +197,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """What restores, as ``measnet.Restorer`` takes it."""
+    """Choice of what restores, as ``measnet.Restorer`` takes it."""
 
     model: str = "nano"
     """A bundled name, or an .onnx, .engine or checkpoint file."""
@@ -220,7 +220,7 @@ class EngineOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checks:
-    """What is looked at on the way, and what a fault leads to."""
+    """Choice of what is looked at on the way, and what a fault leads to."""
 
     verify: int | None = field(default=None, metadata={"parse": parse_every})
     """Every so many frames one is held against PyTorch."""

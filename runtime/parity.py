@@ -123,7 +123,7 @@ class Verifier:
 
 
 def _reference(restorer: Restorer, checkpoint: str | None) -> Restorer:
-    """What computes the same weights in float32; a checkpoint's are yet to be held against the restorer's."""
+    """Opens what computes the same weights in float32; those of a checkpoint are yet to be compared."""
     if checkpoint is not None and checkpoint.lower().endswith(".onnx"):
         return Restorer(checkpoint, "onnxruntime-cpu", restorer.channel_order, tile=restorer.tile)
     known = bundled_name(restorer.description["weights_sha256"]) if checkpoint is None else None

@@ -25,14 +25,14 @@ Shown = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What a screen has for a picture, in pixels of its own."""
+    """Space that a screen has for a picture, in pixels of its own."""
 
     width: int
     height: int
 
 
 def shown(source: Frame, restored: Frame, info: StreamInfo, layout: Layout, room: Room) -> Shown:
-    """Both frames in one picture that fits into ``room``; never larger than they are.
+    """Puts both frames into one picture that fits into ``room``; never larger than they are.
 
     Pixels are picked, not averaged: an average would take away the very noise that the result is to be
     compared by. So it costs the same for frames of any size.
@@ -52,13 +52,13 @@ def shown(source: Frame, restored: Frame, info: StreamInfo, layout: Layout, room
 
 
 def _small(frame: Frame, width: int, height: int) -> Shown:
-    """In 8 bits and in the size given."""
+    """Makes it 8 bits and of the size given."""
     small = np.asarray(cv2.resize(frame.pixels, (width, height), interpolation=cv2.INTER_NEAREST))
     return np.asarray(small // 256 if small.dtype == np.uint16 else small, np.uint8)
 
 
 def _turn(frame: Frame, info: StreamInfo) -> Turn:
-    """How the frame is to be turned so that it stands upright."""
+    """Finds how the frame is to be turned so that it stands upright."""
     if info.display_matrix is not None:
         return turn_of(info.display_matrix) or EXIF_TURNS[1]
     if frame.picture is not None:
@@ -71,20 +71,20 @@ class NoScreenError(Exception):
 
 
 class Screen(Protocol):
-    """Where pictures are shown. All calls come from one thread."""
+    """Shows pictures. All calls come from one thread."""
 
     @property
     def open(self) -> bool:
-        """Whether it is there."""
+        """Says whether it is there."""
         ...
 
     @property
     def outlasts(self) -> bool:
-        """Whether what was shown last is still to be seen when the program has ended."""
+        """Says whether what was shown last is still to be seen when the program has ended."""
         ...
 
     def room(self) -> Room:
-        """What it has for the next picture, in pixels."""
+        """Tells the space for the next picture, in pixels."""
         ...
 
     def show(self, picture: Shown) -> None:

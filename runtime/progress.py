@@ -19,7 +19,7 @@ from measnet.runtime.stream import RunFigures
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """What an input asks for: ``frames`` of ``pixels`` each. ``None`` frames are not known before they came;
+    """Size of an input: ``frames`` of ``pixels`` each. ``None`` frames are not known before they came;
     ``0`` pixels: they differ, or are not known."""
 
     frames: int | None
@@ -51,12 +51,12 @@ class Overall:
 
     @property
     def inputs(self) -> int:
-        """How many there are."""
+        """Number of all inputs."""
         return len(self._amounts)
 
     @property
     def number(self) -> int:
-        """Of the input at hand, from 1."""
+        """Number of the input at hand, from 1."""
         return self._at + 1
 
     @property
@@ -192,7 +192,7 @@ class Bars:
             self._picture.leave()
 
     def _time(self, figures: RunFigures) -> str:
-        """What is left of it; what it took so far where that cannot be told."""
+        """Tells the time left; the time taken so far where that is not known."""
         if self._total is None:
             return _clock(figures.seconds_total)
         if not figures.fps:

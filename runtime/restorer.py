@@ -1,4 +1,4 @@
-"""The restorer: pictures in, restored pictures out, whatever their size and whatever computes it."""
+"""Restorer: pictures in, restored pictures out, whatever their size and whatever computes it."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class Restorer:
     def restore(
         self, pixels: Pixels, steering: Steering | None = None, *, apart: bool = False
     ) -> RestoredFrame:
-        """As calling it, with everything there is to know about the result.
+        """Restores one picture, as calling does, and tells everything there is to know about the result.
 
         ``steering`` gives image-level decisions in place of those that the picture would have settled;
         ``apart`` lets each tile decide for itself, as models do that cannot be steered.
@@ -205,7 +205,7 @@ class Restorer:
 
     @property
     def steerable(self) -> bool:
-        """Whether its model takes image-level decisions from outside."""
+        """Says whether its model takes image-level decisions from outside."""
         return self._steerable() is not None
 
     @property
@@ -243,7 +243,7 @@ class Restorer:
         return TileRound(backend, self._layout, image, tiles)
 
     def _steerable(self) -> SteerableBackend | None:
-        """What computes the same with decisions from outside; None where there is nothing that does."""
+        """Finds what computes the same with decisions from outside; None where nothing does."""
         if self._steered is None:
             if self._backend.description.steerable:
                 self._steered = cast(SteerableBackend, self._backend)

@@ -56,7 +56,7 @@ def _true_colours(picture: Shown) -> list[list[str]]:
 
 
 def _fewer_colours(picture: Shown) -> list[list[str]]:
-    """Of the cube or the greys whichever is nearer."""
+    """Takes of the cube and the greys whichever is nearer."""
     levels = _NEAREST_LEVEL[picture]
     cube = _FIRST_OF_CUBE + levels @ np.array([36, 6, 1])
     grey = _NEAREST_GREY[picture.mean(axis=2).astype(np.uint8)]

@@ -1,4 +1,4 @@
-"""All inputs of one ``measnet-run``, from its options to its exit status.
+"""Session: all inputs of one ``measnet-run``, from its options to its exit status.
 
 Everything heavy is imported once there is something to do, so that a mistake is answered at once.
 """
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """All inputs of one command, with the engine they share."""
+    """Restores all inputs of one command with the engine they share."""
 
     def __init__(self, console: Console, options: RunOptions, *, debug: bool = False) -> None:
         self._console = console
@@ -156,7 +156,7 @@ class Session:
                 verifier.close()
 
     def _beside(self, kind: str, guard: Guard, comparison: Comparison | None) -> list[str]:
-        """What the run would do beside its result."""
+        """Tells what the run would do besides its result."""
         options, also = self._options, []
         if steady := guard.description.get("steady"):
             also.append(f"image-level decisions are held steady, {steady:.2g} of each from the frames before")
@@ -282,8 +282,7 @@ class Session:
         return BackgroundChecker(Verifier(restorer, checks.checkpoint), checks.verify_share, checks.verify)
 
     def _check_places(self, inputs: tuple[str, ...]) -> int:
-        """Whether what is written has a place, which must not turn out after hours; the report must not take
-        that of what is read."""
+        """Refuses places that cannot be written to, and a report in the place of an input."""
         from measnet.image_header import IMAGE_ENDINGS
         from measnet.runtime.sinks.containers import CONTAINERS
         from measnet.whole_file import check_place

@@ -33,7 +33,7 @@ _DYNAMIC = {
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """How one encoder is told: the option of its own parameters, their names, and whether colours are given
+    """Words for one encoder: the option of its own parameters, their names, and whether colours are given
     in steps of the SEI message (1/50000, 1/10000 cd/m²) or in decimals."""
 
     option: str
@@ -55,7 +55,7 @@ def is_hdr(colour: Colour) -> bool:
 
 
 def read_hdr(frame: av.VideoFrame) -> Hdr:
-    """What a decoded frame carries beside its pixels."""
+    """Reads what a decoded frame says of the display that it was graded on."""
     display, light, dynamic = None, None, dict[str, None]()
     for data in frame.side_data:
         name = data.type.name  # type: ignore[attr-defined]  # PyAV types it loosely
@@ -79,7 +79,7 @@ def encoder_parameters(hdr: Hdr, wording: Wording) -> list[str]:
 
 
 def _display(data: bytes) -> MasteringDisplay:
-    """From FFmpeg's AVMasteringDisplayMetadata: ten rationals, and whether it believes them."""
+    """Reads FFmpeg's AVMasteringDisplayMetadata: ten rationals, and whether it believes them."""
     numbers = struct.unpack_from("=20i", data)
     values = [
         Fraction(top, bottom) if bottom else Fraction(0)

@@ -24,7 +24,7 @@ class Steady:
 
     @property
     def share(self) -> float:
-        """How much comes from the frames before."""
+        """Share that comes from the frames before."""
         return float(self._share)
 
     def restore(self, restorer: Restorer, pixels: Pixels, *, new_scene: bool) -> RestoredFrame:

@@ -68,7 +68,7 @@ class Observer:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How frames wait for the next step."""
+    """Way in which frames wait for the next step."""
 
     room: int
     """Frames that may wait for the first step, and for each sink."""

@@ -65,7 +65,7 @@ _HEAD = struct.Struct("<IIBddd")
 
 @dataclass
 class _Sources:
-    """What the frames before looked like before they were restored, while the camera stands still."""
+    """Mean of the sources before, not restored, while the camera stands still."""
 
     mean: Plane
     """H W 3."""
@@ -79,7 +79,7 @@ class _Sources:
 
 @dataclass
 class _Past:
-    """What the frames before the next one showed."""
+    """Mean of what the frames before the next one showed."""
 
     mean: Plane
     """H W 3: restored frames, fused."""
@@ -98,7 +98,7 @@ class _Past:
 
 @dataclass
 class Figures:
-    """What became of the frames of one video."""
+    """Figures of the frames of one video."""
 
     depth: int
     frames: int = 0
@@ -150,7 +150,7 @@ class TemporalFusion:
         return _pixels(fused, restored.dtype)
 
     def state(self) -> bytes:
-        """What it knows of the frames before. It goes on from what these bytes hold, which is a little
+        """Packs what it knows of the frames before. It goes on from what these bytes hold, which is a little
         coarser than what it knew, so that one who takes them up makes the same frames."""
         if self._past is None:
             return _HEAD.pack(0, 0, 0, -1.0, -1.0, -1.0) + self._cut.state()
@@ -263,8 +263,9 @@ class TemporalFusion:
     def _detail(
         self, past: _Past, source: Plane, now: Plane, still: NDArray[np.bool_], mismatch: Plane
     ) -> Plane | None:
-        """What the network took from places that stand still and that is no noise, H W 3; None while the
-        camera moves.
+        """Finds what the network took from places that stand still and is no noise, H W 3.
+
+        None while the camera moves.
 
         The mean of the sources has less noise the longer it is. What it shows beyond the mean of the restored
         frames is given back by Wiener's rule: in so far as it is more than that noise, and fine, and no more
@@ -354,7 +355,7 @@ def _fit(a: Plane, b: Plane) -> tuple[Plane, Plane, float]:
 
 
 def _usual(off: NDArray[Any], mean: Plane) -> Plane:
-    """How much frames usually differ where nothing went wrong, by how busy and how bright a place is; h w.
+    """Estimates how much frames differ where all is well, by how busy and how bright a place is; h w.
 
     ``off`` is the squared difference, h w, for past and frame of one frame's worth each; ``mean`` h w 3.
     """
@@ -446,7 +447,7 @@ class Finish:
 
     @property
     def is_needed(self) -> bool:
-        """Whether it does anything."""
+        """Says whether it does anything."""
         return self.fusion is not None or self._strength < 1
 
     def take(self, passing: Restoration) -> None:

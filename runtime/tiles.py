@@ -76,7 +76,7 @@ def cores(tiles: list[Tile], height: int, width: int, multiple: int) -> list[Til
 
 
 def _borders(sides: set[tuple[int, int]], end: int, multiple: int) -> dict[int, tuple[int, int]]:
-    """Of tiles in a row, by where they start: from where to where each has the picture to itself."""
+    """Finds, by where tiles in a row start, from where to where each has the picture to itself."""
     ordered = sorted(sides)
     between = [
         (start + before + length) // 2 // multiple * multiple
@@ -105,8 +105,10 @@ def tiles_from(stored: object, height: int, width: int) -> list[Tile] | None:
 
 
 def restore_tiles(shape: tuple[int, ...], tiles: list[Tile], restore: Callable[[Tile], Image]) -> Image:
-    """What ``restore`` makes of each tile of a picture (``shape`` is 1 3 H W), blended by linear ramps
-    where tiles overlap."""
+    """Puts together what ``restore`` makes of each tile of a picture (``shape`` is 1 3 H W).
+
+    Linear ramps blend tiles where they overlap.
+    """
     if len(tiles) == 1:
         return restore(tiles[0])
     total = np.zeros(shape, np.float32)
@@ -138,7 +140,7 @@ def _tile_side(side: int, count: int, rule: SizeRule) -> int:
 
 
 def _starts(side: int, tile: int, rule: SizeRule) -> list[int]:
-    """Where tiles begin: evenly spread on the network's grid, overlapping by at least ``OVERLAP``, or by
+    """Says where tiles begin: evenly spread on the network's grid, overlapping by at least ``OVERLAP``, or by
     half of a small tile.
 
     A network that halves its features sees a picture through a grid. Off the picture's own grid a tile

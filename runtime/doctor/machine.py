@@ -56,7 +56,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """What was found. Ready for JSON by ``facts``."""
+    """Facts of a machine. Ready for JSON by ``facts``."""
 
     system: str
     processor: str
@@ -236,7 +236,7 @@ def _discreet_text(text: str) -> str:
 
 
 def _names() -> list[str]:
-    """Of the machine and of its user, the longer first."""
+    """Finds the names of the machine and of its user, the longer first."""
     names = {platform.node(), platform.node().partition(".")[0]}
     with contextlib.suppress(OSError, KeyError, ImportError):  # a user without a name, as in containers
         names.add(getpass.getuser())

@@ -65,7 +65,7 @@ def self_test(machine: Machine, model: str, say: Say, perform: Perform = perform
 
 
 class _SelfTest:
-    """What was built and run so far."""
+    """Account of what was built and run so far."""
 
     def __init__(self, machine: Machine, model: str, say: Say, perform: Perform, folder: Path) -> None:
         self.machine = machine
@@ -198,7 +198,7 @@ def _graph(model: str) -> Path | None:
 
 
 class _Frame:
-    """What a run made of one picture."""
+    """Result of a run for one picture."""
 
     def __init__(self, restored: NDArray[np.float32], choices: Choices) -> None:
         self.restored = restored

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """What an earlier run of the same command left of a result; nothing, to begin with."""
+    """Share of a result that an earlier run of the same command left; none, to begin with."""
 
     frames: int = 0
     """Frames of the source that are in what is finished."""

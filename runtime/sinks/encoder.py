@@ -45,7 +45,7 @@ class FrameTimes:
         self.rounded = 0
 
     def place(self, frame: Frame) -> tuple[int, int] | None:
-        """Its time and duration; None for a frame that has to be left out."""
+        """Gives the next frame its time and duration; None for one that has to be left out."""
         exact = frame.pts * frame.time_base / self._time_base
         pts = round(exact)
         if self.last is not None and pts <= self.last:
@@ -63,7 +63,7 @@ class FrameTimes:
 
 
 def decoding_times(shown: Sequence[int], reordering: int) -> list[int]:
-    """When each picture is to be decoded: later than the one stored before it, not after it is shown.
+    """Says when each picture is to be decoded: later than the one stored before it, not after it is shown.
 
     Args:
         shown: presentation times in the order of storage, no two alike.
@@ -108,7 +108,7 @@ _X265_LEAVES_UNTIMED = 2
 
 
 class PictureEncoding:
-    """Everything about the encoded picture that holds for the whole result.
+    """Decisions about the encoded picture that hold for the whole result.
 
     Args:
         target: the result's name, for messages.
@@ -171,7 +171,7 @@ class PictureEncoding:
         return (height, width) if self.turn is not None and self.turn[0] else (width, height)
 
     def repeat_with(self, threads: int) -> None:
-        """From now on the same pictures become the same bytes, in this process or another.
+        """Has the same pictures become the same bytes from now on, in this process or another.
 
         What encoders make depends on how many threads they work with, so that is fixed.
         """
@@ -398,13 +398,14 @@ class PictureEncoder:
 
     @property
     def reordering(self) -> int:
-        """By how many places a picture may be stored before its turn to be shown."""
+        """Number of places that a picture may be stored before its turn to be shown."""
         return self._context.reorder_depth
 
     def encode(
         self, pixels: Pixels, pts: int, duration: int, captions: bytes = b""
     ) -> list[Packet[VideoStream]]:
-        """What became ready by this picture, shown at ``pts`` for ``duration``, in the encoding's time base.
+        """Encodes a picture, shown at ``pts`` for ``duration`` in the encoding's time base; gives what is
+        ready.
 
         Raises FFmpegError.
         """
@@ -418,7 +419,7 @@ class PictureEncoder:
         return self._tagged(self._context.encode(frame))
 
     def flush(self) -> list[Packet[VideoStream]]:
-        """What the encoder still held; nothing can be encoded afterwards. Raises FFmpegError."""
+        """Gives what the encoder still held; nothing can be encoded afterwards. Raises FFmpegError."""
         packets = self._context.encode(None)
         if self._encoded <= _X265_LEAVES_UNTIMED and self._context.name == "libx265":
             for packet in packets:
@@ -443,7 +444,7 @@ class PictureEncoder:
 
 
 def _joined(*parameters: str | None) -> str:
-    """As encoders take several of their own parameters in one option."""
+    """Joins an encoder's own parameters in one option."""
     return ":".join(filter(None, parameters))
 
 

@@ -180,7 +180,7 @@ class Muxer:
             raise encoding_error(self._target, error) from None
 
     def _is_run_up(self, packet: Packet[Stream]) -> bool:
-        """Whether a packet that an edit list cuts out lies before all others, hidden there or as a run-up."""
+        """Says whether a packet that an edit list cuts out is a run-up, hidden before all others."""
         start = packet.pts or 0
         near = (start + (packet.duration or 0)) * packet.time_base > -_RUN_UP
         return packet.stream.index not in self._begun and start < 0 and (near or self._kind.edit_list)
@@ -222,7 +222,7 @@ class Muxer:
         return lines
 
     def _tell_of_losses(self, encoding: PictureEncoding) -> None:
-        """What such a file cannot say, and the source does."""
+        """Warns of what such a file cannot say, and the source does."""
         kind, info = self._kind, self._info
         lost = []
         if len(info.covers) > self._covers_kept:
@@ -346,7 +346,7 @@ class Muxer:
             self._container.mux_one(self._covers.pop())
 
     def _names_of_ones_own(self) -> bool:
-        """Whether MP4 and MOV need the form that has any metadata, and no cover."""
+        """Says whether MP4 and MOV need the form that has any metadata, and no cover."""
         names = {name.lower() for name in _names(self._info)}
         return self._kind.muxer in ("mp4", "mov") and not names <= _MP4_FIELDS
 
@@ -368,7 +368,7 @@ class Muxer:
 
 
 def _takes(kind: Container, source: Stream) -> bool:
-    """Whether a stream can be found again in such a file."""
+    """Says whether a stream can be found again in such a file."""
     if source.type == "attachment":
         return kind.attachments
     name = source.codec_context.name
@@ -381,7 +381,7 @@ def _takes(kind: Container, source: Stream) -> bool:
 
 
 def _muxes(kind: Container, source: Stream) -> bool:
-    """Whether FFmpeg begins such a file with a stream like this one. Some muxers say no only then."""
+    """Tries whether FFmpeg begins such a file with a stream like this one. Some muxers say no only then."""
     nowhere = io.BytesIO()
     with av.open(nowhere, "w", format=kind.muxer) as trial:
         try:
@@ -396,7 +396,7 @@ def _muxes(kind: Container, source: Stream) -> bool:
 
 
 def _no_place(target: Path, source: Stream) -> str:
-    """Why there can be no such file, and which there can be."""
+    """Says why there can be no such file, and which there can be."""
     # The first ending stands for all of its kind.
     endings = {kind: ending for ending, kind in reversed(CONTAINERS.items())}
     others = [ending for kind, ending in endings.items() if _takes(kind, source)]

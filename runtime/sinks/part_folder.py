@@ -43,7 +43,7 @@ _ENGINE = {
 
 
 def of_input(path: Path) -> dict[str, Any]:
-    """What tells one input file from another, and from itself before it was changed. Raises InputError."""
+    """Tells one input file from another, and from itself before it was changed. Raises InputError."""
     try:
         with path.open("rb") as file:
             found = os.fstat(file.fileno())
@@ -172,7 +172,7 @@ class Manifest:
 
 
 def differences(begun: dict[str, Any], now: dict[str, Any]) -> str:
-    """What the user has to know when ``made_of`` is another one: each key with its two values."""
+    """Tells a user how ``made_of`` differs: each key with its two values."""
     lines = []
     for key in dict.fromkeys([*begun, *now]):
         old, new = begun.get(key), now.get(key)
@@ -191,7 +191,7 @@ def check_made_of(place: Path, begun: dict[str, Any], now: dict[str, Any]) -> No
 
 
 def is_count(value: Any, least: int = 0, most: int = 1 << 62) -> TypeGuard[int]:
-    """Whether ``value`` is a whole number (True is none) from ``least`` to ``most``."""
+    """Says whether ``value`` is a whole number (True is none) from ``least`` to ``most``."""
     return type(value) is int and least <= value <= most
 
 
@@ -246,13 +246,13 @@ class PartFolder:
 
     @property
     def manifest(self) -> Manifest:
-        """Of the folder that ``begin`` opened."""
+        """Manifest of the folder that ``begin`` opened."""
         assert self._manifest is not None, "begin comes first"
         return self._manifest
 
     @property
     def is_open(self) -> bool:
-        """Whether this run holds the folder."""
+        """Says whether this run holds the folder."""
         return self._lock is not None
 
     def begin(self, header: Header, *, restart: bool) -> Header:
@@ -342,7 +342,7 @@ class PartFolder:
 
 
 def is_plain_file(path: Path, size: int) -> bool:
-    """Whether ``path`` itself, not what it may link to, is a file of ``size`` bytes."""
+    """Says whether ``path`` itself, not what it may link to, is a file of ``size`` bytes."""
     try:
         found = path.lstat()
     except OSError:

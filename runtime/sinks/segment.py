@@ -57,11 +57,11 @@ class Segment:
 
     @property
     def picture_bytes(self) -> int:
-        """Of all packets; 0 if none of its frames could be placed."""
+        """Size of all packets; 0 if none of its frames could be placed."""
         return self.table - self.state_bytes
 
     def state(self) -> bytes | None:
-        """What the engine had to carry on behind its last frame, if anything. Raises OSError."""
+        """Reads the state behind its last frame, if there is any. Raises OSError."""
         if not self.state_bytes:
             return None
         with self.path.open("rb") as file:

@@ -322,7 +322,7 @@ class SegmentedVideoSink(Sink):
             yield moment, packet, False
 
     def _end(self) -> Fraction:
-        """When the last picture has been shown."""
+        """Says when the last picture has been shown."""
         last = next(segment for segment in reversed(self._segments) if segment.picture_bytes)
         _, pts, duration, _ = max(last.rows(), key=lambda row: row[1])
         return (pts + duration) * self.encoding.time_base

@@ -64,7 +64,7 @@ class ConvertedSound:
         self._resampler = AudioResampler(form, context.layout, rate, context.frame_size or None)
 
     def encoded(self, packet: Packet[Stream] | None) -> list[Packet[Stream]]:
-        """What becomes of a packet of the source; for None, of what is left at the end.
+        """Encodes a packet of the source; for None, what is left at the end.
 
         Raises FFmpegError.
         """

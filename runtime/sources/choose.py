@@ -1,4 +1,4 @@
-"""From what a user names to the source that reads it."""
+"""Choice of the source that reads what a user names."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from measnet.whole_file import is_special
 
 
 def is_live(spec: str) -> bool:
-    """Whether ``spec`` names a camera or a network stream, not something on disk."""
+    """Says whether ``spec`` names a camera or a network stream, not something on disk."""
     return spec.startswith((CAMERA_PREFIX, *URL_SCHEMES))
 
 
 def is_on_disk(spec: str) -> bool:
-    """Whether ``spec`` names something on disk."""
+    """Says whether ``spec`` names something on disk."""
     return not is_live(spec) and spec != STANDARD_INPUT
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file is called like a picture that is read, or holds one.
+    """Says whether a file is called like a picture that is read, or holds one.
 
     Raises MissingPackageError for one that only a package would read.
     """
@@ -40,7 +40,7 @@ def is_picture(path: Path) -> bool:
 
 
 def open_source(spec: str, reading: Reading | None = None) -> Source:
-    """Open a video, an image, a folder of images, ``-`` (standard input), ``camera:N`` or an address.
+    """Opens a video, an image, a folder of images, ``-`` (standard input), ``camera:N`` or an address.
 
     Raises:
         InputError: it cannot be read.

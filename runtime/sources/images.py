@@ -45,7 +45,7 @@ _TIFF_BLOCKS = {33723: "IPTC", 34377: "Photoshop"}
 
 
 def pixels_of(image: ImageFile.ImageFile, data: bytes) -> Values:
-    """What ``image`` shows, opened from ``data``: uint8 or uint16, H×W×1..4, grey or RGB, then alpha.
+    """Decodes what ``image`` shows, opened from ``data``: uint8 or uint16, H×W×1..4, grey or RGB, then alpha.
 
     Raises what Pillow and OpenCV raise for damaged files.
     """
@@ -66,7 +66,7 @@ def in_other_order(values: Values) -> Values:
 
 
 def read_metadata(image: ImageFile.ImageFile, data: bytes) -> PictureMetadata:
-    """What the file of ``image`` says beside its pixels, which lies in ``data``."""
+    """Reads what the file of ``image``, which lies in ``data``, says besides its pixels."""
     kind = "JPEG" if image.format == "MPO" else str(image.format)
     info = image.info
     exif, dpi = info.get("exif", b""), info.get("dpi")

@@ -108,8 +108,10 @@ class Continuity:
         self._ends[stream] = (packet.dts + (packet.duration or 0)) * unit
 
     def _shared(self, stream: int, moment: Fraction, overlap: Fraction) -> Fraction | None:
-        """By how much another stream was moved, in all, at the jump that this one has come to; None if that
-        reaches back by more than ``overlap`` before this one's past."""
+        """Finds by how much another stream was moved, in all, at the jump that this one has come to.
+
+        None if that reaches back by more than ``overlap`` before this one's past.
+        """
         number = len(self._shifts[stream]) + 1
         for other in self._shifts.values():
             shared = _total(other[:number])
@@ -215,7 +217,7 @@ class Cutter:
         return tuple(kept)
 
     def expected(self, frames: int | None, rate: Fraction | None, length: Fraction | None) -> int | None:
-        """How many of a file's ``frames`` belong to the excerpt, as far as its ``rate`` tells."""
+        """Estimates how many of a file's ``frames`` belong to the excerpt, as far as its ``rate`` tells."""
         if self.start is None and self.end is None:
             return frames
         if rate is None or length is None:

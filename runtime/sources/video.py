@@ -145,12 +145,12 @@ class VideoFile(Source):
 
     @property
     def _origin(self) -> Fraction:
-        """When it begins by its own clock, in seconds."""
+        """Beginning by its own clock, in seconds."""
         # What lies before zero is an encoder's run-up, which players do not count.
         return Fraction(max(0, self._container.start_time or 0), av.time_base)
 
     def _read_from_start(self) -> Iterator[av.VideoFrame | Packet[Stream]]:
-        """What is in the file, from a place that surely lies before the excerpt."""
+        """Reads what is in the file, from a place that surely lies before the excerpt."""
         start = self._cutter.start
         by_name = isinstance(self._path, Path)
         if start is None or start <= MARGIN or self._container.start_time is None or not by_name:
@@ -178,7 +178,7 @@ class VideoFile(Source):
         return self._decoder.items()
 
     def _seek(self, container: InputContainer) -> None:
-        """To a place from which on all that goes with the excerpt is stored. Raises FFmpegError."""
+        """Goes to a place from which on all that goes with the excerpt is stored. Raises FFmpegError."""
         assert self._cutter.start is not None
         container.seek(round((self._cutter.start - MARGIN - self._decoder.lead) * av.time_base))
 

@@ -99,11 +99,11 @@ class TensorRTBackend:
             raise
 
     def infer(self, images: Image) -> Inference:
-        """As ``Backend.infer``. Raises ``UsageError`` for a size that the engine does not take."""
+        """See Backend.infer. Raises ``UsageError`` for a size that the engine does not take."""
         return self.collect(self.submit(images))
 
     def infer_steered(self, images: Image, steering: Steering) -> Inference:
-        """As ``SteerableBackend.infer_steered``, of a steerable engine. Raises as ``infer``."""
+        """See SteerableBackend.infer_steered; of a steerable engine. Raises as ``infer``."""
         return self.collect(self._submit(images, steering))
 
     def submit(self, images: Image) -> Ticket:

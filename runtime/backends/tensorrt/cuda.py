@@ -48,7 +48,7 @@ class CudaError(BackendError):
 
     @property
     def lost(self) -> bool:
-        """Whether this process can use the GPU no more."""
+        """Says whether this process can use the GPU no more."""
         return self.name in _LOST
 
 
@@ -100,7 +100,7 @@ class Cuda:
             self._driver.cuDevicePrimaryCtxRelease(DEVICE)
 
     def is_foreign(self, pointer: int) -> bool:
-        """Whether device memory is known to belong to another context than the primary one."""
+        """Says whether device memory is known to belong to another context than the primary one."""
         attribute = self._driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_CONTEXT
         error, owner = self._driver.cuPointerGetAttribute(attribute, pointer)
         # Memory from a pool has no context: no answer is no evidence.
@@ -122,7 +122,7 @@ class Cuda:
         self._call("recording an event", self._runtime.cudaEventRecord, event, stream)
 
     def wait(self, stream: Any, event: Any) -> None:
-        """What comes into ``stream`` from now on waits for ``event``; the CPU does not."""
+        """Has what comes into ``stream`` from now on wait for ``event``; the CPU does not."""
         self._call("ordering streams", self._runtime.cudaStreamWaitEvent, stream, event, 0)
 
     def synchronize(self, stream: Any) -> None:
@@ -158,7 +158,7 @@ class Cuda:
         self._call("copying from the GPU", self._runtime.cudaMemcpyAsync, host, device, nbytes, kind, stream)
 
     def begin_capture(self, stream: Any) -> None:
-        """What this thread puts into ``stream`` from now on goes into a graph instead."""
+        """Has what this thread puts into ``stream`` from now on go into a graph instead."""
         mode = self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call("beginning a CUDA graph", self._runtime.cudaStreamBeginCapture, stream, mode)
 
@@ -291,7 +291,7 @@ class TensorBuffers:
 
     @property
     def device(self) -> int:
-        """Its address on the GPU."""
+        """Address on the GPU."""
         return self._device.pointer
 
     @property

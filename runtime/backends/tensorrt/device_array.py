@@ -35,7 +35,7 @@ class DeviceArray:
 
 
 def read_device_array(array: Any, name: str, stream: int) -> DeviceArray:
-    """What ``array`` has to say through ``__cuda_array_interface__`` or ``__dlpack__``.
+    """Reads what ``array`` says through ``__cuda_array_interface__`` or ``__dlpack__``.
 
     ``stream`` is where it will be used: a DLPack producer orders its own work before it.
     Raises ``UsageError``, calling it ``name``, when it is not on the first GPU, not contiguous, or not

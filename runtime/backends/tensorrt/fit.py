@@ -1,4 +1,4 @@
-"""Whether an engine fits this machine, and which of its optimisation profiles takes a frame."""
+"""Fit of an engine: to this machine, and of its optimisation profiles to a frame."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BRAND = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 
 
 def misfit(facts: EngineFacts, gpu: GPU | None, version: str) -> str | None:
-    """Why the engine cannot run here, or None. ``version`` is that of the installed TensorRT (or -RTX).
+    """Says why the engine cannot run here, or None. ``version`` is that of the installed TensorRT (or -RTX).
 
     Drivers may be newer than at build time, so they are not compared.
     """

@@ -40,7 +40,7 @@ class LaunchGraph:
         self._key: Hashable = None
 
     def holds(self, key: Hashable) -> bool:
-        """Whether there is a graph for exactly these shapes and addresses."""
+        """Says whether there is a graph for exactly these shapes and addresses."""
         return self._graph is not None and self._key == key
 
     def launch(self, stream: Any) -> None:
