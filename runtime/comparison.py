@@ -81,7 +81,7 @@ def _upright(path: Path) -> Pixels:
     raise InputError(f"{path} cannot be read; it was there a moment ago")
 
 
-Shown = Callable[[Pixels], Pixels]
+Turning = Callable[[Pixels], Pixels]
 
 
 def compare_videos(
@@ -168,7 +168,7 @@ def _time(frame: Frame) -> Fraction:
     return frame.pts * frame.time_base
 
 
-def _turning(info: StreamInfo) -> Shown:
+def _turning(info: StreamInfo) -> Turning:
     turn = turn_of(info.display_matrix) if info.display_matrix else None
     return (lambda pixels: turned(pixels, turn)) if turn else (lambda pixels: pixels)
 

@@ -99,9 +99,9 @@ class Console:
         """The one line a failed run ends with."""
         self._err.print(f"[red]error:[/red] {escape(' '.join(line.split()))}")
 
-    def planned(self, reports: list[RunReport]) -> None:
+    def rehearsed(self, reports: list[RunReport]) -> None:
         """Tells what all inputs would take together."""
-        line = plan_of_all(reports)
+        line = rehearsals_together(reports)
         if not self._quiet and line is not None:
             self._out.print(line)
 
@@ -112,7 +112,7 @@ class Console:
         if self._quiet:
             return
         if report.status == "planned":
-            for line in plan_lines(report):
+            for line in rehearsal_lines(report):
                 self._out.print(escape(line))
             return
         if report.output is None:
@@ -180,7 +180,7 @@ def _parity(verify: dict[str, Any]) -> str:
     return line
 
 
-def plan_lines(report: RunReport) -> list[str]:
+def rehearsal_lines(report: RunReport) -> list[str]:
     """Tells what would be done with one input."""
     lines = [_what_where_when(report)]
     if report.encoding:
@@ -191,7 +191,7 @@ def plan_lines(report: RunReport) -> list[str]:
     return lines
 
 
-def plan_of_all(reports: list[RunReport]) -> str | None:
+def rehearsals_together(reports: list[RunReport]) -> str | None:
     """Tells what several inputs would take together; None where none of them can be restored."""
     planned = [report for report in reports if report.status == "planned"]
     if not planned:

@@ -86,7 +86,7 @@ class PictureMetadata:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class PictureFile:
     """Content of an image file besides the colours that are restored.
 
     ``alpha`` is H×W, of the pixels' depth, or absent. ``grey`` says that the file had one channel, and gets
@@ -113,7 +113,7 @@ class Frame:
     pts: int
     time_base: Fraction
     duration: int = 0
-    picture: Picture | None = None
+    picture: PictureFile | None = None
     captions: bytes = b""
 
 

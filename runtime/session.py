@@ -35,7 +35,13 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """Restores all inputs of one command with the engine they share."""
+    """Restores all inputs of one command with the engine they share.
+
+    Args:
+        console: says what there is to say.
+        options: hold for every input.
+        debug: lets errors through, in place of a line and an exit status.
+    """
 
     def __init__(self, console: Console, options: RunOptions, *, debug: bool = False) -> None:
         self._console = console
@@ -67,7 +73,7 @@ class Session:
         with self._stopping_on_signals():
             numbers = list(range(len(inputs)))
             if self._several:
-                status, numbers = self._look_ahead(inputs)
+                status, numbers = self._survey(inputs)
             if self._options.preview is not None and not self._options.dry_run and numbers:
                 layout: Layout = "split" if self._options.compare == "split" else "side"
                 self._preview = self._console.preview(self._options.preview, layout)
@@ -87,13 +93,18 @@ class Session:
                     self._preview.linger(self._stop)
                 self._preview.close()
         if self._several and self._options.dry_run:
-            self._console.planned(list(self._reports.values()))
+            self._console.rehearsed(self.reports)
         if self._report is not None:
             outcome = self._guarded(self._write_report)
             status = status or outcome
         return status
 
-    def _look_ahead(self, inputs: tuple[str, ...]) -> tuple[int, list[int]]:
+    @property
+    def reports(self) -> list[RunReport]:
+        """Reports of all inputs so far, in their order."""
+        return [self._reports[index] for index in sorted(self._reports)]
+
+    def _survey(self, inputs: tuple[str, ...]) -> tuple[int, list[int]]:
         """Says at once what cannot be restored; the exit status of that, and the numbers of the others."""
         from measnet.runtime.job import Survey
         from measnet.runtime.progress import Amount, Overall
@@ -320,10 +331,9 @@ class Session:
         assert self._report is not None
         from measnet.runtime.run_report import write_pictures, write_reports
 
-        reports = [self._reports[index] for index in sorted(self._reports)]
-        for picture in write_pictures(self._report, reports):
+        for picture in write_pictures(self._report, self.reports):
             self._console.also(picture)
-        write_reports(self._report, reports)
+        write_reports(self._report, self.reports)
         return 0
 
     def _guarded(self, step: Callable[[], int]) -> int:
@@ -346,6 +356,10 @@ class Session:
     @contextlib.contextmanager
     def _stopping_on_signals(self) -> Iterator[None]:
         """The first Ctrl-C or SIGTERM asks for a tidy end, the second ends at once."""
+
+        if threading.current_thread() is not threading.main_thread():
+            yield  # signals are the main thread's alone
+            return
 
         def ask(number: int, frame: FrameType | None) -> None:
             if self._stop.is_set():

@@ -188,12 +188,10 @@ Result = dict[str, Any]
 
 def perform(step: str, arguments: dict[str, Any]) -> Result:
     """Does a step in this process. Never raises: what failed is said in the result."""
-    from measnet.runtime.doctor import engine_steps, trial
-
     steps: dict[str, Callable[..., Result]] = {
-        "fp16": engine_steps.write_fp16,
-        "build": engine_steps.build,
-        "run": trial.try_backend,
+        "fp16": write_fp16,
+        "build": build,
+        "run": try_backend,
     }
     try:
         return steps[step](**arguments)

@@ -17,7 +17,7 @@ from PIL import Image, PngImagePlugin, TiffTags
 
 from measnet.errors import OutputError, UsageError
 from measnet.image_header import IMAGE_ENDINGS, png_chunks, result_name
-from measnet.runtime.frame import Frame, Picture, PictureMetadata, Pixels
+from measnet.runtime.frame import Frame, PictureFile, PictureMetadata, Pixels
 from measnet.runtime.sinks import Begun, Sink
 from measnet.runtime.sinks.aside import Aside, partial_name, write_error
 from measnet.runtime.sinks.part_folder import (
@@ -109,7 +109,7 @@ class ImageEncoder:
         """A line on what was lost, if anything was."""
         return [f"not carried over: {', '.join(self.lost)}"] if self.lost else []
 
-    def encode(self, pixels: Pixels, picture: Picture, ending: str) -> bytes:
+    def encode(self, pixels: Pixels, picture: PictureFile, ending: str) -> bytes:
         """``pixels`` in the channels of ``picture``, with its metadata, as a file that ends in ``ending``.
 
         Raises OutputError.
@@ -161,7 +161,7 @@ class ImageEncoder:
         return said
 
 
-def picture_of(frame: Frame) -> Picture:
+def picture_of(frame: Frame) -> PictureFile:
     """Finds what the image file of a frame held beside its colours."""
     if frame.picture is None:
         raise TypeError("an image sink takes frames that came from image files")
@@ -173,7 +173,7 @@ def _eight_bit(values: Pixels) -> Pixels:
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def _channels(pixels: Pixels, picture: Picture) -> Pixels:
+def _channels(pixels: Pixels, picture: PictureFile) -> Pixels:
     """The channels that the picture's file had: grey or RGB, then alpha."""
     colours = pixels
     if picture.grey:

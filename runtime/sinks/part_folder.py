@@ -80,7 +80,7 @@ def of_programs() -> dict[str, Any]:
     }
 
 
-_FORMAT = 1
+_FORMAT = 2
 # Ours are below 10 kB; a longer one is not read into memory.
 _LONGEST_LINE = 1 << 20
 # Lines of a film of a month; what is more is not read either.

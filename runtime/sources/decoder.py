@@ -267,7 +267,7 @@ def _chosen(tracks: list[VideoStream], number: int | None, name: str) -> VideoSt
 
 
 def _says_it_elsewhere(container: InputContainer, stream: Stream) -> bool:
-    """Says whether a data stream of MP4 and MOV holds chapters' titles or a timecode, known from elsewhere."""
+    """Says whether a data stream of MP4 and MOV holds titles of chapters or a timecode, told elsewhere."""
     chapters = stream.type == "data" and stream.discard == Discard.all and bool(container.chapters())
     return chapters or "timecode" in stream.metadata
 

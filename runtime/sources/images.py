@@ -25,7 +25,7 @@ from measnet.image_header import (
     read_header,
     result_name,
 )
-from measnet.runtime.frame import Frame, Picture, PictureMetadata, StreamInfo
+from measnet.runtime.frame import Frame, PictureFile, PictureMetadata, StreamInfo
 from measnet.runtime.memory import check_memory, check_size
 from measnet.runtime.sources import Source
 
@@ -226,7 +226,7 @@ class _Loaded:
             pixels=np.ascontiguousarray(colours),
             pts=number,
             time_base=Fraction(1),
-            picture=Picture(self._path, alpha, grey, self._metadata),
+            picture=PictureFile(self._path, alpha, grey, self._metadata),
         )
 
 

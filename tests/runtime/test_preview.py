@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 import pytest
 
-from measnet.runtime.frame import Frame, Picture, PictureMetadata, Restoration, StreamInfo
+from measnet.runtime.frame import Frame, PictureFile, PictureMetadata, Restoration, StreamInfo
 from measnet.runtime.preview import PER_SECOND, SHARE, Preview, Room, shown
 from measnet.runtime.screens import lines
 
@@ -38,7 +38,7 @@ def info(**properties: Any) -> StreamInfo:
 
 
 def frame(pixels: Any, exif: bytes | None = None) -> Frame:
-    picture = Picture(Path("a.jpg"), metadata=PictureMetadata(exif=exif)) if exif else None
+    picture = PictureFile(Path("a.jpg"), metadata=PictureMetadata(exif=exif)) if exif else None
     return Frame(np.asarray(pixels), 0, Fraction(1, 25), picture=picture)
 
 
