@@ -415,9 +415,9 @@ def test_a_folder_goes_on_behind_pictures_that_changed_their_kind(tmp_path: Path
     first.write(next(Images(shots).read()))
     first.abort()
     sink, images = ImageFolderSink(tmp_path / "out", shots), Images(shots)
-    sink.begin(Header({}, {}), restart=False)
-    assert list(sink.finished) == ["a.avif"] and sink.warnings == []
-    images.skip(sink.finished)
+    begun = sink.begin(Header({}, {}), restart=False)
+    assert begun.names == {"a.avif"} and sink.warnings == []
+    images.skip(begun.frames, begun.names)
     run(images, [Each()], [sink])
     sink.finish()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]
