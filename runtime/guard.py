@@ -133,8 +133,10 @@ class Guard:
         passing.damage = getattr(restored, "damage", None)
 
     def mark(self, mark: Mark) -> Mark:
-        """Adds the scene, the faults so far, and the decisions that hold. Raises ``BackendError`` for more
-        than can be kept."""
+        """See Step.mark: the scene, the faults so far, and the decisions that hold.
+
+        Raises ``BackendError`` for more than can be kept.
+        """
         scene = b"" if self._scenes is None else self._scenes.state()
         own = b"" if self._steady is None else self._steady.state()
         faults = json.dumps(asdict(self.faults)).encode()
@@ -146,8 +148,9 @@ class Guard:
         return Mark(state, mark.past)
 
     def go_on_at(self, frame: int, state: bytes | None) -> None:
-        """The next frame has this number, as an earlier run restored those before it and left ``state``. If
-        that run had fallen back, this one has too.
+        """Goes on at this frame, as an earlier run restored those before it and left ``state``.
+
+        If that run had fallen back, this one has too.
 
         Raises ValueError where it cannot go on from ``state``.
         """
@@ -211,7 +214,7 @@ class Guard:
         self._health = Health()
 
     def _try(self, pixels: Pixels, new_scene: bool) -> tuple[Restored | None, str | None]:
-        """The engine's result, and what is wrong with it."""
+        """Has the frame restored; the result, and what is wrong with it."""
         try:
             if self._steady is None:
                 restored: Restored = self._engine.restore(pixels)
