@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from measnet.errors import MEASNetError
-from measnet.runtime.pipeline import run
+from measnet.runtime.frame import Mark, Restoration
+from measnet.runtime.options import Encoding
 from measnet.runtime.sinks.containers import CONTAINERS, FALLBACK_ENDING
-from measnet.runtime.sinks.manifest import Header
+from measnet.runtime.sinks.part_folder import Header
 from measnet.runtime.sinks.segmented import SegmentedVideoSink
 from measnet.runtime.sources.video import VideoFile
+from measnet.runtime.stream import run
 
 TAGS = ("color_space", "color_primaries", "color_transfer", "color_range")
 COLUMNS = ("frames", "times", "rotation", "colour", "sound")
@@ -54,15 +56,28 @@ def main() -> None:
     sys.exit(1 if silent else 0)
 
 
+class Unchanged:
+    """The step of an engine that changes nothing."""
+
+    name = "restore"
+
+    def take(self, passing: Restoration) -> None:
+        """See Step.take."""
+
+    def mark(self, mark: Mark) -> Mark:
+        """See Step.mark."""
+        return mark
+
+
 def restore(clip: Path, target: Path) -> list[str]:
     """Lines that were said on the way."""
     source = VideoFile(clip)
     try:
         preset = "8" if target.suffix == ".webm" else "ultrafast"
-        sink = SegmentedVideoSink(target, source.info, source.copied_packets, preset=preset)
+        sink = SegmentedVideoSink(target, source.info, clip, source.copied_packets, Encoding(preset=preset))
         sink.begin(Header({}, {"encoder_threads": 1}), restart=False)
         try:
-            run(source, lambda pixels: pixels, sink)
+            run(source, [Unchanged()], [sink])
             sink.finish()
         finally:
             sink.abort()

@@ -9,14 +9,14 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
 
 from measnet import Restorer
 from measnet.runtime.experts import Experts
-from measnet.runtime.frame import Frame
+from measnet.runtime.frame import Frame, Restoration
+from measnet.runtime.scene_cut import SceneCut
 from measnet.runtime.sources.video import VideoFile
 
 CLIP = Path(__file__).parents[1] / "examples" / "car-park.mp4"
@@ -29,14 +29,16 @@ def main() -> None:
     options = parser.parse_args()
     cv2.setNumThreads(1)
     restoring, looking = [], []
-    experts = Experts()
+    experts, scenes = Experts(), SceneCut()
     with Restorer("nano", threads=1) as restorer:
         frames = (item for item in VideoFile(options.video).read() if isinstance(item, Frame))
         for frame, _ in zip(frames, range(options.frames + 1), strict=False):
             began = time.thread_time()
             restored = restorer.restore(frame.pixels)
             middle = time.thread_time()
-            experts.look(frame, replace(frame, pixels=restored.pixels), restored)
+            passing = Restoration(frame, restored.pixels, scenes.begins_with(frame.pixels))
+            passing.choices, passing.prompt_weights = restored.choices, restored.prompt_weights
+            experts.finished(passing)
             restoring.append(middle - began)
             looking.append(time.thread_time() - middle)
     # The first frame of a size also pays for what is prepared once.

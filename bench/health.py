@@ -32,7 +32,7 @@ def main() -> None:
             began = time.perf_counter()
             restored = restorer(np.ascontiguousarray(pixels))
             middle = time.perf_counter()
-            health.look(pixels, restored)
+            health.fault_in(restored, pixels)
             restoring.append(middle - began)
             looking.append(time.perf_counter() - middle)
     # The first frame of a size also pays for what is prepared once.

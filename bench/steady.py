@@ -19,7 +19,7 @@ from measnet.evaluation.video.as_run import read_frames
 from measnet.metrics import psnr
 from measnet.runtime.flicker import Flicker
 from measnet.runtime.scene_cut import SceneCut
-from measnet.runtime.steady import SteadyVideo
+from measnet.runtime.steady import Steady
 
 
 def main() -> None:
@@ -31,12 +31,13 @@ def main() -> None:
     parser.add_argument("--shares", type=float, nargs="+", default=[0.0, 0.9])
     options = parser.parse_args()
     for share in options.shares:
-        video, flicker, gains = SteadyVideo(Restorer(options.model), share), Flicker(), []
-        cut = SceneCut()
+        restorer, steady, flicker, gains = Restorer(options.model), Steady(share), Flicker(), []
+        scenes = SceneCut()
         clean = None if options.target is None else read_frames(Path(options.target))
         for pixels in islice(read_frames(Path(options.video)), options.frames):
-            restored = video.restore(pixels).pixels
-            flicker.add(pixels, restored, cut=cut.look(pixels))
+            new_scene = scenes.begins_with(pixels)
+            restored = steady.restore(restorer, pixels, new_scene=new_scene).pixels
+            flicker.add(pixels, restored, cut=new_scene)
             if clean is not None:
                 gains.append(psnr(restored, next(clean), peak=255))
         quality = f"   {np.mean(gains):.3f} dB" if gains else ""

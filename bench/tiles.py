@@ -37,7 +37,7 @@ def main() -> None:
     for path in options.pictures:
         pixels = read(path, options.noise)
         expected = whole.restore(pixels).image
-        plan = tiled.plan(*pixels.shape[:2])
+        plan = tiled.tiles_for(*pixels.shape[:2])
         steering = tiled.unsteered()
         print(f"{path.name}, {pixels.shape[1]}x{pixels.shape[0]}, {len(plan)} tiles")
         for sweeps in range(MOST_SWEEPS + 1):

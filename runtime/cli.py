@@ -9,15 +9,16 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from fractions import Fraction
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from measnet.command_line import HELP, INTERRUPTED, print_any_name
 from measnet.errors import UsageError
 from measnet.headed_help import HeadedCommand
+from measnet.runtime.options import PreviewPlace, RunOptions, parse_every, parse_tile, parse_time
 
 _EXAMPLES = """\b
 Examples:
@@ -43,7 +44,7 @@ Exit status: 0 done, 1 failed on the way, 2 the input or an option is wrong, 130
 """
 
 
-PLACES = ("auto", "window", "terminal")
+PLACES = get_args(PreviewPlace)
 
 HEADINGS = {
     "Result": (
@@ -71,33 +72,16 @@ HEADINGS = {
 }
 
 
-def _tile(context: click.Context, option: click.Parameter, value: str) -> int | str:
-    if value in ("auto", "off"):
-        return value
-    if value.isdecimal():
-        return int(value)
-    raise click.BadParameter("must be auto, off or a number of pixels", context, option)
+def _read_by(parse: Callable[[str], Any]) -> Callable[..., Any]:
+    """Has an option's text read, or refused as click refuses values."""
 
+    def read(context: click.Context, option: click.Parameter, value: str | None) -> Any:
+        try:
+            return None if value is None else parse(value)
+        except UsageError as error:
+            raise click.BadParameter(str(error), context, option) from None
 
-def _every(context: click.Context, option: click.Parameter, value: str | None) -> int | None:
-    """``1/200`` and ``200``: every 200th."""
-    if value is None:
-        return None
-    number = value.removeprefix("1/")
-    if not number.isdecimal() or int(number) < 1:
-        raise click.BadParameter("must be a share of the frames such as 1/200", context, option)
-    return int(number)
-
-
-def _time(context: click.Context, option: click.Parameter, value: str | None) -> Fraction | None:
-    if value is None:
-        return None
-    from measnet.runtime.sources.excerpt import parse_time
-
-    try:
-        return parse_time(value)
-    except UsageError as error:
-        raise click.BadParameter(str(error), context, option) from None
+    return read
 
 
 class _RunCommand(HeadedCommand):
@@ -146,7 +130,7 @@ class _RunCommand(HeadedCommand):
 )
 @click.option(
     "--verify",
-    callback=_every,
+    callback=_read_by(parse_every),
     metavar="1/N",
     help="Check one frame in N against PyTorch, in the background.",
 )
@@ -170,7 +154,7 @@ class _RunCommand(HeadedCommand):
     "--tile",
     default="auto",
     show_default=True,
-    callback=_tile,
+    callback=_read_by(parse_tile),
     metavar="N",
     help="Restore in squares of N pixels; auto: where memory asks for it; off: never.",
 )
@@ -234,9 +218,12 @@ class _RunCommand(HeadedCommand):
     help="Also make NAME.compare: source and result side by side, half and half, or as a page with a slider.",
 )
 @click.option(
-    "--start", metavar="TIME", callback=_time, help="Begin there: seconds or [hh:]mm:ss.fff of the video."
+    "--start",
+    metavar="TIME",
+    callback=_read_by(parse_time),
+    help="Begin there: seconds or [hh:]mm:ss.fff of the video.",
 )
-@click.option("--duration", metavar="TIME", callback=_time, help="Restore so much of it.")
+@click.option("--duration", metavar="TIME", callback=_read_by(parse_time), help="Restore so much of it.")
 @click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Stop after N frames.")
 @click.option(
     "--interlaced",
@@ -272,28 +259,23 @@ class _RunCommand(HeadedCommand):
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 @click.option("--debug", is_flag=True, help="Show where an error came from.")
 @click.version_option(package_name="measnet", prog_name="measnet-run")
-def main(inputs: tuple[str, ...], **options: Any) -> None:
+def main(inputs: tuple[str, ...], quiet: bool, debug: bool, **values: Any) -> None:
     """Restore noisy, hazy, rainy, blurred or dark videos and images.
 
     INPUT is a video, an image, a folder of images, camera:N, a stream's address, or - for standard
     input. Several, or a pattern ('shots/*.png'), are restored one after another.
     """
     from measnet.runtime.console import Console
-    from measnet.runtime.patterns import expanded, results_among
     from measnet.runtime.session import Session
 
     print_any_name()
     os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 tells its settings on stderr, unless it is to tell errors
-    console = Console(quiet=options["quiet"], stdout_taken=options["out"] == "-")
+    console = Console(quiet=quiet, stdout_taken=values["out"] == "-")
     try:
-        inputs = expanded(inputs)
+        session = Session(console, RunOptions.named(values), debug=debug)
     except UsageError as error:
         console.error(str(error))
         sys.exit(error.exit_code)
-    for result, source in results_among(inputs).items():
-        console.note(f"{result} is left out: it is what became of {source}")
-        inputs = tuple(spec for spec in inputs if spec != result)
-    session = Session(console, options, several=len(inputs) > 1)
     try:
         status = session.run(inputs)
     except KeyboardInterrupt:

@@ -1,7 +1,8 @@
-"""What a run looks like in a terminal: a progress bar, warnings, the figures at the end."""
+"""Words of a run in a terminal: warnings, the figures at the end, and the plan that a rehearsal found."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,16 +12,13 @@ from rich.console import Console as RichConsole
 from rich.markup import escape
 from rich.progress import Progress, TextColumn
 
-from measnet.runtime.bars import Bars
-from measnet.runtime.compare.layout import Layout
-from measnet.runtime.overall import Overall
-from measnet.runtime.pipeline import RunFigures
-from measnet.runtime.plan import plan_lines, plan_of_all
-from measnet.runtime.preview.choose import Where, open_screen
-from measnet.runtime.preview.preview import Preview
-from measnet.runtime.preview.screen import NoScreenError
-from measnet.runtime.preview.terminal import Terminal
-from measnet.runtime.report import RunReport
+from measnet.runtime.comparison import Layout
+from measnet.runtime.options import PreviewPlace
+from measnet.runtime.preview import NoScreenError, Preview
+from measnet.runtime.progress import Bars, Overall
+from measnet.runtime.run_report import RunReport
+from measnet.runtime.screens import Terminal, open_screen
+from measnet.runtime.stream import RunFigures
 
 WORTH_SAYING = 0.05
 """Less of a kind of damage than this is not said."""
@@ -39,7 +37,7 @@ class Console:
         self._err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
         self._out = RichConsole(stderr=stdout_taken, highlight=False, soft_wrap=True)
 
-    def preview(self, where: Where, layout: Layout) -> Preview | None:
+    def preview(self, where: PreviewPlace, layout: Layout) -> Preview | None:
         """A preview in a window or in this terminal; where there can be none a line says why."""
         try:
             screen = open_screen(where, self._err)
@@ -101,9 +99,9 @@ class Console:
         """The one line a failed run ends with."""
         self._err.print(f"[red]error:[/red] {escape(' '.join(line.split()))}")
 
-    def planned(self, reports: list[RunReport]) -> None:
-        """What all inputs would take together."""
-        line = plan_of_all(reports)
+    def rehearsed(self, reports: list[RunReport]) -> None:
+        """Tells what all inputs would take together."""
+        line = rehearsals_together(reports)
         if not self._quiet and line is not None:
             self._out.print(line)
 
@@ -114,7 +112,7 @@ class Console:
         if self._quiet:
             return
         if report.status == "planned":
-            for line in plan_lines(report):
+            for line in rehearsal_lines(report):
                 self._out.print(escape(line))
             return
         if report.output is None:
@@ -152,7 +150,7 @@ def _figures(report: RunReport) -> str:
 
 
 def _seen(damage: dict[str, float]) -> str:
-    """What was wrong with the frames, the most of it first."""
+    """Tells what was wrong with the frames, the most of it first."""
     largest = sorted(damage.items(), key=lambda item: -item[1])
     return "seen: " + ", ".join(
         f"{name} {100 * share:.0f} %" for name, share in largest if share >= WORTH_SAYING
@@ -160,7 +158,7 @@ def _seen(damage: dict[str, float]) -> str:
 
 
 def _faults(faults: dict[str, Any]) -> str:
-    """What ``--on-fault`` is about, in one line."""
+    """Tells of faults in one line."""
     line = f"frame {faults['first']} came back wrong: {faults['what']}"
     if faults["fallback"] is not None:
         return f"{line}; from there on {faults['fallback']['backend']} in float32 restored"
@@ -168,7 +166,7 @@ def _faults(faults: dict[str, Any]) -> str:
 
 
 def _parity(verify: dict[str, Any]) -> str:
-    """What ``--verify`` found, all three figures."""
+    """Tells all three figures of ``--verify``."""
     verdict = "passed" if verify["passed"] else "FAILED"
     level = "identical" if verify["psnr_db"] is None else f"PSNR {verify['psnr_db']:.1f} dB"
     reference = "PyTorch" if verify["reference"] == "torch" else "the float32 graph"
@@ -180,3 +178,85 @@ def _parity(verify: dict[str, Any]) -> str:
     if verify["left_out"]:
         line += f"; left out to keep to --verify-share: {verify['left_out']}"
     return line
+
+
+def rehearsal_lines(report: RunReport) -> list[str]:
+    """Tells what would be done with one input."""
+    lines = [_what_where_when(report)]
+    if report.encoding:
+        lines.append(f"  picture: {_written_as(report.encoding)}")
+        lines.append(f"  with it: {_copied(report.source)}")
+    lines.append(f"  restored by {_restored_by(report)}")
+    lines += [f"  also: {other}" for other in report.also]
+    return lines
+
+
+def rehearsals_together(reports: list[RunReport]) -> str | None:
+    """Tells what several inputs would take together; None where none of them can be restored."""
+    planned = [report for report in reports if report.status == "planned"]
+    if not planned:
+        return None
+    known = [report.seconds["expected"] for report in planned if "expected" in report.seconds]
+    line = "1 input" if len(planned) == 1 else f"{len(planned)} inputs"
+    if known:
+        line += f": about {_duration(sum(known))} in all"
+    if len(known) < len(planned):
+        line += f", and {len(planned) - len(known)} of unknown length"
+    return line
+
+
+def _what_where_when(report: RunReport) -> str:
+    frames = "frames" if report.expected_frames is None else f"{report.expected_frames} frames"
+    if report.expected_frames == 1:
+        frames = "1 frame"
+    # A folder's pictures may differ in size.
+    size = f"{frames} of {report.width}x{report.height}" if report.width else frames
+    if report.largest_tile_count > 1:
+        size += f" in {report.largest_tile_count} tiles each"
+    if report.resumed_at:
+        size += f", going on at frame {report.resumed_at}"
+    pace = f"{report.fps:.2g} frames a second"
+    expected = report.seconds.get("expected")
+    if expected is not None:
+        pace = f"about {_duration(expected)} at {pace}"
+    return f"{report.input} -> {report.output}: {size}, {pace}; nothing was written"
+
+
+def _written_as(encoding: dict[str, Any]) -> str:
+    effort = [encoding["encoder"]]
+    if encoding["crf"] is not None:
+        effort.append(f"CRF {encoding['crf']}")
+    if encoding["preset"]:
+        effort.append(f"preset {encoding['preset']}")
+    size = f"{encoding['width']}x{encoding['height']}"
+    return ", ".join([*effort, size, f"{encoding['bits']} bits ({encoding['pixel_format']})"])
+
+
+def _copied(source: dict[str, Any]) -> str:
+    """The streams that are copied, each kind with its number."""
+    counted: Counter[str] = Counter(source["copied_streams"])
+    names = {"audio": "sound", "subtitle": "subtitles", "attachment": "attachments"}
+    return (
+        ", ".join(
+            names.get(kind, kind) + (f" ({count} streams)" if count > 1 else "")
+            for kind, count in counted.items()
+        )
+        or "no sound, no subtitles: the source has none"
+    )
+
+
+def _restored_by(report: RunReport) -> str:
+    engine = report.engine
+    known = [engine[key] for key in ("model", "precision", "backend", "provider") if engine.get(key)]
+    whole = "whole frames" if report.largest_tile_count <= 1 else f"{report.largest_tile_count} tiles a frame"
+    return ", ".join([*map(str, known), whole])
+
+
+def _duration(seconds: float) -> str:
+    """4 s, 2 min 5 s, 3 h 20 min."""
+    whole = max(1, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

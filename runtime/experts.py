@@ -1,5 +1,5 @@
-"""Who restored a run, over time: prompts, experts of pixels and of images, how often they change, flicker;
-and what was wrong with the frames, where the weights were taught to tell.
+"""Account of who restored a run, over time: prompts, experts of pixels and of images, how often they change,
+flicker; and what was wrong with the frames, where the weights were taught to tell.
 
 Memory does not grow with the run: neighbouring frames are merged into bins, 600 at most. Whatever a network
 or an engine does not tell is left out.
@@ -8,7 +8,7 @@ or an engine does not tell is left out.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import cv2
@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from measnet.config import MOST_MODULES
 from measnet.damage import NAMES
-from measnet.metrics import Choices
 from measnet.runtime.flicker import BLOCK, Flicker
-from measnet.runtime.frame import Frame
-from measnet.runtime.scene_cut import SceneCut
+from measnet.runtime.frame import Frame, Restoration
+from measnet.runtime.run_report import RunReport
+from measnet.runtime.stream import Observer
 
 MOST_BINS = 600
 
@@ -30,60 +30,55 @@ GRID = 4
 _Row = dict[str, NDArray[np.float64]]
 
 
-class Experts:
-    """Looks at every frame of one run as it is restored.
+class Experts(Observer):
+    """Keeps account of every frame of one run.
 
     Args:
-        first_frame: number of the first one, where an earlier run restored those before.
         by_number: count frames instead of seconds (a folder of pictures has no times, nor scenes).
-        faults: how many frames came back wrong so far.
     """
 
-    def __init__(
-        self, first_frame: int = 0, *, by_number: bool = False, faults: Callable[[], int] = lambda: 0
-    ) -> None:
-        self._first_frame = first_frame
+    def __init__(self, *, by_number: bool = False) -> None:
         self._by_number = by_number
-        self._faults = faults
-        self._faults_before = faults()
         self._frames = 0
-        self._scene = SceneCut()
         self._flicker = Flicker()
         self._bins = _Bins()
         self._strongest: int | None = None
         self._sets: NDArray[np.uint64] | None = None
         self._maps: list[NDArray[np.uint8]] | None = None
 
-    def look(self, source: Frame, result: Frame, restored: Any, *, verified: bool = False) -> None:
-        """One frame, what became of it, and what the engine returned. Of that are read ``choices`` and
-        ``prompt_weights``, per tile, and ``damage``, if they are there."""
-        cut = self._scene.look(source.pixels) or self._by_number
-        change = self._flicker.add(source.pixels, result.pixels, cut=cut)
+    def finished(self, passing: Restoration) -> None:
+        """See Observer.finished."""
+        source, cut = passing.source, passing.new_scene or self._by_number or not self._frames
+        change = self._flicker.add(source.pixels, passing.pixels, cut=cut)
         row: _Row = {"cuts": _one(cut and self._frames > 0 and not self._by_number)}
         if change is not None:
             row |= {"flicker": _one(change), "flicker_pairs": _one(1)}
-        if (damage := getattr(restored, "damage", None)) is not None:
+        if (damage := passing.damage) is not None:
             row |= {"damage": np.array([damage[name] for name in NAMES]), "damage_frames": _one(1)}
-        choices: list[Choices] = list(getattr(restored, "choices", ()))
-        self._look_at_prompts(row, list(getattr(restored, "prompt_weights", ())), cut)
-        self._look_at_pixels(row, [c.pixel_experts for c in choices], cut)
-        self._look_at_image(row, [c.image_experts for c in choices], cut)
-        faults = self._faults()
-        row |= {"faults": _one(faults - self._faults_before), "verified": _one(verified)}
-        self._faults_before = faults
-        number = self._first_frame + self._frames
-        at = float(number if self._by_number else source.pts * source.time_base)
+        self._add_prompts(row, passing.prompt_weights, cut)
+        self._add_pixels(row, [c.pixel_experts for c in passing.choices], cut)
+        self._add_image(row, [c.image_experts for c in passing.choices], cut)
+        row |= {"faults": _one(passing.faulty), "verified": _one(passing.verified)}
+        at = float(self._frames if self._by_number else source.pts * source.time_base)
         self._bins.add(row, at, self._duration(source))
         self._frames += 1
 
-    def for_report(self) -> dict[str, Any] | None:
-        """Ready for JSON; None before the first frame. docs/experts.md says what each entry is."""
+    def fill(self, report: RunReport) -> None:
+        """See Observer.fill."""
+        report.experts = self.for_report(report.resumed_at)
+
+    def for_report(self, first_frame: int = 0) -> dict[str, Any] | None:
+        """Ready for JSON; None before the first frame, whose number is ``first_frame``.
+
+        docs/experts.md says what each entry is.
+        """
         if not self._frames:
             return None
+        offset = first_frame if self._by_number else 0
         total, bins = _Totals(self._bins.total()), self._bins
         return {
             "frames": self._frames,
-            "first_frame": self._first_frame,
+            "first_frame": first_frame,
             "unit": "frames" if self._by_number else "seconds",
             "scene_cuts": total.count("cuts"),
             "verified": total.count("verified"),
@@ -92,13 +87,16 @@ class Experts:
             "flicker_pairs": self._flicker.pairs,
             "flicker_block": BLOCK,
             **total.summary(),
-            "over_time": {"frames_per_bin": bins.width, "bins": [_bin(*bin_) for bin_ in bins.each()]},
+            "over_time": {
+                "frames_per_bin": bins.width,
+                "bins": [_bin(*bin_, offset) for bin_ in bins.each()],
+            },
         }
 
     def _duration(self, source: Frame) -> float:
         return 1.0 if self._by_number else float(source.duration * source.time_base)
 
-    def _look_at_prompts(self, row: _Row, tiles: list[NDArray[np.float32]], cut: bool) -> None:
+    def _add_prompts(self, row: _Row, tiles: list[NDArray[np.float32]], cut: bool) -> None:
         if not tiles:
             self._strongest = None
             return
@@ -109,7 +107,7 @@ class Experts:
             row |= {"prompt_flips": _one(strongest != before), "prompt_pairs": _one(1)}
         self._strongest = strongest
 
-    def _look_at_pixels(self, row: _Row, tiles: list[NDArray[np.uint8] | None], cut: bool) -> None:
+    def _add_pixels(self, row: _Row, tiles: list[NDArray[np.uint8] | None], cut: bool) -> None:
         known = [tile[0] for tile in tiles if tile is not None]
         if not known:
             self._maps = None
@@ -125,7 +123,7 @@ class Experts:
             points = sum(m.size for m in maps)
             row |= {"pixel_changed": _one(changed / points), "pixel_pairs": _one(1)}
 
-    def _look_at_image(self, row: _Row, tiles: list[NDArray[np.uint8] | None], cut: bool) -> None:
+    def _add_image(self, row: _Row, tiles: list[NDArray[np.uint8] | None], cut: bool) -> None:
         known = [tile[0] for tile in tiles if tile is not None]
         if not known:
             self._sets = None
@@ -171,7 +169,7 @@ class _Bins:
 
 
 class _Totals:
-    """What sums over frames mean, for a run or a bin."""
+    """Meaning of sums over frames, for a run or a bin."""
 
     def __init__(self, row: _Row) -> None:
         self._row = row
@@ -215,13 +213,13 @@ class _Totals:
         return found
 
 
-def _bin(row: _Row, frames: int, since: float, until: float) -> dict[str, Any]:
+def _bin(row: _Row, frames: int, since: float, until: float, offset: int) -> dict[str, Any]:
     total = _Totals(row)
     change = total.mean("flicker", "flicker_pairs")
     counts = {name: total.count(name) for name in ("cuts", "verified", "faults")}
     return {
-        "from": round(since, 4),
-        "to": round(until, 4),
+        "from": round(since + offset, 4),
+        "to": round(until + offset, 4),
         "frames": frames,
         "flicker": None if change is None else _rounded(math.sqrt(change[0])),
         **{name: count for name, count in counts.items() if count},
@@ -252,7 +250,7 @@ def _count(planes: Iterable[NDArray[np.uint8]]) -> NDArray[np.float64]:
 
 
 def _used(shares: NDArray[np.float64]) -> int:
-    """How many experts there are, as far as they were ever chosen."""
+    """Counts the experts, as far as they were ever chosen."""
     return int(shares.nonzero()[0].max(initial=0)) + 1
 
 

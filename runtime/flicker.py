@@ -1,4 +1,4 @@
-"""How much a restoration itself flickers, beyond what its source does.
+"""Flicker of a restoration itself, beyond what its source does.
 
 Let D(b, t) be the mean of (result - source) over block b of frame t: 32x32 pixels and the three channels, in
 steps of 8 bits. Flicker is the root mean square of D(b, t) - D(b, t - 1) over all blocks and all pairs of
@@ -48,7 +48,7 @@ class Flicker:
 
     @property
     def value(self) -> float | None:
-        """In steps of 8 bits; None before there is a pair."""
+        """Flicker in steps of 8 bits; None before there is a pair."""
         return math.sqrt(self._sum / self.pairs) if self.pairs else None
 
 
@@ -57,7 +57,7 @@ def flicker(sources: Iterable[Pixels], results: Iterable[Pixels]) -> float | Non
     ``SceneCut``. None when no two frames belong together."""
     measure, scene = Flicker(), SceneCut()
     for source, result in zip(sources, results, strict=True):
-        measure.add(source, result, cut=scene.look(source))
+        measure.add(source, result, cut=scene.begins_with(source))
     return measure.value
 
 

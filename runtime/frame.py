@@ -1,8 +1,8 @@
-"""What flows through a run: frames, and what belongs to the stream they came from."""
+"""Frames, what they become on their way through a run, and the properties of the stream they came from."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from av.stream import Stream
     from av.video.stream import VideoStream
 
+    from measnet.metrics import Choices
+
 Pixels = npt.NDArray[np.uint8 | np.uint16]
 
 Kind = Literal["video", "live", "images"]
@@ -21,7 +23,7 @@ Kind = Literal["video", "live", "images"]
 
 @dataclass(frozen=True, slots=True)
 class Colour:
-    """How a stream's numbers are to be read as colour, in the code points of ITU-T H.273.
+    """Meaning of a stream's numbers as colours, in the code points of ITU-T H.273.
 
     ``2`` means unspecified for ``matrix``, ``primaries`` and ``transfer``; ``range`` is
     ``0`` unspecified, ``1`` limited (16..235), ``2`` full (0..255).
@@ -51,7 +53,7 @@ class MasteringDisplay:
 
 @dataclass(frozen=True, slots=True)
 class ContentLight:
-    """How bright HDR video gets, in cd/m² (MaxCLL and MaxFALL of CTA-861.3)."""
+    """Brightness that HDR video reaches, in cd/m² (MaxCLL and MaxFALL of CTA-861.3)."""
 
     brightest_pixel: int
     brightest_frame: int
@@ -59,7 +61,7 @@ class ContentLight:
 
 @dataclass(frozen=True, slots=True)
 class Hdr:
-    """What HDR video says beside its colour tags. ``dynamic`` names what it says anew for each
+    """Metadata of HDR video besides its colour tags. ``dynamic`` names what it says anew for each
     frame (HDR10+, Dolby Vision), which is not carried over."""
 
     display: MasteringDisplay | None = None
@@ -84,8 +86,8 @@ class PictureMetadata:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """What an image file holds beside the colours that are restored.
+class PictureFile:
+    """Content of an image file besides the colours that are restored.
 
     ``alpha`` is H×W, of the pixels' depth, or absent. ``grey`` says that the file had one channel, and gets
     one back. The EXIF orientation lives in ``metadata``, so the pixels stay as stored.
@@ -111,8 +113,61 @@ class Frame:
     pts: int
     time_base: Fraction
     duration: int = 0
-    picture: Picture | None = None
+    picture: PictureFile | None = None
     captions: bytes = b""
+
+
+@dataclass(slots=True)
+class Restoration:
+    """A frame on its way: what came in, and what has become of it so far.
+
+    Each step of the stream fills in its part; observers only look.
+    """
+
+    source: Frame
+
+    pixels: Pixels
+    """H×W×3, as deep as the source's: its own to begin with, the result in the end."""
+
+    new_scene: bool = True
+    """Whether it begins another scene than the frame before; a picture of a folder always does."""
+
+    tiles: int = 0
+    """Pieces it was restored in."""
+
+    choices: list[Choices] = field(default_factory=list)
+    """Experts that restored it, per tile, as far as the engine tells."""
+
+    prompt_weights: list[npt.NDArray[np.float32]] = field(default_factory=list)
+    """How much of each basic prompt was called for, per tile, as far as the engine tells."""
+
+    damage: dict[str, float] | None = None
+    """How much of what was wrong with it was noise, rain and so on, where the engine tells."""
+
+    faulty: bool = False
+    """Whether it came back wrong at first."""
+
+    verified: bool = False
+    """Whether it was taken to be held against the reference."""
+
+    engine_result: Any = None
+    """All that the engine returned; there for those who look right behind it, as it is large."""
+
+    @property
+    def result(self) -> Frame:
+        """The frame with what has become of its pixels."""
+        return replace(self.source, pixels=self.pixels)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The end of a segment in the stream: what a later run has to know so that it can go on behind it."""
+
+    state: bytes | None = None
+    """Of the scene and the engine."""
+
+    past: bytes | None = None
+    """Of the frames that the next ones are fused with."""
 
 
 class Cover(NamedTuple):
@@ -124,7 +179,7 @@ class Cover(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
-    """What belongs to a whole source, made by the source and read by the sink.
+    """Properties of a whole source, made by the source and read by the sink.
 
     ``width`` and ``height`` are in pixels, before rotation (``0`` for a folder of images,
     whose sizes differ). ``frames`` is how many are expected, where that is known.

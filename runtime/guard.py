@@ -3,32 +3,50 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from measnet.errors import BackendError
 from measnet.onnx_file import read_metadata
-from measnet.runtime.frame import Pixels
+from measnet.runtime.frame import Mark, Pixels, Restoration
 from measnet.runtime.health import Health
-from measnet.runtime.job import Engine, Restored, Stateful
+from measnet.runtime.options import OnFault
 from measnet.runtime.restorer import Restorer
-from measnet.runtime.sinks.manifest import is_count
+from measnet.runtime.scene_cut import SceneCut
+from measnet.runtime.sinks.part_folder import is_count
+from measnet.runtime.sinks.segment import LARGEST_STATE
+from measnet.runtime.steady import Steady
 from measnet.runtime.tiles import Tile
 from measnet.weights import at_hand, bundled
 
-OnFault = Literal["fallback", "stop", "ignore"]
+_LENGTH = struct.Struct("<I")
 
 
-class SafeEngine(Engine, Protocol):
-    """An engine to fall back to, which the guard closes."""
+class Restored(Protocol):
+    """A restored picture: ``pixels`` H×W×3 RGB as it was given, put together from ``tiles`` parts."""
 
+    @property
+    def pixels(self) -> Pixels: ...
+    @property
+    def tiles(self) -> int: ...
+
+
+class Engine(Protocol):
+    """Restores pictures one by one: the part of ``Restorer`` that a run needs."""
+
+    @property
+    def description(self) -> dict[str, Any]: ...
+    def restore(self, pixels: Pixels, /) -> Restored: ...
+    def tiles_for(self, height: int, width: int) -> list[Tile]: ...
+    def use_tiles(self, height: int, width: int, tiles: list[Tile]) -> None: ...
     def close(self) -> None: ...
 
 
 @dataclass
 class Faults:
-    """What was wrong with how many frames, and what was done about it."""
+    """Count of frames that came back wrong, and what was done about it."""
 
     frames: int = 0
     first: int | None = None
@@ -46,69 +64,127 @@ class Faults:
 
 
 class Guard:
-    """Has the face of the engine it guards, and looks at every frame that comes back.
+    """Restores the frames of one source: the first step of a stream.
+
+        scene cut ── engine, held steady ── health ──┬── sound
+                            ▲                        └── fault: as ``on_fault`` says
+                            └── the safer engine ◀────────┘
 
     Args:
-        engine: what restores.
+        engine: restores; it stays its owner's.
         on_fault: ``fallback`` restores the frame again, and all that follow, with what ``safer`` gives, and
             stops where there is no such engine; ``stop`` raises; ``ignore`` counts.
         safer: opens the engine to fall back to; None when there is none. Called at most once.
+        steady_for: says how the frames of a video are held steady by an engine; None where they are not.
+        scenes: tells where scenes begin; None where every frame is one of its own.
     """
 
-    def __init__(self, engine: Engine, on_fault: OnFault, safer: Callable[[], SafeEngine | None]) -> None:
+    name = "restore"
+
+    def __init__(
+        self,
+        engine: Engine,
+        on_fault: OnFault,
+        safer: Callable[[], Engine | None],
+        *,
+        steady_for: Callable[[Any], Steady | None] = lambda engine: None,
+        scenes: SceneCut | None = None,
+    ) -> None:
         self.faults = Faults()
-        self._engine = engine
-        self._fallen_back_to: SafeEngine | None = None
+        self._engine: Any = engine
+        self._steady_for = steady_for
+        self._steady = steady_for(engine)
+        self._scenes = scenes
+        self._fallen_back_to: Engine | None = None
         self._on_fault = on_fault
         self._safer = safer
         self._health = Health()
         self._frames = 0
-        self._held: dict[tuple[int, int], list[Tile]] = {}
+        self._tiles: dict[tuple[int, int], list[Tile]] = {}
 
     @property
     def description(self) -> dict[str, Any]:
-        return self._engine.description
+        """The engine's, and how steady it is held."""
+        steady = {} if self._steady is None else {"steady": self._steady.share}
+        return self._engine.description | steady
 
-    def plan(self, height: int, width: int) -> list[Tile]:
-        """As the engine's."""
-        return self._engine.plan(height, width)
+    def tiles_for(self, height: int, width: int) -> list[Tile]:
+        """Says in which tiles pictures of this size are restored."""
+        tiles: list[Tile] = self._engine.tiles_for(height, width)
+        return tiles
 
-    def hold(self, height: int, width: int, tiles: list[Tile]) -> None:
-        """As the engine's; one that is fallen back to restores in the same tiles."""
-        self._engine.hold(height, width, tiles)
-        self._held[height, width] = tiles
+    def use_tiles(self, height: int, width: int, tiles: list[Tile]) -> None:
+        """Has pictures of this size restored in ``tiles``, by an engine that is fallen back to as well."""
+        self._engine.use_tiles(height, width, tiles)
+        self._tiles[height, width] = tiles
 
-    def state(self) -> bytes | None:
-        """The faults so far, and what the engine carries on if it is Stateful; None if there is neither."""
-        own = self._engine.state() if isinstance(self._engine, Stateful) else b""
-        if not own and not self.faults.frames:
-            return None
-        return json.dumps(asdict(self.faults)).encode() + b"\n" + own
+    def take(self, passing: Restoration) -> None:
+        """See Step.take. Raises ``BackendError`` on a fault that is not to be, or cannot be, mended."""
+        pixels = passing.source.pixels
+        passing.new_scene = self._scenes is None or self._scenes.begins_with(pixels)
+        faults = self.faults.frames
+        restored = self._restore(pixels, passing.new_scene)
+        passing.faulty = self.faults.frames > faults
+        passing.pixels, passing.tiles = restored.pixels, restored.tiles
+        passing.engine_result = restored
+        # An engine need not know any of this.
+        passing.choices = list(getattr(restored, "choices", ()))
+        passing.prompt_weights = list(getattr(restored, "prompt_weights", ()))
+        passing.damage = getattr(restored, "damage", None)
+
+    def mark(self, mark: Mark) -> Mark:
+        """See Step.mark: the scene, the faults so far, and the decisions that hold.
+
+        Raises ``BackendError`` for more than can be kept.
+        """
+        scene = b"" if self._scenes is None else self._scenes.state()
+        own = b"" if self._steady is None else self._steady.state()
+        faults = json.dumps(asdict(self.faults)).encode()
+        state = _LENGTH.pack(len(scene)) + scene + faults + b"\n" + own
+        if len(state) > LARGEST_STATE:
+            raise BackendError(
+                f"the engine carries on {len(state)} bytes, of which {LARGEST_STATE} can be kept"
+            )
+        return Mark(state, mark.past)
 
     def go_on_at(self, frame: int, state: bytes | None) -> None:
-        """The next frame has this number, as an earlier run restored those before it and left ``state``. If
-        that run had fallen back, this one has too.
+        """Goes on at this frame, as an earlier run restored those before it and left ``state``.
 
-        Raises ValueError where the engine cannot go on from ``state``.
+        If that run had fallen back, this one has too.
+
+        Raises ValueError where it cannot go on from ``state``.
         """
         self._frames = frame
-        head, _, own = (state or b"{}").partition(b"\n")
+        if state is None and self._steady is None:
+            return
+        state = state or b""
+        if len(state) < _LENGTH.size:
+            raise ValueError("what the engine knew of the frames before is not there")
+        behind = _LENGTH.size + _LENGTH.unpack_from(state)[0]
+        if self._scenes is not None:
+            self._scenes.set_state(state[_LENGTH.size : behind])
+        head, _, own = state[behind:].partition(b"\n")
         faults = _faults_from(head)
         if faults.fallback is not None:
             safe = self._safer()
             if safe is None:
                 raise ValueError("the engine that was fallen back to is not at hand any more")
             self._fall_back_to(safe)
-            faults.fallback = dict(safe.description)
+            faults.fallback = self.description
         self.faults = faults
-        if isinstance(self._engine, Stateful) != bool(own):
+        if (self._steady is not None) != bool(own):
             raise ValueError("what the engine knew of the frames before is not there")
-        if isinstance(self._engine, Stateful):
-            self._engine.set_state(own)
+        if self._steady is not None:
+            self._steady.set_state(own, self._engine.decisions_size)
 
-    def restore(self, pixels: Pixels) -> Restored:
-        """As the engine's. Raises ``BackendError`` on a fault that is not to be, or cannot be, mended."""
-        restored, fault = self._try(pixels)
+    def close(self) -> None:
+        """Lets go of the engine that was fallen back to, if one was; the guarded one is its owner's."""
+        if self._fallen_back_to is not None:
+            self._fallen_back_to.close()
+            self._fallen_back_to = None
+
+    def _restore(self, pixels: Pixels, new_scene: bool) -> Restored:
+        restored, fault = self._try(pixels, new_scene)
         self._frames += 1
         if fault is None:
             assert restored is not None
@@ -120,8 +196,8 @@ class Guard:
             safe = self._safer()
             if safe is not None:
                 self._fall_back_to(safe)
-                self.faults.fallback = dict(safe.description)
-                restored, again = self._try(pixels)
+                self.faults.fallback = self.description
+                restored, again = self._try(pixels, new_scene)
                 if again is None and restored is not None:
                     return restored
                 fault = f"{fault}; with {_name(safe)} too: {again}"
@@ -130,25 +206,23 @@ class Guard:
             "choose another --model or --backend, or --on-fault"
         )
 
-    def close(self) -> None:
-        """Lets go of the engine that was fallen back to, if one was; the guarded one is its owner's."""
-        if self._fallen_back_to is not None:
-            self._fallen_back_to.close()
-            self._fallen_back_to = None
-
-    def _fall_back_to(self, safe: SafeEngine) -> None:
+    def _fall_back_to(self, safe: Engine) -> None:
         self._engine = self._fallen_back_to = safe
-        for size, tiles in self._held.items():
-            safe.hold(*size, tiles)
+        self._steady = self._steady_for(safe)
+        for size, tiles in self._tiles.items():
+            safe.use_tiles(*size, tiles)
         self._health = Health()
 
-    def _try(self, pixels: Pixels) -> tuple[Restored | None, str | None]:
-        """The engine's result, and what is wrong with it."""
+    def _try(self, pixels: Pixels, new_scene: bool) -> tuple[Restored | None, str | None]:
+        """Has the frame restored; the result, and what is wrong with it."""
         try:
-            restored = self._engine.restore(pixels)
+            if self._steady is None:
+                restored: Restored = self._engine.restore(pixels)
+            else:
+                restored = self._steady.restore(self._engine, pixels, new_scene=new_scene)
         except BackendError as error:
             return None, str(error)
-        return restored, self._health.look(pixels, restored.pixels)
+        return restored, self._health.fault_in(restored.pixels, pixels)
 
     def _note(self, fault: str) -> None:
         if not self.faults.frames:
@@ -177,7 +251,7 @@ def safer_than(restorer: Restorer, checkpoint: str | None) -> Restorer | None:
 
 
 def bundled_name(weights_sha256: str) -> str | None:
-    """The name of the bundled weights with this hash, if they are such."""
+    """Finds the name of the bundled weights with this hash, if they are such."""
     for name in at_hand(".onnx"):
         if read_metadata(bundled(name, ".onnx")).get("measnet.weights_sha256") == weights_sha256:
             return name
@@ -185,7 +259,7 @@ def bundled_name(weights_sha256: str) -> str | None:
 
 
 def _faults_from(data: bytes) -> Faults:
-    """What ``Guard.state`` made of them, which may have been tampered with. Raises ValueError."""
+    """Reads what ``Guard.mark`` wrote of them; it may have been tampered with. Raises ValueError."""
     try:
         known = json.loads(data)
         faults = Faults(**known)

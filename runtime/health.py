@@ -1,4 +1,4 @@
-"""Looks at every frame that comes back: can it be a picture of what went in?
+"""Health of every frame that comes back: can it be a picture of what went in?
 
 Only what is certain counts as a fault: a result without a picture in it though the source has one, and one
 that stands still while the source moves. A grid of points is looked at, a few thousand per frame.
@@ -41,8 +41,8 @@ class Health:
         self._restored: Grid | None = None
         self._still = 0
 
-    def look(self, source: Pixels, restored: Pixels) -> str | None:
-        """What is wrong with ``restored``, in words, or None. Both are H×W×3."""
+    def fault_in(self, restored: Pixels, source: Pixels) -> str | None:
+        """Says what is wrong with the next restored frame, or None. Both are H×W×3."""
         before, result_before = self._source, self._restored
         self._source, self._restored = now, result = _grid(source), _grid(restored)
         if now.std() > PICTURE and result.std() < FLAT:

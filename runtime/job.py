@@ -3,140 +3,40 @@
 from __future__ import annotations
 
 import itertools
-import os
 import statistics
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
 
-import cv2
-import numpy as np
-
-from measnet.errors import BackendError, InputError, MEASNetError, ParityError, UsageError
-from measnet.runtime.frame import Frame, Pixels
-from measnet.runtime.hdr import is_hdr
-from measnet.runtime.pipeline import RunFigures, run
-from measnet.runtime.report import RunReport
-from measnet.runtime.resume import of_engine, of_input, of_programs
-from measnet.runtime.sinks import ResumableSink, Sink
+from measnet.errors import InputError, MEASNetError, UsageError
+from measnet.runtime.frame import Frame, Restoration
+from measnet.runtime.guard import Guard
+from measnet.runtime.options import RunOptions
+from measnet.runtime.progress import Amount
+from measnet.runtime.run_report import RunReport
+from measnet.runtime.side_data import is_hdr
+from measnet.runtime.sinks import Begun, Sink
 from measnet.runtime.sinks.aside import check_target
-from measnet.runtime.sinks.image_folder import ImageFolderSink
-from measnet.runtime.sinks.images import ImageSink
-from measnet.runtime.sinks.manifest import Header
-from measnet.runtime.sinks.segment import FRAMES, LARGEST_STATE
-from measnet.runtime.sinks.segmented import MOST_THREADS, SegmentedVideoSink
-from measnet.runtime.sinks.sound import SoundChoice
-from measnet.runtime.sinks.standard_output import STANDARD_OUTPUT, RawFormat, StandardOutput
+from measnet.runtime.sinks.images import ImageFolderSink, ImageSink
+from measnet.runtime.sinks.part_folder import Header, of_engine, of_programs
+from measnet.runtime.sinks.segmented import SegmentedVideoSink
+from measnet.runtime.sinks.standard_output import STANDARD_OUTPUT, StandardOutput
 from measnet.runtime.sinks.video import VideoSink
 from measnet.runtime.sources import Source
 from measnet.runtime.sources.choose import is_on_disk, open_source
-from measnet.runtime.sources.images import Images
-from measnet.runtime.sources.options import SourceOptions
 from measnet.runtime.sources.standard_input import STANDARD_INPUT
-from measnet.runtime.sources.video import VideoFile
+from measnet.runtime.stream import Observer, RunFigures, run
 from measnet.runtime.targets import target_for
-from measnet.runtime.temporal import TemporalFusion
-from measnet.runtime.tiles import Tile, tiles_from
+from measnet.runtime.temporal import Finish
+from measnet.runtime.tiles import tiles_from
 
 REHEARSED = 4
 """Frames that a rehearsal restores at most."""
 
 REHEARSED_SECONDS = 10.0
 """It ends after these, once it has restored two."""
-
-
-class Restored(Protocol):
-    """One restored picture: ``pixels`` H×W×3 RGB as it was given, put together from ``tiles`` parts."""
-
-    @property
-    def pixels(self) -> Pixels: ...
-    @property
-    def tiles(self) -> int: ...
-
-
-class Engine(Protocol):
-    """What restores: the part of Restorer a job needs. ``plan`` says into which tiles pictures of a size are
-    cut, ``hold`` settles it."""
-
-    @property
-    def description(self) -> dict[str, Any]: ...
-    def restore(self, pixels: Pixels, /) -> Restored: ...
-    def plan(self, height: int, width: int) -> list[Tile]: ...
-    def hold(self, height: int, width: int, tiles: list[Tile]) -> None: ...
-
-
-@runtime_checkable
-class Stateful(Protocol):
-    """What an engine may have besides, if its results depend on the frames before.
-
-    A run that was cut off goes on at the end of a segment (96 frames of a video; the pictures of a folder
-    are independent of each other). What the engine has to know there of the frames before is stored with the
-    segment, just under 4 MiB at most, and checked by its SHA-256 when it is read.
-
-    ``state`` is called after the segment's last frame, and gives bytes that are not empty. ``set_state`` is
-    called before the first frame of a run that goes on, on an engine that is new: the same frames must then
-    give the same results. It raises ValueError for bytes that ``state`` cannot have given.
-    """
-
-    def state(self) -> bytes: ...
-    def set_state(self, state: bytes, /) -> None: ...
-
-
-class CountingEngine(Engine, Protocol):
-    """An engine that speaks of frames by their numbers: the part of Guard a job needs. ``state`` is what a
-    later run has to know of the frames so far, if anything. ``go_on_at`` says which frame, from 0, comes
-    next, and what ``state`` was before it; raises ValueError."""
-
-    def state(self) -> bytes | None: ...
-    def go_on_at(self, frame: int, state: bytes | None) -> None: ...
-
-
-class Checker(Protocol):
-    """What compares restored pictures with the reference: the part of Verifier a job needs. ``check`` gives
-    False for one that it left out."""
-
-    @property
-    def figures(self) -> dict[str, Any]: ...
-    def check(self, pixels: Pixels, restored: Any, /) -> Any: ...
-
-
-class Record(Protocol):
-    """What keeps account of every frame: the part of Experts a job needs."""
-
-    def look(self, source: Frame, result: Frame, restored: Any, /, *, verified: bool) -> None: ...
-    def for_report(self) -> dict[str, Any] | None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class JobOptions:
-    """``verify_every`` N hands every N-th frame to the checker; ``frames`` ends a run early; ``strength`` is
-    the share of the restored picture in the result, 0 to 1; ``source`` says how the input is read,
-    ``raw_out`` in which bytes standard output is written, instead of y4m. ``tile`` and ``threads`` are what
-    the engine was made with, ``on_fault`` what its guard does. ``temporal`` frames of a video help each other
-    (``measnet/runtime/temporal.py``); 0 leaves each alone. ``restart`` throws away what an earlier run left
-    unfinished."""
-
-    out: str | None = None
-    overwrite: bool = False
-    codec: str | None = None
-    crf: int | None = None
-    preset: str | None = None
-    bits: int | None = None
-    pixel_format: str | None = None
-    sound: SoundChoice = "copy"
-    frames: int | None = None
-    verify_every: int | None = None
-    strength: float = 1.0
-    source: SourceOptions = field(default_factory=SourceOptions)
-    raw_out: RawFormat | None = None
-    tile: int | str = "auto"
-    threads: int | None = None
-    on_fault: str = "fallback"
-    temporal: int = 0
-    restart: bool = False
 
 
 class Job:
@@ -151,11 +51,10 @@ class Job:
             been loaded or written by then.
     """
 
-    def __init__(self, spec: str, options: JobOptions) -> None:
+    def __init__(self, spec: str, options: RunOptions) -> None:
         self.report = RunReport(input=spec)
         self._options = options
-        self._input: dict[str, Any] = {}
-        self._source = open_source(spec, options.source)
+        self._source = open_source(spec, options.reading)
         try:
             self.info = self._source.info
             self.target = target_for(spec, self.info, options.out)
@@ -165,51 +64,38 @@ class Job:
         except BaseException:
             self._source.close()
             raise
+        depth = 0 if self.info.kind == "images" else options.temporal
+        self._finish_step = Finish(depth, options.strength)
         self._describe(spec)
 
     def run(
         self,
-        engine: CountingEngine,
-        checker: Checker | None,
+        guard: Guard,
+        observers: Sequence[Observer],
         stop: threading.Event,
         on_progress: Callable[[RunFigures], None],
         on_note: Callable[[str], None] = lambda line: None,
-        on_restored: Callable[[Frame, Frame], None] = lambda source, restored: None,
-        new_record: Callable[[int], Record] | None = None,
     ) -> RunReport:
-        """Restore it all, or what an earlier run left of it; on ``stop`` keep what there is. What
-        ``new_record`` makes, of the first frame's number, looks at every frame and fills the report's
-        ``experts``.
+        """Restores it all, or what an earlier run left of it; on ``stop`` keeps what there is.
 
         Raises:
             MEASNetError: something failed on the way; no output is left behind, save what the same
                 command goes on with.
             ParityError: the output is there, but the engine strays from the reference.
         """
-        options = self._options
-        restore = _Restore(engine, checker, options.verify_every or 1, options.strength, self._new_fusion())
-        record: Record | None = None
-
-        def tell(source: Frame, result: Frame) -> None:
-            on_restored(source, result)
-            if record is not None:
-                record.look(source, result, restore.last, verified=restore.verified_last)
-
+        figures: RunFigures | None = None
         try:
-            self._begin(engine, restore, on_note)
-            record = new_record(self.report.resumed_at) if new_record is not None else None
+            self._begin(guard, on_note)
             figures = run(
                 self._source,
-                restore,
-                self._sink,
+                [guard, self._finish_step] if self._finish_step.is_needed else [guard],
+                [self._sink],
+                observers=observers,
                 on_progress=on_progress,
-                on_restored=tell,
                 stop=stop,
                 limit=self._options.frames,
                 resumed_at=self.report.resumed_at,
             )
-            if not figures.stopped and restore.frames > self.report.resumed_at:
-                restore.keep_state()
             self._finish(figures)
         except BaseException as error:
             self._tell_how_to_go_on(error)
@@ -218,35 +104,37 @@ class Job:
         finally:
             self._sink.abort()
             self._source.close()
-            self._gather(restore, engine)
-            if record is not None:
-                self.report.experts = record.for_report()
-        if checker is not None:
-            self._judge(checker)
+            self._gather(guard)
+            self.report.faults = guard.faults.for_report()
+            if self._finish_step.fusion is not None:
+                self.report.temporal = self._finish_step.fusion.figures.for_report()
+            for observer in observers:
+                observer.fill(self.report)
+        for observer in observers:
+            observer.conclude(self.report)
         return self.report
 
-    def rehearse(self, engine: Engine, frames: int = REHEARSED) -> RunReport:
-        """Restore the first ``frames`` to see what the run would take; nothing is written.
+    def rehearse(self, guard: Guard, frames: int = REHEARSED) -> RunReport:
+        """Restores the first ``frames`` to see what the run would take; nothing is written.
 
         Raises:
             MEASNetError: the source or the engine fails on them.
         """
         report, seconds = self.report, []
-        fusion = self._new_fusion()
         try:
-            if isinstance(self._sink, ResumableSink) and not self._options.restart:
-                report.resumed_at = self._sink.look(self._header(engine))
+            if not self._options.restart:
+                report.resumed_at = self._sink.begun_before(self._header(guard))
             items = (item for item in self._source.read() if isinstance(item, Frame))
             for frame in itertools.islice(items, frames):
                 started = time.perf_counter()
-                restored = engine.restore(frame.pixels)
-                if fusion is not None:
-                    fusion.fuse(frame.pixels, restored.pixels)
+                passing = Restoration(frame, frame.pixels)
+                guard.take(passing)
+                self._finish_step.take(passing)
                 seconds.append(time.perf_counter() - started)
-                report.largest_tile_count = max(report.largest_tile_count, restored.tiles)
+                report.largest_tile_count = max(report.largest_tile_count, passing.tiles)
                 if len(seconds) >= 2 and sum(seconds) > REHEARSED_SECONDS:
                     break
-            self._gather(None, engine)
+            self._gather(guard)
         except BaseException as error:
             report.error = str(error)
             raise
@@ -270,111 +158,69 @@ class Job:
         # A live stream goes on until it has been asked for enough.
         return min(lengths, default=None)
 
-    def close(self) -> None:
-        """Give up a job that will not run."""
-        self._sink.abort()
-        self._source.close()
-
-    def _begin(self, engine: CountingEngine, restore: _Restore, on_note: Callable[[str], None]) -> None:
-        """Take up what an earlier run of the same command left, if it left anything."""
-        sink, source = self._sink, self._source
-        if not isinstance(sink, ResumableSink):
-            return
-        header = self._header(engine)
-        settings = sink.begin(header, restart=self._options.restart).settings
-        if "tiles" in header.settings:
-            height, width = self.info.height, self.info.width
-            tiles = tiles_from(settings.get("tiles"), height, width)
-            if tiles is None:
-                raise UsageError(f"what was begun of {self.target} is damaged; add --restart to begin anew")
-            engine.hold(height, width, tiles)
-        if isinstance(sink, SegmentedVideoSink):
-            restore.on_state = sink.keep_state
-        if not sink.done:
-            return
-        if isinstance(source, VideoFile):
-            source.skip(sink.done)
-        elif isinstance(source, Images) and isinstance(sink, ImageFolderSink):
-            source.skip(sink.finished)
-        self.report.resumed_at = restore.frames = sink.done
-        try:
-            engine.go_on_at(sink.done, sink.state if isinstance(sink, SegmentedVideoSink) else None)
-            if restore.fusion is not None:
-                restore.fusion.set_state((isinstance(sink, SegmentedVideoSink) and sink.past) or b"")
-        except ValueError as error:
-            raise UsageError(
-                f"{self.target} cannot go on at frame {sink.done} ({error}); add --restart to begin anew"
-            ) from None
-        length = self.length
-        on_note(f"{self.target}: going on at frame {sink.done}" + (f" of {length}" if length else ""))
-
-    def _header(self, engine: Engine) -> Header:
-        """What the result is made of, and what a run that begins it settles for those that go on."""
-        options, made_of = self._options, {}
-        settings: dict[str, Any] = {}
-        if isinstance(self._sink, SegmentedVideoSink):
-            encoding = self._sink.encoding
-            self._input = of_input(Path(self.report.input))
-            made_of = self._input | {
-                "encoder": encoding.codec.encoder,
-                "--pixel-format": encoding.pixel_format,
-                "--crf": encoding.crf,
-                "--preset": encoding.preset,
-                "--bits": encoding.bits,
-                "--sound": options.sound,
-                **options.source.as_given(),
-            }
-            settings["encoder_threads"] = min(MOST_THREADS, os.cpu_count() or 1)
-            plan = engine.plan(self.info.height, self.info.width)
-            settings["tiles"] = [[t.top, t.left, t.height, t.width] for t in plan]
-        made_of |= of_engine(engine.description) | {
-            "--tile": options.tile,
-            "--threads": options.threads,
-            "--strength": options.strength,
-            "--frames": options.frames,
-            "--on-fault": options.on_fault,
-            "--task": engine.description.get("task"),
-            "--steady": engine.description.get("steady"),
-            "--temporal": options.temporal if self.info.kind != "images" else None,
-        }
-        return Header(made_of | of_programs(), settings)
-
-    def _new_fusion(self) -> TemporalFusion | None:
-        depth = self._options.temporal
-        return TemporalFusion(depth) if depth and self.info.kind != "images" else None
-
-    def _ignored(self) -> str:
-        """The options that say how a video is encoded, if there is none."""
-        if self.info.kind != "images":
-            return ""
-        options = self._options
-        given = {
-            "--codec": options.codec,
-            "--crf": options.crf,
-            "--preset": options.preset,
-            "--bits": options.bits,
-            "--pixel-format": options.pixel_format,
-        }
-        return ", ".join(name for name, value in given.items() if value is not None)
-
     @property
     def again(self) -> str:
         """The command that goes on with what this one has kept, in words."""
         return "the same command without --restart" if self._options.restart else "the same command"
 
-    def _kept(self) -> int:
-        """The number of frames that ``again`` will not restore again; 0 where it will be refused."""
-        if not isinstance(self._sink, ResumableSink):
-            return 0
+    def close(self) -> None:
+        """Gives up a job that will not run."""
+        self._sink.abort()
+        self._source.close()
+
+    def _begin(self, guard: Guard, on_note: Callable[[str], None]) -> None:
+        """Takes up what an earlier run of the same command left, if it left anything."""
+        if not self._sink.resumable:
+            return
+        header = self._header(guard)
+        begun = self._sink.begin(header, restart=self._options.restart)
+        self._use_tiles_of(begun, header, guard)
+        if not begun.frames:
+            return
+        self._source.skip(begun.frames, begun.names)
+        self.report.resumed_at = begun.frames
         try:
-            changed = self._input and of_input(Path(self.report.input)) != self._input
-        except InputError:  # it is gone
-            return 0
-        return 0 if changed else self._sink.done
+            guard.go_on_at(begun.frames, begun.mark.state)
+            self._finish_step.go_on(begun.mark.past)
+        except ValueError as error:
+            raise UsageError(
+                f"{self.target} cannot go on at frame {begun.frames} ({error}); add --restart to begin anew"
+            ) from None
+        of_all = f" of {self.length}" if self.length else ""
+        on_note(f"{self.target}: going on at frame {begun.frames}{of_all}")
+
+    def _use_tiles_of(self, begun: Begun, header: Header, guard: Guard) -> None:
+        if "tiles" not in header.settings:
+            return
+        height, width = self.info.height, self.info.width
+        tiles = tiles_from(begun.settings.get("tiles"), height, width)
+        if tiles is None:
+            raise UsageError(f"what was begun of {self.target} is damaged; add --restart to begin anew")
+        guard.use_tiles(height, width, tiles)
+
+    def _header(self, guard: Guard) -> Header:
+        """Names what the result is made of, and what a run that begins it settles for those that go on."""
+        options, description = self._options, guard.description
+        made_of, settings = self._sink.made_of(), self._sink.settings()
+        if self.info.kind == "video":
+            made_of |= options.reading.as_given()
+            tiles = guard.tiles_for(self.info.height, self.info.width)
+            settings["tiles"] = [[t.top, t.left, t.height, t.width] for t in tiles]
+        made_of |= of_engine(description) | {
+            "--tile": options.engine.tile,
+            "--threads": options.engine.threads,
+            "--strength": options.strength,
+            "--frames": options.frames,
+            "--on-fault": options.checks.on_fault,
+            "--task": description.get("task"),
+            "--steady": description.get("steady"),
+            "--temporal": options.temporal if self.info.kind != "images" else None,
+        }
+        return Header(made_of | of_programs(), settings)
 
     def _tell_how_to_go_on(self, error: BaseException) -> None:
-        """An error that a second run could get past says so, if there is something to go on with."""
-        self.report.kept = self._kept()
+        """Has an error that a second run could get past say so, if there is something to go on with."""
+        self.report.kept = self._sink.kept()
         if self.report.kept and isinstance(error, MEASNetError) and not isinstance(error, UsageError):
             error.args = (f"{error}; {self.again} then goes on at frame {self.report.kept}",)
 
@@ -387,60 +233,42 @@ class Job:
         report = self.report
         report.frames = figures.position
         report.dropped = figures.dropped
+        report.largest_tile_count = figures.most_tiles
         report.fps = round(figures.fps, 3)
         report.seconds = {
-            "decode": round(figures.seconds_decode, 4),
-            "restore": round(figures.seconds_restore, 4),
-            "encode": round(figures.seconds_encode + flushing, 4),
+            "decode": round(figures.seconds["decode"], 4),
+            "restore": round(figures.seconds["restore"], 4),
+            "temporal": round(figures.seconds["temporal"], 4),
+            "encode": round(figures.seconds["encode"] + flushing, 4),
+            "verify": 0.0,
             "total": round(figures.seconds_total + flushing, 4),
         }
         if output is None and not figures.stopped:
             raise InputError(f"{report.input}: no frame came through; nothing was written")
         report.status = "partial" if partial else "complete"
         if partial:
-            report.kept = self._kept()
+            report.kept = self._sink.kept()
         if output is not None:
             report.output = str(output)
             report.output_bytes = output.stat().st_size if output.is_file() else None
 
-    def _gather(self, restore: _Restore | None, engine: Engine) -> None:
+    def _gather(self, guard: Guard) -> None:
         report = self.report
         report.damaged = self._source.damaged
         report.truncated = self._source.truncated
         report.skipped = self._sink.skipped
-        report.engine = engine.description
+        report.engine = guard.description
         report.warnings = [*self._source.warnings, *self._sink.warnings]
-        if ignored := self._ignored():
+        ignored = self._options.encoding.asked_of_pictures() if self.info.kind == "images" else {}
+        if ignored:
             report.warnings.append(
-                f"{ignored}: of videos alone; the kind of a picture's file says how it is stored"
+                f"{', '.join(ignored)}: of videos alone; the kind of a picture's file says how it is stored"
             )
         if self.info.bits > 8 and report.engine.get("io") == "uint8-nhwc":
             report.warnings.append(
                 f"the model takes 8 bits per channel, so the source's {self.info.bits} were rounded; one "
                 "exported with --io nchw restores them all"
             )
-        if restore is None:
-            return
-        report.largest_tile_count = restore.largest_tile_count
-        if restore.fusion is not None:
-            report.temporal = restore.fusion.figures.for_report()
-        if report.seconds:
-            # Both run inside the restore stage; they are no part of the engine's time.
-            report.seconds["verify"] = round(restore.seconds_verify, 4)
-            report.seconds["temporal"] = round(restore.seconds_fusion, 4)
-            others = restore.seconds_verify + restore.seconds_fusion
-            report.seconds["restore"] = round(report.seconds["restore"] - others, 4)
-
-    def _judge(self, checker: Checker) -> None:
-        figures = checker.figures
-        self.report.verify = figures
-        if not figures["passed"]:
-            message = (
-                f"{self.report.output} is not what the network gives in float32: "
-                f"{'; '.join(figures['breaches'])}; try another --backend and report this one"
-            )
-            self.report.error = message
-            raise ParityError(message)
 
     def _describe(self, spec: str) -> None:
         info, report = self.info, self.report
@@ -461,89 +289,43 @@ class Job:
             "display_matrix": info.display_matrix,
             "copied_streams": [stream.type for stream in info.copied],
         }
-        if isinstance(self._sink, SegmentedVideoSink | VideoSink):
-            encoding = self._sink.encoding
-            report.encoding = {
-                "encoder": encoding.codec.encoder,
-                "crf": encoding.crf,
-                "preset": encoding.preset,
-                "width": encoding.size[0],
-                "height": encoding.size[1],
-                "bits": encoding.bits,
-                "pixel_format": encoding.pixel_format,
-            }
+        report.encoding = self._sink.for_report()
 
 
-class _Restore:
-    """The engine as the pipeline calls it, with every N-th frame checked, joined with the frames before it,
-    and the source mixed in."""
+class Survey:
+    """Opens all inputs before the first is restored: what would fail is said before hours have gone by."""
 
-    def __init__(
-        self,
-        engine: CountingEngine,
-        checker: Checker | None,
-        every: int,
-        strength: float,
-        fusion: TemporalFusion | None,
-    ) -> None:
-        self.on_state: Callable[[int, bytes | None, bytes | None], None] | None = None
-        """Receives the state of the engine and of the fusion, where they have one, behind each segment's last
-        frame."""
-        self.fusion = fusion
-        self._engine = engine
-        self._checker = checker
-        self._every = every
-        self._strength = strength
-        self.frames = 0
-        self.largest_tile_count = 0
-        self.seconds_verify = 0.0
-        self.seconds_fusion = 0.0
-        self.last: Restored | None = None
-        """What the engine returned for the last frame."""
-        self.verified_last = False
+    def __init__(self, options: RunOptions) -> None:
+        self._options = options
+        self._targets: dict[Path, str] = {}
 
-    def __call__(self, pixels: Pixels) -> Pixels:
-        restored: Restored = self._engine.restore(pixels)
-        self.last, self.verified_last = restored, False
-        self.largest_tile_count = max(self.largest_tile_count, restored.tiles)
-        if self._checker is not None and self.frames % self._every == 0:
-            started = time.perf_counter()
-            self.verified_last = self._checker.check(pixels, restored) is not False
-            self.seconds_verify += time.perf_counter() - started
-        result = restored.pixels
-        if self.fusion is not None:
-            started = time.perf_counter()
-            result = self.fusion.fuse(pixels, result)
-            self.seconds_fusion += time.perf_counter() - started
-        self.frames += 1
-        if self.frames % FRAMES == 0:
-            self.keep_state()
-        if self._strength == 1:
-            return result
-        mixed = cv2.addWeighted(result, self._strength, pixels, 1 - self._strength, 0)
-        return np.asarray(mixed, pixels.dtype)
+    def examine(self, spec: str) -> Amount:
+        """Says what ``spec`` asks for. A live source, or standard input, is left alone.
 
-    def keep_state(self) -> None:
-        """Hands on what engine and fusion carry on behind the last frame."""
-        if self.on_state is None:
-            return
-        state = self._engine.state()
-        past = None if self.fusion is None else self.fusion.state()
-        if state is not None and len(state) > LARGEST_STATE:
-            raise BackendError(
-                f"the engine carries on {len(state)} bytes, of which {LARGEST_STATE} can be kept"
-            )
-        self.on_state(self.frames, state, past)
+        Raises:
+            MEASNetError: it cannot be restored to where it is to go.
+        """
+        if not is_on_disk(spec):
+            return Amount(None, 0)
+        job = Job(spec, self._options)
+        job.close()
+        if job.target != STANDARD_OUTPUT:
+            first = self._targets.setdefault(job.target.resolve(), spec)
+            if first != spec:
+                raise UsageError(
+                    f"{first} and {spec} would both become {job.target}; restore them one by one"
+                )
+        return Amount(job.length, job.info.width * job.info.height)
 
 
 def _files_behind(spec: str) -> list[Path]:
-    """What of an input lies on disk."""
+    """Finds what of an input lies on disk."""
     if spec == STANDARD_INPUT:
         return [Path("/dev/stdin")]  # the file that was redirected into it, if one was
     return [Path(spec)] if is_on_disk(spec) else []
 
 
-def _open_sink(target: Path, source: Source, spec: str, options: JobOptions) -> Sink:
+def _open_sink(target: Path, source: Source, spec: str, options: RunOptions) -> Sink:
     info, path = source.info, Path(spec)
     if target == STANDARD_OUTPUT:
         return StandardOutput(info, raw=options.raw_out)
@@ -551,26 +333,8 @@ def _open_sink(target: Path, source: Source, spec: str, options: JobOptions) -> 
         raise UsageError("--raw-out goes with -o -: files say what they hold by their endings")
     if info.kind == "images":
         return ImageFolderSink(target, path) if path.is_dir() else ImageSink(target)
-    if isinstance(source, VideoFile) and is_on_disk(spec) and path.is_file():
+    if info.kind == "video" and is_on_disk(spec) and path.is_file():
         return SegmentedVideoSink(
-            target,
-            info,
-            source.copied_packets,
-            limit=options.frames,
-            codec=options.codec,
-            crf=options.crf,
-            preset=options.preset,
-            bits=options.bits,
-            pixel_format=options.pixel_format,
-            sound=options.sound,
+            target, info, path, source.copied_packets, options.encoding, limit=options.frames
         )
-    return VideoSink(
-        target,
-        info,
-        codec=options.codec,
-        crf=options.crf,
-        preset=options.preset,
-        bits=options.bits,
-        pixel_format=options.pixel_format,
-        sound=options.sound,
-    )
+    return VideoSink(target, info, options.encoding)

@@ -1,10 +1,11 @@
-"""How large a picture may be restored in one piece on this machine."""
+"""Memory: how large a picture may be restored in one piece here, and how large one may claim to be."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from measnet.config import MEASNetConfig
+from measnet.errors import InputError
 
 _ASSUMED = 2 * 1024**3  # bytes, where the system does not tell
 _SHARE = 0.6  # of what is free, for one inference; decoding, encoding and the rest need theirs
@@ -57,3 +58,33 @@ def _number(path: str) -> int | None:
     except OSError:
         return None
     return int(text) if text.isdigit() else None
+
+
+MAX_SIDE = 16_384
+MAX_PIXELS = 16_384 * 16_384
+
+
+BYTES_PER_PIXEL = 64
+"""That restoring takes besides the network itself: 42 were measured of the restorer (8 bits, tiles), and
+frames wait before and behind it."""
+
+
+def check_memory(name: str, width: int, height: int) -> None:
+    """Raise InputError for a picture that cannot be held beside what else runs, tiled or not."""
+    needed, free = width * height * BYTES_PER_PIXEL, available_memory()
+    if needed > free:
+        raise InputError(
+            f"{name}: a picture of {width}×{height} takes {needed / 1e9:.1f} GB to restore, and "
+            f"{free / 1e9:.1f} GB are free; crop or scale it first"
+        )
+
+
+def check_size(name: str, width: int, height: int) -> None:
+    """Raise InputError for a declared size nobody could mean, before memory is asked for."""
+    if width < 1 or height < 1:
+        raise InputError(f"{name}: its picture is declared as {width}×{height} pixels; damaged?")
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise InputError(
+            f"{name}: its picture is declared as {width}×{height} pixels, beyond the limit of "
+            f"{MAX_SIDE}×{MAX_SIDE}; crop or scale it first"
+        )

@@ -1,4 +1,4 @@
-"""The restorer: pictures in, restored pictures out, whatever their size and whatever computes it."""
+"""Restorer: pictures in, restored pictures out, whatever their size and whatever computes it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from measnet.metrics import Choices
 from measnet.runtime.backends import Backend, SteerableBackend, Steering
 from measnet.runtime.backends.choice import choose_backend, steerable_twin
 from measnet.runtime.memory import largest_area
-from measnet.runtime.steering import TileRound, cut
-from measnet.runtime.tiles import Tile, plan_tiles, restore_tiles, square_tiles
+from measnet.runtime.tiles import Tile, TileRound, cut, fewest_tiles, restore_tiles, square_tiles
 
 SMALLEST_TILE = 128  # pixels
 
@@ -100,20 +99,16 @@ class Restorer:
         self.model = model
         self.channel_order = channel_order
         self.tile = tile
-        self._options: dict[str, Any] = {
-            "channel_order": channel_order,
-            "tile": tile,
-            "threads": threads,
-            "memory": memory,
-            "task": task,
-        }
+        self._threads = threads
+        self._memory = memory
+        self._task = task
         self._backend: Backend = choose_backend(model, backend, threads)
         self._backend.activate()
         self._process = os.getpid()
         never_end_in_children(self._backend)
         self._layout = self._backend.description.layout
         self._steered: SteerableBackend | None = None
-        self._plans: dict[tuple[int, int], list[Tile]] = {}
+        self._tiles: dict[tuple[int, int], list[Tile]] = {}
         self._rounds = False
         self._task_prompt = None if task is None else self._prompt_of(task)
 
@@ -127,7 +122,7 @@ class Restorer:
     def restore(
         self, pixels: Pixels, steering: Steering | None = None, *, apart: bool = False
     ) -> RestoredFrame:
-        """As calling it, with everything there is to know about the result.
+        """Restores one picture, as calling does, and tells everything there is to know about the result.
 
         ``steering`` gives image-level decisions in place of those that the picture would have settled;
         ``apart`` lets each tile decide for itself, as models do that cannot be steered.
@@ -137,14 +132,14 @@ class Restorer:
         if self._rounds:
             image = to_image(to_pixels(image))
         height, width = image.shape[2:]
-        plan = self.plan(height, width)
+        tiles = self.tiles_for(height, width)
         if steering is None and not apart:
-            steering = self._settle(image, plan)
+            steering = self._settle(image, tiles)
         if steering is None and self._task_prompt is not None:
             steering = self.unsteered()
         choices: list[Choices] = []
         prompts: list[NDArray[np.float32]] = []
-        around = None if steering is None else self._round(image, plan)
+        around = None if steering is None else self._round(image, tiles)
 
         def restore_tile(tile: Tile) -> Image:
             if around is None or steering is None:
@@ -158,7 +153,7 @@ class Restorer:
             restored = done.restored[:, :, : tile.height, : tile.width]
             return to_image(to_pixels(restored)) if self._rounds else restored
 
-        restored = restore_tiles(image.shape, plan, restore_tile)
+        restored = restore_tiles(image.shape, tiles, restore_tile)
         if not np.isfinite(restored).all():
             raise BackendError(
                 "the restored picture holds NaN or infinity; run with --verify 1 to find out why"
@@ -172,7 +167,7 @@ class Restorer:
         """The image-level decisions for every tile of a picture, as ``restore`` settles them for itself;
         None where each tile has its own."""
         self._refuse_in_children()
-        return self._settle(to_image(pixels, self.channel_order), self.plan(*pixels.shape[:2]))
+        return self._settle(to_image(pixels, self.channel_order), self.tiles_for(*pixels.shape[:2]))
 
     def steer(self, held: Vector, share: float) -> Steering:
         """Takes ``share`` (0 to 1) of every decision from ``held`` (D); the whole prompt from the task."""
@@ -210,7 +205,7 @@ class Restorer:
 
     @property
     def steerable(self) -> bool:
-        """Whether its model takes image-level decisions from outside."""
+        """Says whether its model takes image-level decisions from outside."""
         return self._steerable() is not None
 
     @property
@@ -229,54 +224,62 @@ class Restorer:
         powers = np.exp(scores - scores.max())
         return shares_by_name(powers / powers.sum())
 
-    def _settle(self, image: Image, plan: list[Tile]) -> Steering | None:
-        if len(plan) == 1 or self._steerable() is None:
+    def _settle(self, image: Image, tiles: list[Tile]) -> Steering | None:
+        if len(tiles) == 1 or self._steerable() is None:
             return None
         steering = self.unsteered()
         for sweep in range(MOST_SWEEPS):
-            around = self._round(image, plan)
-            for tile in plan:
+            around = self._round(image, tiles)
+            for tile in tiles:
                 around.ask(tile, steering)
             before, steering = steering.held, self.steer(around.settled(), 1)
             if sweep and np.abs(steering.held - before).max() < SETTLED:
                 break
         return steering
 
-    def _round(self, image: Image, plan: list[Tile]) -> TileRound:
+    def _round(self, image: Image, tiles: list[Tile]) -> TileRound:
         backend = self._steerable()
         assert backend is not None
-        return TileRound(backend, self._layout, image, plan)
+        return TileRound(backend, self._layout, image, tiles)
 
     def _steerable(self) -> SteerableBackend | None:
-        """What computes the same with decisions from outside; None where there is nothing that does."""
+        """Finds what computes the same with decisions from outside; None where nothing does."""
         if self._steered is None:
             if self._backend.description.steerable:
                 self._steered = cast(SteerableBackend, self._backend)
-            elif (other := steerable_twin(self._backend, self.model, self._options["threads"])) is not None:
+            elif (other := steerable_twin(self._backend, self.model, self._threads)) is not None:
                 other.activate()
                 never_end_in_children(other)
                 self._steered = other
         return self._steered
 
-    def plan(self, height: int, width: int) -> list[Tile]:
-        """The tiles that a picture of this size is restored in, decided once per size."""
-        if (height, width) not in self._plans:
-            self._plans[height, width] = self._new_plan(height, width)
-        return self._plans[height, width]
+    def tiles_for(self, height: int, width: int) -> list[Tile]:
+        """Says in which tiles a picture of this size is restored, decided once per size."""
+        if (height, width) not in self._tiles:
+            self._tiles[height, width] = self._new_tiles(height, width)
+        return self._tiles[height, width]
 
-    def hold(self, height: int, width: int, tiles: list[Tile]) -> None:
-        """Restores pictures of this size in ``tiles``, however much memory is free."""
-        self._plans[height, width] = tiles
+    def use_tiles(self, height: int, width: int, tiles: list[Tile]) -> None:
+        """Has pictures of this size restored in ``tiles``, however much memory is free."""
+        self._tiles[height, width] = tiles
 
     def follow(self, other: Restorer, height: int, width: int) -> None:
         """Takes over the tiles that ``other`` uses for pictures of this size, and that it gives and gets each
         of them in bytes if it does."""
         self._rounds = other._backend.description.takes_bytes
-        self._plans[height, width] = other.plan(height, width)
+        self._tiles[height, width] = other.tiles_for(height, width)
 
     def like(self, model: str, backend: str) -> Restorer:
         """Another restorer with the same options, of another model and backend."""
-        return Restorer(model, backend, **self._options)
+        return Restorer(
+            model,
+            backend,
+            self.channel_order,
+            tile=self.tile,
+            threads=self._threads,
+            memory=self._memory,
+            task=self._task,
+        )
 
     @property
     def description(self) -> dict[str, Any]:
@@ -288,7 +291,7 @@ class Restorer:
             "weights_sha256": graph.weights_sha256,
             "precision": graph.precision,
             "io": graph.io,
-            **({} if self._options["task"] is None else {"task": self._options["task"]}),
+            **({} if self._task is None else {"task": self._task}),
             **self._backend.facts,
         }
 
@@ -317,7 +320,7 @@ class Restorer:
                 "start processes by multiprocessing's 'spawn', and make a restorer in each"
             )
 
-    def _new_plan(self, height: int, width: int) -> list[Tile]:
+    def _new_tiles(self, height: int, width: int) -> list[Tile]:
         graph = self._backend.description
         if isinstance(self.tile, int):
             return square_tiles(height, width, self.tile, graph.size_rule)
@@ -331,4 +334,4 @@ class Restorer:
                 )
         if self.tile == "off" or graph.static_size is not None:
             return [Tile(0, 0, height, width)]
-        return plan_tiles(height, width, largest_area(graph.config, self._options["memory"]), graph.size_rule)
+        return fewest_tiles(height, width, largest_area(graph.config, self._memory), graph.size_rule)

@@ -1,4 +1,4 @@
-"""Where a video's scenes begin, seen from thumbnails of its frames.
+"""Scene cuts of a video, seen from thumbnails of its frames.
 
 Measured on 18 clips of the development data (2,354 frames: cuts, fast pans, hand-held, dark, grainy, a bird
 that fills the picture): their 6 cuts and one start out of black were found, and nothing else. Across these
@@ -47,9 +47,11 @@ class SceneCut:
         self._before: NDArray[np.uint8] | None = None
         self._recent: deque[float] = deque(maxlen=RECENT)
 
-    def look(self, pixels: Pixels) -> bool:
-        """Whether this frame, H W 3, uint8 or uint16, either channel order, begins another scene; the first
-        one does. A frame of another size does too."""
+    def begins_with(self, pixels: Pixels) -> bool:
+        """Says whether the next frame, H W 3, uint8 or uint16, either channel order, begins another scene.
+
+        The first one does, and a frame of another size does too.
+        """
         now, before = _thumbnail(pixels), self._before
         self._before = now
         if before is None or before.shape != now.shape:
@@ -69,7 +71,7 @@ class SceneCut:
         return cut
 
     def state(self) -> bytes:
-        """What it has to know of the frames so far, at most 4.2 KB."""
+        """Packs what it has to know of the frames so far, at most 4.2 KB."""
         if self._before is None:
             return _HEAD.pack(0, 0, 0)
         height, width = self._before.shape

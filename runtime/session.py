@@ -1,4 +1,4 @@
-"""All inputs of one ``measnet-run``, from its options to its exit status.
+"""Session: all inputs of one ``measnet-run``, from its options to its exit status.
 
 Everything heavy is imported once there is something to do, so that a mistake is answered at once.
 """
@@ -6,40 +6,49 @@ Everything heavy is imported once there is something to do, so that a mistake is
 from __future__ import annotations
 
 import contextlib
+import glob
+import re
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from measnet.command_line import INTERRUPTED
 from measnet.errors import MEASNetError, UsageError
 
 if TYPE_CHECKING:
-    from measnet.runtime.background import BackgroundChecker
-    from measnet.runtime.compare.comparison import Comparison
-    from measnet.runtime.compare.layout import Layout
+    from measnet.runtime.comparison import Comparison, Layout
     from measnet.runtime.console import Console
-    from measnet.runtime.experts import Experts
-    from measnet.runtime.frame import Frame
-    from measnet.runtime.guard import Guard, SafeEngine
-    from measnet.runtime.job import Engine, Job, JobOptions
-    from measnet.runtime.overall import Overall
-    from measnet.runtime.preview.preview import Preview
-    from measnet.runtime.report import RunReport
+    from measnet.runtime.guard import Guard
+    from measnet.runtime.job import Job
+    from measnet.runtime.options import RunOptions
+    from measnet.runtime.parity import BackgroundChecker
+    from measnet.runtime.preview import Preview
+    from measnet.runtime.progress import Overall
     from measnet.runtime.restorer import Restorer
-    from measnet.runtime.sources.options import SourceOptions
+    from measnet.runtime.run_report import RunReport
+    from measnet.runtime.steady import Steady
+    from measnet.runtime.stream import Observer
 
 
 class Session:
-    """All inputs of one command, with the engine they share."""
+    """Restores all inputs of one command with the engine they share.
 
-    def __init__(self, console: Console, options: dict[str, Any], *, several: bool) -> None:
+    Args:
+        console: says what there is to say.
+        options: hold for every input.
+        debug: lets errors through, in place of a line and an exit status.
+    """
+
+    def __init__(self, console: Console, options: RunOptions, *, debug: bool = False) -> None:
         self._console = console
         self._options = options
-        self._several = several
+        self._several = False
+        self._debug = debug
+        self._report = options.report
         self._stop = threading.Event()
         self._restorer: Restorer | None = None
         self._reports: dict[int, RunReport] = {}
@@ -48,17 +57,26 @@ class Session:
         self._last_was_picture = False
 
     def run(self, inputs: tuple[str, ...]) -> int:
-        """The exit status: that of the first input that failed."""
+        """Restores them one after another; the exit status of the first that failed."""
+        try:
+            inputs = expanded(inputs)
+        except UsageError as error:
+            self._console.error(str(error))
+            return error.exit_code
+        for result, source in results_among(inputs).items():
+            self._console.note(f"{result} is left out: it is what became of {source}")
+            inputs = tuple(spec for spec in inputs if spec != result)
+        self._several = len(inputs) > 1
         status = self._guarded(partial(self._check_places, inputs))
         if status:
             return status
         with self._stopping_on_signals():
             numbers = list(range(len(inputs)))
             if self._several:
-                status, numbers = self._look_ahead(inputs)
-            if self._options["preview"] is not None and not self._options["dry_run"] and numbers:
-                layout: Layout = "split" if self._options["compare"] == "split" else "side"
-                self._preview = self._console.preview(self._options["preview"], layout)
+                status, numbers = self._survey(inputs)
+            if self._options.preview is not None and not self._options.dry_run and numbers:
+                layout: Layout = "split" if self._options.compare == "split" else "side"
+                self._preview = self._console.preview(self._options.preview, layout)
             for place, index in enumerate(numbers):
                 if self._overall is not None:
                     self._overall.begin(place)
@@ -74,27 +92,32 @@ class Session:
                 if self._last_was_picture:
                     self._preview.linger(self._stop)
                 self._preview.close()
-        if self._several and self._options["dry_run"]:
-            self._console.planned(list(self._reports.values()))
-        if self._options["report"] is not None:
+        if self._several and self._options.dry_run:
+            self._console.rehearsed(self.reports)
+        if self._report is not None:
             outcome = self._guarded(self._write_report)
             status = status or outcome
         return status
 
-    def _look_ahead(self, inputs: tuple[str, ...]) -> tuple[int, list[int]]:
+    @property
+    def reports(self) -> list[RunReport]:
+        """Reports of all inputs so far, in their order."""
+        return [self._reports[index] for index in sorted(self._reports)]
+
+    def _survey(self, inputs: tuple[str, ...]) -> tuple[int, list[int]]:
         """Says at once what cannot be restored; the exit status of that, and the numbers of the others."""
-        from measnet.runtime.overall import Amount, Overall
-        from measnet.runtime.report import RunReport
-        from measnet.runtime.survey import Survey
+        from measnet.runtime.job import Survey
+        from measnet.runtime.progress import Amount, Overall
+        from measnet.runtime.run_report import RunReport
 
         amounts: dict[int, Amount] = {}
         survey: Survey | None = None
 
-        def look_at(index: int) -> int:
+        def examine(index: int) -> int:
             nonlocal survey
             try:
-                survey = survey or Survey(self._job_options())
-                amounts[index] = survey.look_at(inputs[index])
+                survey = survey or Survey(self._options)
+                amounts[index] = survey.examine(inputs[index])
             except MEASNetError as error:
                 self._reports[index] = RunReport(input=inputs[index], error=str(error))
                 raise
@@ -102,39 +125,40 @@ class Session:
 
         status = 0
         for index in range(len(inputs)):
-            outcome = self._guarded(partial(look_at, index))
+            outcome = self._guarded(partial(examine, index))
             status = status or outcome
         self._overall = Overall(list(amounts.values()))
         return status, list(amounts)
 
     def _restore(self, index: int, spec: str) -> int:
         from measnet.runtime.job import Job
-        from measnet.runtime.report import RunReport
+        from measnet.runtime.run_report import RunReport
 
         try:
-            job = Job(spec, self._job_options())
+            job = Job(spec, self._options)
         except MEASNetError as error:
             self._reports[index] = RunReport(input=spec, error=str(error))
             raise
         self._reports[index] = job.report
-        rehearsal = self._options["dry_run"]
+        rehearsal = self._options.dry_run
         try:
             comparison = self._comparison(spec, job)
             self._keep_report_apart([job.target, *([] if comparison is None else [comparison.target])])
             restorer = self._shared_restorer()
-            engine = self._engine_for(job, restorer)
+            guard = self._guard(job, restorer)
             verifier = None if rehearsal else self._verifier(restorer)
         except BaseException as error:
             job.report.error = str(error)
             job.close()
             raise
         if rehearsal:
-            job.rehearse(engine)
-            job.report.also = self._beside(job.info.kind, engine, comparison)
+            with contextlib.closing(guard):
+                job.rehearse(guard)
+            job.report.also = self._beside(job.info.kind, guard, comparison)
             self._console.result(job.report)
             return 0
         try:
-            status = self._run_job(job, restorer, engine, verifier)
+            status = self._run_job(job, guard, verifier)
             if status == 0 and comparison is not None and job.report.output is not None:
                 status = self._compare(comparison, spec, Path(job.report.output))
             return status
@@ -142,89 +166,71 @@ class Session:
             if verifier is not None:
                 verifier.close()
 
-    def _beside(self, kind: str, engine: Engine, comparison: Comparison | None) -> list[str]:
-        """What the run would do beside its result."""
+    def _beside(self, kind: str, guard: Guard, comparison: Comparison | None) -> list[str]:
+        """Tells what the run would do besides its result."""
         options, also = self._options, []
-        if steady := engine.description.get("steady"):
+        if steady := guard.description.get("steady"):
             also.append(f"image-level decisions are held steady, {steady:.2g} of each from the frames before")
-        if options["temporal"] and kind != "images":
-            also.append(f"each frame is joined with up to {options['temporal']} before it")
-        if options["strength"] < 1:
-            also.append(f"{options['strength']:g} of the restored picture, the rest is the source")
-        if options["task"] is not None:
-            also.append(f"the prompt is held to {options['task']}")
-        if options["verify"] is not None:
-            every = "every frame" if options["verify"] == 1 else f"one frame in {options['verify']}"
+        if options.temporal and kind != "images":
+            also.append(f"each frame is joined with up to {options.temporal} before it")
+        if options.strength < 1:
+            also.append(f"{options.strength:g} of the restored picture, the rest is the source")
+        if options.engine.task is not None:
+            also.append(f"the prompt is held to {options.engine.task}")
+        if options.checks.verify is not None:
+            every = "every frame" if options.checks.verify == 1 else f"one frame in {options.checks.verify}"
             also.append(f"{every} is checked against the network in float32")
         if comparison is not None:
             also.append(str(comparison.target))
         return also
 
-    def _run_job(
-        self, job: Job, restorer: Restorer, engine: Engine, verifier: BackgroundChecker | None
-    ) -> int:
-        from measnet.runtime.guard import Guard
-
-        options = self._options
-        guard = Guard(engine, options["on_fault"], partial(self._safer_than, job, restorer))
+    def _run_job(self, job: Job, guard: Guard, verifier: BackgroundChecker | None) -> int:
         try:
             with self._console.progress(
                 job.target.name, job.length, overall=self._overall, preview=self._preview
             ) as on_progress:
-                job.run(
-                    guard,
-                    verifier,
-                    self._stop,
-                    on_progress,
-                    self._console.note,
-                    self._begun_preview(job),
-                    self._new_record(job, guard),
-                )
+                job.run(guard, self._observers(job, verifier), self._stop, on_progress, self._console.note)
         finally:
             guard.close()
-            job.report.faults = guard.faults.for_report()
             if job.report.status != "failed":
                 self._console.result(job.report, job.again)
         return INTERRUPTED if job.report.status == "partial" else 0
 
-    def _new_record(self, job: Job, guard: Guard) -> Callable[[int], Experts] | None:
-        if self._options["report"] is None:
-            return None
+    def _observers(self, job: Job, verifier: BackgroundChecker | None) -> list[Observer]:
         from measnet.runtime.experts import Experts
 
-        by_number = job.info.kind == "images"
-        return partial(Experts, by_number=by_number, faults=lambda: guard.faults.frames)
-
-    def _begun_preview(self, job: Job) -> Callable[[Frame, Frame], None]:
-        """What is to be called with every frame of ``job`` and what became of it."""
+        observers: list[Observer] = [] if verifier is None else [verifier]
+        if self._report is not None:
+            observers.append(Experts(by_number=job.info.kind == "images"))
         self._last_was_picture = job.info.kind == "images" and job.info.frames == 1
-        if self._preview is None:
-            return lambda source, restored: None
-        self._preview.begin(job.info)
-        return self._preview.offer
+        if self._preview is not None:
+            self._preview.begin(job.info)
+            observers.append(self._preview)
+        return observers
 
     def _comparison(self, spec: str, job: Job) -> Comparison | None:
-        how = self._options["compare"]
+        how = self._options.compare
         if how is None:
             return None
-        if "-" in (spec, self._options["out"]):
+        if "-" in (spec, self._options.out):
             raise UsageError("--compare needs both the source and the result in a file")
-        if how == "slider" and self._options["start"]:
+        if how == "slider" and self._options.reading.start:
             raise UsageError(
                 "--compare slider shows the source from its beginning, not from --start; use side or split"
             )
-        from measnet.runtime.compare.comparison import Comparison
+        from measnet.runtime.comparison import Comparison
 
-        return Comparison(Path(spec), job.info, job.target, how, overwrite=self._options["overwrite"])
+        return Comparison(Path(spec), job.info, job.target, how, overwrite=self._options.overwrite)
 
     def _compare(self, comparison: Comparison, spec: str, result: Path) -> int:
+        from measnet.runtime.options import Encoding
         from measnet.runtime.sources.choose import open_source
 
         with self._console.counting(comparison.target.name) as on_progress:
             whole = comparison.make(
                 result,
-                lambda: open_source(spec, self._source_options()),
-                crf=self._options["crf"],
+                lambda: open_source(spec, self._options.reading),
+                encoding=Encoding(crf=self._options.encoding.crf),
                 on_progress=on_progress,
                 stop=self._stop,
             )
@@ -233,104 +239,66 @@ class Session:
         self._console.also(comparison.target)
         return 0
 
-    def _job_options(self) -> JobOptions:
-        from measnet.runtime.job import JobOptions
-
-        options = self._options
-        return JobOptions(
-            out=options["out"],
-            overwrite=options["overwrite"],
-            codec=options["codec"],
-            crf=options["crf"],
-            preset=options["preset"],
-            bits=options["bits"] and int(options["bits"]),
-            pixel_format=options["pixel_format"],
-            sound=options["sound"],
-            frames=options["frames"],
-            verify_every=options["verify"],
-            strength=options["strength"],
-            source=self._source_options(),
-            raw_out=options["raw_out"],
-            tile=options["tile"],
-            threads=options["threads"],
-            on_fault=options["on_fault"],
-            temporal=options["temporal"],
-            restart=options["restart"],
-        )
-
-    def _source_options(self) -> SourceOptions:
-        from measnet.runtime.sources.excerpt import Excerpt
-        from measnet.runtime.sources.options import SourceOptions
-        from measnet.runtime.sources.raw import parse_raw
-
-        options = self._options
-        return SourceOptions(
-            excerpt=Excerpt(options["start"], options["duration"]),
-            interlaced=options["interlaced"],
-            track=options["track"],
-            keep_tracks=options["keep_tracks"],
-            raw=None if options["raw"] is None else parse_raw(options["raw"]),
-        )
-
     def _shared_restorer(self) -> Restorer:
         if self._restorer is None:
             from measnet.runtime.restorer import Restorer
 
-            options = self._options
+            engine = self._options.engine
             self._restorer = Restorer(
-                options["model"],
-                options["backend"],
-                tile=options["tile"],
-                threads=options["threads"],
-                memory=None if options["memory"] is None else int(options["memory"] * 1e9),
-                task=options["task"],
+                engine.model,
+                engine.backend,
+                tile=engine.tile,
+                threads=engine.threads,
+                memory=None if engine.memory is None else int(engine.memory * 1e9),
+                task=engine.task,
             )
-            if options["steady"] and not self._restorer.steerable:
+            if self._options.steady and not self._restorer.steerable:
                 raise UsageError(
-                    f"{options['model']} cannot be held steady: it takes no decisions from outside; take a "
+                    f"{engine.model} cannot be held steady: it takes no decisions from outside; take a "
                     "bundled model, a checkpoint, or a graph or an engine made with --steerable"
                 )
         return self._restorer
 
-    def _engine_for(self, job: Job, restorer: Restorer) -> Engine:
-        """The restorer, or what knows of the frames before where that matters."""
-        if job.info.kind == "images":
-            return restorer
-        in_tiles = len(restorer.plan(job.info.height, job.info.width)) > 1
-        steady = self._options["steady"]
-        if not restorer.steerable or (steady == 0 and not in_tiles):
-            return restorer
-        from measnet.runtime.steady import STEADY, SteadyVideo
+    def _guard(self, job: Job, restorer: Restorer) -> Guard:
+        from measnet.runtime.guard import Guard, safer_than
+        from measnet.runtime.scene_cut import SceneCut
 
-        return SteadyVideo(restorer, STEADY if steady is None else steady)
+        checks = self._options.checks
+        return Guard(
+            restorer,
+            checks.on_fault,
+            partial(safer_than, restorer, checks.checkpoint),
+            steady_for=partial(self._steady_for, job),
+            scenes=None if job.info.kind == "images" else SceneCut(),
+        )
 
-    def _safer_than(self, job: Job, restorer: Restorer) -> SafeEngine | None:
-        from measnet.runtime.guard import safer_than
-        from measnet.runtime.steady import SteadyVideo
-
-        safe = safer_than(restorer, self._options["checkpoint"])
-        if safe is None:
+    def _steady_for(self, job: Job, restorer: Restorer) -> Steady | None:
+        """Holds a video steady where that matters: over time, or over its tiles."""
+        if job.info.kind == "images" or not restorer.steerable:
             return None
-        engine = self._engine_for(job, safe)
-        return engine if isinstance(engine, SteadyVideo) else safe
+        share = self._options.steady
+        if share == 0 and len(restorer.tiles_for(job.info.height, job.info.width)) == 1:
+            return None
+        from measnet.runtime.options import STEADY
+        from measnet.runtime.steady import Steady
+
+        return Steady(STEADY if share is None else share)
 
     def _verifier(self, restorer: Restorer) -> BackgroundChecker | None:
-        if self._options["verify"] is None:
+        checks = self._options.checks
+        if checks.verify is None:
             return None
-        from measnet.runtime.background import BackgroundChecker
-        from measnet.runtime.parity import Verifier
+        from measnet.runtime.parity import BackgroundChecker, Verifier
 
-        verifier = Verifier(restorer, self._options["checkpoint"])
-        return BackgroundChecker(verifier, self._options["verify_share"])
+        return BackgroundChecker(Verifier(restorer, checks.checkpoint), checks.verify_share, checks.verify)
 
     def _check_places(self, inputs: tuple[str, ...]) -> int:
-        """Whether what is written has a place, which must not turn out after hours; the report must not take
-        that of what is read."""
+        """Refuses places that cannot be written to, and a report in the place of an input."""
         from measnet.image_header import IMAGE_ENDINGS
         from measnet.runtime.sinks.containers import CONTAINERS
         from measnet.whole_file import check_place
 
-        out, report = self._options["out"], self._options["report"]
+        out, report = self._options.out, self._report
         if self._several and out is not None and not Path(out).is_dir():
             raise UsageError(f"--out {out} is one place for several inputs; give an existing folder instead")
         if report is None:
@@ -346,26 +314,26 @@ class Session:
         if report.exists():
             from measnet.runtime.sinks.aside import is_same
 
-            for read in (*inputs, self._options["model"], self._options["checkpoint"]):
+            for read in (*inputs, self._options.engine.model, self._options.checks.checkpoint):
                 if read is not None and is_same(Path(read), report):
                     raise UsageError(f"--report {report} is what is read; give it another name")
         return 0
 
     def _keep_report_apart(self, written: Sequence[Path]) -> None:
         """Raises ``UsageError`` where the report would replace what the run has written."""
-        report = self._options["report"]
+        report = self._report
         for target in written:
             if report is not None and target.resolve() == report.resolve():
-                self._options["report"] = None  # nor is it written now that this is said
+                self._report = None  # nor is it written now that this is said
                 raise UsageError(f"--report {report} would replace the result {target}; give it another name")
 
     def _write_report(self) -> int:
-        from measnet.runtime.report import write_pictures, write_reports
+        assert self._report is not None
+        from measnet.runtime.run_report import write_pictures, write_reports
 
-        reports = [self._reports[index] for index in sorted(self._reports)]
-        for picture in write_pictures(self._options["report"], reports):
+        for picture in write_pictures(self._report, self.reports):
             self._console.also(picture)
-        write_reports(self._options["report"], reports)
+        write_reports(self._report, self.reports)
         return 0
 
     def _guarded(self, step: Callable[[], int]) -> int:
@@ -373,12 +341,12 @@ class Session:
         try:
             return step()
         except MEASNetError as error:
-            if self._options["debug"]:
+            if self._debug:
                 raise
             self._console.error(str(error))
             return error.exit_code
         except Exception as error:
-            if self._options["debug"]:
+            if self._debug:
                 raise
             self._console.error(
                 f"{type(error).__name__}: {error} (a fault of this program; --debug shows where)"
@@ -388,6 +356,10 @@ class Session:
     @contextlib.contextmanager
     def _stopping_on_signals(self) -> Iterator[None]:
         """The first Ctrl-C or SIGTERM asks for a tidy end, the second ends at once."""
+
+        if threading.current_thread() is not threading.main_thread():
+            yield  # signals are the main thread's alone
+            return
 
         def ask(number: int, frame: FrameType | None) -> None:
             if self._stop.is_set():
@@ -400,3 +372,41 @@ class Session:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def expanded(inputs: Iterable[str]) -> tuple[str, ...]:
+    """``shots/*.png`` as the files of such names, in their order; ``**`` goes through folders in folders.
+
+    What exists under just that name is meant itself, and so is an address. Raises UsageError for a pattern
+    that nothing fits.
+    """
+    found: list[str] = []
+    for spec in inputs:
+        if "://" in spec or not glob.has_magic(spec) or Path(spec).exists():
+            found.append(spec)
+            continue
+        # Path.glob takes no pattern that begins at the root.
+        names = sorted(glob.glob(spec, recursive=True))  # noqa: PTH207
+        if not names:
+            raise UsageError(f"no file is called {spec}; check the pattern")
+        found += names
+    return tuple(found)
+
+
+def results_among(inputs: Iterable[str]) -> dict[str, str]:
+    """Inputs that are results of other inputs, and those: ``clip.restored.mp4`` of ``clip.mp4``.
+
+    A pattern that found the sources once finds the results the next time.
+    """
+    sources = {_place_and_stem(spec): spec for spec in inputs}
+    results = {}
+    for spec in inputs:
+        made = re.fullmatch(r"(.+)\.restored(\.compare)?", Path(spec).stem)
+        source = made and sources.get((str(Path(spec).parent), made[1]))
+        if source:
+            results[spec] = source
+    return results
+
+
+def _place_and_stem(spec: str) -> tuple[str, str]:
+    return str(Path(spec).parent), Path(spec).stem

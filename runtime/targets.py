@@ -1,4 +1,4 @@
-"""Where a result goes when the user does not say, and what kind of result it is."""
+"""Target of a run: where its result goes, and what kind of result it is."""
 
 from __future__ import annotations
 

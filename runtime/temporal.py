@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from measnet.runtime.frame import Pixels
+from measnet.runtime.frame import Mark, Pixels, Restoration
 from measnet.runtime.scene_cut import SceneCut
 
 DEPTH = 12
@@ -65,7 +65,7 @@ _HEAD = struct.Struct("<IIBddd")
 
 @dataclass
 class _Sources:
-    """What the frames before looked like before they were restored, while the camera stands still."""
+    """Mean of the sources before, not restored, while the camera stands still."""
 
     mean: Plane
     """H W 3."""
@@ -79,7 +79,7 @@ class _Sources:
 
 @dataclass
 class _Past:
-    """What the frames before the next one showed."""
+    """Mean of what the frames before the next one showed."""
 
     mean: Plane
     """H W 3: restored frames, fused."""
@@ -98,7 +98,7 @@ class _Past:
 
 @dataclass
 class Figures:
-    """What became of the frames of one video."""
+    """Figures of the frames of one video."""
 
     depth: int
     frames: int = 0
@@ -128,10 +128,13 @@ class TemporalFusion:
         self._motion.setPatchStride(_FINER)
         self.figures = Figures(depth)
 
-    def fuse(self, source: Pixels, restored: Pixels) -> Pixels:
-        """A frame and what was made of it, H W 3, uint8 or uint16 -> the fused one, as deep as the latter."""
+    def fuse(self, source: Pixels, restored: Pixels, new_scene: bool | None = None) -> Pixels:
+        """A frame and what was made of it, H W 3, uint8 or uint16 -> the fused one, as deep as the latter.
+
+        ``new_scene`` says whether it begins another scene; where nobody says so, it is looked at for that.
+        """
         now = _levels(restored)
-        self._look(source, now)
+        self._check_past(now, self._cut.begins_with(source) if new_scene is None else new_scene)
         if min(now.shape[:2]) < _LEAST:
             return restored
         if self._past is None:
@@ -147,7 +150,7 @@ class TemporalFusion:
         return _pixels(fused, restored.dtype)
 
     def state(self) -> bytes:
-        """What it knows of the frames before. It goes on from what these bytes hold, which is a little
+        """Packs what it knows of the frames before. It goes on from what these bytes hold, which is a little
         coarser than what it knew, so that one who takes them up makes the same frames."""
         if self._past is None:
             return _HEAD.pack(0, 0, 0, -1.0, -1.0, -1.0) + self._cut.state()
@@ -193,14 +196,13 @@ class TemporalFusion:
         past.usual, past.still_share, past.whiteness = (f if 0 <= f <= 65025 else None for f in figures)
         self._past = past
 
-    def _look(self, source: Pixels, now: Plane) -> None:
+    def _check_past(self, now: Plane, new_scene: bool) -> None:
         """Lets go of a past that says nothing of this frame."""
-        cut = self._cut.look(source)
         if self._past is None:
             return
         if self._past.mean.shape != now.shape:
             self._let_go("another size")
-        elif cut:
+        elif new_scene:
             self._let_go("a cut")
 
     def _let_go(self, why: str) -> None:
@@ -261,8 +263,9 @@ class TemporalFusion:
     def _detail(
         self, past: _Past, source: Plane, now: Plane, still: NDArray[np.bool_], mismatch: Plane
     ) -> Plane | None:
-        """What the network took from places that stand still and that is no noise, H W 3; None while the
-        camera moves.
+        """Finds what the network took from places that stand still and is no noise, H W 3.
+
+        None while the camera moves.
 
         The mean of the sources has less noise the longer it is. What it shows beyond the mean of the restored
         frames is given back by Wiener's rule: in so far as it is more than that noise, and fine, and no more
@@ -352,7 +355,7 @@ def _fit(a: Plane, b: Plane) -> tuple[Plane, Plane, float]:
 
 
 def _usual(off: NDArray[Any], mean: Plane) -> Plane:
-    """How much frames usually differ where nothing went wrong, by how busy and how bright a place is; h w.
+    """Estimates how much frames differ where all is well, by how busy and how bright a place is; h w.
 
     ``off`` is the squared difference, h w, for past and frame of one frame's worth each; ``mean`` h w 3.
     """
@@ -426,3 +429,42 @@ def _smoothed(before: float | None, now: float) -> float:
 
 def _fine_bytes(levels: Plane) -> bytes:
     return np.rint(np.clip(levels * 256, 0, 65535)).astype("<u2").tobytes()
+
+
+class Finish:
+    """Fuses the frames of one source and mixes the source in: the second step of a stream.
+
+    Args:
+        depth: frames before that a frame takes from (``TemporalFusion``); 0 leaves each alone.
+        strength: share of the restored picture, 0 to 1; the rest is the source.
+    """
+
+    name = "temporal"
+
+    def __init__(self, depth: int, strength: float) -> None:
+        self.fusion = TemporalFusion(depth) if depth else None
+        self._strength = strength
+
+    @property
+    def is_needed(self) -> bool:
+        """Says whether it does anything."""
+        return self.fusion is not None or self._strength < 1
+
+    def take(self, passing: Restoration) -> None:
+        """See Step.take."""
+        source, result = passing.source.pixels, passing.pixels
+        if self.fusion is not None:
+            result = self.fusion.fuse(source, result, passing.new_scene)
+        if self._strength < 1:
+            mixed = cv2.addWeighted(result, self._strength, source, 1 - self._strength, 0)
+            result = np.asarray(mixed, source.dtype)
+        passing.pixels = result
+
+    def mark(self, mark: Mark) -> Mark:
+        """See Step.mark."""
+        return Mark(mark.state, None if self.fusion is None else self.fusion.state())
+
+    def go_on(self, past: bytes | None) -> None:
+        """Goes on behind the frame after which ``past`` was taken. Raises ValueError for other bytes."""
+        if self.fusion is not None:
+            self.fusion.set_state(past or b"")

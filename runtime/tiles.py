@@ -1,4 +1,6 @@
-"""Tiles: cuts a picture that is too large into overlapping pieces and blends what comes back."""
+"""Tiles: cuts a picture that is too large into overlapping pieces and blends what comes back.
+
+What a network decides once for an image is settled for the whole of it, and given to every piece."""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from measnet.config import SizeRule
-from measnet.image import Image
+from measnet.decisions import DecisionLayout, Vector
+from measnet.image import Image, pad
+from measnet.runtime.backends import Inference, SteerableBackend, Steering
 
 OVERLAP = 64  # pixels that neighbouring tiles share and blend over
 
@@ -26,7 +30,7 @@ class Tile:
     width: int
 
 
-def plan_tiles(height: int, width: int, largest_area: int, rule: SizeRule) -> list[Tile]:
+def fewest_tiles(height: int, width: int, largest_area: int, rule: SizeRule) -> list[Tile]:
     """The fewest tiles of about equal size that cover ``height`` x ``width``, none above ``largest_area``
     pixels.
 
@@ -72,7 +76,7 @@ def cores(tiles: list[Tile], height: int, width: int, multiple: int) -> list[Til
 
 
 def _borders(sides: set[tuple[int, int]], end: int, multiple: int) -> dict[int, tuple[int, int]]:
-    """Of tiles in a row, by where they start: from where to where each has the picture to itself."""
+    """Finds, by where tiles in a row start, from where to where each has the picture to itself."""
     ordered = sorted(sides)
     between = [
         (start + before + length) // 2 // multiple * multiple
@@ -101,8 +105,10 @@ def tiles_from(stored: object, height: int, width: int) -> list[Tile] | None:
 
 
 def restore_tiles(shape: tuple[int, ...], tiles: list[Tile], restore: Callable[[Tile], Image]) -> Image:
-    """What ``restore`` makes of each tile of a picture (``shape`` is 1 3 H W), blended by linear ramps
-    where tiles overlap."""
+    """Puts together what ``restore`` makes of each tile of a picture (``shape`` is 1 3 H W).
+
+    Linear ramps blend tiles where they overlap.
+    """
     if len(tiles) == 1:
         return restore(tiles[0])
     total = np.zeros(shape, np.float32)
@@ -134,7 +140,7 @@ def _tile_side(side: int, count: int, rule: SizeRule) -> int:
 
 
 def _starts(side: int, tile: int, rule: SizeRule) -> list[int]:
-    """Where tiles begin: evenly spread on the network's grid, overlapping by at least ``OVERLAP``, or by
+    """Says where tiles begin: evenly spread on the network's grid, overlapping by at least ``OVERLAP``, or by
     half of a small tile.
 
     A network that halves its features sees a picture through a grid. Off the picture's own grid a tile
@@ -153,3 +159,60 @@ def _ramp(side: int) -> NDArray[np.float64]:
     """1 inside, rising from near 0 over the overlap at both ends; never 0."""
     distance = np.minimum(np.arange(side), np.arange(side)[::-1]) + 0.5
     return np.minimum(distance / OVERLAP, 1)
+
+
+class TileRound:
+    """Restores tile by tile and puts together what they would have decided.
+
+    Each pixel counts once, in the tile in whose core it lies; what a tile sees beyond its core only keeps
+    its edges out of the means. It is one round over ``tiles`` of ``image`` (1 3 H W).
+    """
+
+    def __init__(
+        self, backend: SteerableBackend, layout: DecisionLayout, image: Image, tiles: list[Tile]
+    ) -> None:
+        self._backend = backend
+        self._layout = layout
+        self._image = image
+        multiple = backend.description.size_rule.multiple
+        height, width = image.shape[2:]
+        self._core_of = dict(zip(tiles, cores(tiles, height, width, multiple), strict=True))
+        self._decisions: list[Vector] = []
+        self._norms: list[Vector] = []
+        self._pixels: list[int] = []
+
+    def ask(self, tile: Tile, steering: Steering) -> Inference:
+        """Restores ``tile`` with the decisions that hold, and notes its own."""
+        piece = cut(self._image, tile)
+        description = self._backend.description
+        size = description.fit(*piece.shape[2:])
+        window = self._window(tile, size)
+        done = self._backend.infer_steered(pad(piece, size), Steering(steering.held, steering.hold, window))
+        assert done.decisions is not None and done.norms is not None
+        self._decisions.append(done.decisions[0])
+        self._norms.append(done.norms[0])
+        # A graph that takes bytes pads the window inside; what it makes of it is what counted.
+        inside = pad(window[None, None], description.size_rule.fit(*size))
+        self._pixels.append(int(inside.sum()))
+        return done
+
+    def settled(self) -> Vector:
+        """D: the whole picture's, once every tile was asked."""
+        return self._layout.combine(self._decisions, self._norms, self._pixels)
+
+    def _window(self, tile: Tile, size: tuple[int, int]) -> NDArray[np.float32]:
+        """1 in the core; at the picture's end also in the padding, which the whole picture would have too."""
+        core, (height, width) = self._core_of[tile], self._image.shape[2:]
+        top, left = core.top - tile.top, core.left - tile.left
+        bottom = size[0] if core.top + core.height == height else top + core.height
+        right = size[1] if core.left + core.width == width else left + core.width
+        window = np.zeros(size, np.float32)
+        window[top:bottom, left:right] = 1
+        return window
+
+
+def cut(image: Image, tile: Tile) -> Image:
+    """The pixels of ``tile``, 1 3 h w."""
+    rows = slice(tile.top, tile.top + tile.height)
+    columns = slice(tile.left, tile.left + tile.width)
+    return np.ascontiguousarray(image[:, :, rows, columns])

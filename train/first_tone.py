@@ -96,8 +96,8 @@ def fit_tone(tone: Tone, pack: Pack, seed: int) -> None:
         loss.backward()
         optimizer.step()
     with torch.no_grad():  # from here on it sees statistics as they are
-        tone.see.weight /= spread
-        tone.see.bias -= tone.see.weight @ mean
+        tone.see.weight.div_(spread)
+        tone.see.bias.sub_(tone.see.weight @ mean)
     tone.requires_grad_(False)
     for weight in tone.parameters():
         weight.grad = None

@@ -19,7 +19,7 @@ from measnet.metrics import Choices
 
 @dataclass(frozen=True)
 class Inference:
-    """What a backend returns for a batch."""
+    """Result of a backend for a batch."""
 
     restored: Image
     """B 3 H W, about 0 to 1, not clipped; of a graph that returns bytes, those over 255."""
@@ -57,11 +57,11 @@ class Backend(Protocol):
 
     @property
     def description(self) -> GraphDescription:
-        """What it computes. Known once it is active."""
+        """The graph that it computes. Known once it is active."""
 
     @property
     def facts(self) -> dict[str, str]:
-        """What it computes with: its name, its provider or device, versions. Known once it is active."""
+        """Facts of what computes: its name, its provider or device, versions. Known once it is active."""
 
     def activate(self) -> None:
         """Loads everything. Raises ``UsageError`` when the file is at fault, ``BackendError`` otherwise."""
@@ -77,11 +77,11 @@ class SteerableBackend(Backend, Protocol):
     """A backend whose description says that it is steerable."""
 
     def infer_steered(self, images: Image, steering: Steering) -> Inference:
-        """As ``infer``, with decisions from outside; also tells which held. Raises ``BackendError``."""
+        """Infers with decisions from outside; also tells which held. Raises ``BackendError``."""
 
 
 def unsteered(description: GraphDescription) -> Steering | None:
-    """What a steerable graph is given when nobody steers; None for others."""
+    """Gives what a steerable graph takes when nobody steers; None for others."""
     if not description.steerable:
         return None
     nothing = description.layout.hold(0)

@@ -1,4 +1,4 @@
-"""Which backend runs which model: names, .onnx files, .engine files and checkpoints."""
+"""Choice of a backend for a model: names, .onnx files, .engine files and checkpoints."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What this machine can do with MEASNet, what is missing, and proof of it."""
+"""Doctor: tells what this machine can do with MEASNet and what is missing, and proves it."""

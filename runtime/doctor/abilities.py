@@ -1,4 +1,4 @@
-"""What the project can do on a machine: ready or not, why not, and the command that changes it."""
+"""Abilities of a machine: ready or not, why not, and the command that changes it."""
 
 from __future__ import annotations
 

@@ -53,8 +53,7 @@ def main(test: bool, model: str, out: Path | None, debug: bool) -> None:
 def _run(test: bool, model: str, out: Path | None) -> None:
     from measnet.errors import ParityError
     from measnet.runtime.doctor.abilities import abilities
-    from measnet.runtime.doctor.discretion import discreet
-    from measnet.runtime.doctor.machine import examine
+    from measnet.runtime.doctor.machine import discreet, examine
     from measnet.runtime.doctor.self_test import self_test
     from measnet.whole_file import check_place, write_whole
 

@@ -1,10 +1,13 @@
-"""What a machine has: processor, GPUs, packages, codecs, cameras. Nothing that says whose machine it is."""
+"""A machine: its processor, GPUs, packages, codecs and cameras, and nothing that says whose machine it is."""
 
 from __future__ import annotations
 
+import contextlib
+import getpass
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -53,7 +56,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """What was found. Ready for JSON by ``facts``."""
+    """Facts of a machine. Ready for JSON by ``facts``."""
 
     system: str
     processor: str
@@ -206,3 +209,35 @@ def _encoders() -> tuple[list[str], list[str]]:
 
     there = av.codecs_available
     return [e for e in ENCODERS if e in there], [e for e in HARDWARE_ENCODERS if e in there]
+
+
+# Two folders at least, so that fractions, versions and option pairs stay as they are.
+PATH = re.compile(r"(?:[A-Za-z]:|~|\\)?(?:[\\/][^\s\\/'\":;,()<>|]+)+[\\/]([^\s\\/'\":;,()<>|]*)")
+
+SHORTEST_NAME = 3
+
+
+def discreet(value: Any) -> Any:
+    """``value``, made of what JSON is made of, with every path cut down to its last part and no names."""
+    if isinstance(value, str):
+        return _discreet_text(value)
+    if isinstance(value, dict):
+        return {name: discreet(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [discreet(inner) for inner in value]
+    return value
+
+
+def _discreet_text(text: str) -> str:
+    text = PATH.sub(lambda found: f"…/{found[1]}", text)
+    for name in _names():
+        text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "…", text)
+    return text
+
+
+def _names() -> list[str]:
+    """Finds the names of the machine and of its user, the longer first."""
+    names = {platform.node(), platform.node().partition(".")[0]}
+    with contextlib.suppress(OSError, KeyError, ImportError):  # a user without a name, as in containers
+        names.add(getpass.getuser())
+    return sorted((name for name in names if len(name) >= SHORTEST_NAME), key=len, reverse=True)

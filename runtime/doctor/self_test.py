@@ -19,8 +19,7 @@ from measnet.config import VARIANTS
 from measnet.errors import MEASNetError
 from measnet.metrics import TOLERANCES, Choices, Parity, compare
 from measnet.runtime.backends.choice import ENGINE_SUFFIXES
-from measnet.runtime.doctor.discretion import discreet
-from measnet.runtime.doctor.machine import Machine
+from measnet.runtime.doctor.machine import Machine, discreet
 from measnet.runtime.doctor.step import Result, perform_apart
 from measnet.weights import bundled
 
@@ -66,7 +65,7 @@ def self_test(machine: Machine, model: str, say: Say, perform: Perform = perform
 
 
 class _SelfTest:
-    """What was built and run so far."""
+    """Account of what was built and run so far."""
 
     def __init__(self, machine: Machine, model: str, say: Say, perform: Perform, folder: Path) -> None:
         self.machine = machine
@@ -199,7 +198,7 @@ def _graph(model: str) -> Path | None:
 
 
 class _Frame:
-    """What a run made of one picture."""
+    """Result of a run for one picture."""
 
     def __init__(self, restored: NDArray[np.float32], choices: Choices) -> None:
         self.restored = restored

@@ -1,62 +1,101 @@
-"""Where restored frames go: video files, image files."""
+"""Sinks: where restored frames go."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
+
+from measnet.runtime.frame import Frame, Mark
 
 if TYPE_CHECKING:
-    from measnet.runtime.sinks.manifest import Header
-    from measnet.runtime.sources import Item
+    from av.packet import Packet
+    from av.stream import Stream
+
+    from measnet.runtime.sinks.part_folder import Header
 
 
-class Sink(Protocol):
-    """Anything that takes restored frames and becomes a file.
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """Share of a result that an earlier run of the same command left; none, to begin with."""
 
-    Nothing bears the result's name before ``finish``. ``skipped`` counts the frames that
-    could not be placed in the file; ``warnings`` are lines for the user.
+    frames: int = 0
+    """Frames of the source that are in what is finished."""
+
+    names: frozenset[str] = frozenset()
+    """Of the pictures of a folder that are finished."""
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Settled by the run that began it, for all that go on."""
+
+    mark: Mark = field(default_factory=Mark)
+    """Left behind the last frame."""
+
+
+class Sink:
+    """Takes restored frames and becomes a file. Nothing bears the result's name before ``finish``.
+
+    One that keeps what is finished for a later run to go on with says so by ``resumable``, and overrides
+    ``begin``, ``begun_before`` and ``kept``: ``finish`` with ``partial`` and ``abort`` then keep it.
     """
 
-    skipped: int
-    warnings: list[str]
+    resumable = False
 
-    def write(self, item: Item) -> None:
-        """Take the next frame or copied packet. Raises OutputError."""
-        ...
+    segment_frames: int | None = None
+    """Every so many frames, and at the end, it is to be given a mark."""
+
+    def __init__(self) -> None:
+        self.skipped = 0
+        """Frames that could not be placed in the file."""
+
+        self.warnings: list[str] = []
+        """Lines for the user."""
+
+    def begin(self, header: Header, *, restart: bool) -> Begun:
+        """Takes up what an earlier run left, or with ``restart`` throws it away; before the first ``write``.
+
+        Raises UsageError when another run is at work on it or it was begun from something else, OutputError.
+        """
+        return Begun(settings=header.settings)
+
+    def begun_before(self, header: Header) -> int:
+        """Says at how many frames ``begin`` would go on; changes nothing. Raises UsageError as ``begin``."""
+        return 0
+
+    def kept(self) -> int:
+        """Says how many frames the same command need not restore again, were this run to end now."""
+        return 0
+
+    def made_of(self) -> dict[str, Any]:
+        """Facts that must be the same in every run that works on the result, by words for the user."""
+        return {}
+
+    def settings(self) -> dict[str, Any]:
+        """Settles what runs that go on take over."""
+        return {}
+
+    def for_report(self) -> dict[str, Any]:
+        """Says how a video's picture is encoded, ready for JSON."""
+        return {}
+
+    def write(self, frame: Frame, /) -> None:
+        """Takes the next frame. Raises OutputError."""
+        raise NotImplementedError
+
+    def copy(self, packet: Packet[Stream], /) -> None:
+        """Takes a packet of one of the source's other streams, where it has a place for it."""
+
+    def end_segment(self, mark: Mark, /) -> None:
+        """Ends a segment behind the last frame, with what a run needs that goes on there."""
 
     def finish(self, *, partial: bool = False) -> Path | None:
-        """Complete the file and give it its name, or one that says it is partial.
+        """Completes the file and gives it its name, or one that says it is partial.
 
         Returns where it lies; None when nothing had been written and so there is no file.
         Raises OutputError, after which nothing is left behind.
         """
-        ...
+        raise NotImplementedError
 
     def abort(self) -> None:
-        """Leave nothing behind. Does nothing after ``finish``."""
-        ...
-
-
-@runtime_checkable
-class ResumableSink(Sink, Protocol):
-    """A sink that keeps what is finished of its result on disk, for a later run to go on with.
-
-    ``finish`` with ``partial`` and ``abort`` keep it.
-    """
-
-    @property
-    def done(self) -> int:
-        """How many of the source's frames are in what is finished."""
-        ...
-
-    def begin(self, header: Header, *, restart: bool) -> Header:
-        """Take up what an earlier run left, or with ``restart`` throw it away; before the first ``write``.
-
-        Returns the header that holds: the settings of the run that began it. Raises UsageError when
-        another run is at work on it or it was begun from something else, OutputError.
-        """
-        ...
-
-    def look(self, header: Header) -> int:
-        """What ``done`` would be after ``begin``; changes nothing. Raises UsageError as ``begin``."""
-        ...
+        """Leaves nothing behind. Does nothing after ``finish``."""
+        raise NotImplementedError

@@ -39,7 +39,7 @@ def check_target(target: Path, inputs: list[Path], *, overwrite: bool) -> None:
 
 
 def is_same(one: Path, other: Path) -> bool:
-    """Whether both are there and are one file or folder, by whatever names and links."""
+    """Says whether both are there and are one file or folder, by whatever names and links."""
     try:
         return one.samefile(other)
     except OSError:
@@ -47,12 +47,12 @@ def is_same(one: Path, other: Path) -> bool:
 
 
 def _grows_at(target: Path) -> tuple[Path, ...]:
-    """Where files are made, replaced and thrown away on the way to ``target``."""
+    """Names the places where files are made, replaced and thrown away on the way to ``target``."""
     return _growing(target), partial_name(target), partial_name(target, folder=True)
 
 
 def _is_in(source: Path, place: Path) -> bool:
-    """Whether ``source`` is ``place``, or lies in it."""
+    """Says whether ``source`` is ``place``, or lies in it."""
     return any(is_same(path, place) for path in (source, *source.resolve().parents))
 
 

@@ -1,4 +1,4 @@
-"""What each kind of video file can hold, by the ending of its name."""
+"""Containers: kinds of video files by the endings of their names, and what each can hold."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""How a result's picture is encoded: decided once, opened as often as a new stream begins."""
+"""The encoded picture of a result: decided once, opened as often as a new stream begins, and timed."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import av
 import cv2
@@ -14,10 +15,10 @@ from av.error import FFmpegError
 from av.packet import Packet
 
 from measnet.errors import OutputError, UsageError
-from measnet.runtime.captions import takes_captions, with_captions
 from measnet.runtime.colour import Chroma, YuvWriter, chroma_of, written_colour, yuv_format
 from measnet.runtime.frame import Colour, Frame, Pixels, StreamInfo
-from measnet.runtime.hdr import WORDINGS, encoder_parameters
+from measnet.runtime.options import Encoding
+from measnet.runtime.side_data import WORDINGS, encoder_parameters, takes_captions, with_captions
 from measnet.runtime.sinks.containers import Container, codec_for
 from measnet.runtime.sinks.mp4_views import PROJECTIONS
 from measnet.runtime.sinks.orientation import Turn, turn_of, turned
@@ -25,6 +26,60 @@ from measnet.runtime.sinks.orientation import Turn, turn_of, turned
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
     from av.video.stream import VideoStream
+
+
+class FrameTimes:
+    """Gives each frame its time in the result, later than that of the frame before.
+
+    Args:
+        time_base: of the result, in seconds.
+
+    ``last`` is the time of the last frame that has one. ``skipped`` counts frames that do not come after
+    it, ``rounded`` those whose time is no multiple of the time base.
+    """
+
+    def __init__(self, time_base: Fraction) -> None:
+        self._time_base = time_base
+        self.last: int | None = None
+        self.skipped = 0
+        self.rounded = 0
+
+    def place(self, frame: Frame) -> tuple[int, int] | None:
+        """Gives the next frame its time and duration; None for one that has to be left out."""
+        exact = frame.pts * frame.time_base / self._time_base
+        pts = round(exact)
+        if self.last is not None and pts <= self.last:
+            self.skipped += 1
+            return None
+        self.last = pts
+        self.rounded += exact.denominator != 1
+        return pts, round(frame.duration * frame.time_base / self._time_base)
+
+    def losses(self) -> list[str]:
+        """A line on the frames left out, if there are any."""
+        if not self.skipped:
+            return []
+        return [f"{self.skipped} frames were left out: their times do not follow the frame before"]
+
+
+def decoding_times(shown: Sequence[int], reordering: int) -> list[int]:
+    """Says when each picture is to be decoded: later than the one stored before it, not after it is shown.
+
+    Args:
+        shown: presentation times in the order of storage, no two alike.
+        reordering: by how many places the encoder says it may store a picture early.
+
+    The first ones get times before the first picture's own, at the pace of those that follow.
+    """
+    if not shown:
+        return []
+    in_order = sorted(shown)
+    place = {pts: index for index, pts in enumerate(in_order)}
+    needed = max(index - place[pts] for index, pts in enumerate(shown))
+    depth = min(max(needed, reordering), len(shown) - 1)
+    run_up = in_order[depth] - in_order[0]
+    return [pts - run_up for pts in in_order[:depth]] + in_order[: len(in_order) - depth]
+
 
 # x264's AVX-512 code makes other bytes from the same pictures from run to run, even on one thread
 # (measured with its rate control by macroblock tree, the default); its AVX2 code is as fast and does not.
@@ -53,20 +108,14 @@ _X265_LEAVES_UNTIMED = 2
 
 
 class PictureEncoding:
-    """Everything about the encoded picture that holds for the whole result.
+    """Decisions about the encoded picture that hold for the whole result.
 
     Args:
         target: the result's name, for messages.
         kind: the container that it goes into.
         info: what belongs to the source's stream and is to survive.
-        codec: a name in ``CODECS``, or a graphics card's encoder (``h264_nvenc``); None for the
-            container's usual one.
-        crf: the encoder's quality, lower is better; None for the codec's default.
-        preset: the encoder's name for how much effort it takes; None for its default.
-        bits: per channel, 8, 10, 12 or 16; None for as many as the source has, or the most below
-            that which the encoder takes.
-        pixel_format: FFmpeg's name of what is encoded (``yuv422p10le``); None for the source's own
-            chroma resolution in ``bits``.
+        asked: for. What it leaves open is the container's usual codec, that codec's usual quality, the
+            source's chroma resolution, and as many bits as the source has or the encoder takes.
 
     Raises:
         UsageError: the codec is not known, or its encoder takes not so many bits or no such
@@ -78,34 +127,42 @@ class PictureEncoding:
         target: Path,
         kind: Container,
         info: StreamInfo,
-        *,
-        codec: str | None = None,
-        crf: int | None = None,
-        preset: str | None = None,
-        bits: int | None = None,
-        pixel_format: str | None = None,
+        asked: Encoding,
     ) -> None:
         self.warnings: list[str] = []
         self._target = target
         self._kind = kind
         self._info = info
-        asked = None if pixel_format is None else _parsed(pixel_format, bits)
-        self.codec = codec_for(kind, codec, bits or (asked[1] if asked else info.bits))
-        self.crf = self.codec.crf if crf is None else crf
-        self.preset = preset
+        named = None if asked.pixel_format is None else _parsed(asked.pixel_format, asked.bits)
+        self.codec = codec_for(kind, asked.codec, asked.bits or (named[1] if named else info.bits))
+        self.crf = self.codec.crf if asked.crf is None else asked.crf
+        self.preset = asked.preset
+        self.sound = asked.sound
         self.time_base = _time_base(kind, info)
         self.rate = info.rate or Fraction(25)
         self.turn = self._turn_to_apply()
         self._colour = written_colour(info.colour)
-        self._chroma, self.bits = self._asked_for(*asked) if asked else self._to_keep(bits)
+        self._chroma, self.bits = self._asked_for(*named) if named else self._to_keep(asked.bits)
         self.pixel_format = yuv_format(self._chroma, self.bits)
         self._options = {**self.codec.options, **dict.fromkeys(self.codec.quality, str(self.crf))}
-        if preset is not None:
-            self._options[self.codec.preset_option] = preset
+        if asked.preset is not None:
+            self._options[self.codec.preset_option] = asked.preset
         self._threads: int | None = None
         self._captions_lost = False
         self._tell_of_hdr()
         self._tell_of_views()
+
+    def for_report(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "encoder": self.codec.encoder,
+            "crf": self.crf,
+            "preset": self.preset,
+            "width": self.size[0],
+            "height": self.size[1],
+            "bits": self.bits,
+            "pixel_format": self.pixel_format,
+        }
 
     @property
     def size(self) -> tuple[int, int]:
@@ -114,7 +171,7 @@ class PictureEncoding:
         return (height, width) if self.turn is not None and self.turn[0] else (width, height)
 
     def repeat_with(self, threads: int) -> None:
-        """From now on the same pictures become the same bytes, in this process or another.
+        """Has the same pictures become the same bytes from now on, in this process or another.
 
         What encoders make depends on how many threads they work with, so that is fixed.
         """
@@ -341,13 +398,14 @@ class PictureEncoder:
 
     @property
     def reordering(self) -> int:
-        """By how many places a picture may be stored before its turn to be shown."""
+        """Number of places that a picture may be stored before its turn to be shown."""
         return self._context.reorder_depth
 
     def encode(
         self, pixels: Pixels, pts: int, duration: int, captions: bytes = b""
     ) -> list[Packet[VideoStream]]:
-        """What became ready by this picture, shown at ``pts`` for ``duration``, in the encoding's time base.
+        """Encodes a picture, shown at ``pts`` for ``duration`` in the encoding's time base; gives what is
+        ready.
 
         Raises FFmpegError.
         """
@@ -361,7 +419,7 @@ class PictureEncoder:
         return self._tagged(self._context.encode(frame))
 
     def flush(self) -> list[Packet[VideoStream]]:
-        """What the encoder still held; nothing can be encoded afterwards. Raises FFmpegError."""
+        """Gives what the encoder still held; nothing can be encoded afterwards. Raises FFmpegError."""
         packets = self._context.encode(None)
         if self._encoded <= _X265_LEAVES_UNTIMED and self._context.name == "libx265":
             for packet in packets:
@@ -386,7 +444,7 @@ class PictureEncoder:
 
 
 def _joined(*parameters: str | None) -> str:
-    """As encoders take several of their own parameters in one option."""
+    """Joins an encoder's own parameters in one option."""
     return ":".join(filter(None, parameters))
 
 

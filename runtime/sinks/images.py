@@ -1,25 +1,34 @@
-"""An image file, in the format its name says."""
+"""Image files, in the format their names say: one, or a folder that grows picture by picture."""
 
 from __future__ import annotations
 
+import hashlib
 import io
+import os
+import shutil
 import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image, PngImagePlugin, TiffTags
 
 from measnet.errors import OutputError, UsageError
-from measnet.image_header import IMAGE_ENDINGS, png_chunks
-from measnet.runtime.frame import Frame, Picture, PictureMetadata, Pixels
-from measnet.runtime.sinks.aside import Aside, write_error
-from measnet.runtime.sources.picture_file import in_other_order
-
-if TYPE_CHECKING:
-    from measnet.runtime.sources import Item
+from measnet.image_header import IMAGE_ENDINGS, png_chunks, result_name
+from measnet.runtime.frame import Frame, PictureFile, PictureMetadata, Pixels
+from measnet.runtime.sinks import Begun, Sink
+from measnet.runtime.sinks.aside import Aside, partial_name, write_error
+from measnet.runtime.sinks.part_folder import (
+    Header,
+    Manifest,
+    PartFolder,
+    is_count,
+    is_plain_file,
+    sync_folder,
+)
+from measnet.runtime.sources.images import in_other_order
 
 _FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP", ".webp": "WEBP"}
 _FORMATS |= {".tif": "TIFF", ".tiff": "TIFF"}
@@ -46,7 +55,7 @@ _XMP, _RESOLUTION_UNIT = 700, 296  # tags of TIFF
 _LONGEST_BLOCK = 65_500  # of JPEG
 
 
-class ImageSink:
+class ImageSink(Sink):
     """Writes one frame to an image file, in the channels and the depth the frame's file had.
 
     Raises:
@@ -58,18 +67,16 @@ class ImageSink:
             raise UsageError(
                 f"{target}: an image is written as one of {' '.join(IMAGE_ENDINGS)}, not '{target.suffix}'"
             )
-        self.skipped = 0
-        self.warnings: list[str] = []
+        super().__init__()
         self._target = target
         self._aside = Aside(target)
         self._encoder = ImageEncoder()
         self._written = False
         self._done = False
 
-    def write(self, item: Item) -> None:
+    def write(self, frame: Frame) -> None:
         """See Sink.write. The frame must have its ``picture``."""
-        frame, picture = image_frame(item)
-        data = self._encoder.encode(frame.pixels, picture, self._target.suffix.lower())
+        data = self._encoder.encode(frame.pixels, picture_of(frame), self._target.suffix.lower())
         try:
             self._aside.path.write_bytes(data)
         except OSError as error:
@@ -102,7 +109,7 @@ class ImageEncoder:
         """A line on what was lost, if anything was."""
         return [f"not carried over: {', '.join(self.lost)}"] if self.lost else []
 
-    def encode(self, pixels: Pixels, picture: Picture, ending: str) -> bytes:
+    def encode(self, pixels: Pixels, picture: PictureFile, ending: str) -> bytes:
         """``pixels`` in the channels of ``picture``, with its metadata, as a file that ends in ``ending``.
 
         Raises OutputError.
@@ -154,11 +161,11 @@ class ImageEncoder:
         return said
 
 
-def image_frame(item: Item) -> tuple[Frame, Picture]:
-    """A frame that came from an image file, with what that held beside its colours."""
-    if not isinstance(item, Frame) or item.picture is None:
+def picture_of(frame: Frame) -> PictureFile:
+    """Finds what the image file of a frame held beside its colours."""
+    if frame.picture is None:
         raise TypeError("an image sink takes frames that came from image files")
-    return item, item.picture
+    return frame.picture
 
 
 def _eight_bit(values: Pixels) -> Pixels:
@@ -166,7 +173,7 @@ def _eight_bit(values: Pixels) -> Pixels:
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def _channels(pixels: Pixels, picture: Picture) -> Pixels:
+def _channels(pixels: Pixels, picture: PictureFile) -> Pixels:
     """The channels that the picture's file had: grey or RGB, then alpha."""
     colours = pixels
     if picture.grey:
@@ -224,3 +231,179 @@ def _tiff_options(exif: bytes, xmp: bytes, own: tuple[tuple[str, Any], ...]) -> 
     # libtiff, which compresses, does not write EXIF's directories.
     plain = any(tag in tags for tag in TiffTags.TAGS_V2_GROUPS)
     return {"tiffinfo": tags, "compression": "raw" if plain else "tiff_lzw"}
+
+
+class ImageFolderSink(Sink):
+    """Writes each frame to a file called as its source (``result_name``), in the channels that one had.
+
+    Args:
+        target: the folder that the result becomes; files of other names that are there already stay.
+        source: the folder that the frames come from. A picture that has changed there since it was
+            restored counts as not restored.
+    """
+
+    resumable = True
+
+    def __init__(self, target: Path, source: Path) -> None:
+        super().__init__()
+        self._target = target
+        self._source = source
+        self._folder = PartFolder(target)
+        self._pictures = self._folder.path / "pictures"
+        self._encoder = ImageEncoder()
+        self.finished: dict[str, dict[str, Any]] = {}
+        """The pictures that are there already, by their sources' names, with the manifest's lines on them."""
+
+    def kept(self) -> int:
+        """See Sink.kept."""
+        return len(self.finished)
+
+    def begin(self, header: Header, *, restart: bool) -> Begun:
+        """See Sink.begin."""
+        header = self._folder.begin(header, restart=restart)
+        manifest = self._folder.manifest
+        try:
+            self.finished = self._sound(manifest)
+            named = len({str(part.get("name")) for part in manifest.parts})
+            if self._folder.lost or manifest.torn or len(self.finished) < named:
+                self.warnings.append(
+                    f"{self._folder.path.name}: some pictures are damaged or missing, or their sources have "
+                    "changed; these were made again"
+                )
+            manifest.keep(len(manifest.parts))
+            self._make_room()
+        except OSError as error:
+            self._folder.release()
+            raise write_error(self._target, error) from None
+        for part in self.finished.values():
+            self._encoder.lost.update(dict.fromkeys(part["lost"]))
+        names = frozenset(self.finished)
+        return Begun(len(names), names, header.settings)
+
+    def begun_before(self, header: Header) -> int:
+        """See Sink.begun_before."""
+        manifest = self._folder.begun_before(header)
+        return 0 if manifest is None else len(self._sound(manifest))
+
+    def write(self, frame: Frame) -> None:
+        """See Sink.write. Every frame must have its ``picture``."""
+        picture = picture_of(frame)
+        name = picture.path.name
+        place, aside = self._pictures / result_name(picture.path), self._folder.path / "picture.part"
+        data = self._encoder.encode(frame.pixels, picture, place.suffix.lower())
+        try:
+            with aside.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(place)
+            sync_folder(self._pictures)
+            part = {
+                "name": name,
+                "bytes": len(data),
+                "sha256": hashlib.sha256(data).hexdigest(),
+                "source": _stamp(picture.path),
+                "lost": list(self._encoder.lost),
+            }
+            self._folder.manifest.add(part)
+        except OSError as error:
+            raise write_error(self._target, error) from None
+        self.finished[name] = part
+
+    def finish(self, *, partial: bool = False) -> Path | None:
+        """See Sink.finish. A partial result is a folder of its own, beside the one that grows."""
+        if not self.finished:
+            self._folder.discard()
+            return None
+        target = partial_name(self._target, folder=True) if partial else self._target
+        try:
+            if partial:
+                shutil.rmtree(target, ignore_errors=True)
+                shutil.copytree(self._pictures, target, copy_function=_linked)
+            else:
+                _move_folder(self._pictures, target)
+                sync_folder(target.parent)
+        except (OSError, shutil.Error) as error:
+            self.abort()
+            if isinstance(error, OSError) and error.errno is not None:
+                raise write_error(self._target, error) from None
+            raise OutputError(f"writing {target} failed: {error}") from None
+        self.warnings += self._encoder.losses()
+        if partial:
+            self._folder.release()
+        else:
+            self._folder.discard()
+        return target
+
+    def abort(self) -> None:
+        """See Sink.abort. Pictures that are finished stay."""
+        if self.finished:
+            self._folder.release()
+        else:
+            self._folder.discard()
+
+    def _sound(self, manifest: Manifest) -> dict[str, dict[str, Any]]:
+        """The pictures that are there and as the manifest says, of sources that are as they were."""
+        newest = {part["name"]: part for part in manifest.parts if _is_part(part)}
+        return {name: part for name, part in newest.items() if self._is_sound(name, part)}
+
+    def _is_sound(self, name: str, part: dict[str, Any]) -> bool:
+        place = self._pictures / result_name(Path(name))
+        try:
+            if self._pictures.is_symlink() or not is_plain_file(place, part["bytes"]):
+                return False
+            with place.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return digest == part.get("sha256") and _stamp(self._source / name) == part.get("source")
+        except OSError:
+            return False
+
+    def _make_room(self) -> None:
+        """The folder for the pictures, with none in it that would smuggle itself into the result."""
+        if self._pictures.is_symlink() or (self._pictures.exists() and not self._pictures.is_dir()):
+            self._pictures.unlink()
+        self._pictures.mkdir(exist_ok=True)
+        results = {result_name(Path(name)) for name in self.finished}
+        for place in self._pictures.iterdir():
+            if place.name in results:
+                continue
+            if place.is_dir() and not place.is_symlink():
+                shutil.rmtree(place)
+            else:
+                place.unlink()
+
+
+def _stamp(path: Path) -> list[int]:
+    """Size in bytes and time of the last change in nanoseconds: they tell whether a source is the same."""
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _is_part(part: dict[str, Any]) -> bool:
+    name, lost = part.get("name"), part.get("lost")
+    return (
+        isinstance(name, str)
+        and name not in ("", ".", "..")
+        and not any(sign in name for sign in "/\\\0")
+        and is_count(part.get("bytes"))
+        and isinstance(lost, list)
+        and all(isinstance(line, str) for line in lost)
+    )
+
+
+def _linked(source: str, target: str) -> str:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without links
+        shutil.copy2(source, target)
+    return target
+
+
+def _move_folder(source: Path, target: Path) -> None:
+    if not target.exists():
+        source.rename(target)
+        return
+    # A folder that stood there may hold files of its own: only those of the same name go.
+    for file in source.iterdir():
+        file.replace(target / file.name)
+    source.rmdir()

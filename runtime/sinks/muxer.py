@@ -20,12 +20,12 @@ from av.video.stream import VideoStream
 from measnet.errors import OutputError, UsageError
 from measnet.file_name import for_ffmpeg
 from measnet.runtime.frame import StreamInfo
+from measnet.runtime.options import Sound
 from measnet.runtime.sinks.aside import encoding_error, write_error
-from measnet.runtime.sinks.avi_sound import AviSound
 from measnet.runtime.sinks.containers import CONTAINERS, Container
 from measnet.runtime.sinks.encoder import PictureEncoder, PictureEncoding
 from measnet.runtime.sinks.mp4_views import add_views, views_of
-from measnet.runtime.sinks.sound import ConvertedSound, SoundChoice
+from measnet.runtime.sinks.sound import AviSound, ConvertedSound
 
 if TYPE_CHECKING:
     from av.stream import Stream
@@ -70,8 +70,7 @@ class Muxer:
         target: the name it will bear, for messages.
         kind: of container.
         info: what belongs to the source and is to survive.
-        encoding: of the picture.
-        sound: copied or else refused, or converted where it has to be, or left out.
+        encoding: of the picture; and whether sound is copied, converted or left out.
         in_order: packets will come in the order of their times over all streams.
 
     ``encoder`` makes packets for it. ``warnings`` are lines for the user.
@@ -89,7 +88,6 @@ class Muxer:
         info: StreamInfo,
         encoding: PictureEncoding,
         *,
-        sound: SoundChoice = "copy",
         in_order: bool = False,
     ) -> None:
         self.warnings: list[str] = []
@@ -108,7 +106,7 @@ class Muxer:
         try:
             self.stream = self._add_picture(encoding)
             self.encoder: PictureEncoder = encoding.open(self.stream.codec_context)
-            self._copies = self._add_copies(sound)
+            self._copies = self._add_copies(encoding.sound)
             self._covers = self._add_covers()
             self._container.metadata.update(_kept_names(kind, info))
             if kind.chapters:
@@ -182,7 +180,7 @@ class Muxer:
             raise encoding_error(self._target, error) from None
 
     def _is_run_up(self, packet: Packet[Stream]) -> bool:
-        """Whether a packet that an edit list cuts out lies before all others, hidden there or as a run-up."""
+        """Says whether a packet that an edit list cuts out is a run-up, hidden before all others."""
         start = packet.pts or 0
         near = (start + (packet.duration or 0)) * packet.time_base > -_RUN_UP
         return packet.stream.index not in self._begun and start < 0 and (near or self._kind.edit_list)
@@ -224,7 +222,7 @@ class Muxer:
         return lines
 
     def _tell_of_losses(self, encoding: PictureEncoding) -> None:
-        """What such a file cannot say, and the source does."""
+        """Warns of what such a file cannot say, and the source does."""
         kind, info = self._kind, self._info
         lost = []
         if len(info.covers) > self._covers_kept:
@@ -287,7 +285,7 @@ class Muxer:
             stream.metadata["stereo_mode"] = self._info.stereo
         return stream
 
-    def _add_copies(self, sound: SoundChoice) -> dict[int, Stream]:
+    def _add_copies(self, sound: Sound) -> dict[int, Stream]:
         copies: dict[int, Stream] = {}
         left_out: list[str] = []
         heard = False
@@ -348,7 +346,7 @@ class Muxer:
             self._container.mux_one(self._covers.pop())
 
     def _names_of_ones_own(self) -> bool:
-        """Whether MP4 and MOV need the form that has any metadata, and no cover."""
+        """Says whether MP4 and MOV need the form that has any metadata, and no cover."""
         names = {name.lower() for name in _names(self._info)}
         return self._kind.muxer in ("mp4", "mov") and not names <= _MP4_FIELDS
 
@@ -370,7 +368,7 @@ class Muxer:
 
 
 def _takes(kind: Container, source: Stream) -> bool:
-    """Whether a stream can be found again in such a file."""
+    """Says whether a stream can be found again in such a file."""
     if source.type == "attachment":
         return kind.attachments
     name = source.codec_context.name
@@ -383,7 +381,7 @@ def _takes(kind: Container, source: Stream) -> bool:
 
 
 def _muxes(kind: Container, source: Stream) -> bool:
-    """Whether FFmpeg begins such a file with a stream like this one. Some muxers say no only then."""
+    """Tries whether FFmpeg begins such a file with a stream like this one. Some muxers say no only then."""
     nowhere = io.BytesIO()
     with av.open(nowhere, "w", format=kind.muxer) as trial:
         try:
@@ -398,7 +396,7 @@ def _muxes(kind: Container, source: Stream) -> bool:
 
 
 def _no_place(target: Path, source: Stream) -> str:
-    """Why there can be no such file, and which there can be."""
+    """Says why there can be no such file, and which there can be."""
     # The first ending stands for all of its kind.
     endings = {kind: ending for ending, kind in reversed(CONTAINERS.items())}
     others = [ending for kind, ending in endings.items() if _takes(kind, source)]

@@ -1,17 +1,229 @@
-"""The folder in which a result grows so that a run that was cut off can be taken up again."""
+"""The folder in which a result grows so that a run that was cut off can be taken up again.
+
+Its manifest lists what is finished, one sealed line for each part. The first line is the header: what the
+result is made of, and what was settled when it was begun; a later run goes on with it only if it would have
+made the same. Every line is a JSON object whose ``seal`` is the SHA-256 of the rest: a line is either as it
+was written or counts as absent, with all lines behind it."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import importlib.metadata
+import json
 import os
 import shutil
 import stat
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeGuard
 
-from measnet.errors import UsageError
+import av
+import cv2
+import PIL
+
+from measnet.errors import InputError, UsageError
 from measnet.runtime.sinks.aside import write_error
-from measnet.runtime.sinks.manifest import Header, Manifest, check_made_of
+
+# A file up to this size is read whole, which takes a second or two. Reading 50 GB would hold a run up for
+# minutes: of a larger one the head, the tail, the size and the time of the last change have to do.
+_WHOLE = 256 << 20
+_END = 16 << 20
+
+# The engine's own words for what changes its results -> ours. A driver or a path does not.
+_ENGINE = {
+    "weights_sha256": "weights",
+    "precision": "precision",
+    "backend": "backend",
+    "version": "backend's version",
+    "provider": "computed on",
+    "built_for": "engine built for",
+}
+
+
+def of_input(path: Path) -> dict[str, Any]:
+    """Tells one input file from another, and from itself before it was changed. Raises InputError."""
+    try:
+        with path.open("rb") as file:
+            found = os.fstat(file.fileno())
+            if found.st_size <= _WHOLE:
+                return {"input's SHA-256": hashlib.file_digest(file, "sha256").hexdigest()}
+            ends = hashlib.sha256(file.read(_END))
+            file.seek(-_END, os.SEEK_END)
+            ends.update(file.read(_END))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    return {
+        "input's size": found.st_size,
+        "input's time of change": found.st_mtime_ns,
+        "input's head and tail": ends.hexdigest(),
+    }
+
+
+def of_engine(description: dict[str, Any]) -> dict[str, Any]:
+    """The network and what computes it, from a restorer's description of itself."""
+    known = {word: description[key] for key, word in _ENGINE.items() if key in description}
+    if "weights" in known:
+        return known  # under another name they are the same
+    return {"model": description.get("model"), **known}
+
+
+def of_programs() -> dict[str, Any]:
+    """The programs whose versions change a result."""
+    return {
+        "measnet": importlib.metadata.version("measnet"),
+        "PyAV": av.__version__,
+        "FFmpeg": av.ffmpeg_version_info,
+        "OpenCV": cv2.__version__,
+        "Pillow": PIL.__version__,
+    }
+
+
+_FORMAT = 2
+# Ours are below 10 kB; a longer one is not read into memory.
+_LONGEST_LINE = 1 << 20
+# Lines of a film of a month; what is more is not read either.
+_MOST_BYTES = 256 << 20
+_SHOWN = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """``made_of`` must be the same in every run that works on the result; its keys are words for the user.
+    ``settings`` are decided by the run that begins it, and taken over by those that go on."""
+
+    made_of: dict[str, Any]
+    settings: dict[str, Any]
+
+
+class Manifest:
+    """A manifest on disk.
+
+    Args:
+        path: of the file, which need not be there.
+
+    ``header`` is None where there is none that can be read. ``parts`` are the sound lines behind it.
+    ``torn`` says that there were more.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.header: Header | None = None
+        self.parts: list[dict[str, Any]] = []
+        self.torn = False
+        self._path = path
+        self._ends: list[int] = []
+        self._read()
+
+    def begin(self, header: Header) -> None:
+        """Start anew with ``header``. Raises OSError."""
+        self._path.unlink(missing_ok=True)
+        self.header, self.parts, self.torn, self._ends = header, [], False, []
+        line = {"format": _FORMAT, "made_of": header.made_of, "settings": header.settings}
+        self._append(line)
+
+    def add(self, part: dict[str, Any]) -> None:
+        """Note a finished part; it survives a power cut. Raises OSError."""
+        self._append(part)
+        self.parts.append(part)
+
+    def keep(self, count: int) -> None:
+        """Forget all parts but the first ``count``, and whatever follows the sound lines. Raises OSError."""
+        del self.parts[count:], self._ends[count + 1 :]
+        self.torn = False
+        if self._ends and self._path.stat().st_size != self._ends[-1]:
+            os.truncate(self._path, self._ends[-1])
+
+    def _read(self) -> None:
+        try:
+            file = self._path.open("rb")
+        except OSError:
+            return
+        with file:
+            while data := file.readline(_LONGEST_LINE):
+                line = _unsealed(data) if file.tell() <= _MOST_BYTES else None
+                if line is None or not self._take(line):
+                    self.torn = True
+                    return
+                self._ends.append(file.tell())
+
+    def _take(self, line: dict[str, Any]) -> bool:
+        if self.header is not None:
+            self.parts.append(line)
+            return True
+        made_of, settings = line.get("made_of"), line.get("settings")
+        if line.get("format") != _FORMAT or not isinstance(made_of, dict) or not isinstance(settings, dict):
+            return False
+        self.header = Header(made_of, settings)
+        return True
+
+    def _append(self, line: dict[str, Any]) -> None:
+        start = self._ends[-1] if self._ends else 0
+        with self._path.open("ab") as file:
+            try:
+                file.write(_sealed(line))
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                # Half a line would hide those that a later part of this run adds.
+                os.ftruncate(file.fileno(), start)
+                raise
+            self._ends.append(file.tell())
+
+
+def differences(begun: dict[str, Any], now: dict[str, Any]) -> str:
+    """Tells a user how ``made_of`` differs: each key with its two values."""
+    lines = []
+    for key in dict.fromkeys([*begun, *now]):
+        old, new = begun.get(key), now.get(key)
+        if old != new:
+            lines.append(f"{_short(key)}: {_short(old)}, now {_short(new)}")
+    return "; ".join(lines)
+
+
+def check_made_of(place: Path, begun: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raises UsageError where a result was begun from something else."""
+    if begun != now:
+        raise UsageError(
+            f"{place} was begun with other settings ({differences(begun, now)}); repeat the command that "
+            "began it, or add --restart to begin anew"
+        )
+
+
+def is_count(value: Any, least: int = 0, most: int = 1 << 62) -> TypeGuard[int]:
+    """Says whether ``value`` is a whole number (True is none) from ``least`` to ``most``."""
+    return type(value) is int and least <= value <= most
+
+
+def _sealed(line: dict[str, Any]) -> bytes:
+    return json.dumps({**line, "seal": _seal(line)}).encode() + b"\n"
+
+
+def _unsealed(data: bytes) -> dict[str, Any] | None:
+    try:
+        line = json.loads(data)
+        if not data.endswith(b"\n") or not isinstance(line, dict):
+            return None
+        seal = line.pop("seal", None)
+        return line if seal == _seal(line) else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _seal(line: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(line, sort_keys=True).encode()).hexdigest()
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "none"
+    try:
+        text = str(value)
+    except RecursionError:
+        return "…"
+    # A terminal obeys what is not printable, and the manifest may be anybody's.
+    text = "".join(sign if sign.isprintable() else "?" for sign in text)
+    return text if len(text) <= 4 * _SHOWN else f"{text[:_SHOWN]}…"
 
 
 class PartFolder:
@@ -34,13 +246,13 @@ class PartFolder:
 
     @property
     def manifest(self) -> Manifest:
-        """Of the folder that ``begin`` opened."""
+        """Manifest of the folder that ``begin`` opened."""
         assert self._manifest is not None, "begin comes first"
         return self._manifest
 
     @property
     def is_open(self) -> bool:
-        """Whether this run holds the folder."""
+        """Says whether this run holds the folder."""
         return self._lock is not None
 
     def begin(self, header: Header, *, restart: bool) -> Header:
@@ -72,8 +284,8 @@ class PartFolder:
         assert manifest.header is not None
         return manifest.header
 
-    def look(self, header: Header) -> Manifest | None:
-        """The manifest of a folder that could be taken up, for a run that changes nothing; else None.
+    def begun_before(self, header: Header) -> Manifest | None:
+        """Reads the manifest of a folder that could be taken up, and changes nothing; else None.
 
         Raises UsageError if it was begun from something else.
         """
@@ -130,7 +342,7 @@ class PartFolder:
 
 
 def is_plain_file(path: Path, size: int) -> bool:
-    """Whether ``path`` itself, not what it may link to, is a file of ``size`` bytes."""
+    """Says whether ``path`` itself, not what it may link to, is a file of ``size`` bytes."""
     try:
         found = path.lstat()
     except OSError:

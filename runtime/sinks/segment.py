@@ -1,9 +1,9 @@
-"""Encoded pictures on disk: a stretch of the result that an encoder of its own made.
+"""Segments: stretches of the result on disk, each made by an encoder of its own.
 
-A segment's file is its packets end to end; then what the engine carries from its last frame to the next, if
-it carries anything; then a JSON table with one row for each packet: bytes, presentation time, duration, and
-1 for a key frame.
-"""
+A segment's file is its packets end to end; then the state that a run needs to go on behind it; then a JSON
+table with one row for each packet: bytes, presentation time, duration, and 1 for a key frame. The past that
+fusion over time needs is as large as some frames, so it lies beside its segment, and only that of the last
+segment and of the one before are kept."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from av.packet import Packet
 
-from measnet.runtime.sinks.manifest import is_count
-from measnet.runtime.sinks.part_folder import is_plain_file
+from measnet.runtime.sinks.part_folder import is_count, is_plain_file
+from measnet.whole_file import write_whole
 
 if TYPE_CHECKING:
     from av.stream import Stream
@@ -57,11 +57,11 @@ class Segment:
 
     @property
     def picture_bytes(self) -> int:
-        """Of all packets; 0 if none of its frames could be placed."""
+        """Size of all packets; 0 if none of its frames could be placed."""
         return self.table - self.state_bytes
 
     def state(self) -> bytes | None:
-        """What the engine had to carry on behind its last frame, if anything. Raises OSError."""
+        """Reads the state behind its last frame, if there is any. Raises OSError."""
         if not self.state_bytes:
             return None
         with self.path.open("rb") as file:
@@ -168,3 +168,37 @@ def _is_row(row: Any) -> bool:
         and is_count(row[2])
         and is_count(row[3], 0, 1)
     )
+
+
+KEPT = 2
+"""How many segments' pasts lie on disk; were the last one damaged, a run could go on one segment earlier."""
+
+LARGEST_PAST = 1 << 31
+
+
+def write_past(folder: Path, number: int, past: bytes) -> dict[str, Any]:
+    """Writes the past behind segment ``number``; what the manifest has to say of it. Raises
+    OutputError."""
+    write_whole(_past_path(folder, number), past)
+    return {"bytes": len(past), "sha256": hashlib.sha256(past).hexdigest()}
+
+
+def read_past(folder: Path, number: int, said: Any) -> bytes | None:
+    """The past behind segment ``number``; None unless it is there and as the manifest ``said``. Raises
+    OSError."""
+    if not isinstance(said, dict) or not is_count(said.get("bytes"), 1, LARGEST_PAST):
+        return None
+    path = _past_path(folder, number)
+    if not is_plain_file(path, said["bytes"]):
+        return None
+    past = path.read_bytes()
+    return past if hashlib.sha256(past).hexdigest() == said.get("sha256") else None
+
+
+def drop_past(folder: Path, number: int) -> None:
+    """Removes a past that no run will need again. Raises OSError."""
+    _past_path(folder, number).unlink(missing_ok=True)
+
+
+def _past_path(folder: Path, number: int) -> Path:
+    return folder / f"past-{number:05}"

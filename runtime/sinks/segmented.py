@@ -19,24 +19,29 @@ from typing import TYPE_CHECKING, Any
 
 from av.error import FFmpegError
 
-from measnet.errors import OutputError, UsageError
-from measnet.runtime.frame import Frame, StreamInfo
+from measnet.errors import InputError, OutputError, UsageError
+from measnet.runtime.frame import Frame, Mark, StreamInfo
+from measnet.runtime.options import Encoding
+from measnet.runtime.sinks import Begun, Sink
 from measnet.runtime.sinks.aside import encoding_error, partial_name, write_error
 from measnet.runtime.sinks.containers import container_for
-from measnet.runtime.sinks.encoder import PictureEncoder, PictureEncoding
-from measnet.runtime.sinks.frame_times import FrameTimes, decoding_times
-from measnet.runtime.sinks.manifest import Header, Manifest, is_count
+from measnet.runtime.sinks.encoder import FrameTimes, PictureEncoder, PictureEncoding, decoding_times
 from measnet.runtime.sinks.muxer import Muxer
-from measnet.runtime.sinks.part_folder import PartFolder, sync_folder
-from measnet.runtime.sinks.past import KEPT, drop_past, read_past, write_past
-from measnet.runtime.sinks.segment import FRAMES, Segment, SegmentWriter, read_segment
-from measnet.runtime.sinks.sound import SoundChoice
+from measnet.runtime.sinks.part_folder import Header, Manifest, PartFolder, is_count, of_input, sync_folder
+from measnet.runtime.sinks.segment import (
+    FRAMES,
+    KEPT,
+    Segment,
+    SegmentWriter,
+    drop_past,
+    read_past,
+    read_segment,
+    write_past,
+)
 
 if TYPE_CHECKING:
     from av.packet import Packet
     from av.stream import Stream
-
-    from measnet.runtime.sources import Item
 
 MOST_THREADS = 16
 """For an encoder: more are of little use to it, and what it makes depends on their number."""
@@ -45,17 +50,18 @@ MOST_THREADS = 16
 _INTERLEAVING = 10
 
 
-class SegmentedVideoSink:
+class SegmentedVideoSink(Sink):
     """Encodes frames into segments, and joins these into one video file at the end.
 
     Args:
         target: the result's name; its ending chooses the container. ``check_target`` has
             said yes to it.
         info: what belongs to the source's stream and is to survive.
+        source: the file that the frames come from; one that has changed is not gone on with.
         copies: gives the packets of the source's other streams, from the first to the last, when the
             segments are joined.
+        encoding: asked for.
         limit: of frames, if the run is to end early; the other streams then end with the picture.
-        codec, crf, preset, bits, pixel_format: as for PictureEncoding; sound: as for Muxer.
 
     Raises:
         UsageError: the container cannot hold the source's audio or the codec, or the encoder
@@ -63,44 +69,30 @@ class SegmentedVideoSink:
         OutputError: the encoder refuses the picture.
     """
 
+    resumable = True
+    segment_frames = FRAMES
+
     def __init__(
         self,
         target: Path,
         info: StreamInfo,
+        source: Path,
         copies: Callable[[], Iterator[Packet[Stream]]],
+        encoding: Encoding | None = None,
         *,
         limit: int | None = None,
-        codec: str | None = None,
-        crf: int | None = None,
-        preset: str | None = None,
-        bits: int | None = None,
-        pixel_format: str | None = None,
-        sound: SoundChoice = "copy",
     ) -> None:
-        self.skipped = 0
+        super().__init__()
         self.done = 0
-        self.state: bytes | None = None
-        """What the engine had to carry on behind frame ``done``; there after ``begin``."""
-        self.past: bytes | None = None
-        """What the fusion over time had to know of the frames before ``done``; there after ``begin``."""
-        self._states: dict[int, tuple[bytes | None, bytes | None]] = {}
         self._target = target
         self._info = info
+        self._source = source
+        self._source_was: dict[str, Any] = {}
         self._copies = copies
         self._limit = limit
         self._folder = PartFolder(target)
         self._kind = container_for(target)
-        self.encoding = PictureEncoding(
-            target,
-            self._kind,
-            info,
-            codec=codec,
-            crf=crf,
-            preset=preset,
-            bits=bits,
-            pixel_format=pixel_format,
-        )
-        self.sound: SoundChoice = sound
+        self.encoding = PictureEncoding(target, self._kind, info, encoding or Encoding())
         self._times = FrameTimes(self.encoding.time_base)
         self._segments: list[Segment] = []
         self._written = 0
@@ -112,47 +104,77 @@ class SegmentedVideoSink:
         self._flags = muxer.stream.codec_context.flags
         muxer.close_anyhow()
 
-    def begin(self, header: Header, *, restart: bool) -> Header:
-        """See ResumableSink.begin. The settings have ``encoder_threads``."""
+    def begin(self, header: Header, *, restart: bool) -> Begun:
+        """See Sink.begin. The settings have ``encoder_threads``."""
         header = self._folder.begin(header, restart=restart)
         try:
             self.encoding.repeat_with(_threads(header))
             self._segments, good = _sound(self._folder.path, self._folder.manifest)
-            self._take_up(good)
+            mark = self._take_up(good)
         except OSError as error:
             self._folder.release()
             raise write_error(self._target, error) from None
         except BaseException:
             self._folder.release()
             raise
-        return header
+        return Begun(self.done, settings=header.settings, mark=mark)
 
-    def look(self, header: Header) -> int:
-        """See ResumableSink.look."""
-        manifest = self._folder.look(header)
+    def begun_before(self, header: Header) -> int:
+        """See Sink.begun_before."""
+        manifest = self._folder.begun_before(header)
         if manifest is None:
             return 0
         _, good = _sound(self._folder.path, manifest)
         return sum(part["frames"] for part in good)
 
-    def keep_state(self, frames: int, state: bytes | None, past: bytes | None = None) -> None:
-        """Keep what the engine, and the fusion over time, carry on behind the first ``frames`` of the result,
-        with the segment that ends there; before the last of them is written. From any thread."""
-        self._states[frames] = state, past
+    def kept(self) -> int:
+        """See Sink.kept."""
+        try:
+            changed = self._source_was and of_input(self._source) != self._source_was
+        except InputError:  # it is gone
+            return 0
+        return 0 if changed else self.done
 
-    def write(self, item: Item) -> None:
-        """See Sink.write. Packets are not taken here: they are read again for the joining."""
-        if not isinstance(item, Frame):
-            return
+    def made_of(self) -> dict[str, Any]:
+        """See Sink.made_of."""
+        encoding = self.encoding
+        self._source_was = of_input(self._source)
+        return self._source_was | {
+            "encoder": encoding.codec.encoder,
+            "--pixel-format": encoding.pixel_format,
+            "--crf": encoding.crf,
+            "--preset": encoding.preset,
+            "--bits": encoding.bits,
+            "--sound": encoding.sound,
+        }
+
+    def settings(self) -> dict[str, Any]:
+        """See Sink.settings."""
+        return {"encoder_threads": min(MOST_THREADS, os.cpu_count() or 1)}
+
+    def for_report(self) -> dict[str, Any]:
+        """See Sink.for_report."""
+        return self.encoding.for_report()
+
+    def write(self, frame: Frame) -> None:
+        """See Sink.write. Packets are not taken: they are read again for the joining."""
         if self.done % FRAMES:
             raise UsageError(
                 f"{self._target} was finished up to frame {self.done}, yet the source has more frames now; "
                 "add --restart to begin anew"
             )
         try:
-            self._write_frame(item)
-            if self._written == FRAMES:
-                self._finish_segment()
+            self._write_frame(frame)
+        except FFmpegError as error:
+            raise encoding_error(self._target, error) from None
+        except OSError as error:
+            raise write_error(self._target, error) from None
+
+    def end_segment(self, mark: Mark) -> None:
+        """See Sink.end_segment."""
+        try:
+            if self._written:
+                self._finish_segment(mark)
         except FFmpegError as error:
             raise encoding_error(self._target, error) from None
         except OSError as error:
@@ -163,7 +185,7 @@ class SegmentedVideoSink:
         only if there are whole segments."""
         try:
             if self._written:
-                self._finish_segment(last=partial)
+                self._finish_segment(Mark(), last=partial)
             if not any(segment.picture_bytes for segment in self._segments):
                 self._folder.discard()
                 return None
@@ -197,7 +219,7 @@ class SegmentedVideoSink:
         else:
             self._folder.discard()
 
-    def _take_up(self, good: list[dict[str, Any]]) -> None:
+    def _take_up(self, good: list[dict[str, Any]]) -> Mark:
         manifest = self._folder.manifest
         if self._folder.lost or manifest.torn or len(good) < len(manifest.parts):
             self.warnings.append(
@@ -206,12 +228,13 @@ class SegmentedVideoSink:
             )
         manifest.keep(len(good))
         self.done = sum(part["frames"] for part in good)
-        if good:
-            self.state = self._segments[-1].state()
-            self.past = read_past(self._folder.path, len(good) - 1, good[-1].get("past"))
-            self._times.last = good[-1]["last"]
-            self.skipped = self._times.skipped = good[-1]["skipped"]
-            self._times.rounded = good[-1]["rounded"]
+        if not good:
+            return Mark()
+        self._times.last = good[-1]["last"]
+        self.skipped = self._times.skipped = good[-1]["skipped"]
+        self._times.rounded = good[-1]["rounded"]
+        past = read_past(self._folder.path, len(good) - 1, good[-1].get("past"))
+        return Mark(self._segments[-1].state(), past)
 
     def _write_frame(self, frame: Frame) -> None:
         if self._writer is None:
@@ -225,21 +248,20 @@ class SegmentedVideoSink:
             self._encoder = self.encoding.open_alone(self._flags)
         self._writer.add(self._encoder.encode(frame.pixels, *place, self.encoding.captions_of(frame)))
 
-    def _finish_segment(self, *, last: bool = False) -> None:
+    def _finish_segment(self, mark: Mark, *, last: bool = False) -> None:
         """The frames so far as a segment; the ``last`` of a partial result is none to go on from."""
         assert self._writer is not None
         if self._encoder is not None:
             self._writer.add(self._encoder.flush())
         frames, self._written = self._written, 0
-        state, past = self._states.pop(self.done + frames, (None, None))
-        segment, file = self._writer.finish(state)
+        segment, file = self._writer.finish(mark.state)
         number = len(self._segments)
         self._segments.append(segment)
         self._writer = self._encoder = None
         if last:
             return
-        if past is not None:
-            file["past"] = write_past(self._folder.path, number, past)
+        if mark.past is not None:
+            file["past"] = write_past(self._folder.path, number, mark.past)
         self._folder.sync()
         times = self._times
         self._folder.manifest.add(
@@ -252,7 +274,7 @@ class SegmentedVideoSink:
             }
         )
         self.done += frames
-        if past is not None and number >= KEPT:
+        if mark.past is not None and number >= KEPT:
             drop_past(self._folder.path, number - KEPT)
 
     def _join(self, target: Path, *, cut: bool) -> None:
@@ -300,7 +322,7 @@ class SegmentedVideoSink:
             yield moment, packet, False
 
     def _end(self) -> Fraction:
-        """When the last picture has been shown."""
+        """Says when the last picture has been shown."""
         last = next(segment for segment in reversed(self._segments) if segment.picture_bytes)
         _, pts, duration, _ = max(last.rows(), key=lambda row: row[1])
         return (pts + duration) * self.encoding.time_base
@@ -316,7 +338,6 @@ class SegmentedVideoSink:
             self._kind,
             self._info,
             self.encoding,
-            sound=self.sound,
             in_order=True,
         )
 

@@ -7,7 +7,7 @@ import os
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO
 
 import av
 import numpy as np
@@ -15,20 +15,17 @@ from av.error import FFmpegError
 
 from measnet.errors import OutputError, UsageError
 from measnet.runtime.frame import Frame, Pixels, StreamInfo
+from measnet.runtime.options import Encoding, RawFormat
+from measnet.runtime.sinks import Sink
 from measnet.runtime.sinks.aside import encoding_error
 from measnet.runtime.sinks.containers import Container
-from measnet.runtime.sinks.encoder import PictureEncoding
-from measnet.runtime.sinks.frame_times import FrameTimes
+from measnet.runtime.sinks.encoder import FrameTimes, PictureEncoding
 
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
 
-    from measnet.runtime.sources import Item
-
 STANDARD_OUTPUT = Path("-")
 """What stands for it as a target."""
-
-RawFormat = Literal["rgb24", "bgr24"]
 
 _FD = 1
 _Y4M = Container("yuv4mpegpipe", codec="raw", even_pace=True)
@@ -41,7 +38,7 @@ _RANGE = {1: " XCOLORRANGE=LIMITED", 2: " XCOLORRANGE=FULL"}
 _LONGEST_GAP = 60
 
 
-class StandardOutput:
+class StandardOutput(Sink):
     """Writes the picture, and nothing else of the source, to standard output.
 
     A pipe has a steady pace and no times. A frame that lasts longer than one step is repeated, one
@@ -63,12 +60,11 @@ class StandardOutput:
             raise UsageError(
                 "standard output is a terminal; pipe it into a program: measnet-run ... | ffmpeg -i -"
             )
-        self.skipped = 0
-        self.warnings: list[str] = []
+        super().__init__()
         self._info = info = replace(info, rate=info.rate or Fraction(25))
         self._file: BinaryIO = os.fdopen(os.dup(_FD), "wb")
         self._raw = raw
-        encoding = PictureEncoding(_Y4M_NAME, _Y4M, info, bits=_BITS)
+        encoding = PictureEncoding(_Y4M_NAME, _Y4M, info, Encoding(bits=_BITS))
         context: VideoCodecContext = av.CodecContext.create(encoding.codec.encoder, "w")  # type: ignore[assignment]  # PyAV says: any codec
         context.time_base = encoding.time_base
         context.framerate = encoding.rate
@@ -88,16 +84,14 @@ class StandardOutput:
                     "sound and subtitles do not go through a y4m pipe; take them from the source"
                 )
 
-    def write(self, item: Item) -> None:
+    def write(self, frame: Frame) -> None:
         """See Sink.write."""
-        if not isinstance(item, Frame):
-            return
-        place = self._times.place(item)
+        place = self._times.place(frame)
         if place is None:
             self.skipped = self._times.skipped
             return
         try:
-            data = self._encoded(item.pixels, place[0])
+            data = self._encoded(frame.pixels, place[0])
         except FFmpegError as error:
             raise encoding_error(_Y4M_NAME, error) from None
         self._put(data, place[0])

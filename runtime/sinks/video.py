@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from av.error import FFmpegError
 
 from measnet.errors import OutputError
 from measnet.runtime.frame import Frame, StreamInfo
+from measnet.runtime.options import Encoding
+from measnet.runtime.sinks import Sink
 from measnet.runtime.sinks.aside import Aside, encoding_error
 from measnet.runtime.sinks.containers import container_for
-from measnet.runtime.sinks.encoder import PictureEncoding
-from measnet.runtime.sinks.frame_times import FrameTimes
+from measnet.runtime.sinks.encoder import FrameTimes, PictureEncoding
 from measnet.runtime.sinks.muxer import Muxer
-from measnet.runtime.sinks.sound import SoundChoice
 
 if TYPE_CHECKING:
-    from measnet.runtime.sources import Item
+    from av.packet import Packet
+    from av.stream import Stream
 
 
-class VideoSink:
+class VideoSink(Sink):
     """Encodes frames into one video file, with the source's other streams copied in.
 
     Args:
         target: the result's name; its ending chooses the container. ``check_target`` has
             said yes to it.
         info: what belongs to the source's stream and is to survive.
-        codec, crf, preset, bits, pixel_format: as for PictureEncoding; sound: as for Muxer.
+        encoding: asked for.
 
     Raises:
         UsageError: the container cannot hold the source's audio or the codec, or the encoder
@@ -39,44 +40,34 @@ class VideoSink:
         self,
         target: Path,
         info: StreamInfo,
-        *,
-        codec: str | None = None,
-        crf: int | None = None,
-        preset: str | None = None,
-        bits: int | None = None,
-        pixel_format: str | None = None,
-        sound: SoundChoice = "copy",
+        encoding: Encoding | None = None,
     ) -> None:
-        self.skipped = 0
+        super().__init__()
         self._target = target
         self._aside = Aside(target)
         self._done = False
         kind = container_for(target)
-        self.encoding = PictureEncoding(
-            target,
-            kind,
-            info,
-            codec=codec,
-            crf=crf,
-            preset=preset,
-            bits=bits,
-            pixel_format=pixel_format,
-        )
+        self.encoding = PictureEncoding(target, kind, info, encoding or Encoding())
         self._times = FrameTimes(self.encoding.time_base)
-        self._muxer = Muxer(self._aside.path, target, kind, info, self.encoding, sound=sound)
+        self._muxer = Muxer(self._aside.path, target, kind, info, self.encoding)
         self.warnings = [*self.encoding.warnings, *self._muxer.warnings]
 
-    def write(self, item: Item) -> None:
+    def for_report(self) -> dict[str, Any]:
+        """See Sink.for_report."""
+        return self.encoding.for_report()
+
+    def copy(self, packet: Packet[Stream]) -> None:
+        """See Sink.copy."""
+        self._muxer.mux_copy(packet)
+
+    def write(self, frame: Frame) -> None:
         """See Sink.write."""
-        if not isinstance(item, Frame):
-            self._muxer.mux_copy(item)
-            return
-        place = self._times.place(item)
+        place = self._times.place(frame)
         if place is None:
             self.skipped = self._times.skipped
             return
         try:
-            packets = self._muxer.encoder.encode(item.pixels, *place, self.encoding.captions_of(item))
+            packets = self._muxer.encoder.encode(frame.pixels, *place, self.encoding.captions_of(frame))
         except FFmpegError as error:
             raise encoding_error(self._target, error) from None
         self._muxer.mux_picture(packets)

@@ -1,9 +1,9 @@
-"""Where frames come from: video files, live streams, cameras, images."""
+"""Sources: where frames come from."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING
 
 from measnet.runtime.frame import Frame, StreamInfo
 
@@ -11,33 +11,39 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.stream import Stream
 
-    Item: TypeAlias = Frame | Packet[Stream]
 
-
-class Source(Protocol):
-    """Anything that yields frames.
-
-    ``damaged`` counts the frames that could not be decoded, ``truncated`` says that the
-    end of the file is missing; both are final once ``read`` is exhausted. ``warnings``
-    are lines for the user.
-    """
+class Source:
+    """Yields frames, with the packets of other streams among them."""
 
     info: StreamInfo
-    damaged: int
-    truncated: bool
-    warnings: list[str]
 
-    def read(self) -> Iterator[Item]:
-        """Frames in order of presentation, with the copied packets among them.
+    def __init__(self) -> None:
+        self.damaged = 0
+        """Frames that could not be decoded; final once ``read`` is exhausted."""
 
-        Can be called once. Raises InputError when the source gives out on the way.
+        self.truncated = False
+        """Whether the end of the file is missing; final likewise."""
+
+        self.warnings: list[str] = []
+        """Lines for the user."""
+
+    def read(self) -> Iterator[Frame | Packet[Stream]]:
+        """Yields frames in order of presentation, with the copied packets among them. Can be called once.
+
+        Raises InputError when the source gives out on the way.
         """
-        ...
+        raise NotImplementedError
+
+    def skip(self, frames: int, names: frozenset[str]) -> None:
+        """Has ``read`` leave out the first ``frames``, or of a folder the pictures of these names."""
+        raise NotImplementedError
+
+    def copied_packets(self) -> Iterator[Packet[Stream]]:
+        """Yields the copied packets once more, from the beginning, of a source that is a file."""
+        return iter(())
 
     def interrupt(self) -> None:
-        """Called from another thread: ``read`` is not to wait for anything that has not arrived yet."""
-        ...
+        """Keeps ``read`` from waiting for what has not arrived yet; called from another thread."""
 
     def close(self) -> None:
-        """Let go of the file or device. Calling it again does nothing."""
-        ...
+        """Lets go of the file or device. Calling it again does nothing."""

@@ -1,4 +1,4 @@
-"""From what a user names to the source that reads it."""
+"""Choice of the source that reads what a user names."""
 
 from __future__ import annotations
 
@@ -6,28 +6,27 @@ from pathlib import Path
 
 from measnet.errors import InputError
 from measnet.image_header import IMAGE_ENDINGS, PictureError, check_is_picture
+from measnet.runtime.options import Reading
 from measnet.runtime.sources import Source
-from measnet.runtime.sources.camera import CAMERA_PREFIX, Camera
 from measnet.runtime.sources.images import Images
-from measnet.runtime.sources.live import URL_SCHEMES, LiveStream
-from measnet.runtime.sources.options import SourceOptions
+from measnet.runtime.sources.live import CAMERA_PREFIX, URL_SCHEMES, Camera, LiveStream
 from measnet.runtime.sources.standard_input import STANDARD_INPUT, StandardInput
 from measnet.runtime.sources.video import VideoFile
 from measnet.whole_file import is_special
 
 
 def is_live(spec: str) -> bool:
-    """Whether ``spec`` names a camera or a network stream, not something on disk."""
+    """Says whether ``spec`` names a camera or a network stream, not something on disk."""
     return spec.startswith((CAMERA_PREFIX, *URL_SCHEMES))
 
 
 def is_on_disk(spec: str) -> bool:
-    """Whether ``spec`` names something on disk."""
+    """Says whether ``spec`` names something on disk."""
     return not is_live(spec) and spec != STANDARD_INPUT
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file is called like a picture that is read, or holds one.
+    """Says whether a file is called like a picture that is read, or holds one.
 
     Raises MissingPackageError for one that only a package would read.
     """
@@ -40,28 +39,28 @@ def is_picture(path: Path) -> bool:
     return True
 
 
-def open_source(spec: str, options: SourceOptions | None = None) -> Source:
-    """Open a video, an image, a folder of images, ``-`` (standard input), ``camera:N`` or an address.
+def open_source(spec: str, reading: Reading | None = None) -> Source:
+    """Opens a video, an image, a folder of images, ``-`` (standard input), ``camera:N`` or an address.
 
     Raises:
         InputError: it cannot be read.
-        UsageError: ``options`` ask for what only a video file has, and it is none.
+        UsageError: ``reading`` asks for what only a video file has, and it is none.
     """
-    options = options or SourceOptions()
+    reading = reading or Reading()
     if is_live(spec):
-        options.check_none_given(spec)
+        reading.refuse_for(spec)
     if spec.startswith(CAMERA_PREFIX):
         return Camera(spec)
     if is_live(spec):
         return LiveStream(spec)
     if spec == STANDARD_INPUT:
-        return VideoFile(StandardInput(), options)
+        return VideoFile(StandardInput(), reading)
     path = Path(spec)
     if not path.exists():
         raise InputError(f"{path} does not exist; check the name")
     if is_special(path):
         raise InputError(f"{path} is a pipe or a device; read a video from it with: measnet-run - < {path}")
-    if path.is_dir() or (options.raw is None and is_picture(path)):
-        options.check_none_given(spec)
+    if path.is_dir() or (reading.raw is None and is_picture(path)):
+        reading.refuse_for(spec)
         return Images(path)
-    return VideoFile(path, options)
+    return VideoFile(path, reading)

@@ -1,4 +1,4 @@
-"""One container's picture stream decoded, its other streams passed along as packets."""
+"""Decoder of one container's picture stream; its other streams are passed along as packets."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from av.video.stream import VideoStream
 from measnet.errors import InputError, UsageError
 from measnet.runtime.colour import bit_depth, read_colour
 from measnet.runtime.frame import Cover, Kind, StreamInfo
-from measnet.runtime.hdr import read_hdr
-from measnet.runtime.sources.continuity import Continuity
-from measnet.runtime.sources.limits import MAX_PIXELS, check_memory, check_size
+from measnet.runtime.memory import MAX_PIXELS, check_memory, check_size
+from measnet.runtime.side_data import read_hdr
+from measnet.runtime.sources.times import Continuity
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -102,7 +102,7 @@ class PictureDecoder:
 
     @property
     def lead(self) -> Fraction:
-        """By how much its times are later than the container has them, in seconds."""
+        """Seconds by which its times are later than the container has them."""
         return self._continuity.lead
 
     @property
@@ -157,7 +157,7 @@ class PictureDecoder:
                 yield from self._with_decoding_times(packet)
 
     def info(self, first: av.VideoFrame, kind: Kind) -> StreamInfo:
-        """What belongs to the stream, by its headers and its first frame."""
+        """Reads the stream's properties from its headers and its first frame."""
         stream = self.stream
         rate = stream.average_rate or stream.guessed_rate
         frames = stream.frames or None
@@ -234,9 +234,11 @@ class PictureDecoder:
 
 
 def _lead(container: InputContainer) -> Fraction:
-    """What brings the times of a transport stream to zero and above. Its clock of 33 bits begins anew every
-    26.5 hours, and FFmpeg counts what lies before that as less than zero; elsewhere such times are the run-up
-    of an encoder, which is not shown."""
+    """Finds what brings the times of a transport stream to zero and above.
+
+    Its clock of 33 bits begins anew every 26.5 hours, and FFmpeg counts what lies before that as less than
+    zero; elsewhere such times are the run-up of an encoder, which is not shown.
+    """
     if container.format.name != "mpegts":
         return Fraction(0)
     return Fraction(max(0, -(container.start_time or 0)), av.time_base)
@@ -265,8 +267,7 @@ def _chosen(tracks: list[VideoStream], number: int | None, name: str) -> VideoSt
 
 
 def _says_it_elsewhere(container: InputContainer, stream: Stream) -> bool:
-    """Whether a data stream is but the titles of the chapters, or a timecode, in MP4 and MOV: both are known
-    from elsewhere."""
+    """Says whether a data stream of MP4 and MOV holds titles of chapters or a timecode, told elsewhere."""
     chapters = stream.type == "data" and stream.discard == Discard.all and bool(container.chapters())
     return chapters or "timecode" in stream.metadata
 
@@ -281,7 +282,7 @@ def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
 
 
 def _stereo(frame: av.VideoFrame) -> str | None:
-    """By Matroska's names. From FFmpeg's AVStereo3D: the kind, and whether the right view comes first."""
+    """Reads FFmpeg's AVStereo3D (the kind, and whether the right view comes first) by Matroska's names."""
     data = _side_data(frame, "STEREO3D")
     if data is None:
         return None

@@ -11,7 +11,7 @@ import av
 from av.filter import Graph
 
 from measnet.errors import InputError
-from measnet.runtime.sources.options import Interlaced
+from measnet.runtime.options import Interlaced
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -100,13 +100,13 @@ class _Deinterlacer:
         return _shape(frame) == self._shape
 
     def after(self, frame: av.VideoFrame) -> Iterator[av.VideoFrame]:
-        """What is whole now that ``frame`` is known."""
+        """Yields what is whole now that ``frame`` is known."""
         self._moments.append((frame.pts or 0, frame.time_base or Fraction(1), frame.duration))
         self._graph.push(frame)
         yield from self._pulled()
 
     def rest(self) -> Iterator[av.VideoFrame]:
-        """What is left at the end."""
+        """Yields what is left at the end."""
         self._graph.push(None)
         yield from self._pulled()
 

@@ -1,18 +1,22 @@
-"""A live stream from the network: whatever FFmpeg opens by an address."""
+"""Live sources: streams from the network, and cameras attached to this machine."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import av
+import cv2
+import numpy as np
 
 from measnet.errors import InputError
-from measnet.runtime.captions import read_captions
 from measnet.runtime.colour import RgbReader
-from measnet.runtime.frame import Frame
-from measnet.runtime.hdr import HDR_TREATMENT, is_hdr
+from measnet.runtime.frame import Colour, Frame, Pixels, StreamInfo
+from measnet.runtime.memory import check_size
+from measnet.runtime.side_data import HDR_TREATMENT, is_hdr, read_captions
+from measnet.runtime.sources import Source
 from measnet.runtime.sources.decoder import PictureDecoder
 
 if TYPE_CHECKING:
@@ -36,7 +40,7 @@ _OPEN_SECONDS = 10.0
 _SILENCE_SECONDS = 5.0
 
 
-class LiveStream:
+class LiveStream(Source):
     """Frames of a network stream with the stream's own times, counted from the first frame.
 
     Which frames are overtaken by newer ones is decided by the queue behind this source; here
@@ -47,9 +51,7 @@ class LiveStream:
     """
 
     def __init__(self, url: str) -> None:
-        self.damaged = 0
-        self.truncated = False
-        self.warnings: list[str] = []
+        super().__init__()
         self._url = url
         self._container = _open(url)
         try:
@@ -86,9 +88,6 @@ class LiveStream:
         self.damaged = self._decoder.damaged
         if self.damaged:
             self.warnings.append(f"{self.damaged} damaged frames were left out")
-
-    def interrupt(self) -> None:
-        """See Source.interrupt. Nothing here waits for long."""
 
     def close(self) -> None:
         """See Source.close."""
@@ -147,3 +146,82 @@ def _open(url: str) -> InputContainer:
         raise InputError(
             f"{url} cannot be opened: {error.strerror}; check the address and that it is on"
         ) from None
+
+
+CAMERA_PREFIX = "camera:"
+
+# The clock an MP4 or MPEG-TS counts in anyway.
+_CAMERA_TIME_BASE = Fraction(1, 90_000)
+_FAILURES_UNTIL_GONE = 10
+
+
+class Camera(Source):
+    """Frames of a camera by its number, timed by this machine's clock.
+
+    Raises:
+        InputError: no such camera, or it gives no picture.
+    """
+
+    def __init__(self, spec: str) -> None:
+        super().__init__()
+        number = spec.removeprefix(CAMERA_PREFIX)
+        if not number.isdecimal():
+            raise InputError(f"{spec}: a camera is named by its number, for example camera:0")
+        self._spec = spec
+        self._device = _open_quietly(int(number))
+        first = self._grab() if self._device.isOpened() else None
+        if first is None:
+            self.close()
+            raise InputError(
+                f"{spec} gives no picture; check that it is plugged in, not in use by another "
+                "program, and that this user may use it"
+            )
+        self._first: tuple[Pixels, float] = (first, time.monotonic())
+        height, width = first.shape[:2]
+        check_size(spec, width, height)
+        fps = self._device.get(cv2.CAP_PROP_FPS)
+        self.info = StreamInfo(
+            name=spec,
+            kind="live",
+            width=width,
+            height=height,
+            time_base=_CAMERA_TIME_BASE,
+            rate=Fraction(round(fps * 1000), 1000) if 1 <= fps <= 1000 else None,
+            # The camera gives RGB without tags: these are what an RGB picture is, once in YUV.
+            colour=Colour(matrix=1, primaries=1, transfer=13, range=1),
+        )
+
+    def read(self) -> Iterator[Frame]:
+        """See Source.read. Ends when the camera goes away."""
+        pixels, started = self._first
+        yield Frame(pixels, pts=0, time_base=_CAMERA_TIME_BASE)
+        failures = 0
+        while failures < _FAILURES_UNTIL_GONE:
+            grabbed = self._grab()
+            if grabbed is None:
+                failures += 1
+                continue
+            failures = 0
+            pts = round((time.monotonic() - started) / _CAMERA_TIME_BASE)
+            yield Frame(grabbed, pts=pts, time_base=_CAMERA_TIME_BASE)
+        self.warnings.append(f"{self._spec} stopped giving pictures")
+
+    def close(self) -> None:
+        """See Source.close."""
+        self._device.release()
+
+    def _grab(self) -> Pixels | None:
+        sound, values = self._device.read()
+        if not sound or values is None:
+            return None
+        return np.ascontiguousarray(values[:, :, ::-1], dtype=np.uint8)
+
+
+def _open_quietly(number: int) -> cv2.VideoCapture:
+    """OpenCV writes a line of its own for every way of opening that it tries; ours says enough."""
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        return cv2.VideoCapture(number)
+    finally:
+        cv2.utils.logging.setLogLevel(level)

@@ -34,20 +34,20 @@ class StandardInput:
         return self.name
 
     def read(self, size: int) -> bytes:
-        """What there is, at most ``size`` bytes; none at the end, or once ``stop_waiting`` was called."""
+        """Reads at most ``size`` bytes; none at the end, or once ``stop_waiting`` was called."""
         ready, _, _ = select.select([_FD, self._woken], [], [])
         return b"" if self._woken in ready else os.read(_FD, size)
 
     def seekable(self) -> bool:
-        """Whether a file was redirected, not a pipe."""
+        """Says whether a file was redirected, not a pipe."""
         return self._regular
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """As for any file."""
+        """Seeks as in any file."""
         return os.lseek(_FD, offset, whence)
 
     def tell(self) -> int:
-        """As for any file."""
+        """Tells the place as of any file."""
         return os.lseek(_FD, 0, os.SEEK_CUR)
 
     def stop_waiting(self) -> None:

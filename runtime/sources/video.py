@@ -14,18 +14,16 @@ import av
 
 from measnet.errors import InputError
 from measnet.file_name import for_ffmpeg
-from measnet.runtime.captions import read_captions
 from measnet.runtime.colour import RgbReader
 from measnet.runtime.frame import Frame, StreamInfo
-from measnet.runtime.hdr import HDR_TREATMENT, is_hdr
+from measnet.runtime.memory import check_size
+from measnet.runtime.options import RawVideo, Reading
+from measnet.runtime.side_data import HDR_TREATMENT, is_hdr, read_captions
+from measnet.runtime.sources import Source
 from measnet.runtime.sources.decoder import PictureDecoder
-from measnet.runtime.sources.excerpt import MARGIN, Cutter
 from measnet.runtime.sources.interlaced import Fields
-from measnet.runtime.sources.limits import check_size
-from measnet.runtime.sources.options import SourceOptions
-from measnet.runtime.sources.presentation import with_rising_times
-from measnet.runtime.sources.raw import RawVideo
 from measnet.runtime.sources.standard_input import StandardInput
+from measnet.runtime.sources.times import MARGIN, Cutter, with_rising_times
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -43,33 +41,31 @@ _DECLARES_LENGTH = ("mov", "matroska")
 _RAW = (".yuv", ".rgb", ".bgr", ".nv12", ".i420", ".cif", ".qcif", ".raw")
 
 
-class VideoFile:
+class VideoFile(Source):
     """Frames of a video file, with their own presentation times.
 
     Args:
         path: the file, or standard input.
-        options: which piece of it, and how it is read.
+        reading: which piece of it, and how it is read.
 
     Raises:
         InputError: the file is missing, empty, cut off before its index, not a video, without
             a picture, or has no frame that can be decoded (in the piece asked for).
     """
 
-    def __init__(self, path: Path | StandardInput, options: SourceOptions | None = None) -> None:
-        self.damaged = 0
-        self.truncated = False
-        self.warnings: list[str] = []
+    def __init__(self, path: Path | StandardInput, reading: Reading | None = None) -> None:
+        super().__init__()
         self._path = path
         self._stamp = _stamp(path)
         self._changed = False
         self._skipped = 0
         self._sought = False
-        self._options = options or SourceOptions()
-        self._container = _open(path, self._options.raw)
+        self._reading = reading or Reading()
+        self._container = _open(path, self._reading.raw)
         try:
             self._decoder = self._new_decoder(self._container)
             self._cutter = self._cut_out()
-            self._fields = Fields(self._options.interlaced, str(path))
+            self._fields = Fields(self._reading.interlaced, str(path))
             whole = self._fields.whole(self._timed(self._read_from_start()))
             self._items = self._cutter.cut(whole)
             # Rotation and colour are known for certain only once a frame has been decoded.
@@ -86,16 +82,16 @@ class VideoFile:
             raise
         self._warn_of_losses(first)
 
-    def skip(self, frames: int) -> None:
-        """``read`` is to leave out the first ``frames``; they are decoded, as later ones need them."""
+    def skip(self, frames: int, names: frozenset[str] = frozenset()) -> None:
+        """See Source.skip. They are decoded, as later ones need them."""
         self._skipped = frames
 
     def copied_packets(self) -> Iterator[Packet[Stream]]:
-        """The copied packets once more, from the beginning, cut and moved as ``read`` gives them.
+        """See Source.copied_packets. They are cut and moved as ``read`` gives them.
 
         Raises InputError when the file can no longer be opened.
         """
-        container = _open(self._path, self._options.raw)
+        container = _open(self._path, self._reading.raw)
         try:
             if self._sought:
                 self._seek(container)
@@ -139,22 +135,22 @@ class VideoFile:
         self._container.close()
 
     def _new_decoder(self, container: InputContainer) -> PictureDecoder:
-        options = self._options
+        reading = self._reading
         return PictureDecoder(
-            container, str(self._path), track=options.track, keep_tracks=options.keep_tracks
+            container, str(self._path), track=reading.track, keep_tracks=reading.keep_tracks
         )
 
     def _cut_out(self) -> Cutter:
-        return Cutter(self._options.excerpt, self._origin, self._decoder.copied)
+        return Cutter(self._reading, self._origin, self._decoder.copied)
 
     @property
     def _origin(self) -> Fraction:
-        """When it begins by its own clock, in seconds."""
+        """Beginning by its own clock, in seconds."""
         # What lies before zero is an encoder's run-up, which players do not count.
         return Fraction(max(0, self._container.start_time or 0), av.time_base)
 
     def _read_from_start(self) -> Iterator[av.VideoFrame | Packet[Stream]]:
-        """What is in the file, from a place that surely lies before the excerpt."""
+        """Reads what is in the file, from a place that surely lies before the excerpt."""
         start = self._cutter.start
         by_name = isinstance(self._path, Path)
         if start is None or start <= MARGIN or self._container.start_time is None or not by_name:
@@ -176,13 +172,13 @@ class VideoFile:
             return itertools.chain(head, items)
         # No index, or one that leads astray: the frames before are decoded to be left out.
         self._container.close()
-        self._container = _open(self._path, self._options.raw)
+        self._container = _open(self._path, self._reading.raw)
         self._decoder = self._new_decoder(self._container)
         self._cutter = self._cut_out()
         return self._decoder.items()
 
     def _seek(self, container: InputContainer) -> None:
-        """To a place from which on all that goes with the excerpt is stored. Raises FFmpegError."""
+        """Goes to a place from which on all that goes with the excerpt is stored. Raises FFmpegError."""
         assert self._cutter.start is not None
         container.seek(round((self._cutter.start - MARGIN - self._decoder.lead) * av.time_base))
 
@@ -198,7 +194,7 @@ class VideoFile:
 
     def _piece(self, info: StreamInfo) -> StreamInfo:
         """``info`` of the whole file as it is for the excerpt."""
-        if not self._options.excerpt:
+        if not self._reading.is_part:
             return info
         container = self._container
         end = None
@@ -274,11 +270,11 @@ class VideoFile:
         if beside or any(c.is_alpha for c in first.format.components):
             self.warnings.append("the video's transparency is not kept")
         tracks, taken = self._decoder.tracks, self._decoder.stream
-        if len(tracks) > 1 and self._options.track is None:
+        if len(tracks) > 1 and self._reading.track is None:
             self.warnings.append(
                 f"it has {len(tracks)} video tracks: number {tracks.index(taken) + 1} "
                 f"({info.width}×{info.height}) was restored; --track takes another"
-                f"{'' if self._options.keep_tracks else ', --keep-tracks copies the others'}"
+                f"{'' if self._reading.keep_tracks else ', --keep-tracks copies the others'}"
             )
         if self._decoder.left_behind:
             self.warnings.append(f"not carried over: {', '.join(self._decoder.left_behind)}")

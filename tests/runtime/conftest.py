@@ -16,12 +16,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from measnet.runtime.frame import Pixels, StreamInfo
-from measnet.runtime.pipeline import RunFigures, run
-from measnet.runtime.sinks.manifest import Header
+from measnet.runtime.frame import Mark, Pixels, Restoration, StreamInfo
+from measnet.runtime.options import Encoding
+from measnet.runtime.restorer import RestoredFrame, Restorer
+from measnet.runtime.scene_cut import SceneCut
+from measnet.runtime.sinks.part_folder import Header
 from measnet.runtime.sinks.segmented import SegmentedVideoSink
 from measnet.runtime.sinks.video import VideoSink
 from measnet.runtime.sources.video import VideoFile
+from measnet.runtime.steady import Steady
+from measnet.runtime.stream import RunFigures, run
 from measnet.runtime.tiles import Tile
 
 MakeClip = Callable[..., Path]
@@ -134,6 +138,38 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> MakeClip:
     return make
 
 
+class Each:
+    """The first step of a stream: every frame for itself, by a function of its pixels."""
+
+    name = "restore"
+
+    def __init__(self, restore: Callable[[Pixels], Pixels] = lambda pixels: pixels) -> None:
+        self._restore = restore
+
+    def take(self, passing: Restoration) -> None:
+        passing.pixels, passing.tiles = self._restore(passing.source.pixels), 1
+
+    def mark(self, mark: Mark) -> Mark:
+        return mark
+
+
+class SteadyVideo:
+    """A restorer that restores the frames of one video, held steady."""
+
+    def __init__(self, restorer: Restorer, share: float) -> None:
+        self.steady = Steady(share)
+        self._restorer = restorer
+        self._scenes = SceneCut()
+
+    def restore(self, pixels: Pixels) -> RestoredFrame:
+        new_scene = self._scenes.begins_with(pixels)
+        return self.steady.restore(self._restorer, pixels, new_scene=new_scene)
+
+    def go_on_from(self, other: SteadyVideo) -> None:
+        self.steady.set_state(other.steady.state(), self._restorer.decisions_size)
+        self._scenes.set_state(other._scenes.state())
+
+
 @dataclass
 class Outcome:
     """What an identity restore of a video led to."""
@@ -154,21 +190,21 @@ def restore_unchanged(
     **options: Any,
 ) -> Outcome:
     """Source file to target file with an engine that changes nothing; in segments, as a file is, or
-    ``direct``, as a live source is. ``reading`` are the source's options."""
+    ``direct``, as a live source is. ``reading`` are the source's options, the others those of Encoding."""
     video = VideoFile(source, options.pop("reading", None))
-    options.setdefault("preset", "ultrafast")
+    encoding = Encoding(**{"preset": "ultrafast", **options})
     try:
         sink: VideoSink | SegmentedVideoSink
         if direct:
-            sink = VideoSink(target, video.info, **options)
+            sink = VideoSink(target, video.info, encoding)
         else:
-            sink = SegmentedVideoSink(target, video.info, video.copied_packets, **options)
+            sink = SegmentedVideoSink(target, video.info, source, video.copied_packets, encoding)
             sink.begin(Header({}, {"encoder_threads": 2}), restart=False)
     except BaseException:
         video.close()
         raise
     try:
-        figures = run(video, restore, sink)
+        figures = run(video, [Each(restore)], [sink])
         path = sink.finish()
     finally:
         sink.abort()
@@ -199,10 +235,10 @@ class IdentityRestorer:
         assert pixels.dtype in (np.uint8, np.uint16) and pixels.ndim == 3 and pixels.shape[2] == 3
         return IdentityRestored(pixels)
 
-    def plan(self, height: int, width: int) -> list[Tile]:
+    def tiles_for(self, height: int, width: int) -> list[Tile]:
         return [Tile(0, 0, height, width)]
 
-    def hold(self, height: int, width: int, tiles: list[Tile]) -> None:
+    def use_tiles(self, height: int, width: int, tiles: list[Tile]) -> None:
         pass
 
     def close(self) -> None:

@@ -35,10 +35,10 @@ class _SlowIdentity:
         time.sleep(self.seconds)
         return _Restored(pixels)
 
-    def plan(self, height: int, width: int) -> list[Tile]:
+    def tiles_for(self, height: int, width: int) -> list[Tile]:
         return [Tile(0, 0, height, width)]
 
-    def hold(self, height: int, width: int, tiles: list[Tile]) -> None:
+    def use_tiles(self, height: int, width: int, tiles: list[Tile]) -> None:
         pass
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from measnet.errors import BackendError
-from measnet.runtime.background import BackgroundChecker
+from measnet.runtime.parity import BackgroundChecker
 
 FRAME = np.zeros((2, 2, 3), np.uint8)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import pytest
 
-from measnet.runtime.captions import read_captions
+from measnet.runtime.side_data import read_captions
 
 from .conftest import MakeClip, ffmpeg, probe, restore_unchanged
 

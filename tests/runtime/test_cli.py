@@ -85,7 +85,7 @@ def test_a_dry_run_tells_and_writes_nothing(measnet_run: Run, video: Path) -> No
     answer = measnet_run(video, "--dry-run", "--report", report)
     assert answer.status == 0, answer.err
     line = " ".join(answer.out.split())
-    assert "clip.restored.mp4: 20 frames of 96x64, about 1 s at " in line and "nothing was written" in line
+    assert re.search(r"clip\.restored\.mp4: 20 frames of 96x64, about \d+ s at .* nothing was written", line)
     assert sorted(path.name for path in video.parent.iterdir()) == ["clip.mp4", "plan.json"]
     (planned,) = json.loads(report.read_text())["runs"]
     assert planned["status"] == "planned" and planned["fps"] > 0 and planned["frames"] == 0

@@ -13,12 +13,10 @@ import numpy as np
 import pytest
 
 from measnet.errors import InputError, UsageError
-from measnet.runtime.compare.comparison import Comparison
-from measnet.runtime.compare.layout import Layout, laid_out
-from measnet.runtime.compare.page import check_page, write_page
-from measnet.runtime.compare.pictures import compare_pictures
-from measnet.runtime.compare.video import compare_videos
+from measnet.runtime.comparison import Comparison, Layout, compare_pictures, compare_videos, laid_out
 from measnet.runtime.frame import StreamInfo
+from measnet.runtime.options import Encoding
+from measnet.runtime.slider_page import check_page, write_page
 from measnet.runtime.sources.video import VideoFile
 
 from .conftest import MakeClip, decode, ffmpeg, probe, restore_unchanged
@@ -50,7 +48,9 @@ def test_a_video_of_both_has_the_times_and_the_sound_of_the_source(clip: MakeCli
     restore_unchanged(source, restored, lambda pixels: 255 - pixels)
     seen: list[int] = []
     target = tmp_path / "both.mp4"
-    assert compare_videos(VideoFile(source), restored, target, "side", crf=4, on_progress=seen.append)
+    assert compare_videos(
+        VideoFile(source), restored, target, "side", Encoding(crf=4), on_progress=seen.append
+    )
     before, after = probe(source), probe(target)
     assert after.times == before.times and after.copied == before.copied
     assert seen == list(range(1, len(before.times) + 1))

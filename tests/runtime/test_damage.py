@@ -21,9 +21,10 @@ from measnet.export.trace import exact_graph
 from measnet.network import MEASNet
 from measnet.runtime.cli import main
 from measnet.runtime.experts import Experts
-from measnet.runtime.frame import Frame
-from measnet.runtime.steady import SteadyVideo
+from measnet.runtime.frame import Frame, Restoration
 from tests.runtime.conftest import MakeClip
+
+from .conftest import SteadyVideo
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (128, 160, 3), np.uint8)
 RAIN = GROUPS["rain"]
@@ -115,7 +116,8 @@ def test_nothing_is_told_of_weights_that_were_not_taught() -> None:
     assert done.prompt_weights and done.damage is None
     experts = Experts()
     frame = Frame(PICTURE, 0, 1, 1)
-    experts.look(frame, frame, done)
+    passing = Restoration(frame, PICTURE, prompt_weights=done.prompt_weights, damage=done.damage)
+    experts.finished(passing)
     report = experts.for_report()
     assert report is not None and "prompts" in report
     assert "damage" not in report and "damage" not in report["over_time"]["bins"][0]

@@ -17,7 +17,7 @@ import pytest
 
 from measnet.runtime.colour import Chroma, RgbReader, YuvWriter
 from measnet.runtime.frame import Colour, ContentLight, Hdr, MasteringDisplay
-from measnet.runtime.hdr import WORDINGS, encoder_parameters, read_hdr
+from measnet.runtime.side_data import WORDINGS, encoder_parameters, read_hdr
 from measnet.runtime.sinks.video import VideoSink
 from measnet.runtime.sources.video import VideoFile
 

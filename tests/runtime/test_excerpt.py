@@ -10,8 +10,7 @@ import av
 import pytest
 
 from measnet.errors import InputError, UsageError
-from measnet.runtime.sources.excerpt import Excerpt, parse_time
-from measnet.runtime.sources.options import SourceOptions
+from measnet.runtime.options import Reading, parse_time
 from measnet.runtime.sources.video import VideoFile
 
 from .conftest import Answer, MakeClip, decode, ffmpeg, probe, psnr, restore_unchanged
@@ -20,9 +19,9 @@ from .test_video import UNEVEN
 Run = Callable[..., Answer]
 
 
-def piece(start: str | None = None, duration: str | None = None) -> SourceOptions:
-    times = [None if text is None else parse_time(text) for text in (start, duration)]
-    return SourceOptions(excerpt=Excerpt(*times))
+def piece(start: str | None = None, duration: str | None = None) -> Reading:
+    start_at, length = (None if text is None else parse_time(text) for text in (start, duration))
+    return Reading(start=start_at, duration=length)
 
 
 @pytest.mark.parametrize(

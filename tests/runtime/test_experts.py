@@ -18,7 +18,8 @@ from measnet.network.measnet import NO_EXPERT
 from measnet.runtime import restorer
 from measnet.runtime.experts import MOST_BINS, Experts
 from measnet.runtime.experts_picture import draw
-from measnet.runtime.frame import Frame, Pixels
+from measnet.runtime.frame import Frame, Pixels, Restoration
+from measnet.runtime.scene_cut import SceneCut
 from tests.runtime.conftest import Answer, IdentityRestorer, MakeClip
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
@@ -45,11 +46,19 @@ def prompt(strongest: int) -> np.ndarray[Any, np.dtype[np.float32]]:
     return weights
 
 
-def looked_at(frames: list[tuple[Pixels, Restored]], **options: Any) -> dict[str, Any]:
-    experts = Experts(**options)
+def looked_at(frames: list[tuple[Pixels, Restored]], faulty: bool = False) -> dict[str, Any]:
+    experts = Experts()
+    scenes = SceneCut()
     for number, (pixels, restored) in enumerate(frames):
-        frame = Frame(pixels, number, Fraction(1, 25), 1)
-        experts.look(frame, frame, restored)
+        passing = Restoration(
+            Frame(pixels, number, Fraction(1, 25), 1),
+            pixels,
+            new_scene=scenes.begins_with(pixels),
+            choices=restored.choices,
+            prompt_weights=restored.prompt_weights,
+            faulty=faulty,
+        )
+        experts.finished(passing)
     report = experts.for_report()
     assert report is not None
     return report
@@ -89,7 +98,7 @@ def test_a_long_run_keeps_few_bins_and_every_flip() -> None:
     count = 2 * MOST_BINS + 101
     small = PICTURE[:8, :8]
     frames = [(small, Restored([tile(n % 2)], [prompt(int(n % 3 == 0))])) for n in range(count)]
-    report = looked_at(frames, faults=iter(range(count + 1)).__next__)
+    report = looked_at(frames, faulty=True)
     over_time = report["over_time"]
     assert len(over_time["bins"]) <= MOST_BINS and over_time["frames_per_bin"] == 4
     assert sum(b["frames"] for b in over_time["bins"]) == report["frames"] == report["faults"] == count
@@ -101,7 +110,7 @@ def test_a_long_run_keeps_few_bins_and_every_flip() -> None:
 @pytest.mark.parametrize(
     ("restored", "told"),
     [
-        (object(), set()),
+        (Restored([]), set()),
         (Restored([Choices(None, None)]), set()),
         (Restored([tile()]), {"pixel_experts", "image_experts"}),
         (Restored([Choices(None, None)], [prompt(1)]), {"prompts"}),

@@ -13,6 +13,7 @@ import pytest
 from measnet.errors import UsageError
 from measnet.runtime.colour import yuv_format
 from measnet.runtime.frame import StreamInfo
+from measnet.runtime.options import Encoding
 from measnet.runtime.sinks.containers import CONTAINERS, codec_for
 from measnet.runtime.sinks.encoder import PictureEncoding
 
@@ -302,7 +303,10 @@ def test_codecs_take_the_bits_and_chroma_that_the_page_says() -> None:
             wanted = yuv_format(chroma, bits)  # type: ignore[arg-type]  # one of the three
             try:
                 encoding = PictureEncoding(
-                    Path("x.mkv"), CONTAINERS[".mkv"], info, codec=name.strip("`"), pixel_format=wanted
+                    Path("x.mkv"),
+                    CONTAINERS[".mkv"],
+                    info,
+                    Encoding(codec=name.strip("`"), pixel_format=wanted),
                 )
             except UsageError as error:
                 assert codec.encoder in str(error)

@@ -17,10 +17,9 @@ import pytest
 
 from measnet.errors import UsageError
 from measnet.runtime.frame import Frame
-from measnet.runtime.patterns import expanded
-from measnet.runtime.sources.continuity import Continuity
-from measnet.runtime.sources.excerpt import Excerpt
-from measnet.runtime.sources.options import SourceOptions
+from measnet.runtime.options import Reading
+from measnet.runtime.session import expanded
+from measnet.runtime.sources.times import Continuity
 from measnet.runtime.sources.video import VideoFile
 
 from .conftest import Answer, MakeClip, decode, ffmpeg, probe, psnr, restore_unchanged
@@ -122,18 +121,18 @@ def test_one_of_several_tracks_is_taken_and_it_is_said_which(two_tracks: Path, t
     first = restore_unchanged(two_tracks, tmp_path / "first.mkv")
     assert probe(tmp_path / "first.mkv").video["width"] == 96
     assert any("2 video tracks: number 1 (96×64)" in line for line in first.warnings)
-    second = restore_unchanged(two_tracks, tmp_path / "second.mkv", reading=SourceOptions(track=2))
+    second = restore_unchanged(two_tracks, tmp_path / "second.mkv", reading=Reading(track=2))
     assert probe(tmp_path / "second.mkv").kinds == ["video", "audio"]
     assert probe(tmp_path / "second.mkv").video["width"] == 64
     assert not any("number" in line for line in second.warnings)
     with pytest.raises(UsageError, match="has 2 video tracks, not 3"):
-        restore_unchanged(two_tracks, tmp_path / "third.mkv", reading=SourceOptions(track=3))
+        restore_unchanged(two_tracks, tmp_path / "third.mkv", reading=Reading(track=3))
 
 
 @pytest.mark.parametrize("direct", [False, True], ids=["in segments", "direct"])
 def test_other_tracks_are_copied_if_asked(two_tracks: Path, tmp_path: Path, direct: bool) -> None:
     target = tmp_path / "both.mp4"
-    reading = SourceOptions(keep_tracks=True)
+    reading = Reading(keep_tracks=True)
     restore_unchanged(two_tracks, target, reading=reading, direct=direct)
 
     def shown(path: Path) -> list[tuple[int, bytes]]:
@@ -273,7 +272,7 @@ def test_a_stream_whose_clock_begins_anew_is_shown_from_its_beginning(
     assert [round(late - early, 2) for early, late in itertools.pairwise(after)] == [
         round(s, 2) for s in steps
     ]
-    piece = SourceOptions(excerpt=Excerpt(0.2, 0.4))
+    piece = Reading(start=Fraction("0.2"), duration=Fraction("0.4"))
     reader = VideoFile(source, piece)
     assert reader.info.frames == len([frame for frame in reader.read() if isinstance(frame, Frame)]) == 10
     reader.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import numpy as np
 import pytest
 
 from measnet.errors import BackendError
-from measnet.runtime.guard import Guard, safer_than
+from measnet.runtime.frame import Frame, Restoration
+from measnet.runtime.guard import Guard, Restored, safer_than
 from measnet.runtime.health import STILL_FRAMES, Health
-from measnet.runtime.job import Restored
 from measnet.runtime.restorer import Restorer
 from measnet.runtime.tiles import Tile
 
@@ -44,14 +45,20 @@ class Engine:
         self._left -= 1
         return IdentityRestored(self._spoil(pixels) if self._left < 0 else pixels)
 
-    def plan(self, height: int, width: int) -> list[Tile]:
+    def tiles_for(self, height: int, width: int) -> list[Tile]:
         return self.held.get((height, width), [Tile(0, 0, height, width)])
 
-    def hold(self, height: int, width: int, tiles: list[Tile]) -> None:
+    def use_tiles(self, height: int, width: int, tiles: list[Tile]) -> None:
         self.held[height, width] = tiles
 
     def close(self) -> None:
         self.closed = True
+
+
+def restored(guard: Guard, pixels: Pixels) -> Pixels:
+    passing = Restoration(Frame(pixels, 0, Fraction(1, 25)), pixels)
+    guard.take(passing)
+    return passing.pixels
 
 
 def sound() -> Engine:
@@ -67,33 +74,35 @@ def test_black_and_empty_results_are_seen_where_the_source_shows_something(
     moving: Pixels, deep: bool
 ) -> None:
     frame = moving[0].astype(np.uint16) * 257 if deep else moving[0]
-    assert Health().look(frame, np.zeros_like(frame)) == "it is black"
-    assert Health().look(frame, np.full_like(frame, frame.max() // 2)) == "there is no picture in it"
-    assert Health().look(np.zeros_like(frame), np.zeros_like(frame)) is None
-    assert Health().look(frame, frame) is None
+    assert Health().fault_in(np.zeros_like(frame), frame) == "it is black"
+    assert Health().fault_in(np.full_like(frame, frame.max() // 2), frame) == "there is no picture in it"
+    assert Health().fault_in(np.zeros_like(frame), np.zeros_like(frame)) is None
+    assert Health().fault_in(frame, frame) is None
 
 
 def test_a_frozen_result_is_seen_and_a_still_scene_is_not_one(moving: Pixels) -> None:
     health = Health()
-    found = [health.look(frame, moving[0]) for frame in moving[: STILL_FRAMES + 2]]
+    found = [health.fault_in(moving[0], frame) for frame in moving[: STILL_FRAMES + 2]]
     assert found[:STILL_FRAMES] == [None] * STILL_FRAMES
     assert found[STILL_FRAMES] == f"it has not changed for {STILL_FRAMES} frames while the source moved"
     still = Health()
-    assert all(still.look(moving[0], moving[0]) is None for _ in range(10))
+    assert all(still.fault_in(moving[0], moving[0]) is None for _ in range(10))
 
 
 def test_real_footage_restored_by_the_bundled_weights_raises_no_fault() -> None:
     frames = decode(Path(__file__).parents[2] / "examples" / "car-park.mp4")[:4, ::3, ::3]
     health = Health()
     with Restorer("nano") as restorer:
-        assert [health.look(frame, restorer(np.ascontiguousarray(frame))) for frame in frames] == [None] * 4
+        assert [health.fault_in(restorer(np.ascontiguousarray(frame)), frame) for frame in frames] == [
+            None
+        ] * 4
 
 
 def test_a_fault_is_restored_again_by_the_safer_engine_and_so_is_all_that_follows(moving: Pixels) -> None:
     safe = sound()
     guard = Guard(Engine(black, spoilt=2), "fallback", lambda: safe)
     for frame in moving[:5]:
-        assert np.array_equal(guard.restore(frame).pixels, frame)
+        assert np.array_equal(restored(guard, frame), frame)
     assert guard.faults.for_report() == {
         "frames": 1,
         "first": 2,
@@ -109,10 +118,10 @@ def test_an_engine_that_fails_is_replaced_like_one_that_errs(moving: Pixels) -> 
         raise BackendError("the GPU is lost")
 
     guard = Guard(Engine(fail), "fallback", sound)
-    assert np.array_equal(guard.restore(moving[0]).pixels, moving[0])
+    assert np.array_equal(restored(guard, moving[0]), moving[0])
     assert guard.faults.what == "the GPU is lost"
     with pytest.raises(BackendError, match=r"frame 0 came back wrong from tensorrt int8: the GPU is lost"):
-        Guard(Engine(fail), "ignore", sound).restore(moving[0])
+        restored(Guard(Engine(fail), "ignore", sound), moving[0])
 
 
 @pytest.mark.parametrize(("on_fault", "safer"), [("stop", sound), ("fallback", no_engine)])
@@ -120,22 +129,22 @@ def test_where_there_is_no_way_on_the_run_stops_with_one_sentence(
     moving: Pixels, on_fault: Any, safer: Any
 ) -> None:
     guard = Guard(Engine(black, spoilt=1), on_fault, safer)
-    guard.restore(moving[0])
+    restored(guard, moving[0])
     with pytest.raises(BackendError, match="frame 1 came back wrong from tensorrt int8: it is black; choose"):
-        guard.restore(moving[1])
+        restored(guard, moving[1])
 
 
 def test_ignored_faults_are_counted(moving: Pixels) -> None:
     guard = Guard(Engine(black), "ignore", sound)
     for frame in moving[:3]:
-        assert not guard.restore(frame).pixels.any()
+        assert not restored(guard, frame).any()
     assert (guard.faults.frames, guard.faults.first, guard.faults.fallback) == (3, 0, None)
 
 
 def test_both_engines_wrong_is_said_of_both(moving: Pixels) -> None:
     guard = Guard(Engine(black), "fallback", lambda: Engine(black))
     with pytest.raises(BackendError, match="it is black; with tensorrt int8 too: it is black"):
-        guard.restore(moving[0])
+        restored(guard, moving[0])
 
 
 def test_tiles_are_held_by_the_guarded_engine_and_by_the_one_fallen_back_to(moving: Pixels) -> None:
@@ -143,26 +152,26 @@ def test_tiles_are_held_by_the_guarded_engine_and_by_the_one_fallen_back_to(movi
     halves = [Tile(0, 0, height, width // 2), Tile(0, width // 2, height, width - width // 2)]
     first, safe = Engine(black, spoilt=1), sound()
     guard = Guard(first, "fallback", lambda: safe)
-    guard.hold(height, width, halves)
-    guard.restore(moving[0])
-    assert guard.plan(height, width) == first.plan(height, width) == halves and not safe.held
-    guard.restore(moving[1])
-    assert guard.plan(height, width) == safe.plan(height, width) == halves
+    guard.use_tiles(height, width, halves)
+    restored(guard, moving[0])
+    assert guard.tiles_for(height, width) == first.tiles_for(height, width) == halves and not safe.held
+    restored(guard, moving[1])
+    assert guard.tiles_for(height, width) == safe.tiles_for(height, width) == halves
 
 
 def test_frames_are_numbered_on_where_an_earlier_run_ended(moving: Pixels) -> None:
     guard = Guard(Engine(black, spoilt=1), "stop", no_engine)
     guard.go_on_at(96, None)
-    guard.restore(moving[0])
+    restored(guard, moving[0])
     with pytest.raises(BackendError, match="frame 97 came back wrong"):
-        guard.restore(moving[1])
+        restored(guard, moving[1])
     assert guard.faults.first == 97
 
 
 @pytest.mark.parametrize("stored", [b"", b"[]", b'{"frames": -1}', b'{"other": 1}', b"[" * 100_000, b"\xff"])
 def test_a_state_that_was_tampered_with_is_refused(stored: bytes) -> None:
     with pytest.raises(ValueError, match="cannot be read"):
-        Guard(sound(), "fallback", no_engine).go_on_at(96, stored + b"\n")
+        Guard(sound(), "fallback", no_engine).go_on_at(96, bytes(4) + stored + b"\n")
 
 
 class Described:

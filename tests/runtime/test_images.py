@@ -14,13 +14,12 @@ import pytest
 from measnet.errors import InputError, UsageError
 from measnet.image_header import read_header
 from measnet.runtime.frame import Pixels
-from measnet.runtime.pipeline import run
-from measnet.runtime.sinks.image_folder import ImageFolderSink
-from measnet.runtime.sinks.images import ImageSink
-from measnet.runtime.sinks.manifest import Header
+from measnet.runtime.sinks.images import ImageFolderSink, ImageSink
+from measnet.runtime.sinks.part_folder import Header
 from measnet.runtime.sources.images import Images
+from measnet.runtime.stream import run
 
-from .conftest import psnr
+from .conftest import Each, psnr
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -68,7 +67,7 @@ def restore(
         sink.begin(Header({}, {}), restart=False)
     else:
         sink = ImageSink(target)
-    run(images, restore, sink)
+    run(images, [Each(restore)], [sink])
     sink.finish()
     return images, sink
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from measnet.errors import InputError
-from measnet.runtime.sources.options import Interlaced, SourceOptions
+from measnet.runtime.options import Interlaced, Reading
 from measnet.runtime.sources.video import VideoFile
 
 from .conftest import Answer, MakeClip, decode, ffmpeg, probe, restore_unchanged
@@ -28,8 +28,8 @@ KINDS = [
 ]
 
 
-def read(how: Interlaced) -> SourceOptions:
-    return SourceOptions(interlaced=how)
+def read(how: Interlaced) -> Reading:
+    return Reading(interlaced=how)
 
 
 def combing(frames: np.ndarray) -> float:  # type: ignore[type-arg]

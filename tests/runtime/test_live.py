@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from measnet.errors import InputError
-from measnet.runtime.pipeline import run
+from measnet.runtime.options import Encoding
 from measnet.runtime.sinks.video import VideoSink
-from measnet.runtime.sources.camera import Camera
-from measnet.runtime.sources.live import LiveStream
+from measnet.runtime.sources.live import Camera, LiveStream
+from measnet.runtime.stream import run
 
-from .conftest import MakeClip, ffmpeg, probe
+from .conftest import Each, MakeClip, ffmpeg, probe
 from .rtsp_server import rtsp_server
 
 
@@ -96,7 +96,7 @@ def open_when_up(url: str) -> LiveStream:
 def record(
     source: LiveStream, target: Path, pause: float = 0, on_frame: Callable[[], None] = lambda: None
 ) -> int:
-    sink = VideoSink(target, source.info, preset="ultrafast")
+    sink = VideoSink(target, source.info, Encoding(preset="ultrafast"))
 
     def restore(pixels: object) -> object:
         on_frame()
@@ -104,7 +104,7 @@ def record(
         return pixels
 
     try:
-        figures = run(source, restore, sink)  # type: ignore[arg-type]
+        figures = run(source, [Each(restore)], [sink])  # type: ignore[arg-type]
         sink.finish()
     finally:
         sink.abort()

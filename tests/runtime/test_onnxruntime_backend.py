@@ -14,8 +14,7 @@ import pytest
 
 from measnet import BackendError, Restorer, UsageError
 from measnet.errors import GraphError
-from measnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
-from measnet.runtime.backends.onnxruntime_binding import BoundSession
+from measnet.runtime.backends.onnxruntime import BoundSession, OnnxRuntimeBackend
 from measnet.weights import bundled
 
 CUDA, TENSORRT, CPU = "CUDAExecutionProvider", "TensorrtExecutionProvider", "CPUExecutionProvider"

@@ -19,12 +19,13 @@ from PIL import Image, ImageFile
 
 from measnet.errors import InputError, MissingPackageError
 from measnet.image_header import png_chunks, read_header
-from measnet.runtime.pipeline import run
-from measnet.runtime.sinks.image_folder import ImageFolderSink
-from measnet.runtime.sinks.images import ImageSink
-from measnet.runtime.sinks.manifest import Header
+from measnet.runtime.sinks.images import ImageFolderSink, ImageSink
+from measnet.runtime.sinks.part_folder import Header
 from measnet.runtime.sources.images import Images
+from measnet.runtime.stream import run
 from runtime.conftest import Answer, ffmpeg
+
+from .conftest import Each
 
 Run = Callable[..., Answer]
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -55,7 +56,7 @@ def exif(orientation: int = 1) -> bytes:
 def restored(source: Path, target: Path) -> list[str]:
     """The warnings of a run that changes nothing."""
     images, sink = Images(source), ImageSink(target)
-    run(images, lambda pixels: pixels, sink)
+    run(images, [Each()], [sink])
     sink.finish()
     return images.warnings + sink.warnings
 
@@ -414,9 +415,9 @@ def test_a_folder_goes_on_behind_pictures_that_changed_their_kind(tmp_path: Path
     first.write(next(Images(shots).read()))
     first.abort()
     sink, images = ImageFolderSink(tmp_path / "out", shots), Images(shots)
-    sink.begin(Header({}, {}), restart=False)
-    assert list(sink.finished) == ["a.avif"] and sink.warnings == []
-    images.skip(sink.finished)
-    run(images, lambda pixels: pixels, sink)
+    begun = sink.begin(Header({}, {}), restart=False)
+    assert begun.names == {"a.avif"} and sink.warnings == []
+    images.skip(begun.frames, begun.names)
+    run(images, [Each()], [sink])
     sink.finish()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]

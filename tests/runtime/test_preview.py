@@ -23,10 +23,9 @@ import cv2
 import numpy as np
 import pytest
 
-from measnet.runtime.frame import Frame, Picture, PictureMetadata, StreamInfo
-from measnet.runtime.preview.half_blocks import lines
-from measnet.runtime.preview.preview import PER_SECOND, SHARE, Preview
-from measnet.runtime.preview.shown import Room, shown
+from measnet.runtime.frame import Frame, PictureFile, PictureMetadata, Restoration, StreamInfo
+from measnet.runtime.preview import PER_SECOND, SHARE, Preview, Room, shown
+from measnet.runtime.screens import lines
 
 from .conftest import IDENTITY_COMMAND, Answer, MakeClip
 
@@ -39,7 +38,7 @@ def info(**properties: Any) -> StreamInfo:
 
 
 def frame(pixels: Any, exif: bytes | None = None) -> Frame:
-    picture = Picture(Path("a.jpg"), metadata=PictureMetadata(exif=exif)) if exif else None
+    picture = PictureFile(Path("a.jpg"), metadata=PictureMetadata(exif=exif)) if exif else None
     return Frame(np.asarray(pixels), 0, Fraction(1, 25), picture=picture)
 
 
@@ -144,13 +143,13 @@ def test_it_keeps_to_its_share_of_the_time(seconds: float) -> None:
     preview = Preview(screen, "side", lambda: screen.now)
     preview.begin(info())
     while screen.now < 60:
-        preview.offer(frame(noise(8, 8)), frame(noise(8, 8)))
+        preview.finished(Restoration(frame(noise(8, 8)), noise(8, 8)))
         preview.draw()
         screen.now += 0.01
     most = 60 * min(PER_SECOND, SHARE / seconds if seconds else PER_SECOND)
     assert 0.8 * most < len(screen.pictures) <= most + 1
     last = frame(np.full((8, 8, 3), 9, np.uint8))
-    preview.offer(last, last)
+    preview.finished(Restoration(last, last.pixels))
     preview.end()
     assert (screen.pictures[-1] == 9).all()
     stop = threading.Event()

@@ -25,8 +25,7 @@ from measnet.metrics import Tolerance, psnr
 from measnet.network import MEASNet
 from measnet.runtime.memory import available_memory, bytes_per_pixel
 from measnet.runtime.parity import Verifier
-from measnet.runtime.steering import cut
-from measnet.runtime.tiles import OVERLAP, plan_tiles, restore_tiles, square_tiles
+from measnet.runtime.tiles import OVERLAP, cut, fewest_tiles, restore_tiles, square_tiles
 from measnet.weights import bundled
 
 
@@ -218,7 +217,7 @@ def test_tiles_are_counted_and_nearly_invisible(nano: Restorer) -> None:
 @pytest.mark.parametrize("area", [20_000, 100_000, 1_000_000])
 def test_planned_tiles_cover_the_picture_within_the_area(side: tuple[int, int], area: int) -> None:
     height, width = side
-    tiles = plan_tiles(height, width, area, VARIANTS["nano"].size_rule)
+    tiles = fewest_tiles(height, width, area, VARIANTS["nano"].size_rule)
     covered = np.zeros(side, bool)
     for tile in tiles:
         assert tile.height * tile.width <= area or len(tiles) == 1

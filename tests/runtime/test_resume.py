@@ -23,17 +23,14 @@ import pytest
 from numpy.typing import NDArray
 
 from measnet.errors import BackendError, UsageError
-from measnet.runtime.frame import Frame, Pixels, StreamInfo
-from measnet.runtime.hdr import read_hdr
+from measnet.runtime.frame import Frame, Mark, Pixels, StreamInfo
+from measnet.runtime.options import Encoding, Reading
+from measnet.runtime.side_data import read_hdr
 from measnet.runtime.sinks.containers import CONTAINERS
-from measnet.runtime.sinks.encoder import PictureEncoding
-from measnet.runtime.sinks.frame_times import decoding_times
-from measnet.runtime.sinks.manifest import Header, Manifest, differences
-from measnet.runtime.sinks.part_folder import PartFolder
+from measnet.runtime.sinks.encoder import PictureEncoding, decoding_times
+from measnet.runtime.sinks.part_folder import Header, Manifest, PartFolder, differences
 from measnet.runtime.sinks.segment import FRAMES, LARGEST_STATE
 from measnet.runtime.sinks.segmented import SegmentedVideoSink
-from measnet.runtime.sources.excerpt import Excerpt
-from measnet.runtime.sources.options import SourceOptions
 from measnet.runtime.sources.video import VideoFile
 from measnet.runtime.tiles import Tile, tiles_from
 
@@ -359,8 +356,8 @@ def test_damage_is_found(part: Path, damage: Callable[[Path], None], sound: int)
     manifest = Manifest(part / "manifest.jsonl")
     header = manifest.header or Header({}, {})
     info = StreamInfo("x", "video", 64, 48, Fraction(1, 90000), Fraction(25))
-    sink = SegmentedVideoSink(part.with_name("clip.restored.mp4"), info, lambda: iter(()))
-    assert sink.look(header) == sound * FRAMES
+    sink = SegmentedVideoSink(part.with_name("clip.restored.mp4"), info, Path("x"), lambda: iter(()))
+    assert sink.begun_before(header) == sound * FRAMES
 
 
 def test_a_manifest_may_be_nested_as_deep_as_it_likes(tmp_path: Path) -> None:
@@ -388,7 +385,7 @@ def test_a_manifest_without_an_end_is_not_read_to_it(tmp_path: Path, monkeypatch
     begun.begin(Header({}, {}))
     for _ in range(40):
         begun.add({"frames": 96})
-    monkeypatch.setattr("measnet.runtime.sinks.manifest._MOST_BYTES", 2000)
+    monkeypatch.setattr("measnet.runtime.sinks.part_folder._MOST_BYTES", 2000)
     read = Manifest(place)
     assert read.torn and 0 < len(read.parts) < 40
 
@@ -534,10 +531,14 @@ def test_a_full_disk_keeps_what_is_finished(
 
 def test_frames_that_cannot_be_placed_may_fill_a_segment(tmp_path: Path) -> None:
     info = StreamInfo("x", "video", 16, 16, Fraction(1, 25), Fraction(25))
-    sink = SegmentedVideoSink(tmp_path / "out.mp4", info, lambda: iter(()), preset="ultrafast")
+    sink = SegmentedVideoSink(
+        tmp_path / "out.mp4", info, Path("x"), lambda: iter(()), Encoding(preset="ultrafast")
+    )
     sink.begin(Header({}, {"encoder_threads": 1}), restart=False)
-    for number in (*range(FRAMES), *[5] * FRAMES, FRAMES):
+    for place, number in enumerate((*range(FRAMES), *[5] * FRAMES, FRAMES), start=1):
         sink.write(Frame(still(info), number, Fraction(1, 25)))
+        if place % FRAMES == 0:
+            sink.end_segment(Mark())
     sink.finish()
     assert sink.skipped == FRAMES
     assert len(probe(tmp_path / "out.mp4").times) == FRAMES + 1
@@ -579,7 +580,9 @@ def test_encoders_make_the_same_of_the_same(codec: str, preset: str) -> None:
     sums = set()
     for _ in range(4):
         try:
-            encoding = PictureEncoding(Path("x.mkv"), CONTAINERS[".mkv"], info, codec=codec, preset=preset)
+            encoding = PictureEncoding(
+                Path("x.mkv"), CONTAINERS[".mkv"], info, Encoding(codec=codec, preset=preset)
+            )
         except UsageError as error:
             pytest.skip(str(error))
         encoding.repeat_with(3)
@@ -635,7 +638,7 @@ def test_a_piece_of_a_video_goes_on_with_its_own_sound_and_subtitles(
     found, direct = probe(once), tmp_path / f"direct.{ending}"
     assert len(found.times) == 130
     outcome = restore_unchanged(
-        source, direct, direct=True, reading=SourceOptions(excerpt=Excerpt(Fraction("2.3"), Fraction("5.2")))
+        source, direct, direct=True, reading=Reading(start=Fraction("2.3"), duration=Fraction("5.2"))
     )
     assert outcome.figures.frames == 130
     assert found.copied and found.copied == probe(direct).copied
@@ -745,10 +748,10 @@ def test_tiles_are_those_the_run_began_with(
         last, free = 200, 24
         held: list[Tile] | None = None
 
-        def plan(self, height: int, width: int) -> list[Tile]:
+        def tiles_for(self, height: int, width: int) -> list[Tile]:
             return [Tile(0, 0, height, self.free), Tile(0, self.free, height, width - self.free)]
 
-        def hold(self, height: int, width: int, tiles: list[Tile]) -> None:
+        def use_tiles(self, height: int, width: int, tiles: list[Tile]) -> None:
             Tiling.held = tiles
 
     monkeypatch.setattr(restorer, "Restorer", Tiling)
@@ -758,36 +761,49 @@ def test_tiles_are_those_the_run_began_with(
     assert Tiling.held == [Tile(0, 0, 48, 24), Tile(0, 24, 48, 40)]
 
 
-class Trailing(FailingRestorer):
-    """Every result depends on all frames before it."""
+class Steerable(FailingRestorer):
+    steerable = True
+    decisions_size = 0
+
+
+class Trailing:
+    """Stands in for ``Steady``: every result depends on all frames before it."""
 
     trail: NDArray[np.uint8] | None = None
 
-    def restore(self, pixels: Pixels) -> IdentityRestored:
+    def __init__(self, share: float) -> None:
+        self.share = share
+
+    def restore(self, restorer: Steerable, pixels: Pixels, *, new_scene: bool) -> IdentityRestored:
         before = pixels if self.trail is None else self.trail
-        self.trail = super().restore(pixels).pixels // 2 + before // 2
+        self.trail = restorer.restore(pixels).pixels // 2 + before // 2
         return IdentityRestored(self.trail)
 
     def state(self) -> bytes:
         assert self.trail is not None
         return self.trail.tobytes()
 
-    def set_state(self, state: bytes) -> None:
+    def set_state(self, state: bytes, size: int) -> None:
         if len(state) != 48 * 64 * 3:
             raise ValueError("it knows of pictures of another size")
         self.trail = np.frombuffer(state, np.uint8).reshape(48, 64, 3)
 
 
-def test_what_an_engine_remembers_goes_on_too(
-    measnet_run: Run, video: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from measnet.runtime import restorer
+@pytest.fixture
+def trailing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from measnet.runtime import restorer, steady
 
+    monkeypatch.setattr(restorer, "Restorer", Steerable)
+    monkeypatch.setattr(steady, "Steady", Trailing)
+    monkeypatch.setattr(Steerable, "last", LENGTH)
+
+
+def test_what_a_steady_video_remembers_goes_on_too(
+    measnet_run: Run, trailing: None, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     once, again = video.with_name("once.mp4"), video.with_name("again.mp4")
-    monkeypatch.setattr(restorer, "Restorer", Trailing)
-    monkeypatch.setattr(Trailing, "last", LENGTH)
     assert measnet_run(video, "-o", once, *OPTIONS).status == 0
-    monkeypatch.setattr(Trailing, "last", 200)
+    monkeypatch.setattr(Steerable, "last", 200)
     assert measnet_run(video, "-o", again, *OPTIONS).status == 1
     assert measnet_run(video, "-o", again, *OPTIONS).status == 0
     assert frame_sums(again) == frame_sums(once)
@@ -803,13 +819,9 @@ def _joining_fails(monkeypatch: pytest.MonkeyPatch, measnet_run: Run, video: Pat
     assert answer.status == 1 and answer.err.strip().endswith(f"then goes on at frame {LENGTH}"), answer.err
 
 
-def test_what_an_engine_remembers_is_known_behind_the_last_frame_too(
-    measnet_run: Run, video: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_a_steady_video_remembers_is_known_behind_the_last_frame_too(
+    measnet_run: Run, trailing: None, video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from measnet.runtime import restorer
-
-    monkeypatch.setattr(restorer, "Restorer", Trailing)
-    monkeypatch.setattr(Trailing, "last", LENGTH)
     _joining_fails(monkeypatch, measnet_run, video)
     answer = measnet_run(video, *OPTIONS)
     assert answer.status == 0 and f"going on at frame {LENGTH}" in answer.err, answer.err
@@ -821,7 +833,7 @@ def test_a_source_that_has_more_frames_than_before_is_not_said_to_go_on(
 ) -> None:
     _joining_fails(monkeypatch, measnet_run, video)
     skip = VideoFile.skip
-    monkeypatch.setattr(VideoFile, "skip", lambda self, frames: skip(self, frames - 1))
+    monkeypatch.setattr(VideoFile, "skip", lambda self, frames, names: skip(self, frames - 1))
     answer = measnet_run(video, *OPTIONS)
     assert answer.status == 2 and answer.err.strip().endswith("add --restart to begin anew"), answer.err
 
@@ -855,19 +867,6 @@ def test_going_on_is_not_promised_where_the_input_has_changed(
     assert "add --restart" in measnet_run(video, *OPTIONS).err
 
 
-def test_an_engine_that_cannot_remember_does_not_go_on(
-    measnet_run: Run, video: Path, part: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from measnet.runtime import restorer
-
-    before = names(part)
-    monkeypatch.setattr(restorer, "Restorer", Trailing)
-    answer = measnet_run(video, *OPTIONS)
-    assert answer.status == 2
-    assert "of the frames before is not there" in " ".join(answer.err.split()) and "--restart" in answer.err
-    assert names(part) == before
-
-
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-1])])
 def test_without_the_frames_before_it_goes_on_one_segment_earlier(
     measnet_run: Run, video: Path, whole: list[str], part: Path, damage: Callable[[Path], None]
@@ -883,11 +882,8 @@ def test_without_the_frames_before_it_goes_on_one_segment_earlier(
 
 
 def test_more_than_can_be_kept_is_said(
-    measnet_run: Run, video: Path, monkeypatch: pytest.MonkeyPatch
+    measnet_run: Run, trailing: None, video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from measnet.runtime import restorer
-
-    monkeypatch.setattr(restorer, "Restorer", Trailing)
     monkeypatch.setattr(Trailing, "state", lambda self: bytes(LARGEST_STATE + 1))
     answer = measnet_run(video, *OPTIONS)
     assert answer.status == 1 and f"of which {LARGEST_STATE} can be kept" in " ".join(answer.err.split())

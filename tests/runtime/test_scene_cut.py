@@ -19,7 +19,7 @@ def scenery(seed: int, height: int = 180, width: int = 640) -> Pixels:
 
 def scenes(frames: list[Pixels]) -> list[int]:
     scene = SceneCut()
-    return [number for number, frame in enumerate(frames) if scene.look(frame)]
+    return [number for number, frame in enumerate(frames) if scene.begins_with(frame)]
 
 
 def pan(seed: int, count: int, step: int = 12) -> list[Pixels]:
@@ -65,17 +65,17 @@ def test_a_saved_state_goes_on_as_if_nothing_had_happened(after: int) -> None:
     frames = pan(7, 12) + pan(8, 12)
     first, second = SceneCut(), SceneCut()
     for frame in frames[:after]:
-        first.look(frame)
+        first.begins_with(frame)
     second.set_state(first.state())
     rest = frames[after:]
-    assert [first.look(frame) for frame in rest] == [second.look(frame) for frame in rest]
+    assert [first.begins_with(frame) for frame in rest] == [second.begins_with(frame) for frame in rest]
     assert first.state() == second.state()
 
 
 def test_bytes_that_no_state_is_are_refused() -> None:
     scene = SceneCut()
     for frame in pan(9, 4):
-        scene.look(frame)
+        scene.begins_with(frame)
     state = scene.state()
     for damaged in (b"", state[:-1], state + b"0", b"\xff" + state[1:], state[:-8] + b"\xff" * 8):
         with pytest.raises(ValueError, match="what was seen of the scene"):

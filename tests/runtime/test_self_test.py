@@ -21,10 +21,8 @@ from measnet.export.graph import read_graph
 from measnet.metrics import Tolerance
 from measnet.runtime.doctor import self_test as self_test_module
 from measnet.runtime.doctor import step as step_module
-from measnet.runtime.doctor import trial
 from measnet.runtime.doctor.cli import main
-from measnet.runtime.doctor.discretion import discreet
-from measnet.runtime.doctor.machine import Gpu, Machine
+from measnet.runtime.doctor.machine import Gpu, Machine, discreet
 from measnet.runtime.doctor.self_test import self_test
 from measnet.runtime.doctor.step import Result, perform, perform_apart
 from measnet.weights import bundled
@@ -49,8 +47,8 @@ def machine(gpus: list[Gpu], loads: dict[str, str]) -> Machine:
 @pytest.fixture(autouse=True)
 def small_and_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(self_test_module, "SIZES", SIZES)
-    monkeypatch.setattr(trial, "ROUNDS", 2)
-    monkeypatch.setattr(trial, "WARM_UP", 1)
+    monkeypatch.setattr(step_module, "ROUNDS", 2)
+    monkeypatch.setattr(step_module, "WARM_UP", 1)
 
 
 class Here:

@@ -21,9 +21,10 @@ from measnet.runtime.cli import main
 from measnet.runtime.parity import Verifier
 from measnet.runtime.restorer import SETTLED
 from measnet.runtime.sinks.segment import LARGEST_STATE
-from measnet.runtime.steady import SteadyVideo
-from measnet.runtime.steering import TileRound
-from measnet.runtime.tiles import Tile, cores, plan_tiles, square_tiles
+from measnet.runtime.steady import Steady
+from measnet.runtime.tiles import Tile, TileRound, cores, fewest_tiles, square_tiles
+
+from .conftest import SteadyVideo
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def test_a_picture_in_tiles_is_verified_with_the_same_decisions(tiled: Restorer)
 def test_cores_of_tiles_cover_every_pixel_once_on_the_grid(nano: Restorer) -> None:
     rule = nano._backend.description.size_rule
     for height, width in ((720, 1280), (459, 621), (130, 1000)):
-        for tiles in (square_tiles(height, width, 256, rule), plan_tiles(height, width, 90_000, rule)):
+        for tiles in (square_tiles(height, width, 256, rule), fewest_tiles(height, width, 90_000, rule)):
             count = np.zeros((height, width), int)
             for tile, core in zip(tiles, cores(tiles, height, width, rule.multiple), strict=True):
                 assert tile.top % rule.multiple == tile.left % rule.multiple == 0
@@ -128,14 +129,14 @@ def test_a_steady_video_goes_on_from_its_state(name: str, request: pytest.Fixtur
     one, other = SteadyVideo(restorer, 0.8), SteadyVideo(restorer, 0.8)
     for frame in shown[:-1]:
         one.restore(frame)
-    other.set_state(one.state())
+    other.go_on_from(one)
     assert np.array_equal(other.restore(shown[-1]).pixels, one.restore(shown[-1]).pixels)
 
 
 @pytest.mark.parametrize("damage", [b"", b"\1", b"\2abc", b"\1" + bytes(40_000)[:100]])
 def test_a_damaged_state_is_refused(damage: bytes, nano: Restorer) -> None:
-    with pytest.raises(ValueError, match=r"cut short|not numbers|fit together"):
-        SteadyVideo(nano, 0.8).set_state(damage)
+    with pytest.raises(ValueError, match=r"cut short|not numbers"):
+        Steady(0.8).set_state(damage, nano.decisions_size)
 
 
 def test_a_frame_in_tiles_is_restored_once_within_a_scene(
@@ -151,7 +152,7 @@ def test_a_frame_in_tiles_is_restored_once_within_a_scene(
     monkeypatch.setattr(TileRound, "ask", counting)
     video = SteadyVideo(tiled, 0.0)
     picture = hazy(256, 320)
-    tiles = len(tiled.plan(*picture.shape[:2]))
+    tiles = len(tiled.tiles_for(*picture.shape[:2]))
     video.restore(picture)
     first = len(asked)
     video.restore(picture)
@@ -185,7 +186,7 @@ def test_a_video_is_held_steady_unless_told_otherwise(tmp_path: Path) -> None:
 
 def test_less_memory_means_more_tiles() -> None:
     with Restorer("nano", memory=30_000_000) as small, Restorer("nano", memory=2_000_000_000) as large:
-        assert len(small.plan(720, 1280)) > len(large.plan(720, 1280)) == 1
+        assert len(small.tiles_for(720, 1280)) > len(large.tiles_for(720, 1280)) == 1
     with pytest.raises(UsageError):
         Restorer("nano", tile=16)
 

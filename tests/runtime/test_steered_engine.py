@@ -21,12 +21,11 @@ from measnet.export.graph import Graph
 from measnet.image import Image, pad
 from measnet.runtime.backends import Inference, Steering
 from measnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
-from measnet.runtime.backends.tensorrt.graphs import STEADY
+from measnet.runtime.backends.tensorrt.lane import STEADY
 from measnet.runtime.cli import main
-from measnet.runtime.steady import SteadyVideo
 from measnet.weights import bundled
 
-from .conftest import MakeClip
+from .conftest import MakeClip, SteadyVideo
 from .engine_bench import SMALL, Bench
 from .fake_cuda import Violation
 

@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 
 from measnet.errors import InputError, UsageError
+from measnet.runtime import memory
 from measnet.runtime.frame import Frame
-from measnet.runtime.sources import images, limits
+from measnet.runtime.sources import images
 from measnet.runtime.sources.images import Images
 from measnet.runtime.sources.video import VideoFile
 from runtime.conftest import Answer, MakeClip, ffmpeg, restore_unchanged
@@ -140,9 +141,9 @@ def test_a_picture_larger_than_memory_is_refused_before_it_is_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((64, 64, 3), np.uint8))
-    monkeypatch.setattr(limits, "available_memory", lambda: 64 * 64 * limits.BYTES_PER_PIXEL)
+    monkeypatch.setattr(memory, "available_memory", lambda: 64 * 64 * memory.BYTES_PER_PIXEL)
     Images(tmp_path / "a.png")
-    monkeypatch.setattr(limits, "available_memory", lambda: 200_000)
+    monkeypatch.setattr(memory, "available_memory", lambda: 200_000)
     monkeypatch.setattr(images, "pixels_of", lambda *_, **__: pytest.fail("decoded"))
     with pytest.raises(InputError, match=r"of 64×64 takes 0\.0 GB to restore, and 0\.0 GB are free"):
         Images(tmp_path / "a.png")

@@ -18,7 +18,8 @@ from measnet.export.trace import exact_graph
 from measnet.network import MEASNet
 from measnet.runtime.cli import main
 from measnet.runtime.parity import Verifier
-from measnet.runtime.steady import SteadyVideo
+
+from .conftest import SteadyVideo
 
 SCORES = {"dehaze": tuple(np.linspace(-3, 3, PROMPT_BASIS)), "derain": tuple(np.linspace(4, 0, PROMPT_BASIS))}
 

@@ -39,9 +39,8 @@ from measnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from measnet.runtime.backends.tensorrt import TensorRTBackend
 from measnet.runtime.backends.tensorrt.cuda import Cuda
 from measnet.runtime.backends.tensorrt.device_array import read_device_array, stream_handle
-from measnet.runtime.backends.tensorrt.fit import Fit, fit
-from measnet.runtime.backends.tensorrt.graphs import STEADY
-from measnet.runtime.backends.tensorrt.origin import misfit
+from measnet.runtime.backends.tensorrt.fit import Fit, fit, misfit
+from measnet.runtime.backends.tensorrt.lane import STEADY
 from measnet.runtime.backends.tensorrt.plan import LoadedPlan
 from measnet.weights import bundled
 

@@ -20,9 +20,8 @@ from measnet.metrics import Choices
 from measnet.runtime.backends import Inference, Steering, steering_inputs, unsteered
 from measnet.runtime.backends.tensorrt.cuda import Cuda
 from measnet.runtime.backends.tensorrt.device_array import DeviceArray, read_device_array, stream_handle
-from measnet.runtime.backends.tensorrt.fit import exact_profile, fit
+from measnet.runtime.backends.tensorrt.fit import BRAND, exact_profile, fit, misfit
 from measnet.runtime.backends.tensorrt.lane import Lane, Ticket
-from measnet.runtime.backends.tensorrt.origin import BRAND, misfit
 from measnet.runtime.backends.tensorrt.plan import IMAGE, RESTORED, LoadedPlan
 from measnet.sealed_file import MAGIC
 
@@ -100,11 +99,11 @@ class TensorRTBackend:
             raise
 
     def infer(self, images: Image) -> Inference:
-        """As ``Backend.infer``. Raises ``UsageError`` for a size that the engine does not take."""
+        """See Backend.infer. Raises ``UsageError`` for a size that the engine does not take."""
         return self.collect(self.submit(images))
 
     def infer_steered(self, images: Image, steering: Steering) -> Inference:
-        """As ``SteerableBackend.infer_steered``, of a steerable engine. Raises as ``infer``."""
+        """See SteerableBackend.infer_steered; of a steerable engine. Raises as ``infer``."""
         return self.collect(self._submit(images, steering))
 
     def submit(self, images: Image) -> Ticket:

@@ -1,14 +1,19 @@
 """CUDA through cuda-python, as far as a runner needs it; every status code becomes a sentence.
 
 All of it happens in the primary context of the first GPU that CUDA shows: the one that TensorRT, PyTorch and
-CuPy use too. Pointers are plain integers; streams, events and graphs are cuda-python's own objects.
-"""
+CuPy use too. Pointers are plain integers; streams, events and graphs are cuda-python's own objects."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from measnet.errors import BackendError, MissingPackageError, first_line
 
@@ -43,7 +48,7 @@ class CudaError(BackendError):
 
     @property
     def lost(self) -> bool:
-        """Whether this process can use the GPU no more."""
+        """Says whether this process can use the GPU no more."""
         return self.name in _LOST
 
 
@@ -95,7 +100,7 @@ class Cuda:
             self._driver.cuDevicePrimaryCtxRelease(DEVICE)
 
     def is_foreign(self, pointer: int) -> bool:
-        """Whether device memory is known to belong to another context than the primary one."""
+        """Says whether device memory is known to belong to another context than the primary one."""
         attribute = self._driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_CONTEXT
         error, owner = self._driver.cuPointerGetAttribute(attribute, pointer)
         # Memory from a pool has no context: no answer is no evidence.
@@ -117,7 +122,7 @@ class Cuda:
         self._call("recording an event", self._runtime.cudaEventRecord, event, stream)
 
     def wait(self, stream: Any, event: Any) -> None:
-        """What comes into ``stream`` from now on waits for ``event``; the CPU does not."""
+        """Has what comes into ``stream`` from now on wait for ``event``; the CPU does not."""
         self._call("ordering streams", self._runtime.cudaStreamWaitEvent, stream, event, 0)
 
     def synchronize(self, stream: Any) -> None:
@@ -153,7 +158,7 @@ class Cuda:
         self._call("copying from the GPU", self._runtime.cudaMemcpyAsync, host, device, nbytes, kind, stream)
 
     def begin_capture(self, stream: Any) -> None:
-        """What this thread puts into ``stream`` from now on goes into a graph instead."""
+        """Has what this thread puts into ``stream`` from now on go into a graph instead."""
         mode = self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call("beginning a CUDA graph", self._runtime.cudaStreamBeginCapture, stream, mode)
 
@@ -233,3 +238,83 @@ def _answered(
 
 def _mib(nbytes: int) -> str:
     return f"{nbytes / 2**20:.0f} MiB"
+
+
+ALIGNMENT = 256
+"""Bytes. TensorRT's rule for memory that it is given; sizes are rounded up to it too."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of an engine, for frames of one size."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+class Memory:
+    """A block of memory that is as large as was ever reserved. Nothing may be using it while it grows."""
+
+    def __init__(self, allocate: Callable[[int], int], free: Callable[[int], None]) -> None:
+        self._allocate = allocate
+        self._free = free
+        self.pointer = 0
+        self.nbytes = 0
+
+    def reserve(self, nbytes: int) -> None:
+        """Makes room for ``nbytes``; what was in it is gone when it grows. Raises ``CudaError``."""
+        nbytes = -(-max(nbytes, 1) // ALIGNMENT) * ALIGNMENT
+        if nbytes > self.nbytes:
+            self.close()  # first: both at once may be too much
+            self.pointer = self._allocate(nbytes)
+            self.nbytes = nbytes
+
+    def close(self) -> None:
+        pointer, self.pointer, self.nbytes = self.pointer, 0, 0
+        if pointer:
+            self._free(pointer)
+
+
+class TensorBuffers:
+    """A tensor's memory on the GPU, and pinned memory of the host to copy it from or to."""
+
+    def __init__(self, cuda: Cuda) -> None:
+        self._cuda = cuda
+        self._device = Memory(cuda.allocate, cuda.free)
+        self._host = Memory(cuda.allocate_pinned, cuda.free_pinned)
+        self._spec: TensorSpec | None = None
+
+    @property
+    def device(self) -> int:
+        """Address on the GPU."""
+        return self._device.pointer
+
+    @property
+    def host(self) -> NDArray[Any]:
+        """The pinned memory as an array; the GPU may be writing to it."""
+        assert self._spec is not None
+        raw = (ctypes.c_uint8 * self._spec.nbytes).from_address(self._host.pointer)
+        return np.frombuffer(memoryview(raw), self._spec.dtype).reshape(self._spec.shape)
+
+    def fit(self, spec: TensorSpec) -> None:
+        """Makes room for a tensor. Raises ``CudaError``."""
+        self._device.reserve(spec.nbytes)
+        self._host.reserve(spec.nbytes)
+        self._spec = spec
+
+    def upload(self, stream: Any) -> None:
+        assert self._spec is not None
+        self._cuda.upload(self._device.pointer, self._host.pointer, self._spec.nbytes, stream)
+
+    def download(self, stream: Any) -> None:
+        assert self._spec is not None
+        self._cuda.download(self._host.pointer, self._device.pointer, self._spec.nbytes, stream)
+
+    def close(self) -> None:
+        self._device.close()
+        self._host.close()

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from measnet.errors import UsageError
-from measnet.runtime.backends.tensorrt.buffers import ALIGNMENT
-from measnet.runtime.backends.tensorrt.cuda import DEVICE
+from measnet.runtime.backends.tensorrt.cuda import ALIGNMENT, DEVICE
 
 _CUDA_MEMORY = (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
 _KINDS = {0: "i", 1: "u", 2: "f", 6: "b"}  # DLPack's type codes, as NumPy's letters
@@ -36,7 +35,7 @@ class DeviceArray:
 
 
 def read_device_array(array: Any, name: str, stream: int) -> DeviceArray:
-    """What ``array`` has to say through ``__cuda_array_interface__`` or ``__dlpack__``.
+    """Reads what ``array`` says through ``__cuda_array_interface__`` or ``__dlpack__``.
 
     ``stream`` is where it will be used: a DLPack producer orders its own work before it.
     Raises ``UsageError``, calling it ``name``, when it is not on the first GPU, not contiguous, or not

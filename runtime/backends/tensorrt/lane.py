@@ -1,14 +1,18 @@
-"""What one thread runs an engine with: a context, three streams, and two slots of buffers in turn.
+"""A lane, with which one thread runs an engine: a context, three streams, and two slots of buffers in turn.
 
 A frame's way through a slot, each arrow an event, so that three frames can be in three places at once:
 
     pinned memory -> upload stream -> compute stream -> download stream -> pinned memory
-"""
+
+The launch of the whole network is one call where that is possible, a CUDA graph. Capturing it costs about as
+much as a frame, so a shape must have come a few times in a row; tiles of changing sizes are launched the
+ordinary way. An engine that cannot be captured (streamed weights, shapes that depend on data, plugins that
+allocate) is launched the ordinary way for good, and ``graph_refusal`` says why."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +20,74 @@ import numpy as np
 from numpy.typing import NDArray
 
 from measnet.errors import BackendError, UsageError
-from measnet.runtime.backends.tensorrt.buffers import Memory, TensorBuffers, TensorSpec
-from measnet.runtime.backends.tensorrt.cuda import Cuda, CudaError
+from measnet.runtime.backends.tensorrt.cuda import Cuda, CudaError, Memory, TensorBuffers, TensorSpec
 from measnet.runtime.backends.tensorrt.device_array import DeviceArray
-from measnet.runtime.backends.tensorrt.graphs import STEADY, LaunchGraph
 from measnet.runtime.backends.tensorrt.plan import IMAGE, RESTORED, LoadedPlan
 
 if TYPE_CHECKING:
     import tensorrt as trt
+
+STEADY = 3
+"""Frames of one shape in a row before it is worth a graph."""
+
+
+class LaunchGraph:
+    """The graph of one slot of buffers, or none yet."""
+
+    def __init__(self, cuda: Cuda) -> None:
+        self._cuda = cuda
+        self._graph: Any = None
+        self._key: Hashable = None
+
+    def holds(self, key: Hashable) -> bool:
+        """Says whether there is a graph for exactly these shapes and addresses."""
+        return self._graph is not None and self._key == key
+
+    def launch(self, stream: Any) -> None:
+        self._cuda.launch(self._graph, stream)
+
+    def capture(self, key: Hashable, stream: Any, enqueue: Callable[[], None]) -> None:
+        """Records what ``enqueue`` puts into ``stream``, which must be idle and have run it once before.
+
+        Nothing runs yet. Raises ``BackendError`` when it cannot be recorded; ``stream`` is usable then
+        unless the error says the GPU is lost.
+        """
+        self.close()
+        cuda = self._cuda
+        cuda.begin_capture(stream)
+        try:
+            enqueue()
+        except BaseException:
+            _end_in_vain(cuda, stream)
+            raise
+        captured = cuda.end_capture(stream)
+        if not _is_graph(captured):
+            raise BackendError("CUDA returned no graph")
+        try:
+            self._graph = cuda.instantiate(captured)
+        finally:
+            cuda.destroy_captured(captured)
+        self._key = key
+
+    def close(self) -> None:
+        """Forgets the graph. It must not be running."""
+        graph, self._graph, self._key = self._graph, None, None
+        if graph is not None:
+            self._cuda.destroy_graph(graph)
+
+
+def _end_in_vain(cuda: Cuda, stream: Any) -> None:
+    """Takes a stream out of a capture that failed; a graph of the part that succeeded is thrown away."""
+    with contextlib.suppress(CudaError):
+        captured = cuda.end_capture(stream)
+        if _is_graph(captured):
+            cuda.destroy_captured(captured)
+
+
+def _is_graph(captured: Any) -> bool:
+    """A capture that holds nothing may end in None or in a null handle."""
+    return captured is not None and int(captured) != 0
+
 
 SLOTS = 2
 

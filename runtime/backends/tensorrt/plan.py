@@ -10,7 +10,7 @@ import numpy as np
 from measnet.decisions import INPUTS, OUTPUTS
 from measnet.engine_file import Range
 from measnet.errors import BackendError, EngineError, first_line
-from measnet.runtime.backends.tensorrt.buffers import TensorSpec
+from measnet.runtime.backends.tensorrt.cuda import TensorSpec
 
 if TYPE_CHECKING:
     import tensorrt as trt

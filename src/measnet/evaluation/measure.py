@@ -185,7 +185,7 @@ def difference(a: float, b: float) -> float:
 def _restore(case: Case, restorers: Sequence[Restorer]) -> list[RestoredFrame]:
     height, width = case.degraded.shape[:2]
     for other in restorers[1:]:
-        if other.plan(height, width) != restorers[0].plan(height, width):
+        if other.tiles_for(height, width) != restorers[0].tiles_for(height, width):
             other.follow(restorers[0], height, width)
     return [restorer.restore(case.degraded) for restorer in restorers]
 

@@ -15,8 +15,9 @@ from measnet.runtime.colour import RgbReader, YuvWriter, read_colour
 from measnet.runtime.flicker import Flicker
 from measnet.runtime.frame import Colour, Frame, StreamInfo
 from measnet.runtime.scene_cut import SceneCut
+from measnet.runtime.options import STEADY
 from measnet.runtime.sources.choose import open_source
-from measnet.runtime.steady import STEADY, SteadyVideo
+from measnet.runtime.steady import Steady
 from measnet.runtime.temporal import DEPTH, TemporalFusion
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Scenes:
 
     def begins_with(self, pixels: Pixels) -> bool:
         """The next frame, H W 3."""
-        return self._cut.look(pixels)
+        return self._cut.begins_with(pixels)
 
 
 class VideoRestorer:
@@ -97,13 +98,19 @@ class VideoRestorer:
     """
 
     def __init__(self, restorer: Restorer, temporal: int) -> None:
-        self._engine = SteadyVideo(restorer, STEADY) if restorer.steerable else restorer
+        self._restorer = restorer
+        self._steady = Steady(STEADY) if restorer.steerable else None
+        self._scenes = Scenes()
         self._fusion = TemporalFusion(temporal) if temporal else None
 
     def restore(self, pixels: Pixels) -> RestoredFrames:
         """The next frame, H W 3, uint8 or uint16."""
         with Stopwatch() as restoring:
-            alone = self._engine.restore(pixels).pixels
+            new_scene = self._scenes.begins_with(pixels)
+            if self._steady is None:
+                alone = self._restorer.restore(pixels).pixels
+            else:
+                alone = self._steady.restore(self._restorer, pixels, new_scene=new_scene).pixels
         with Stopwatch() as fusing:
             fused = None if self._fusion is None else self._fusion.fuse(pixels, alone)
         return RestoredFrames(alone, fused, restoring.taken, restoring.taken + fusing.taken)

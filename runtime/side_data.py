@@ -1,19 +1,20 @@
-"""High dynamic range: what a stream says about the display it was graded on.
-
-The picture itself is treated as any other: the network sees PQ and HLG code values as they are. Only
-what is said about them is carried here: mastering display (SMPTE ST 2086) and content light level
-(CTA-861.3), the static metadata of HDR10.
-"""
+"""Side data of a stream: what frames say beside their pixels, and how encoders and packets are told."""
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import av
+from av.packet import Packet
 
 from measnet.runtime.frame import Colour, ContentLight, Hdr, MasteringDisplay
+
+if TYPE_CHECKING:
+    import av
 
 HDR_TREATMENT = (
     "HDR video: its code values (PQ or HLG) are restored as they are by a network that was trained on SDR"
@@ -32,7 +33,7 @@ _DYNAMIC = {
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """How one encoder is told: the option of its own parameters, their names, and whether colours are given
+    """Words for one encoder: the option of its own parameters, their names, and whether colours are given
     in steps of the SEI message (1/50000, 1/10000 cd/m²) or in decimals."""
 
     option: str
@@ -54,7 +55,7 @@ def is_hdr(colour: Colour) -> bool:
 
 
 def read_hdr(frame: av.VideoFrame) -> Hdr:
-    """What a decoded frame carries beside its pixels."""
+    """Reads what a decoded frame says of the display that it was graded on."""
     display, light, dynamic = None, None, dict[str, None]()
     for data in frame.side_data:
         name = data.type.name  # type: ignore[attr-defined]  # PyAV types it loosely
@@ -78,7 +79,7 @@ def encoder_parameters(hdr: Hdr, wording: Wording) -> list[str]:
 
 
 def _display(data: bytes) -> MasteringDisplay:
-    """From FFmpeg's AVMasteringDisplayMetadata: ten rationals, and whether it believes them."""
+    """Reads FFmpeg's AVMasteringDisplayMetadata: ten rationals, and whether it believes them."""
     numbers = struct.unpack_from("=20i", data)
     values = [
         Fraction(top, bottom) if bottom else Fraction(0)
@@ -101,3 +102,60 @@ def _in_words(display: MasteringDisplay, *, steps: bool) -> str:
     )
     brightest = written(display.brightest, 10_000, 0xFFFFFFFF)
     return f"{places}L({brightest},{written(display.darkest, 10_000, 0xFFFFFFFF)})"
+
+
+_MOST = 31  # of three bytes each that one picture has room for
+_PROVIDER = b"\xb5\x00\x31GA94\x03"  # ITU-T T.35: the United States, ATSC; captions
+_START = re.compile(b"\0\0\1(.)", re.DOTALL)
+_WOULD_BE_A_START = re.compile(b"\0\0(?=[\0-\3])")
+
+
+class _Coding(NamedTuple):
+    """Packing of messages by a codec: a message's header, the bits of its kind, the kinds of pictures."""
+
+    header: bytes
+    shift: int
+    mask: int
+    pictures: range
+
+
+_H264 = _Coding(b"\x06", 0, 0x1F, range(1, 6))
+_HEVC = _Coding(b"\x4e\x01", 1, 0x3F, range(32))
+
+
+def read_captions(frame: av.VideoFrame) -> bytes:
+    """Reads the captions of this frame, as its decoder gives them; empty if there are none."""
+    for data in frame.side_data:
+        if data.type.name == "A53_CC":  # type: ignore[attr-defined]  # PyAV types it loosely
+            return bytes(data)  # type: ignore[arg-type]  # a buffer
+    return b""
+
+
+def takes_captions(encoder: str) -> bool:
+    """Tells whether packets of FFmpeg's encoder of that name have a place for captions."""
+    return _coding(encoder) is not None
+
+
+def with_captions(packet: Packet[Any], captions: bytes, encoder: str) -> Packet[Any]:
+    """Puts a message with captions before the encoded picture; the packet's own start codes must be there."""
+    coding = _coding(encoder)
+    assert coding is not None
+    data = bytes(packet)
+    place = next(
+        found.start()
+        for found in _START.finditer(data)
+        if (found[1][0] >> coding.shift) & coding.mask in coding.pictures
+    )
+    captions = captions[: 3 * _MOST]
+    payload = _PROVIDER + bytes((0x40 | len(captions) // 3, 0)) + captions + b"\xff"
+    message = _WOULD_BE_A_START.sub(lambda _: b"\0\0\3", bytes((4, len(payload))) + payload + b"\x80")
+    whole = Packet(data[:place] + b"\0\0\1" + coding.header + message + data[place:])
+    whole.pts, whole.dts, whole.duration = packet.pts, packet.dts, packet.duration
+    whole.time_base, whole.is_keyframe = packet.time_base, packet.is_keyframe
+    return whole
+
+
+def _coding(encoder: str) -> _Coding | None:
+    if encoder == "libx264" or encoder.startswith("h264_"):
+        return _H264
+    return _HEVC if encoder == "libx265" or encoder.startswith("hevc_") else None

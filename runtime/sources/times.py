@@ -1,55 +1,137 @@
-"""A piece of a video, cut by presentation time."""
+"""Times of frames and packets: rising, going on where they jump back, cut to the part that is wanted."""
 
 from __future__ import annotations
 
-import re
+import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import av
 
-from measnet.errors import UsageError
+from measnet.runtime.options import Reading
 
 if TYPE_CHECKING:
     from av.packet import Packet
     from av.stream import Stream
 
-MARGIN = 10
-"""Seconds that sound and subtitles may be stored away from the pictures they go with."""
-
-_TIME = re.compile(r"(?:(?:(\d+):)?([0-5]?\d):)?(\d+(?:\.\d+)?)", re.ASCII)
+LOOKED_AT = 16  # frames that tell which times can be trusted: as many as H.264 may reorder
 
 
-@dataclass(frozen=True, slots=True)
-class Excerpt:
-    """From the first frame shown at ``start`` or later, for ``duration``; both in seconds.
+def with_rising_times(
+    items: Iterator[av.VideoFrame | Packet[Stream]], step: int, *, look_ahead: bool = True
+) -> Iterator[av.VideoFrame | Packet[Stream]]:
+    """The same items, in the same order; ``pts`` of every frame is set and above that of the one before.
 
-    Seconds count from the beginning of the file, as players show them. None: no such end.
+    ``step`` is how long a frame usually lasts, in units of the stream. Without ``look_ahead`` every frame is
+    given out as it comes, and presentation times are trusted.
+    """
+    head = _until_frames(items, LOOKED_AT) if look_ahead else []
+    frames = [item for item in head if isinstance(item, av.VideoFrame)]
+    by_decoding = not _rise(frame.pts for frame in frames) and _rise(frame.dts for frame in frames)
+    last: int | None = None
+    after = 0  # when a frame without a time is shown
+    for item in itertools.chain(head, items):
+        if isinstance(item, av.VideoFrame):
+            time = item.dts if by_decoding else item.pts
+            if time is None:
+                time = after
+            item.pts = time if last is None or time > last else last + 1
+            last, after = item.pts, item.pts + (item.duration or step)
+        yield item
 
-    Raises:
-        UsageError: the duration is zero.
+
+def _rise(times: Iterable[int | None]) -> bool:
+    known = [time for time in times if time is not None]
+    return len(known) > 1 and all(early < late for early, late in itertools.pairwise(known))
+
+
+def _until_frames(
+    items: Iterator[av.VideoFrame | Packet[Stream]], count: int
+) -> list[av.VideoFrame | Packet[Stream]]:
+    head = []
+    for item in items:
+        head.append(item)
+        count -= isinstance(item, av.VideoFrame)
+        if not count:
+            break
+    return head
+
+
+# Less is a careless muxer's wobble, which says nothing about what follows.
+_JUMP = Fraction(1, 2)
+
+
+class Continuity:
+    """Moves the packets after a jump back, of all streams alike, so that sound and picture stay together.
+
+    Each stream comes to the jump at its own place in the file; the second takes over what the first was moved
+    by, unless that would put it before its own past. A gap ahead is left: nothing says that it is a mistake.
+    Subtitles follow, and never lead: they may be stored in any order. What an edit list has cut out is read
+    on the way to what follows, at times of its own: it makes no jump.
+
+    ``jumps`` counts them, by the stream that has most.
+
+    Args:
+        lead: by how much all times are moved from the beginning on, in seconds.
     """
 
-    start: Fraction | None = None
-    duration: Fraction | None = None
+    def __init__(self, lead: Fraction = Fraction(0)) -> None:
+        self.lead = lead
+        self._shifts: dict[int, list[Fraction]] = {}
+        self._last: dict[int, Fraction] = {}
+        self._ends: dict[int, Fraction] = {}
 
-    def __post_init__(self) -> None:
-        if self.duration == 0:
-            raise UsageError("--duration 0 leaves nothing to restore; give the seconds wanted")
+    @property
+    def jumps(self) -> int:
+        return max(map(len, self._shifts.values()), default=0)
 
-    def __bool__(self) -> bool:
-        return bool(self.start) or self.duration is not None
+    def carry_on(self, packet: Packet[Stream]) -> None:
+        """Give a packet its time in one line with those before it; call in order of storage."""
+        stream, unit = packet.stream.index, packet.time_base
+        if self.lead:
+            _move(packet, self.lead)
+        if packet.dts is None or packet.is_discard:
+            return
+        shifts = self._shifts.setdefault(stream, [])
+        moment = packet.dts * unit
+        if stream in self._last and moment + _total(shifts) < self._last[stream] - _JUMP:
+            leads = packet.stream.type in ("video", "audio")
+            shift = self._shared(stream, moment, Fraction(0) if leads else _JUMP)
+            if shift is None and leads:
+                shift = self._ends[stream] - moment
+            if shift is not None:
+                shifts.append(shift - _total(shifts))
+        if shifts:
+            _move(packet, _total(shifts))
+        self._last[stream] = packet.dts * unit
+        self._ends[stream] = (packet.dts + (packet.duration or 0)) * unit
+
+    def _shared(self, stream: int, moment: Fraction, overlap: Fraction) -> Fraction | None:
+        """Finds by how much another stream was moved, in all, at the jump that this one has come to.
+
+        None if that reaches back by more than ``overlap`` before this one's past.
+        """
+        number = len(self._shifts[stream]) + 1
+        for other in self._shifts.values():
+            shared = _total(other[:number])
+            if len(other) >= number and moment + shared > self._last[stream] - overlap:
+                return shared
+        return None
 
 
-def parse_time(text: str) -> Fraction:
-    """``90``, ``1:30`` and ``00:01:30.000`` in seconds, exactly. Raises UsageError."""
-    found = _TIME.fullmatch(text.strip())
-    if found is None or (found[2] is not None and Fraction(found[3]) >= 60):
-        raise UsageError(f"{text} is not a time; give seconds (90.5) or [hh:]mm:ss.fff (1:30.5)")
-    hours, minutes, seconds = found.groups(default="0")
-    return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
+def _move(packet: Packet[Stream], seconds: Fraction) -> None:
+    steps = round(seconds / packet.time_base)
+    packet.dts = None if packet.dts is None else packet.dts + steps
+    packet.pts = None if packet.pts is None else packet.pts + steps
+
+
+def _total(shifts: list[Fraction]) -> Fraction:
+    return sum(shifts, Fraction(0))
+
+
+MARGIN = 10
+"""Seconds that sound and subtitles may be stored away from the pictures they go with."""
 
 
 class Cutter:
@@ -60,16 +142,16 @@ class Cutter:
     a copied picture begins with its first key frame. Without a start nothing is moved.
 
     Args:
-        excerpt: what is wanted.
+        reading: says which part of the file is wanted.
         origin: the time in the file, in seconds, that players call zero.
         copied: the streams whose packets come along.
     """
 
-    def __init__(self, excerpt: Excerpt, origin: Fraction, copied: Iterable[Stream]) -> None:
-        self.start = origin + excerpt.start if excerpt.start else None
+    def __init__(self, reading: Reading, origin: Fraction, copied: Iterable[Stream]) -> None:
+        self.start = origin + reading.start if reading.start else None
         self.end = None
-        if excerpt.duration is not None:
-            self.end = origin + (excerpt.start or 0) + excerpt.duration
+        if reading.duration is not None:
+            self.end = origin + (reading.start or 0) + reading.duration
         self.zero: Fraction | None = None if self.start is not None else Fraction(0)
         self.reached_end = False
         self._copied = tuple(copied)
@@ -135,7 +217,7 @@ class Cutter:
         return tuple(kept)
 
     def expected(self, frames: int | None, rate: Fraction | None, length: Fraction | None) -> int | None:
-        """How many of a file's ``frames`` belong to the excerpt, as far as its ``rate`` tells."""
+        """Estimates how many of a file's ``frames`` belong to the excerpt, as far as its ``rate`` tells."""
         if self.start is None and self.end is None:
             return frames
         if rate is None or length is None:

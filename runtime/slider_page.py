@@ -47,7 +47,7 @@ def write_page(source: Path, restored: Path, target: Path, *, rate: float | None
 
 
 def _address(file: Path, folder: Path) -> str:
-    """Where ``file`` lies, seen from ``folder``, as a relative address."""
+    """Gives the address of ``file``, seen from ``folder``."""
     relative = os.path.relpath(file.resolve(), folder.resolve())
     return quote(os.fsencode(Path(relative).as_posix()), safe="/")
 

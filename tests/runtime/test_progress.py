@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
-from measnet.runtime import bars
-from measnet.runtime.overall import Amount, Overall
-from measnet.runtime.pipeline import RunFigures
+from measnet.runtime import progress
+from measnet.runtime.progress import Amount, Overall
+from measnet.runtime.stream import RunFigures
 
 from .conftest import Answer, IdentityRestorer, MakeClip
 from .test_preview import on_a_terminal
@@ -78,7 +78,7 @@ def test_a_terminal_has_one_bar_over_all_inputs(clip: MakeClip, tmp_path: Path) 
 def test_a_log_has_a_line_now_and_then_and_no_bars(
     measnet_run: Run, clip: MakeClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bars, "LINE_EVERY", 0.0)
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
     for name in ("a.mp4", "b.mp4"):
         shutil.copy(clip("plain.mp4"), tmp_path / name)
     inputs = [tmp_path / "a.mp4", tmp_path / "b.mp4", "--preset", "ultrafast"]

@@ -1,0 +1,284 @@
+"""Comparisons of source and result: side by side, half and half, or on a page with a slider."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from measnet.errors import InputError, MEASNetError, OutputError, UsageError
+from measnet.image_header import orientation, result_name
+from measnet.runtime.frame import Frame, Pixels, StreamInfo
+from measnet.runtime.options import Comparing, Encoding
+from measnet.runtime.sinks.aside import Aside, check_target
+from measnet.runtime.sinks.orientation import EXIF_TURNS, turn_of, turned
+from measnet.runtime.sinks.video import VideoSink
+from measnet.runtime.slider_page import check_page, write_page
+from measnet.runtime.sources import Source
+from measnet.runtime.sources.images import Images
+from measnet.runtime.sources.video import VideoFile
+from measnet.whole_file import write_whole
+
+Layout = Literal["side", "split"]
+
+LINE = 2
+"""Width of the white line between the halves, in pixels."""
+
+
+def laid_out(source: Pixels, restored: Pixels, layout: Layout) -> Pixels:
+    """Two pictures of H×W×3 as one: ``side`` is H×2W×3 with the source on the left; ``split`` is H×W×3, its
+    left half of the source and its right half of the result, with a line between them. Where only one is
+    uint16, the other becomes so.
+
+    Raises:
+        InputError: they differ in size.
+    """
+    if source.shape != restored.shape:
+        raise InputError(
+            f"source and result cannot be compared: {source.shape[1]}×{source.shape[0]} and "
+            f"{restored.shape[1]}×{restored.shape[0]} pixels"
+        )
+    if source.dtype != restored.dtype:
+        source, restored = _deep(source), _deep(restored)
+    if layout == "side":
+        return np.concatenate([source, restored], axis=1)
+    middle = source.shape[1] // 2
+    picture = np.concatenate([source[:, :middle], restored[:, middle:]], axis=1)
+    picture[:, max(0, middle - LINE // 2) : middle + LINE // 2] = np.iinfo(picture.dtype).max
+    return picture
+
+
+def _deep(pixels: Pixels) -> Pixels:
+    return pixels if pixels.dtype == np.uint16 else pixels * np.uint16(257)
+
+
+def compare_pictures(source: Path, restored: Path, target: Path, layout: Layout) -> None:
+    """Writes one picture of two image files, as a viewer would show them (EXIF orientation applied).
+
+    Raises:
+        InputError: one of them cannot be read.
+        OutputError: ``target`` cannot be written.
+    """
+    picture = laid_out(_upright(source), _upright(restored), layout)
+    sound, data = cv2.imencode(target.suffix, picture)
+    if not sound:
+        raise OutputError(f"a picture of {picture.shape[1]}×{picture.shape[0]} cannot be {target.suffix}")
+    write_whole(target, data.tobytes())
+
+
+def _upright(path: Path) -> Pixels:
+    for frame in Images(path).read():
+        pixels = frame.pixels // 257 if frame.pixels.dtype == np.uint16 else frame.pixels
+        assert frame.picture is not None
+        turn = EXIF_TURNS[orientation(frame.picture.metadata.exif)]
+        return turned(pixels.astype(np.uint8), turn)[..., ::-1]
+    raise InputError(f"{path} cannot be read; it was there a moment ago")
+
+
+Turning = Callable[[Pixels], Pixels]
+
+
+def compare_videos(
+    source: Source,
+    restored: Path,
+    target: Path,
+    layout: Layout,
+    encoding: Encoding | None = None,
+    *,
+    on_progress: Callable[[int], None] = lambda frames: None,
+    stop: threading.Event | None = None,
+) -> bool:
+    """Writes a video of both, with the source's sound and times, turned the way it is shown.
+
+    Every frame of the result stands beside the source's frame of the same moment. ``source`` must have been
+    opened as for the run that made ``restored``; it is read and closed here.
+
+    Returns whether it is whole: False when ``stop`` was set, and nothing is left then.
+
+    Raises:
+        MEASNetError: one of them cannot be read, or ``target`` not be written; nothing is left behind.
+    """
+    stop = stop or threading.Event()
+    result = VideoFile(restored)
+    try:
+        shown = _turning(source.info)
+        sink = VideoSink(target, _layout_info(source.info, layout), encoding)
+        try:
+            frames = 0
+            moments = _Moments(result.read(), source.info.rate)
+            for item in source.read():
+                if stop.is_set():
+                    return False
+                if not isinstance(item, Frame):
+                    sink.copy(item)
+                    continue
+                match = moments.at(item)
+                if match is None:
+                    continue
+                pixels = laid_out(shown(item.pixels), shown(match.pixels), layout)
+                sink.write(replace(item, pixels=pixels))
+                frames += 1
+                on_progress(frames)
+            if sink.finish() is None:
+                raise InputError(f"{restored}: no frame of it is one of {source.info.name}")
+            return True
+        finally:
+            sink.abort()
+    finally:
+        result.close()
+        source.close()
+
+
+class _Moments:
+    """The result's frames, found by the time they are shown.
+
+    Times count from the first frame on either side: some containers move all of them by the sound's run-up.
+    They also round, so half a frame's length either way is the same moment.
+    """
+
+    def __init__(self, items: Iterator[object], rate: Fraction | None) -> None:
+        self._frames = (item for item in items if isinstance(item, Frame))
+        self._next = next(self._frames, None)
+        self._start = _time(self._next) if self._next else Fraction(0)
+        self._source_start: Fraction | None = None
+        self._usual = 1 / (rate or 50)
+
+    def at(self, frame: Frame) -> Frame | None:
+        """The frame shown at the same moment as ``frame``, if there is one; call in order of time."""
+        if self._source_start is None:
+            self._source_start = _time(frame)
+        moment = _time(frame) - self._source_start + self._start
+        near = (frame.duration * frame.time_base or self._usual) / 2
+        while self._next is not None and _time(self._next) < moment - near:
+            self._next = next(self._frames, None)
+        found = self._next
+        if found is None or _time(found) > moment + near:
+            return None
+        self._next = next(self._frames, None)
+        return found
+
+
+def _time(frame: Frame) -> Fraction:
+    return frame.pts * frame.time_base
+
+
+def _turning(info: StreamInfo) -> Turning:
+    turn = turn_of(info.display_matrix) if info.display_matrix else None
+    return (lambda pixels: turned(pixels, turn)) if turn else (lambda pixels: pixels)
+
+
+def _layout_info(info: StreamInfo, layout: Layout) -> StreamInfo:
+    """The source's properties, for the picture that is shown."""
+    width, height, aspect = info.width, info.height, info.sample_aspect
+    turn = turn_of(info.display_matrix) if info.display_matrix else None
+    if turn is not None and turn[0]:
+        width, height, aspect = height, width, 1 / aspect if aspect else None
+    return replace(
+        info,
+        width=width * 2 if layout == "side" else width,
+        height=height,
+        sample_aspect=aspect,
+        display_matrix=None if turn else info.display_matrix,
+    )
+
+
+class Comparison:
+    """The comparison of one input with its result.
+
+    Args:
+        source: the input: a video, a picture, or a folder of pictures.
+        info: what was found in it.
+        result: the result's name; it need not exist yet.
+        how: ``side`` by side, ``split`` down the middle, or a page with a ``slider``.
+        overwrite: replace a comparison that exists.
+
+    Raises:
+        UsageError: there is nothing to compare such an input by.
+    """
+
+    def __init__(
+        self, source: Path, info: StreamInfo, result: Path, how: Comparing, *, overwrite: bool = False
+    ) -> None:
+        if info.kind == "live":
+            raise UsageError("--compare needs a file: a live source is gone once it has been restored")
+        folder = source.is_dir()
+        if how == "slider":
+            if folder:
+                raise UsageError(
+                    "--compare slider takes one video or picture; for a folder use side or split"
+                )
+            check_page(source, result)
+        self.target = _target(result, how, folder)
+        check_target(self.target, [source], overwrite=overwrite)
+        self._source = source
+        self._info = info
+        self._how = how
+
+    def make(
+        self,
+        result: Path,
+        reopen: Callable[[], Source],
+        *,
+        encoding: Encoding | None = None,
+        on_progress: Callable[[int], None] = lambda frames: None,
+        stop: threading.Event | None = None,
+    ) -> bool:
+        """Compares ``result`` with its source, which ``reopen`` opens as it was opened for the run.
+
+        Returns whether it is whole; nothing is left when ``stop`` was set.
+        Raises ``MEASNetError``, and leaves nothing.
+        """
+        if self._how == "slider":
+            write_page(self._source, result, self.target, rate=float(self._info.rate or 25))
+        elif self._info.kind == "video":
+            return compare_videos(
+                reopen(),
+                result,
+                self.target,
+                self._how,
+                encoding=encoding,
+                on_progress=on_progress,
+                stop=stop,
+            )
+        elif self._source.is_dir():
+            return self._pictures(result, on_progress, stop or threading.Event())
+        else:
+            compare_pictures(self._source, result, self.target, self._how)
+        return True
+
+    def _pictures(self, result: Path, on_progress: Callable[[int], None], stop: threading.Event) -> bool:
+        assert self._how != "slider"
+        aside = Aside(self.target)
+        aside.discard()
+        try:
+            aside.path.mkdir()
+        except OSError as error:
+            raise OutputError(f"the folder {aside.path} cannot be made: {error.strerror}") from None
+        try:
+            there = {picture.name: picture for picture in result.iterdir()}
+            sources = [path for path in Images(self._source).paths if result_name(path) in there]
+            for number, source in enumerate(sources, start=1):
+                if stop.is_set():
+                    aside.discard()
+                    return False
+                picture = there[result_name(source)]
+                compare_pictures(source, picture, aside.path / picture.name, self._how)
+                on_progress(number)
+            aside.keep()
+        except MEASNetError:
+            aside.discard()
+            raise
+        return True
+
+
+def _target(result: Path, how: Comparing, folder: bool) -> Path:
+    """``clip.restored.mp4`` -> ``clip.restored.compare.mp4``, or ``.html`` for a page."""
+    if folder:
+        return result.with_name(f"{result.name}.compare")
+    return result.with_name(f"{result.stem}.compare{'.html' if how == 'slider' else result.suffix}")

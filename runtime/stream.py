@@ -1,0 +1,381 @@
+"""One stream: a source's frames through the steps that restore them, into sinks, all at the same time.
+
+    source ── queue ── restore ── queue ── fuse ── queues ── sinks
+                          └ observers ─────┘
+
+The source, each step and each sink have a thread. Queues between them are bounded, so that a slow one holds
+the others back instead of filling memory. An error in any thread, and a stop from outside, reach all of them
+through the queues: nobody is left waiting, and no thread outlives ``run``.
+
+A file and a live source differ in their pace alone: frames of a file wait their turn, of a live source the
+newest is taken and the others are dropped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from measnet.runtime.frame import Frame, Kind, Mark, Restoration
+
+if TYPE_CHECKING:
+    from av.packet import Packet
+    from av.stream import Stream
+
+    from measnet.runtime.run_report import RunReport
+    from measnet.runtime.sinks import Sink
+    from measnet.runtime.sources import Source
+
+    Item: TypeAlias = Frame | Restoration | Mark | Packet[Stream]
+
+_PROGRESS_EVERY = 0.1
+
+
+class Step(Protocol):
+    """A step on the way of every frame, in a thread of its own. ``name`` is that of its time in reports."""
+
+    name: str
+
+    def take(self, passing: Restoration, /) -> None:
+        """Does its part for the next frame, in order."""
+        ...
+
+    def mark(self, mark: Mark, /) -> Mark:
+        """Adds what it has to know of the frames so far, at the end of a segment."""
+        ...
+
+
+class Observer:
+    """Looks at every frame of a run, and changes none. Those who look override what they need."""
+
+    def restored(self, passing: Restoration) -> None:
+        """Sees a frame as the engine gave it back, in the thread that restores."""
+
+    def finished(self, passing: Restoration) -> None:
+        """Sees a frame as it goes to the sinks, in the thread of the last step."""
+
+    def fill(self, report: RunReport) -> None:
+        """Adds what it has seen to the report of a run that ended, well or not."""
+
+    def conclude(self, report: RunReport) -> None:
+        """Adds its verdict to the report of a run that ended well. Raises MEASNetError for a bad one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Way in which frames wait for the next step."""
+
+    room: int
+    """Frames that may wait for the first step, and for each sink."""
+
+    newest_only: bool = False
+    """A frame that waits for the first step is dropped when a newer one comes."""
+
+
+PACES: dict[Kind, Pace] = {"video": Pace(4), "images": Pace(4), "live": Pace(1, newest_only=True)}
+
+
+@dataclass(slots=True)
+class RunFigures:
+    """Counts and times of a run.
+
+    ``frames`` were restored, after the ``resumed_at`` that an earlier run had done. ``dropped`` are frames of
+    a live source that a newer one overtook. ``most_tiles`` is of the frame that was cut into most.
+    ``seconds`` are those of work, of ``decode``, of each step by its name, and of ``encode``;
+    ``seconds_total`` is by the clock. ``stopped`` says that the run ended because it was told to, not because
+    the source did.
+    """
+
+    resumed_at: int = 0
+    frames: int = 0
+    dropped: int = 0
+    most_tiles: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    seconds_total: float = 0.0
+    stopped: bool = False
+
+    @property
+    def position(self) -> int:
+        """Frames of the result that are restored, by this run or one before."""
+        return self.resumed_at + self.frames
+
+    @property
+    def fps(self) -> float:
+        """Frames restored per second by the clock."""
+        return self.frames / self.seconds_total if self.seconds_total else 0.0
+
+
+def run(
+    source: Source,
+    steps: Sequence[Step],
+    sinks: Sequence[Sink],
+    *,
+    observers: Sequence[Observer] = (),
+    on_progress: Callable[[RunFigures], None] = lambda figures: None,
+    stop: threading.Event | None = None,
+    pace: Pace | None = None,
+    limit: int | None = None,
+    resumed_at: int = 0,
+) -> RunFigures:
+    """Takes every frame of ``source`` through ``steps`` into ``sinks``; none of them is closed or finished.
+
+    Args:
+        steps: the first one restores.
+        sinks: the first one also gets the copied packets, as only one file can take them over.
+        on_progress: called about ten times a second in the caller's thread.
+        stop: once set, the frames restored so far are written and the run ends.
+        pace: by default that of the source's kind.
+        limit: end after so many frames, those before ``resumed_at`` included.
+        resumed_at: frames that were done before and that ``source`` leaves out.
+
+    Raises:
+        Whatever the first thread to fail raised. All threads have ended by then.
+    """
+    figures = RunFigures(resumed_at=resumed_at)
+    if limit is not None and figures.position >= limit:
+        return figures
+    stream = _Stream(source, steps, sinks, observers, pace or PACES[source.info.kind], limit, figures)
+    return stream.run(on_progress, stop or threading.Event())
+
+
+class _Stream:
+    def __init__(
+        self,
+        source: Source,
+        steps: Sequence[Step],
+        sinks: Sequence[Sink],
+        observers: Sequence[Observer],
+        pace: Pace,
+        limit: int | None,
+        figures: RunFigures,
+    ) -> None:
+        self._source = source
+        self._steps = steps
+        self._sinks = sinks
+        self._observers = observers
+        self._limit = limit
+        self._figures = figures
+        self._segment = next((sink.segment_frames for sink in sinks if sink.segment_frames), None)
+        # Between two steps one frame waits: more would only fill memory.
+        later = [FrameQueue(1) for _ in steps[1:]]
+        self._to_steps = [FrameQueue(pace.room, newest_only=pace.newest_only), *later]
+        self._to_sinks = [FrameQueue(pace.room) for _ in sinks]
+        self._failure: BaseException | None = None
+        self._failing = threading.Lock()
+        self._exhausted = False
+
+    def run(self, on_progress: Callable[[RunFigures], None], stop: threading.Event) -> RunFigures:
+        started = time.perf_counter()
+        threads = [threading.Thread(target=self._guarded, args=(self._decode,), name="measnet-decode")]
+        for number, step in enumerate(self._steps):
+            work = self._begin_steps if number == 0 else self._go_on_steps
+            threads.append(
+                threading.Thread(target=self._guarded, args=(work, number), name=f"measnet-{step.name}")
+            )
+        for sink, queue in zip(self._sinks, self._to_sinks, strict=True):
+            threads.append(
+                threading.Thread(target=self._guarded, args=(self._write, sink, queue), name="measnet-encode")
+            )
+        for thread in threads:
+            thread.start()
+        try:
+            for thread in threads:
+                while thread.is_alive():
+                    thread.join(_PROGRESS_EVERY)
+                    self._figures.seconds_total = time.perf_counter() - started
+                    self._pass_on(stop)
+                    on_progress(self._figures)
+        except BaseException:
+            self._abort()
+            for thread in threads:
+                thread.join()
+            raise
+        self._figures.seconds_total = time.perf_counter() - started
+        self._figures.dropped = self._to_steps[0].dropped
+        if self._failure is not None:
+            raise self._failure
+        return self._figures
+
+    def _decode(self) -> None:
+        items, queue = self._source.read(), self._to_steps[0]
+        with contextlib.closing(queue):
+            while True:
+                started = time.perf_counter()
+                item = next(items, None)
+                self._figures.seconds["decode"] += time.perf_counter() - started
+                if item is None:
+                    break
+                queue.put(item)
+
+    def _begin_steps(self, number: int) -> None:
+        """The first step: frames become restorations, and segments end."""
+        figures, queue = self._figures, self._to_steps[number]
+        # Whatever ends this step, what has been restored is still to be written.
+        with contextlib.ExitStack() as stack:
+            for following in self._following(number):
+                stack.callback(following.close)
+            while (item := queue.get()) is not None:
+                if not isinstance(item, Frame):
+                    self._hand_on(number, item)
+                    continue
+                passing = Restoration(item, item.pixels)
+                self._take(number, passing)
+                figures.frames += 1
+                figures.most_tiles = max(figures.most_tiles, passing.tiles)
+                for observer in self._observers:
+                    observer.restored(passing)
+                passing.engine_result = None
+                self._hand_on(number, passing)
+                if self._segment and figures.position % self._segment == 0:
+                    self._hand_on(number, self._steps[number].mark(Mark()))
+                if figures.position == self._limit:
+                    queue.abort()
+                    self._source.interrupt()
+                    break
+            self._exhausted = True
+            if self._segment and figures.frames and figures.position % self._segment:
+                self._hand_on(number, self._steps[number].mark(Mark()))
+
+    def _go_on_steps(self, number: int) -> None:
+        with contextlib.ExitStack() as stack:
+            for following in self._following(number):
+                stack.callback(following.close)
+            while (item := self._to_steps[number].get()) is not None:
+                if isinstance(item, Restoration):
+                    self._take(number, item)
+                elif isinstance(item, Mark):
+                    item = self._steps[number].mark(item)
+                self._hand_on(number, item)
+
+    def _take(self, number: int, passing: Restoration) -> None:
+        step = self._steps[number]
+        started = time.perf_counter()
+        step.take(passing)
+        self._figures.seconds[step.name] += time.perf_counter() - started
+
+    def _following(self, number: int) -> list[FrameQueue]:
+        return self._to_sinks if number + 1 == len(self._steps) else [self._to_steps[number + 1]]
+
+    def _hand_on(self, number: int, item: Item) -> None:
+        last = number + 1 == len(self._steps)
+        if last and isinstance(item, Restoration):
+            for observer in self._observers:
+                observer.finished(item)
+            item = item.result
+        for place, queue in enumerate(self._following(number)):
+            if place == 0 or isinstance(item, Frame | Mark):
+                queue.put(item)
+
+    def _write(self, sink: Sink, queue: FrameQueue) -> None:
+        while (item := queue.get()) is not None:
+            started = time.perf_counter()
+            if isinstance(item, Frame):
+                sink.write(item)
+            elif isinstance(item, Mark):
+                sink.end_segment(item)
+            else:
+                assert not isinstance(item, Restoration)
+                sink.copy(item)
+            self._figures.seconds["encode"] += time.perf_counter() - started
+
+    def _guarded(self, work: Callable[..., None], *arguments: object) -> None:
+        try:
+            work(*arguments)
+        except AbortedError:
+            pass
+        except BaseException as failure:
+            with self._failing:
+                if self._failure is None:
+                    self._failure = failure
+            self._abort()
+
+    def _pass_on(self, stop: threading.Event) -> None:
+        # A stop that comes after the last frame has nothing left to stop.
+        if stop.is_set() and not self._figures.stopped and not self._exhausted:
+            self._figures.stopped = True
+            self._to_steps[0].abort()
+            self._source.interrupt()
+
+    def _abort(self) -> None:
+        self._source.interrupt()
+        for queue in (*self._to_steps, *self._to_sinks):
+            queue.abort()
+
+
+class AbortedError(Exception):
+    """The run was called off while a thread waited on a queue."""
+
+
+class FrameQueue:
+    """Hands frames and packets from one thread to the next, in order.
+
+    Only frames count against the ``capacity``: packets are small, and a stretch of audio must not take the
+    places of the frames that keep the engine busy.
+
+    Args:
+        capacity: how many frames may wait.
+        newest_only: a frame never waits for room but takes the place of the one waiting;
+            ``dropped`` counts those that had to go.
+    """
+
+    def __init__(self, capacity: int, *, newest_only: bool = False) -> None:
+        self._capacity = capacity
+        self._newest_only = newest_only
+        self._items: deque[Item] = deque()
+        self._frames = 0
+        self._closed = False
+        self._aborted = False
+        self._changed = threading.Condition()
+        self.dropped = 0
+
+    def put(self, item: Item) -> None:
+        """Waits for room, then appends. Raises AbortedError."""
+        with self._changed:
+            if isinstance(item, Frame | Restoration):
+                if self._newest_only:
+                    self._drop_waiting_frame()
+                self._changed.wait_for(lambda: self._aborted or self._frames < self._capacity)
+                self._frames += 1
+            if self._aborted:
+                raise AbortedError
+            self._items.append(item)
+            self._changed.notify_all()
+
+    def get(self) -> Item | None:
+        """Waits for the next item; None once the queue is closed and empty. Raises AbortedError."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._aborted or self._closed or self._items)
+            if self._aborted:
+                raise AbortedError
+            if not self._items:
+                return None
+            item = self._items.popleft()
+            self._frames -= isinstance(item, Frame | Restoration)
+            self._changed.notify_all()
+            return item
+
+    def close(self) -> None:
+        """Says that nothing more will be put."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def abort(self) -> None:
+        """Wakes everyone who waits, with AbortedError."""
+        with self._changed:
+            self._aborted = True
+            self._changed.notify_all()
+
+    def _drop_waiting_frame(self) -> None:
+        if self._frames < self._capacity:
+            return
+        oldest = next(item for item in self._items if isinstance(item, Frame))
+        # Not remove(): comparing frames would compare their pixels.
+        self._items = deque(item for item in self._items if item is not oldest)
+        self._frames -= 1
+        self.dropped += 1
