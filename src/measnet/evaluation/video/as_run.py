@@ -14,8 +14,8 @@ from measnet.image import Pixels
 from measnet.runtime.colour import RgbReader, YuvWriter, read_colour
 from measnet.runtime.flicker import Flicker
 from measnet.runtime.frame import Colour, Frame, StreamInfo
-from measnet.runtime.scene_cut import SceneCut
 from measnet.runtime.options import STEADY
+from measnet.runtime.scene_cut import SceneCut
 from measnet.runtime.sources.choose import open_source
 from measnet.runtime.steady import Steady
 from measnet.runtime.temporal import DEPTH, TemporalFusion
