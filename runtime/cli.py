@@ -20,6 +20,18 @@ from measnet.errors import UsageError
 from measnet.headed_help import HeadedCommand
 from measnet.runtime.options import PreviewPlace, RunOptions, parse_every, parse_tile, parse_time
 
+_USUAL_EXAMPLES = """\b
+Examples:
+  measnet-run clip.mp4                    writes clip.restored.mp4 beside it; again: goes on
+  measnet-run photo.jpg shots/            photo.restored.jpg and shots.restored/
+  measnet-run clip.mp4 --compare slider   and a page that shows both, with a slider between
+  measnet-run clip.mp4 --dry-run          what would happen, and how long it would take
+  measnet-run camera:0 -o door.mp4        a camera, until Ctrl-C; or rtsp://cam/stream
+
+\b
+Exit status: 0 done, 1 failed on the way, 2 the input or an option is wrong, 130 interrupted.
+"""
+
 _EXAMPLES = """\b
 Examples:
   measnet-run clip.mp4                        writes clip.restored.mp4 beside it
@@ -45,6 +57,11 @@ Exit status: 0 done, 1 failed on the way, 2 the input or an option is wrong, 130
 
 
 PLACES = get_args(PreviewPlace)
+
+USUAL = (
+    *("out", "overwrite", "model", "strength", "task", "temporal", "compare", "crf", "start", "duration"),
+    *("verify", "tile", "dry_run", "preview", "report", "quiet"),
+)
 
 HEADINGS = {
     "Result": (
@@ -102,6 +119,8 @@ class _RunCommand(HeadedCommand):
 @click.command(
     cls=_RunCommand,
     headings=HEADINGS,
+    usual=USUAL,
+    usual_epilog=_USUAL_EXAMPLES,
     epilog=_EXAMPLES,
     context_settings=HELP,
 )
@@ -209,8 +228,7 @@ class _RunCommand(HeadedCommand):
     default=12,
     show_default=True,
     metavar="FRAMES",
-    help="Let the frames of a video help each other: each takes from up to so many before it what these show "
-    "alike. 0 leaves each frame alone.",
+    help="Let the frames of a video help each other: up to so many before each one. 0: none.",
 )
 @click.option(
     "--compare",

@@ -50,3 +50,20 @@ def test_former_names_of_an_option_still_work_and_are_not_shown(module: str, arg
     assert given == Path("there")
     help_text = CliRunner().invoke(command(module), ["--help"]).output
     assert f"{arguments[-2]} " not in help_text
+
+
+@pytest.mark.parametrize("module", ["measnet.runtime.cli", "measnet.export.cli"])
+def test_help_fits_one_screen(module: str) -> None:
+    shown = CliRunner().invoke(command(module), ["--help"], terminal_width=100).output
+    assert len(shown.splitlines()) <= 44
+    assert "Examples:" in shown and "Exit status:" in shown
+
+
+def test_all_options_are_shown_by_help_all_alone() -> None:
+    run = command("measnet.runtime.cli")
+    usual, everything = (CliRunner().invoke(run, [form]).output for form in ("--help", "--help-all"))
+    names = {
+        option.opts[-1] for option in run.params if isinstance(option, click.Option) and not option.hidden
+    }
+    assert {name for name in names if name not in everything} == set()
+    assert "--out" in usual and "--keep-tracks" not in usual and "--help-all" in usual

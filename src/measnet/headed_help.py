@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+_ALL = "measnet.help_all"
+
 WIDTH = 100
 """Most columns that help takes, where the terminal has them."""
 
@@ -17,12 +19,53 @@ class HeadedCommand(click.Command):
     Args:
         headings: the parameters' names under each heading. The last heading also gets those that are named
             nowhere.
+        usual: names of the parameters that ``--help`` is to show; ``--help-all`` shows all of them, under
+            their headings. Without it ``--help`` does.
+        usual_epilog: what stands below the usual ones, in place of the epilog.
     """
 
-    def __init__(self, *arguments: Any, headings: Mapping[str, Sequence[str]], **options: Any) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        headings: Mapping[str, Sequence[str]],
+        usual: Sequence[str] = (),
+        usual_epilog: str | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(*arguments, **options)
         self.context_settings.setdefault("max_content_width", WIDTH)
         self._headings = headings
+        self._usual, self._usual_epilog = usual, usual_epilog
+        if usual:
+            self.params.append(
+                click.Option(
+                    ["--help-all"],
+                    is_flag=True,
+                    is_eager=True,
+                    expose_value=False,
+                    callback=self._show_all,
+                    help=f"Show all {sum(isinstance(known, click.Option) for known in self.params)} options.",
+                )
+            )
+
+    def _show_all(self, ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+        if wanted and not ctx.resilient_parsing:
+            ctx.meta[_ALL] = True
+            click.echo(self.get_help(ctx), color=ctx.color)
+            ctx.exit()
+
+    def _is_short(self, ctx: click.Context) -> bool:
+        return bool(self._usual) and not ctx.meta.get(_ALL, False)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """See click.Command."""
+        whole = self.epilog
+        if self._is_short(ctx) and self._usual_epilog is not None:
+            self.epilog = self._usual_epilog
+        try:
+            super().format_epilog(ctx, formatter)
+        finally:
+            self.epilog = whole
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """See click.Command."""
@@ -31,11 +74,13 @@ class HeadedCommand(click.Command):
             for parameter in self.get_params(ctx)
             if isinstance(parameter, click.Option) and (record := parameter.get_help_record(ctx)) is not None
         }
+        headings = {"Options": [*self._usual, "help", "help_all"]} if self._is_short(ctx) else self._headings
         sections = {
             heading: [records.pop(name) for name in names if name in records]
-            for heading, names in self._headings.items()
+            for heading, names in headings.items()
         }
-        sections[next(reversed(sections))] += records.values()
+        if not self._is_short(ctx):
+            sections[next(reversed(sections))] += records.values()
         # One column for all sections, so that the eye can run down it.
         column = min(30, max(len(first) for rows in sections.values() for first, _ in rows))
         for heading, rows in sections.items():
