@@ -75,7 +75,12 @@ ISLANDS: tuple[Island, ...] = (
     ),
     _island("softmax", "exponentials of scores and their sum", r".*attention/(?:Softmax|Mul).*"),
     _island("means", "sums over all pixels", r".*/ReduceMean.*"),
-    _island("last sum", "the image itself is worth more than 11 bits", r"measnet/Add.*", r"tone[./].*"),
+    _island(
+        "last sum",
+        "the image itself is worth more than 11 bits",
+        r"measnet/(?:Add|Clip|Mul).*",
+        r"tone[./].*",
+    ),
 )
 
 

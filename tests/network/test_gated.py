@@ -206,3 +206,14 @@ def test_what_is_asked_of_an_image_router_moves_it_alone() -> None:
     assert x.grad is None
     moved = {name for name, weight in block.named_parameters() if weight.grad is not None}
     assert moved == {"experts.scores.weight"}
+
+
+@torch.no_grad()
+def test_what_a_network_gives_is_a_gain_and_a_residual_of_each_pixel() -> None:
+    torch.manual_seed(0)
+    network, image = MEASNet(NANO).eval(), noise(4)
+    shown: list[torch.Tensor] = []
+    network.output.register_forward_hook(lambda module, given, gives: shown.append(gives))
+    restored = network(image)
+    gain, residual = torch.nn.functional.pixel_shuffle(shown[0], NANO.stem_scale).chunk(2, dim=1)
+    assert torch.allclose(restored, image * (1 + gain) + residual, atol=1e-6)

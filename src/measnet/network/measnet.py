@@ -16,7 +16,7 @@ from measnet.metrics import Choices
 from measnet.network.blocks import Blocks, make_blocks
 from measnet.network.fd_mee import FDMEE
 from measnet.network.frequency_block import FrequencyBlock
-from measnet.network.gated import QUIET, Tone
+from measnet.network.gated import QUIET, Tone, bounded
 from measnet.network.image_experts import ImageExpertLayer, ImageRouting
 from measnet.network.pixel_experts import NoisyRouting, PixelExperts, PixelRouting
 from measnet.network.prompt import PromptFusion, PromptGenerator
@@ -139,7 +139,7 @@ class MEASNet(nn.Module):
         wide = c.decoder_channels(1)
         self.decoder1 = make_blocks(c, level=1, count=c.blocks[0], channels=wide)
         self.refinement = make_blocks(c, level=1, count=c.refinement_blocks, channels=wide)
-        self.output = nn.Conv2d(wide, 3 * scale**2, 3, padding=1, bias=False)
+        self.output = nn.Conv2d(wide, (6 if gated else 3) * scale**2, 3, padding=1, bias=False)
 
     def forward(self, image: Tensor) -> Tensor:
         """B 3 H W in [0, 1] -> restored, the same shape, not clipped.
@@ -251,10 +251,13 @@ class MEASNet(nn.Module):
 
         x = _joined(self.up1, d2, e1, None)  # B 2C h w; with gated blocks B C h w
         d1 = self.decoder1(self._experts(self.fd_mee1, x, routings), prompt)
-        residual = self.output(self.refinement(d1, prompt))
-        scale = self.config.stem_scale
-        restored = image + (F.pixel_shuffle(residual, scale) if scale > 1 else residual)
-        return restored, routings
+        output = self.output(self.refinement(d1, prompt))
+        if self.config.stem_scale > 1:
+            output = F.pixel_shuffle(output, self.config.stem_scale)
+        if self.config.block == "gated":
+            gain, residual = output.chunk(2, dim=1)
+            return image + image * bounded(gain) + residual, routings
+        return image + output, routings
 
     @staticmethod
     def _experts(fd_mee: FDMEE | None, x: Tensor, routings: list[ImageRouting]) -> Tensor:
