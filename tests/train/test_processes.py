@@ -66,7 +66,9 @@ def test_processes_that_share_a_run_wait_for_the_one_that_prepares_its_pictures(
     command = [*torchrun, "-m", "measnet.train", *arguments, *narrow]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "Warning" not in done.stderr
+    # PyTorch warns where every expert was chosen by some pixel or image: that cannot be known beforehand.
+    told = [line for line in done.stderr.splitlines() if "find_unused_parameters=True" not in line]
+    assert not any("Warning" in line for line in told)
     assert len(list((tmp_path / "run" / "made-up").glob("*.png"))) == 12
     assert not list((tmp_path / "run").rglob("*.part")) and not list((tmp_path / "run").glob(".writable*"))
 
