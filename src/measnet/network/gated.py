@@ -151,8 +151,8 @@ def statistics(image: Tensor) -> Tensor:
     least, most = blocks.amin(dim=1, keepdim=True), blocks.amax(dim=1, keepdim=True)
     light = blocks.mean(dim=1, keepdim=True)
     square = light.square()
-    darkest = -F.max_pool2d(-image.amin(dim=1, keepdim=True), TONE_GRID)
-    brightest = F.max_pool2d(image.amax(dim=1, keepdim=True), TONE_GRID)
+    darkest = -F.max_pool2d(-image, TONE_GRID).amax(dim=1, keepdim=True)
+    brightest = F.max_pool2d(image, TONE_GRID).amax(dim=1, keepdim=True)
     around = [-F.max_pool2d(-dark, 3, stride=1, padding=1) for dark in (least, darkest)]
     above = [F.relu(channel - level) for channel in (least, most, *around) for level in TONE_LEVELS]
     spread = F.avg_pool2d(image.mean(dim=1, keepdim=True).square(), TONE_GRID) - square
