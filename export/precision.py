@@ -230,7 +230,10 @@ class _Typing:
     def _cast(self, source: str, target: str, to: Type) -> NodeProto:
         element = TensorProto.FLOAT if to == FULL else ELEMENT_TYPE[to]
         stem = source.removesuffix(f"/{self.low}")
-        module = self.maker[stem].name if stem in self.maker else stem
+        maker = self.maker.get(stem)
+        module = stem if maker is None else maker.name
+        if maker is not None and len(maker.output) > 1:  # a name for each of them
+            module = f"{module}.{list(maker.output).index(stem)}"
         return onnx.helper.make_node("Cast", [source], [target], name=f"{module}/to_{to}", to=element)
 
 

@@ -85,7 +85,7 @@ HEADINGS = {
     ),
     "What restores": ("model", "backend", "tile", "memory", "threads"),
     "Checks on the way": ("verify", "verify_share", "checkpoint", "on_fault"),
-    "The run itself": ("dry_run", "preview", "report", "restart", "quiet", "debug", "version"),
+    "The run itself": ("dry_run", "preview", "report", "restart", "quiet", "debug", "version", "help_all"),
 }
 
 

@@ -54,7 +54,7 @@ def test_every_option_stands_under_one_heading_of_the_help() -> None:
     named = sorted(name for names in cli.HEADINGS.values() for name in names)
     options = [option for option in cli.main.params if isinstance(option, click.Option)]
     assert named == sorted(str(option.name) for option in options)
-    text = CliRunner().invoke(cli.main, ["--help"]).output
+    text = CliRunner().invoke(cli.main, ["--help-all"]).output
     places = [text.index(f"\n{heading}:") for heading in cli.HEADINGS]
     assert places == sorted(places)
     for option in options:
