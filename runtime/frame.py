@@ -130,7 +130,7 @@ class Restoration:
     """H×W×3, as deep as the source's: its own to begin with, the result in the end."""
 
     new_scene: bool = True
-    """Whether it begins another scene than the frame before; a picture of a folder always does."""
+    """True where it begins another scene than the frame before; a picture of a folder always does."""
 
     tiles: int = 0
     """Pieces it was restored in."""
@@ -139,16 +139,16 @@ class Restoration:
     """Experts that restored it, per tile, as far as the engine tells."""
 
     prompt_weights: list[npt.NDArray[np.float32]] = field(default_factory=list)
-    """How much of each basic prompt was called for, per tile, as far as the engine tells."""
+    """Shares of the basic prompts that were called for, per tile, as far as the engine tells."""
 
     damage: dict[str, float] | None = None
-    """How much of what was wrong with it was noise, rain and so on, where the engine tells."""
+    """Shares of noise, rain and so on in its damage, where the engine tells."""
 
     faulty: bool = False
-    """Whether it came back wrong at first."""
+    """True where it came back wrong at first."""
 
     verified: bool = False
-    """Whether it was taken to be held against the reference."""
+    """True where it was taken to be held against the reference."""
 
     engine_result: Any = None
     """All that the engine returned; there for those who look right behind it, as it is large."""

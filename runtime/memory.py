@@ -65,7 +65,7 @@ MAX_PIXELS = 16_384 * 16_384
 
 
 BYTES_PER_PIXEL = 64
-"""That restoring takes besides the network itself: 42 were measured of the restorer (8 bits, tiles), and
+"""Memory of restoring besides the network itself: 42 bytes were measured of the restorer (8 bits, tiles), and
 frames wait before and behind it."""
 
 

@@ -111,7 +111,7 @@ class Encoding:
     """Quality, 0 to 63, lower is better."""
 
     preset: str | None = None
-    """How much effort, in the encoder's own words."""
+    """Effort, in the encoder's own words."""
 
     bits: int | None = field(default=None, metadata={"parse": int})
     """Per channel: 8, 10, 12 or 16."""
@@ -150,7 +150,7 @@ class Reading:
     """Seconds; None reads to the end."""
 
     interlaced: Interlaced = "deinterlace"
-    """What becomes of frames that the decoder finds interlaced."""
+    """Treatment of frames that the decoder finds interlaced."""
 
     track: int | None = None
     """Which of several video tracks, from 1; None takes the default one."""
@@ -203,7 +203,7 @@ class EngineOptions:
     """A bundled name, or an .onnx, .engine or checkpoint file."""
 
     backend: str = "auto"
-    """What computes; docs/running.md lists them."""
+    """Name of what computes; docs/running.md lists them."""
 
     tile: int | Literal["auto", "off"] = field(default="auto", metadata={"parse": parse_tile})
     """Side of square tiles in pixels; ``auto`` where memory asks for tiles, or ``off``."""
@@ -229,7 +229,7 @@ class Checks:
     """The most of the time that this may take, above 0 to 1."""
 
     checkpoint: str | None = None
-    """What an .onnx or .engine file was made from."""
+    """The checkpoint that an .onnx or .engine file was made from."""
 
     on_fault: OnFault = "fallback"
     """Restores on in float32, stops, or only counts."""
@@ -243,7 +243,7 @@ class RunOptions:
     """
 
     out: str | None = None
-    """Where the result goes; ``-`` is standard output."""
+    """Name of the result; ``-`` is standard output."""
 
     overwrite: bool = False
     """Replaces results that exist."""

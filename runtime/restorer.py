@@ -45,7 +45,7 @@ class RestoredFrame:
     """Who restored it, per tile."""
 
     prompt_weights: list[NDArray[np.float32]] = field(default_factory=list)
-    """How much of each basic prompt was called for, per tile; empty without a prompt."""
+    """Shares of the basic prompts that were called for, per tile; empty without a prompt."""
 
     steering: Steering | None = None
     """Image-level decisions that were given to every tile; None where each had its own."""

@@ -127,7 +127,7 @@ class Terminal:
 
 
 OF_THE_DISPLAY = 0.8
-"""How much of it the window takes at most."""
+"""The share of it that the window takes at most."""
 
 
 class Window:

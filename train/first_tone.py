@@ -26,6 +26,7 @@ SHOWN_CLEAN = ("dehaze", "lowlight")
 TONED = (*SHOWN_CLEAN, "derain", "mixture")
 """Tasks whose pictures need another tone: dense rain is a veil."""
 
+GIVEN, WANTED = 1, 2  # columns of a pack's entries
 AT_ONCE = 4  # pictures of one size that are measured together; more do not fit a core's cache
 STEPS = 4000
 ROUNDS = 5  # steps for each measured picture, at most
@@ -63,23 +64,26 @@ class _Means(NamedTuple):
 
 def seen_of(pack: Pack) -> Tensor:
     """E S: the means of the tone's statistics, of every picture as it is given."""
-    seen = torch.empty(0)
-    for rows, given, _ in _by_size(pack):
-        means = seen_in(given)
-        if not len(seen):
-            seen = means.new_empty(len(pack.entries), means.shape[1])
-        seen[rows] = means
+    rows = list(_by_size(pack))
+    means = torch.cat([seen_in(_pictures(pack, some, GIVEN)) for some in rows])
+    seen = torch.empty_like(means)
+    seen[torch.cat(rows)] = means
     return seen
 
 
-def fit_tone(tone: Tone, pack: Pack, seed: int) -> None:
-    """Sets the weights of ``tone`` by the pictures of ``pack``, every kind of them counting alike."""
-    means, kinds = _measured(pack, seed)
+def fit_tone(tone: Tone, pack: Pack, seen: Tensor, seed: int) -> None:
+    """Sets the weights of ``tone`` by the pictures of ``pack``, every kind of them counting alike.
+
+    ``seen`` is what ``seen_of`` says of them.
+    """
+    means, kinds = _measured(pack, seen, seed)
     often = 1 / torch.bincount(kinds)[kinds].float()  # N
     toned = [2 * number + real for number, task in enumerate(pack.tasks) if task in TONED for real in (0, 1)]
     later = often * torch.where(torch.isin(kinds, torch.tensor(toned)), 1.0, CAREFUL)
-    seen = with_logarithms(means.seen)
-    mean, spread = seen.mean(dim=0), seen.std(dim=0, correction=0) + 1e-2
+    shown = with_logarithms(means.seen)  # N 2S
+    tone.usual.copy_(shown.mean(dim=0))
+    tone.spread.copy_(shown.std(dim=0, correction=0) + 1e-2)
+    shown = (shown - tone.usual) / tone.spread
     rng = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(tone.parameters(), lr=RATE, weight_decay=DECAY)
     steps = min(STEPS, ROUNDS * len(kinds))
@@ -88,42 +92,38 @@ def fit_tone(tone: Tone, pack: Pack, seed: int) -> None:
             group["lr"] = RATE * min(1, (step + 1) / 100) * (0.51 + 0.49 * math.cos(math.pi * step / steps))
         first = step < steps * FIRST
         rows = torch.multinomial(often if first else later, MINIBATCH, replacement=True, generator=rng)
-        drawn = means.at(rows.to(mean.device))
-        off = torch.randn(MINIBATCH, len(mean), generator=rng).to(mean.device) * BLUR
-        decided = tone.decided((with_logarithms(drawn.seen) - mean) / spread + off)
-        loss = (_squared_error(*decided, drawn) + (NEAR if first else NEARER)).log().mean()
+        rows = rows.to(shown.device)
+        off = torch.randn(MINIBATCH, shown.shape[1], generator=rng).to(shown.device) * BLUR
+        error = _squared_error(*tone.decided(shown[rows] + off), means.at(rows))
         optimizer.zero_grad()
-        loss.backward()
+        (error + (NEAR if first else NEARER)).log().mean().backward()
         optimizer.step()
-    with torch.no_grad():  # from here on it sees statistics as they are
-        tone.see.weight.div_(spread)
-        tone.see.bias.sub_(tone.see.weight @ mean)
     tone.requires_grad_(False)
     for weight in tone.parameters():
         weight.grad = None
 
 
-def _measured(pack: Pack, seed: int) -> tuple[_Means, Tensor]:
+def _measured(pack: Pack, seen: Tensor, seed: int) -> tuple[_Means, Tensor]:
     """Means of whole pictures, of parts of them, and of what is to be left alone; and the kind of each, N."""
     parts: list[_Means] = []
     kinds: list[Tensor] = []
     rng = torch.Generator(pack.pixels.device).manual_seed(seed)
-    for rows, given, wanted in _by_size(pack):
+    alone = 2 * len(pack.tasks)  # the first kind behind each task's made and real pictures
+    for rows in _by_size(pack):
+        given, wanted = _pictures(pack, rows, GIVEN), _pictures(pack, rows, WANTED)
         task, real = pack.entries[rows[0], [0, 5]].tolist()
         name = pack.tasks[task]
         part = _window(given.shape, 0.5, rng)
         near = _noisy(given[part], rng, STRONGEST) if name == CLEAN else given[part]
-        views = [(given, wanted, 2 * task + real), (near, wanted[part], 2 * task + real)]
-        alone = 2 * len(pack.tasks)  # the first kind behind each task's made and real pictures
-        if real and name in SHOWN_CLEAN:
-            views.append((wanted, wanted, alone))
+        kind = 2 * task + real
+        views = [(near, seen_in(near), wanted[part], kind), (given, seen[rows], wanted, kind)]
+        still = [(wanted, alone)] if real and name in SHOWN_CLEAN else []
         if name == CLEAN:
-            plain = [_plain(wanted, rng) for _ in range(PLAIN)]
-            exposed = [_exposed(wanted, rng) for _ in range(EXPOSED)]
-            views += [(view, view, alone + 1) for view in plain]
-            views += [(view, view, alone + 2) for view in exposed]
-        for shown, aim, kind in views:
-            parts.append(_means(shown, aim))
+            still += [(_plain(wanted, rng), alone + 1) for _ in range(PLAIN)]
+            still += [(_exposed(wanted, rng), alone + 2) for _ in range(EXPOSED)]
+        views += [(view, seen_in(view), view, kind) for view, kind in still]
+        for shown, statistics_of, aim, kind in views:
+            parts.append(_means(shown, statistics_of, aim))
             kinds.append(torch.full((len(shown),), kind))
     return _Means(*(torch.cat(values) for values in zip(*parts, strict=True))), torch.cat(kinds)
 
@@ -165,16 +165,16 @@ def _drawn(least: float, most: float, count: int, rng: torch.Generator) -> Tenso
     return least + (most - least) * torch.rand(count, 1, 1, 1, generator=rng, device=rng.device)
 
 
-def _by_size(pack: Pack) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Rows of pictures of one task and one size, and these: given and wanted, B 3 H W, 0 to 1."""
-    entries = pack.entries.cpu()
-    _, group = torch.unique(entries[:, [0, 3, 4, 5]], dim=0, return_inverse=True)
+def _by_size(pack: Pack) -> Iterator[Tensor]:
+    """Rows of pictures of one task and one size, a few at a time."""
+    _, group = torch.unique(pack.entries.cpu()[:, [0, 3, 4, 5]], dim=0, return_inverse=True)
     for number in range(int(group.max()) + 1):
-        for rows in (group == number).nonzero().flatten().split(AT_ONCE):
-            yield rows, *(_pictures(pack, entries[rows], column) for column in (1, 2))
+        yield from (group == number).nonzero().flatten().split(AT_ONCE)
 
 
-def _pictures(pack: Pack, entries: Tensor, column: int) -> Tensor:
+def _pictures(pack: Pack, rows: Tensor, column: int) -> Tensor:
+    """B 3 H W, 0 to 1."""
+    entries = pack.entries[rows.to(pack.entries.device)].cpu()
     height, width = entries[0, 3:5].tolist()
     pixels = [pack.pixels[start : start + height * width * 3] for start in entries[:, column].tolist()]
     return torch.stack(pixels).view(-1, height, width, 3).permute(0, 3, 1, 2).float() / 255
@@ -186,8 +186,7 @@ def seen_in(picture: Tensor) -> Tensor:
     return statistics(picture[..., :height, :width]).mean(dim=(2, 3))
 
 
-def _means(given: Tensor, wanted: Tensor) -> _Means:
-    seen = seen_in(given)
+def _means(given: Tensor, seen: Tensor, wanted: Tensor) -> _Means:
     given, wanted = (picture[..., ::2, ::2].flatten(2) for picture in (given, wanted))  # B 3 pixels
     means = given.mean(dim=2), wanted.mean(dim=2)
     apart = given - means[0][..., None], wanted - means[1][..., None]

@@ -180,11 +180,11 @@ class _Run:
         )
         self.seen: Tensor | None = None
         if self.network.tone is not None and self.average.tone is not None:
+            self.seen = seen_of(self.crops.pack)
             if self.before.step == 0 and start.weights is None:
-                fit_tone(self.network.tone, self.crops.pack, recipe.seed)
+                fit_tone(self.network.tone, self.crops.pack, self.seen, recipe.seed)
                 self.average.tone.load_state_dict(self.network.tone.state_dict())
             self.network.tone.requires_grad_(False)
-            self.seen = seen_of(self.crops.pack)
         self._moving = MovingAverage(self.average, self.network, recipe.ema_decay)
         self._psnr: list[tuple[Tensor, Tensor]] = []
         self._shown: tuple[Tensor, Tensor, Tensor] | None = None

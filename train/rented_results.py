@@ -42,17 +42,10 @@ def collect(names: Sequence[str], work: Path, out: Path) -> str:
 
 
 def keep_half(weights: Path, kept: Path) -> None:
-    """Copies weights in half precision, everything that is said about them included.
-
-    The tone stays as it is: it is small, and its terms are large and cancel.
-    """
+    """Copies weights in half precision, everything that is said about them included."""
     from measnet.checkpoint import load_checkpoint, save_checkpoint, stored_facts
 
-    network = load_checkpoint(weights)
-    tone = network.tone
-    network.tone = None
-    network.half().tone = tone
-    save_checkpoint(network, kept, stored_facts(weights))
+    save_checkpoint(load_checkpoint(weights).half(), kept, stored_facts(weights))
 
 
 def say_table(logs: Mapping[str, Sequence[Line]]) -> str:

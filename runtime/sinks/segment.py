@@ -171,7 +171,7 @@ def _is_row(row: Any) -> bool:
 
 
 KEPT = 2
-"""How many segments' pasts lie on disk; were the last one damaged, a run could go on one segment earlier."""
+"""Segments whose past lies on disk; were the last one damaged, a run could go on one segment earlier."""
 
 LARGEST_PAST = 1 << 31
 

@@ -22,7 +22,7 @@ class Source:
         """Frames that could not be decoded; final once ``read`` is exhausted."""
 
         self.truncated = False
-        """Whether the end of the file is missing; final likewise."""
+        """True where the end of the file is missing; final likewise."""
 
         self.warnings: list[str] = []
         """Lines for the user."""

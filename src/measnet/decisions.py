@@ -65,7 +65,7 @@ class Part:
 
     @property
     def norms(self) -> int:
-        """How many norms it has."""
+        """Count of its norms."""
         return 2 * self.shape[0] * self.shape[1] if self.kind == "attention" else 0
 
 

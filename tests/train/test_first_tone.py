@@ -32,7 +32,7 @@ def fitted(pack: Pack) -> Tone:
 def fit(pack: Pack) -> Tone:
     torch.manual_seed(0)
     tone = Tone()
-    fit_tone(tone, pack, seed=0)
+    fit_tone(tone, pack, seen_of(pack), seed=0)
     return tone
 
 
@@ -58,3 +58,11 @@ def test_it_is_the_same_each_time_and_held_from_then_on(pack: Pack, fitted: Tone
         assert torch.equal(ours, theirs)
         assert ours.isfinite().all()
         assert not ours.requires_grad
+
+
+def test_it_is_the_same_in_sixteen_bits(pack: Pack, fitted: Tone) -> None:
+    seen = seen_of(pack)
+    gain, offset = fitted.gain_and_offset(seen)
+    with torch.autocast("cpu", torch.bfloat16):
+        less = fitted.gain_and_offset(seen)
+    assert (gain - less[0]).abs().max() < 0.05 and (offset - less[1]).abs().max() < 0.02

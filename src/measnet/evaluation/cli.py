@@ -191,7 +191,7 @@ def _run(request: Request) -> None:
 
 
 def _about(videos: VideoOptions) -> str:
-    """How the videos came about and were judged, in a line."""
+    """The making and judging of the videos, in a line."""
     made = f"degraded by {', then '.join(step.text for step in videos.chain)}; " if videos.chain else ""
     fused = f"up to {videos.temporal} frames fused" if videos.temporal else "each frame alone"
     return f"Video: {made}whole frames, rounded to 8 bits as a user gets them; {fused}; seed {videos.seed}.\n"

@@ -1,4 +1,4 @@
-"""What is asked of ``measnet-eval``: its options, checked before any work, and what they name."""
+"""The request to ``measnet-eval``: its options, checked before any work, and what they name."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class Request:
     def wanted(
         self, sets: Sequence[PictureCases], videos: VideoOptions | None
     ) -> tuple[list[PictureCases], VideoOptions | None]:
-        """What of all that belongs to the tasks that were asked for. Raises ``UsageError`` for nothing."""
+        """Keeps what belongs to the tasks asked for. Raises ``UsageError`` where that is nothing."""
         if not sets and videos is None:
             raise UsageError("nothing to measure: give --data, --pairs, --clean or --video (see --help)")
         if self.tasks is None:

@@ -104,9 +104,17 @@ class Tone(nn.Module):
     they are.
     """
 
+    usual: Tensor
+    """2S: means over many pictures of what it sees."""
+
+    spread: Tensor
+    """2S: its standard deviation."""
+
     def __init__(self) -> None:
         super().__init__()
         self.seen = Decision("mean", TONE_STATISTICS)
+        self.register_buffer("usual", torch.zeros(2 * TONE_STATISTICS))
+        self.register_buffer("spread", torch.ones(2 * TONE_STATISTICS))
         self.see = nn.Linear(2 * TONE_STATISTICS, TONE_WIDTH)
         self.decide = nn.Linear(TONE_WIDTH, 7)
         nn.init.zeros_(self.decide.weight)
@@ -124,10 +132,10 @@ class Tone(nn.Module):
 
     def gain_and_offset(self, seen: Tensor) -> tuple[Tensor, Tensor]:
         """The means of a picture's ``statistics``, B S -> each B 3."""
-        return self.decided(with_logarithms(seen))
+        return self.decided((with_logarithms(seen) - self.usual) / self.spread)
 
     def decided(self, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """B 2S, means and their logarithms -> each B 3."""
+        """B 2S, means and their logarithms, as shares of their spread -> each B 3."""
         decided = self.decide(F.leaky_relu(self.see(seen), 0.2))  # B 7
         gain, offset, gate = decided.split([3, 3, 1], dim=1)
         gate = gate.clamp(0, 1)

@@ -61,7 +61,7 @@ def read_frames(path: Path) -> Iterator[Pixels]:
 
 
 def describe(path: Path) -> StreamInfo:
-    """What a video file or a folder of pictures says of itself. Raises ``InputError``."""
+    """Reads what a video file or a folder of pictures says of itself. Raises ``InputError``."""
     source = open_source(_on_disk(path))
     source.close()
     return source.info
@@ -112,7 +112,7 @@ class VideoRestorer:
             else:
                 alone = self._steady.restore(self._restorer, pixels, new_scene=new_scene).pixels
         with Stopwatch() as fusing:
-            fused = None if self._fusion is None else self._fusion.fuse(pixels, alone)
+            fused = None if self._fusion is None else self._fusion.fuse(pixels, alone, new_scene)
         return RestoredFrames(alone, fused, restoring.taken, restoring.taken + fusing.taken)
 
 

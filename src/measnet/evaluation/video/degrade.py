@@ -65,7 +65,7 @@ def parse_chain(text: str) -> tuple[Step, ...]:
 
 
 def coded(chain: Sequence[Step]) -> bool:
-    """Whether a coder is among the steps: its frames have even sides."""
+    """True where a coder is among the steps: its frames have even sides."""
     return any(isinstance(step, CodecStep) for step in chain)
 
 

@@ -74,7 +74,7 @@ class SequenceFigures:
         return least, gains[least]
 
     def last(self, method: str) -> float | None:
-        """What fusing gains in the last frame, which has most frames before it, over the same frame alone."""
+        """The gain of fusing in the last frame, which has most before it, over the same frame alone."""
         if method not in self.alone:
             return None
         alone, fused = (self.methods[name].frames[-1] for name in (self.alone[method], method))
@@ -157,7 +157,7 @@ class Tally:
         self._warping.add(result, motion)
 
     def figures(self, taken: Taken | None) -> MethodFigures:
-        """What it came to; ``taken`` is for one frame."""
+        """The result; ``taken`` is for one frame."""
         return MethodFigures(tuple(self._frames), self._flicker.value, self._warping.value, taken)
 
 

@@ -53,7 +53,7 @@ class VideoTool(Protocol):
     """A tool in one setting, over the frames of one sequence."""
 
     taken: Taken
-    """What it took so far, reading and judging left out."""
+    """Time so far, reading and judging left out."""
 
     def run(self, footage: Footage) -> Iterator[Pixels]:
         """The degraded frames as the tool gives them, H W 3, RGB; so many as there are."""
@@ -76,8 +76,8 @@ class FrameByFrame:
             yield done
 
 
-class LibraryFilter:
-    """A filter of the FFmpeg that PyAV brings along. Raises ``MEASNetError`` for a setting it refuses."""
+class _Filter:
+    """A filter of ffmpeg in one setting, on planes as they are decoded."""
 
     def __init__(self, setting: str, threads: int) -> None:
         self.taken = Taken(0.0, 0.0)
@@ -88,7 +88,14 @@ class LibraryFilter:
         """See VideoTool."""
         yield from _in_rgb(self._filtered(footage.planes()))
 
-    def _filtered(self, frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    def _filtered(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        raise NotImplementedError
+
+
+class LibraryFilter(_Filter):
+    """A filter of the FFmpeg that PyAV brings along. Raises ``MEASNetError`` for a setting it refuses."""
+
+    def _filtered(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
         graph: av.filter.Graph | None = None
         try:
             for frame in frames:
@@ -100,7 +107,7 @@ class LibraryFilter:
             raise MEASNetError(f"the filter {self._setting} failed: {first_line(error)}") from None
 
     def _pass(self, frame: av.VideoFrame | None, graph: av.filter.Graph) -> list[av.VideoFrame]:
-        """What comes out for one frame more, or at the end."""
+        """Pushes one frame more, or the end, and gives what comes out."""
         with Stopwatch() as watch:
             graph.push(frame)
             done = _pulled(graph)
@@ -124,20 +131,11 @@ class LibraryFilter:
         return graph
 
 
-class ProgramFilter:
+class ProgramFilter(_Filter):
     """A filter of the program ``ffmpeg``, where PyAV has it not. Raises ``MEASNetError`` when it fails.
 
     Frames go in and come out through pipes, which hold a few.
     """
-
-    def __init__(self, setting: str, threads: int) -> None:
-        self.taken = Taken(0.0, 0.0)
-        self._setting = setting
-        self._threads = threads
-
-    def run(self, footage: Footage) -> Iterator[Pixels]:
-        """See VideoTool."""
-        yield from _in_rgb(self._filtered(footage.planes()))
 
     def _filtered(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
         first = next(frames, None)

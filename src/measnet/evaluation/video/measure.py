@@ -39,14 +39,14 @@ CLEAN = "clean"
 
 @dataclass(frozen=True)
 class VideoOptions:
-    """What is asked of sequences."""
+    """The request for sequences."""
 
     places: tuple[Place, ...]
     chain: tuple[Step, ...] = ()
     """Degrades the sequences; empty where they lie degraded."""
 
     task: str = "denoise"
-    """What was done to them: it chooses the classical tools."""
+    """The damage that was done to them: it chooses the classical tools."""
 
     temporal: int = DEPTH
     """Frames that help each other at most, as in measnet-run; 0 restores each alone only."""
@@ -193,7 +193,7 @@ def _try(
     before: float,
     watcher: Watcher,
 ) -> Trial:
-    """What a setting gains, by PSNR alone."""
+    """Measures the gain of a setting, by PSNR alone."""
     watcher.begin(f"trying {setting}", _total(footages))
     means, taken, count = [], Taken(0.0, 0.0), 0
     for footage in footages:
