@@ -188,11 +188,6 @@ def draw_camera(rng: np.random.Generator, heaviest: float = 30) -> Camera:
     )
 
 
-def through_camera(rng: np.random.Generator, scene: Picture) -> Picture:
-    """The picture that a camera drawn at random stores of a scene."""
-    return draw_camera(rng).shoot(rng, scene)
-
-
 def _mosaic(colours: Picture) -> Picture:
     """Of every pixel the one colour that a Bayer sensor sees there: RG over GB."""
     seen = np.array(colours[:, :, 1], np.float32)

@@ -36,11 +36,6 @@ def add_haze(rng: np.random.Generator, clean: Picture) -> Picture:
     return clip(clean * transmission + airlight.astype(np.float32) * (1 - transmission))
 
 
-def make_depth(rng: np.random.Generator, clean: Picture) -> Picture:
-    """A depth for every pixel, H x W, 0 (near) to 1 (far) and 1.3 (the sky), that a scene could have."""
-    return outdoor_depth(rng, clean) if rng.random() < 0.5 else indoor_depth(rng, clean)
-
-
 def outdoor_depth(rng: np.random.Generator, clean: Picture) -> Picture:
     """A sky far away, a ground that comes nearer towards the bottom, and things that stand on it as wholes.
 
