@@ -1,0 +1,1 @@
+"""Live streams: states, events and figures of a camera, for whoever watches it."""
