@@ -37,12 +37,12 @@ ISLANDS: tuple[Island, ...] = (
         "from the image on, is stem, prompt and router",
         r"(?:stem|prompt)[./].*",
         r"pixel_experts1\.router[./].*",
-        r"pixel_experts1/(?:TopK|LogSoftmax).*",
+        r"pixel_experts1/TopK.*",
     ),
     _island(
         "pixel ensemble",
-        "a log-sum-exp of differences, where gates of -1e30 are infinite in 16 bits; the gates of a weighted "
-        "sum, but not that sum (``pixel_experts1.sum``)",
+        "the gates, which are exponentials, and a log-sum-exp, where gates of -1e30 are infinite in 16 bits; "
+        "not a plain sum (``pixel_experts1.sum``)",
         r"pixel_experts1/.*",
     ),
     _island(

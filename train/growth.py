@@ -22,7 +22,7 @@ from measnet.network.blocks import Blocks
 from measnet.network.fd_mee import FDMEE
 from measnet.network.gated import GatedBlock
 from measnet.network.image_experts import ImageExpert, ImageExpertBlock
-from measnet.network.measnet import Downsample, HalvingConv
+from measnet.network.measnet import DoublingConv, Downsample, HalvingConv, Upsample
 from measnet.network.pixel_experts import PixelExpert, PixelExperts
 from measnet.network.transformer import TransformerBlock
 
@@ -102,19 +102,19 @@ class _Growth:
         if small.tone is not None and large.tone is not None:
             large.tone.load_state_dict(small.tone.state_dict())
 
-        decoded = self.up(small.up3.widen, large.up3.widen, level4)
+        decoded = self.up(small.up3, large.up3, level4)
         if small.reduce3 is not None and large.reduce3 is not None:
             decoded = self.convolution(small.reduce3, large.reduce3, joined(decoded, level3))
         self.fd_mee(small.fd_mee3, large.fd_mee3, decoded)
         self.blocks(small.decoder3, large.decoder3, decoded)
 
-        decoded = self.up(small.up2.widen, large.up2.widen, decoded)
+        decoded = self.up(small.up2, large.up2, decoded)
         if small.reduce2 is not None and large.reduce2 is not None:
             decoded = self.convolution(small.reduce2, large.reduce2, joined(decoded, level2))
         self.fd_mee(small.fd_mee2, large.fd_mee2, decoded)
         self.blocks(small.decoder2, large.decoder2, decoded)
 
-        decoded = self.up(small.up1.widen, large.up1.widen, decoded)
+        decoded = self.up(small.up1, large.up1, decoded)
         if small.config.block == "transformer":
             decoded = joined(decoded, level1)
         self.fd_mee(small.fd_mee1, large.fd_mee1, decoded)
@@ -135,10 +135,13 @@ class _Growth:
         assert isinstance(small, HalvingConv) and isinstance(large, HalvingConv)
         return self.convolution(small, large, reads)
 
-    def up(self, small: nn.Conv2d, large: nn.Conv2d, reads: Space) -> Space:
-        """The space behind a convolution and a pixel shuffle by 2."""
-        space = spread(small.out_channels // 4, large.out_channels // 4)
-        self.dense(small, large, unshuffled(space), reads)
+    def up(self, small: Upsample | DoublingConv, large: Upsample | DoublingConv, reads: Space) -> Space:
+        """The space behind what doubles height and width."""
+        if isinstance(small, DoublingConv) and isinstance(large, DoublingConv):
+            return self.convolution(small.narrow, large.narrow, reads)
+        assert isinstance(small, Upsample) and isinstance(large, Upsample)
+        space = spread(small.widen.out_channels // 4, large.widen.out_channels // 4)
+        self.dense(small.widen, large.widen, unshuffled(space), reads)
         return space
 
     def blocks(self, small: Blocks, large: Blocks, x: Space) -> None:

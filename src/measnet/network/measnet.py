@@ -140,6 +140,9 @@ class MEASNet(nn.Module):
         self.decoder1 = make_blocks(c, level=1, count=c.blocks[0], channels=wide)
         self.refinement = make_blocks(c, level=1, count=c.refinement_blocks, channels=wide)
         self.output = nn.Conv2d(wide, 3 * scale**2 + (3 if gated else 0), 3, padding=1, bias=False)
+        if gated:
+            with torch.no_grad():
+                self.output.weight.mul_(QUIET)
 
     def forward(self, image: Tensor) -> Tensor:
         """B 3 H W in [0, 1] -> restored, the same shape, not clipped.
