@@ -4,9 +4,11 @@
 
 writes ``nano.safetensors``, ``nano.onnx`` and ``nano.steerable.onnx`` into ``src/measnet/weights``. The
 graphs keep their weights in the first: ONNX lets a tensor's data lie in another file of the same folder, at
-an offset, and a safetensors file holds its tensors as they are in memory. What the exporter computed from
-weights (padded, folded) is in no checkpoint and stays inside. All three files are tried before one of them
-appears under its name. The same checkpoint and the same versions of PyTorch and ONNX give the same bytes.
+an offset, and a safetensors file holds its tensors as they are in memory. Weights are rounded to 16 bits, of
+which the network itself is then made, so that all three files compute the same; a graph widens them again
+when it is loaded. What the exporter computed from weights (padded, folded) is in no checkpoint and stays
+inside. All three files are tried before one of them appears under its name. The same checkpoint and the same
+versions of PyTorch and ONNX give the same bytes.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import tempfile
 from pathlib import Path
 
 import click
+import numpy as np
 import onnx
 from onnx import TensorProto
 
@@ -26,6 +29,7 @@ from measnet.checkpoint import load_checkpoint, save_checkpoint, stored_facts
 from measnet.command_line import HELP, RenamedOption, run_command
 from measnet.config import variant_name
 from measnet.errors import OutputError, ParityError, UsageError
+from measnet.export.graph import widen
 from measnet.export.make import size_for_any
 from measnet.export.measure import network_answer, parity_with
 from measnet.export.pictures import real_pictures
@@ -56,16 +60,19 @@ def write_bundle(checkpoint: Path, name: str, folder: Path = FOLDER) -> list[Pat
     if (variant := variant_name(network.config)) != name:
         raise UsageError(f"{checkpoint} holds a network of the variant {variant}, not {name}")
     facts = stored_facts(checkpoint)
+    again = checkpoint.suffix == ".safetensors" and checkpoint.resolve().parent == folder.resolve()
+    if not again:
+        network = network.half().float()
     models = [traced_graph(network, None, steerable=steerable).model for steerable in (False, True)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}.", suffix=".part", dir=folder) as made:
             aside = Path(made)
             weights, *graphs = (aside / (name + end) for end in (".safetensors", ".onnx", ".steerable.onnx"))
-            if checkpoint.suffix == ".safetensors" and checkpoint.resolve().parent == folder.resolve():
+            if again:
                 shutil.copyfile(checkpoint, weights)  # graphs made anew; the weights stay, to the byte
             else:
-                save_checkpoint(network, weights, facts)
+                save_checkpoint(network, weights, facts, half=True)
             for model, graph in zip(models, graphs, strict=True):
                 share_weights(model, weights)
                 write_whole(graph, sealed(model.SerializeToString()))
@@ -98,21 +105,41 @@ def share_weights(model: onnx.ModelProto, holder: Path) -> None:
     stored = holder.read_bytes()
     offsets = _offsets(stored)
     large = [tensor for tensor in model.graph.initializer if len(tensor.raw_data) >= SMALL]
-    inside = sum(len(tensor.raw_data) for tensor in large if tensor.raw_data not in offsets)
+    held = {}
+    for tensor in large:
+        forms = (tensor.raw_data, _in_16_bits(tensor))
+        held[tensor.name] = next((form for form in forms if form in offsets), None)
+    inside = sum(len(tensor.raw_data) for tensor in large if held[tensor.name] is None)
     if inside > MOST_INSIDE * sum(len(tensor.raw_data) for tensor in large):
         raise UsageError(
             f"{holder} does not hold the weights of the graph: {inside} bytes of them are not in there; "
             "export the graph from that file"
         )
+    widened = []
     for tensor in large:
-        data = tensor.raw_data
-        if data not in offsets:
+        data = held[tensor.name]
+        if data is None:
             continue
+        if len(data) < len(tensor.raw_data):
+            widened.append(widen(tensor))
         tensor.ClearField("raw_data")
         tensor.data_location = TensorProto.EXTERNAL
         for key, value in (("location", holder.name), ("offset", offsets[data]), ("length", len(data))):
             tensor.external_data.add(key=key, value=str(value))
+    nodes = [*widened, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
     model.metadata_props.add(key=DATA_SEAL, value=hashlib.sha256(stored).hexdigest())
+
+
+def _in_16_bits(tensor: TensorProto) -> bytes | None:
+    """The bytes of a float32 tensor as float16; None where that is not the same numbers."""
+    if tensor.data_type != TensorProto.FLOAT:
+        return None
+    values = np.frombuffer(tensor.raw_data, np.float32)
+    with np.errstate(over="ignore"):
+        narrow = values.astype(np.float16)
+    return narrow.tobytes() if np.array_equal(narrow.astype(np.float32), values) else None
 
 
 def _offsets(stored: bytes) -> dict[bytes, int]:

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_model, uses_external_data
@@ -16,6 +17,9 @@ from measnet.description import GraphDescription
 from measnet.errors import GraphError, OutputError
 from measnet.onnx_file import DATA_SEAL, SEAL, check_graph, sealed
 from measnet.whole_file import write_whole
+
+_NARROW = ".float16"
+"""Ends the names of weights that are stored in half."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,4 +119,30 @@ def take_in(model: onnx.ModelProto, folder: Path) -> None:
             tensor.raw_data = files[info.location][start:end]
             tensor.ClearField("data_location")
             tensor.ClearField("external_data")
+    _undo_widening(model)
     load_external_data_for_model(model, str(folder))  # of attributes, where others keep some
+
+
+def widen(tensor: onnx.TensorProto) -> onnx.NodeProto:
+    """Marks ``tensor`` as float16, under another name; returns the node that makes it what it was."""
+    name = tensor.name
+    tensor.name, tensor.data_type = f"{name}{_NARROW}", onnx.TensorProto.FLOAT16
+    return onnx.helper.make_node(
+        "Cast", [tensor.name], [name], name=f"{name}/Cast{_NARROW}", to=onnx.TensorProto.FLOAT
+    )
+
+
+def _undo_widening(model: onnx.ModelProto) -> None:
+    """Makes the weights of a bundled graph float32 ones, as if it had never been stored."""
+    narrow = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name.endswith(_NARROW)}
+    nodes = []
+    for node in model.graph.node:
+        tensor = narrow.get(node.input[0]) if node.op_type == "Cast" else None
+        if tensor is None:
+            nodes.append(node)
+            continue
+        tensor.name, tensor.data_type = node.output[0], onnx.TensorProto.FLOAT
+        tensor.raw_data = np.frombuffer(tensor.raw_data, np.float16).astype(np.float32).tobytes()
+    if narrow:
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)

@@ -64,24 +64,33 @@ def load_checkpoint(path: str | os.PathLike[str], config: MEASNetConfig | None =
         raise CheckpointError(f"{path}: {error}") from None
     _check_fit(path, shapes, network)
     _check_values(path, tensors, network)
+    tensors = {
+        name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()
+    }
     network.load_state_dict(tensors, assign=True)
     network.task_prompts, network.taught = prompts, taught
     if _WEIGHTS_KEY in facts and facts[_WEIGHTS_KEY] != weights_sha256(network):
         raise CheckpointError(f"{path} is damaged: its weights are not those that were saved; copy it again")
-    return network.float().requires_grad_(True).eval()
+    return network.requires_grad_(True).eval()
 
 
 def save_checkpoint(
-    network: MEASNet, path: str | os.PathLike[str], facts: Mapping[str, str] | None = None
+    network: MEASNet,
+    path: str | os.PathLike[str],
+    facts: Mapping[str, str] | None = None,
+    *,
+    half: bool = False,
 ) -> None:
-    """Writes our format: float32 safetensors; configuration, task prompts, whether it was taught
-    damage, and ``facts`` in the metadata.
+    """Writes our format: safetensors; configuration, task prompts, whether it was taught damage, and
+    ``facts`` in the metadata. ``half`` stores float16, of weights that are no finer.
 
     The file appears under its name only when it is whole. Raises ``OutputError`` when it cannot be written.
     """
     from safetensors.torch import save
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    if half:
+        tensors = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
     metadata = {
         **(facts or {}),
         _WEIGHTS_KEY: weights_sha256(network),
