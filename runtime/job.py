@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from measnet.errors import InputError, MEASNetError, UsageError
+from measnet.errors import InputError, MEASNetError, SourceLostError, UsageError
 from measnet.runtime.frame import Frame, Restoration
 from measnet.runtime.guard import Guard
+from measnet.runtime.live.address import shown
+from measnet.runtime.live.watch import Watch
 from measnet.runtime.options import RunOptions
 from measnet.runtime.progress import Amount
 from measnet.runtime.run_report import RunReport
@@ -25,7 +27,7 @@ from measnet.runtime.sinks.segmented import SegmentedVideoSink
 from measnet.runtime.sinks.standard_output import STANDARD_OUTPUT, StandardOutput
 from measnet.runtime.sinks.video import VideoSink
 from measnet.runtime.sources import Source
-from measnet.runtime.sources.choose import is_on_disk, open_source
+from measnet.runtime.sources.choose import is_live, is_on_disk, open_source
 from measnet.runtime.sources.standard_input import STANDARD_INPUT
 from measnet.runtime.stream import Observer, RunFigures, run
 from measnet.runtime.targets import target_for
@@ -45,19 +47,30 @@ class Job:
     Args:
         spec: a path, ``camera:N`` or an address.
         options: what the user asked for.
+        watch: hears what happens to a live source, and gets the figures of any; by default one of its own.
+        stop: once set, the source is not waited for any longer.
 
     Raises:
+        StoppedError: ``stop`` was set before a live source had sent a picture.
         MEASNetError: the source cannot be read or the target not be written. Nothing has
             been loaded or written by then.
     """
 
-    def __init__(self, spec: str, options: RunOptions) -> None:
-        self.report = RunReport(input=spec)
+    def __init__(
+        self,
+        spec: str,
+        options: RunOptions,
+        *,
+        watch: Watch | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self.report = RunReport(input=shown(spec))
+        self.watch = watch or Watch(shown(spec))
         self._options = options
-        self._source = open_source(spec, options.reading)
+        self._source = open_source(spec, options.reading, options.live, watch=self.watch, stop=stop)
         try:
             self.info = self._source.info
-            self.target = target_for(spec, self.info, options.out)
+            self.target = target_for(shown(spec) if is_live(spec) else spec, self.info, options.out)
             if self.target != STANDARD_OUTPUT:
                 check_target(self.target, _files_behind(spec), overwrite=options.overwrite)
             self._sink = _open_sink(self.target, self._source, spec, options)

@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING
 
 from measnet.command_line import INTERRUPTED
 from measnet.errors import MEASNetError, UsageError
+from measnet.runtime.live.address import shown
+from measnet.runtime.live.events import Event, Events
+from measnet.runtime.live.watch import Watch
 
 if TYPE_CHECKING:
     from measnet.runtime.comparison import Comparison, Layout
@@ -41,6 +44,9 @@ class Session:
         console: says what there is to say.
         options: hold for every input.
         debug: lets errors through, in place of a line and an exit status.
+
+    ``events`` tells what happens to live inputs; ``watches`` has one for each input that was begun, with its
+    figures, in their order.
     """
 
     def __init__(self, console: Console, options: RunOptions, *, debug: bool = False) -> None:
@@ -55,6 +61,9 @@ class Session:
         self._overall: Overall | None = None
         self._preview: Preview | None = None
         self._last_was_picture = False
+        self.events = Events()
+        self.watches: list[Watch] = []
+        self.events.listen(self._tell)
 
     def run(self, inputs: tuple[str, ...]) -> int:
         """Restores them one after another; the exit status of the first that failed."""
@@ -134,10 +143,12 @@ class Session:
         from measnet.runtime.job import Job
         from measnet.runtime.run_report import RunReport
 
+        watch = Watch(shown(spec), self.events)
+        self.watches.append(watch)
         try:
-            job = Job(spec, self._options)
+            job = Job(spec, self._options, watch=watch, stop=self._stop)
         except MEASNetError as error:
-            self._reports[index] = RunReport(input=spec, error=str(error))
+            self._reports[index] = RunReport(input=shown(spec), error=str(error))
             raise
         self._reports[index] = job.report
         rehearsal = self._options.dry_run
@@ -165,6 +176,11 @@ class Session:
         finally:
             if verifier is not None:
                 verifier.close()
+
+    def _tell(self, event: Event) -> None:
+        """Has the console say what the user is not told otherwise."""
+        if event.kind != "late" and event.state != "failed":
+            self._console.note(f"{event.camera}: {event.words}")
 
     def _beside(self, kind: str, guard: Guard, comparison: Comparison | None) -> list[str]:
         """Tells what the run would do besides its result."""
@@ -300,7 +316,7 @@ class Session:
 
         out, report = self._options.out, self._report
         if self._several and out is not None and not Path(out).is_dir():
-            raise UsageError(f"--out {out} is one place for several inputs; give an existing folder instead")
+            raise UsageError(f"--out {shown(out)} is one place for several inputs; give an existing folder instead")
         if report is None:
             return 0
         if out is not None and Path(out).absolute() == report.absolute():

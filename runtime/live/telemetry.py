@@ -12,19 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from measnet.runtime.live.events import State
+from measnet.runtime.live.latencies import Latencies, Latency
 
 WINDOW = 10.0
 """Seconds over which rates and latencies are told."""
-
-
-@dataclass(frozen=True, slots=True)
-class Latency:
-    """Seconds from capture to sink over the last ``WINDOW``: percentiles and the largest."""
-
-    p50: float
-    p95: float
-    p99: float
-    largest: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +36,7 @@ class CameraFigures:
     """Given to the sinks."""
 
     dropped: Mapping[str, int]
-    """Frames that had to go, by reason: ``newer``, ``late``, ``ladder``, ``sink``."""
+    """Frames that had to go, by reason: ``newer`` (one overtook it), ``full`` (one waited), ``late``, ``ladder``, ``sink``."""
 
     fps_in: float
     fps_out: float
@@ -85,6 +76,7 @@ class Telemetry:
         self._dropped: Counter[str] = Counter()
         self._arrivals: deque[float] = deque()
         self._deliveries: deque[tuple[float, float]] = deque()
+        self._latencies = Latencies()
         self._rung = "full"
         self._parity: float | None = None
         self._damage: Mapping[str, float] = {}
@@ -122,6 +114,7 @@ class Telemetry:
         now = time.monotonic()
         with self._lock:
             self._out += 1
+            self._latencies.add(latency)
             self._deliveries.append((now, latency))
             while self._deliveries[0][0] < now - WINDOW:
                 self._deliveries.popleft()
@@ -140,6 +133,11 @@ class Telemetry:
         """Notes who restored the last frame, and what its damage was taken for."""
         with self._lock:
             self._experts, self._damage = experts, damage
+
+    def latency(self) -> Latency | None:
+        """Latency since it was started; None before the first frame."""
+        with self._lock:
+            return self._latencies.latency()
 
     def figures(self) -> CameraFigures:
         """All of it, as it stands now."""
