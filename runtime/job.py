@@ -14,6 +14,7 @@ from measnet.errors import InputError, MEASNetError, SourceLostError, UsageError
 from measnet.runtime.frame import Frame, Restoration
 from measnet.runtime.guard import Guard
 from measnet.runtime.live.address import shown
+from measnet.runtime.live.ladder import AtRung, Ladder
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.options import RunOptions
 from measnet.runtime.progress import Amount
@@ -29,7 +30,7 @@ from measnet.runtime.sinks.video import VideoSink
 from measnet.runtime.sources import Source
 from measnet.runtime.sources.choose import is_live, is_on_disk, open_source
 from measnet.runtime.sources.standard_input import STANDARD_INPUT
-from measnet.runtime.stream import Observer, RunFigures, run
+from measnet.runtime.stream import Observer, RunFigures, pace_of, run
 from measnet.runtime.targets import target_for
 from measnet.runtime.temporal import Finish
 from measnet.runtime.tiles import tiles_from
@@ -77,6 +78,9 @@ class Job:
         except BaseException:
             self._source.close()
             raise
+        self._ladder = None
+        if options.live.ladder and options.live.max_latency is not None:
+            self._ladder = Ladder(options.live.max_latency, self.watch)
         depth = 0 if self.info.kind == "images" else options.temporal
         self._finish_step = Finish(depth, options.strength)
         self._describe(spec)
@@ -94,29 +98,38 @@ class Job:
         Raises:
             MEASNetError: something failed on the way; no output is left behind, save what the same
                 command goes on with.
+            SourceLostError: a live source stayed away; the output is there, up to then.
             ParityError: the output is there, but the engine strays from the reference.
         """
         figures: RunFigures | None = None
         try:
             self._begin(guard, on_note)
+            first = guard if self._ladder is None else AtRung(guard, self._ladder)
+            live = self._options.live
             figures = run(
                 self._source,
-                [guard, self._finish_step] if self._finish_step.is_needed else [guard],
+                [first, self._finish_step] if self._finish_step.is_needed else [first],
                 [self._sink],
                 observers=observers,
                 on_progress=on_progress,
                 stop=stop,
                 limit=self._options.frames,
+                pace=pace_of(self.info.kind, live.late, live.max_latency),
                 resumed_at=self.report.resumed_at,
+                watch=self.watch,
+                ladder=self._ladder,
             )
             self._finish(figures)
         except BaseException as error:
             self._tell_how_to_go_on(error)
             self.report.error = str(error)
+            if self.info.kind == "live":
+                self.watch.enter("failed", str(error))
             raise
         finally:
             self._sink.abort()
             self._source.close()
+            self._fill_live()
             self._gather(guard)
             self.report.faults = guard.faults.for_report()
             if self._finish_step.fusion is not None:
@@ -125,6 +138,9 @@ class Job:
                 observer.fill(self.report)
         for observer in observers:
             observer.conclude(self.report)
+        if self._source.lost is not None:
+            self.report.error = f"{self._source.lost}; {self.report.output} has what it sent until then"
+            raise SourceLostError(self.report.error)
         return self.report
 
     def rehearse(self, guard: Guard, frames: int = REHEARSED) -> RunReport:
@@ -264,6 +280,22 @@ class Job:
         if output is not None:
             report.output = str(output)
             report.output_bytes = output.stat().st_size if output.is_file() else None
+
+    def _fill_live(self) -> None:
+        """Tells how a live source came and went, and how late its frames were."""
+        if self.info.kind != "live":
+            return
+        figures, latency = self.watch.telemetry.figures(), self.watch.telemetry.latency()
+        self.report.live = {
+            "state": figures.state,
+            "decoded": figures.frames_in,
+            "dropped": figures.dropped,
+            "latency": latency and {name: round(value, 4) for name, value in asdict(latency).items()},
+            "reconnects": figures.reconnects,
+            "outage_seconds": round(figures.outage_seconds, 3),
+            **self._source.for_report(),
+            "ladder": [] if self._ladder is None else self._ladder.for_report(),
+        }
 
     def _gather(self, guard: Guard) -> None:
         report = self.report

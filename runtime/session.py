@@ -316,7 +316,9 @@ class Session:
 
         out, report = self._options.out, self._report
         if self._several and out is not None and not Path(out).is_dir():
-            raise UsageError(f"--out {shown(out)} is one place for several inputs; give an existing folder instead")
+            raise UsageError(
+                f"--out {shown(out)} is one place for several inputs; give an existing folder instead"
+            )
         if report is None:
             return 0
         if out is not None and Path(out).absolute() == report.absolute():

@@ -41,9 +41,9 @@ class Latencies:
         return Latency(self._percentile(0.5), self._percentile(0.95), self._percentile(0.99), self._largest)
 
     def _percentile(self, share: float) -> float:
-        wanted, place = share * self._count, 0
+        wanted = share * self._count
         for place, count in sorted(self._classes.items()):
             wanted -= count
             if wanted <= 0:
-                break
-        return min(math.exp(place * _STEP), self._largest)
+                return min(math.exp(place * _STEP), self._largest)
+        return self._largest

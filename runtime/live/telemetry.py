@@ -36,7 +36,8 @@ class CameraFigures:
     """Given to the sinks."""
 
     dropped: Mapping[str, int]
-    """Frames that had to go, by reason: ``newer`` (one overtook it), ``full`` (one waited), ``late``, ``ladder``, ``sink``."""
+    """Frames that had to go, by reason: ``newer`` (one overtook it), ``full`` (one waited), ``late``,
+    ``ladder``, ``sink``."""
 
     fps_in: float
     fps_out: float
