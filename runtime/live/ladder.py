@@ -78,6 +78,8 @@ class Ladder:
         self._patience = PATIENCE
         self._tried_more = False
         self._began = clock()
+        self._since, self._frames, self._late = 0.0, 0, 0
+        self._slowest: float = 0.0
         self._steps: deque[tuple[float, str]] = deque(maxlen=_KEPT)
         self._begin(clock())
 

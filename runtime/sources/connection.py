@@ -64,6 +64,9 @@ class Over:
     ended: bool = False
     """True where the stream itself came to its end."""
 
+    closed: bool = False
+    """True where the other side closed the connection in good order, and no more is known."""
+
     error: BaseException | None = None
     """What was raised, if anything was."""
 

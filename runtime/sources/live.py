@@ -115,8 +115,8 @@ class LiveSource(Source):
             self.close()
             raise
         rate = float(self.info.rate or 0)
-        self._stalled_after = max(STALLED_SECONDS, 3 / rate if rate else 0)
-        self._gone_after = max(GONE_SECONDS, 2 * self._stalled_after)
+        self._stalled_after: float = max(STALLED_SECONDS, 3 / rate if rate else 0)
+        self._gone_after: float = max(GONE_SECONDS, 2 * self._stalled_after)
         self._size: tuple[int, int] = (self.info.width, self.info.height)
         self._shift: int = 0
         self._last_pts: int = 0
@@ -136,7 +136,8 @@ class LiveSource(Source):
                 self._watch.end(over.why)
                 break
             if not self._patience:
-                self._warn(f"{self._name}: {over.why}; it was taken to have ended")
+                if not over.closed:
+                    self._warn(f"{self._name}: {over.why}; it was taken to have ended")
                 self._watch.end(over.why)
                 break
             again = self._reconnect(over.why)

@@ -42,6 +42,8 @@ SILENCE_SECONDS = 8.0
 
 # Pictures one by one over HTTP have no times of their own: FFmpeg takes 25 a second for granted.
 _WITHOUT_TIMES = ("mpjpeg", "mjpeg")
+# After so many, none will have one.
+_UNTIMED_FRAMES = 50
 
 
 class NetworkConnection(Connection):
@@ -59,11 +61,11 @@ class NetworkConnection(Connection):
         super().__init__()
         self._name = shown(url)
         self._over_http = url.lower().startswith("http")
-        self._why = "the connection was closed"
-        self._clean = True
+        self._broken: str | None = None
         self._readers: dict[tuple[int, int], RgbReader] = {}
         self._container = _open(url)
         try:
+            self._form = self._container.format.name
             self._decoder = PictureDecoder(self._container, self._name, low_delay=True)
             copied = [stream for stream in self._decoder.copied if stream.type != "attachment"]
             self.kept = kept or KeptStreams(copied)
@@ -74,7 +76,6 @@ class NetworkConnection(Connection):
             info = self._decoder.info(self._first, "live")
             self.info = replace(info, copied=tuple(self.kept.streams))
             self.codec = self._decoder.stream.codec_context.name
-            self._form = self._container.format.name
             self.finished = self._form.startswith("hls") and self._container.duration is not None
             self._by_clock = self._form in _WITHOUT_TIMES or self._first.pts is None
             self._origin = Fraction(0) if self._by_clock else (self._first.pts or 0) * info.time_base
@@ -95,9 +96,9 @@ class NetworkConnection(Connection):
                 elif _rebased(item, self._origin) and moved(item, self._places):
                     yield item
         except av.error.ExitError:
-            self._clean, self._why = False, f"it sent nothing for {SILENCE_SECONDS:g} s"
+            self._broken = f"it sent nothing for {SILENCE_SECONDS:g} s"
         except av.error.FFmpegError as error:
-            self._clean, self._why = False, f"it stopped sending: {error.strerror}"
+            self._broken = f"it stopped sending: {error.strerror}"
         finally:
             readers = [line for reader in self._readers.values() for line in reader.warnings]
             self.warnings += [*self._decoder.warnings, *readers]
@@ -109,21 +110,29 @@ class NetworkConnection(Connection):
         Only over HTTP does a stream say that it has come to its end; an endless one of single pictures does
         not, and a growing HLS stream says so in its list, which the next connection sees.
         """
-        says_so = self._over_http and self._form not in _WITHOUT_TIMES
-        endless = self._form.startswith("hls") and not self.finished
-        if self._clean and says_so and not endless and not self._decoder.gave_up:
+        if self._broken is not None:
+            return Over(self._broken)
+        if self._decoder.gave_up:
+            return Over("nothing that it sends can be read")
+        endless = self._form in _WITHOUT_TIMES or (self._form.startswith("hls") and not self.finished)
+        if self._over_http and not endless:
             return Over("it has ended", ended=True)
-        return Over("nothing that it sends can be read" if self._decoder.gave_up else self._why)
+        return Over("the connection was closed", closed=True)
 
     def close(self) -> None:
         """See Connection.close."""
         self._container.close()
 
     def _first_frame(self) -> av.VideoFrame:
+        """Finds the first picture with a time, as streams need not know theirs from the beginning."""
+        untimed = 0
         try:
             for item in self._items:
                 # Sound from before the first picture has nothing to go with.
-                if isinstance(item, av.VideoFrame):
+                if not isinstance(item, av.VideoFrame):
+                    continue
+                untimed += 1
+                if item.pts is not None or self._form in _WITHOUT_TIMES or untimed == _UNTIMED_FRAMES:
                     return item
         except av.error.FFmpegError:
             pass
