@@ -13,13 +13,11 @@ import numpy as np
 from measnet.errors import InputError
 from measnet.runtime.frame import Colour, Frame, Pixels, StreamInfo
 from measnet.runtime.memory import check_size
-from measnet.runtime.sources.connection import Connection, Over
+from measnet.runtime.sources.connection import CLOCK, Connection, Over
 
 CAMERA_PREFIX = "camera:"
 
 _DEVICE = re.compile(r"/dev/video(\d+)", re.ASCII)
-# The clock an MP4 or MPEG-TS counts in anyway.
-_TIME_BASE = Fraction(1, 90_000)
 _FAILURES_UNTIL_GONE = 10
 
 
@@ -66,7 +64,7 @@ class CameraConnection(Connection):
             kind="live",
             width=width,
             height=height,
-            time_base=_TIME_BASE,
+            time_base=CLOCK,
             rate=Fraction(round(fps * 1000), 1000) if 1 <= fps <= 1000 else None,
             # The camera gives RGB without tags: these are what an RGB picture is, once in YUV.
             colour=Colour(matrix=1, primaries=1, transfer=13, range=1),
@@ -75,7 +73,7 @@ class CameraConnection(Connection):
     def items(self) -> Iterator[Frame]:
         """See Connection.items. Ends when the camera goes away."""
         pixels, started = self._first
-        yield Frame(pixels, pts=0, time_base=_TIME_BASE, captured=started)
+        yield Frame(pixels, pts=0, time_base=CLOCK, captured=started)
         failures = 0
         while failures < _FAILURES_UNTIL_GONE:
             grabbed = self._grab()
@@ -84,7 +82,7 @@ class CameraConnection(Connection):
                 continue
             failures = 0
             now = time.monotonic()
-            yield Frame(grabbed, pts=round((now - started) / _TIME_BASE), time_base=_TIME_BASE, captured=now)
+            yield Frame(grabbed, pts=round((now - started) / CLOCK), time_base=CLOCK, captured=now)
 
     def over(self) -> Over:
         """See Connection.over."""

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, TypeAlias
 
 from measnet.errors import MEASNetError
@@ -16,6 +17,9 @@ from measnet.runtime.live.interrupt import end_calls_when
 if TYPE_CHECKING:
     from av.packet import Packet
     from av.stream import Stream
+
+CLOCK = Fraction(1, 90_000)
+"""Step of the times that this machine gives: that of MP4 and MPEG-TS."""
 
 ROOM = 4
 """Frames and packets that may wait to be taken."""

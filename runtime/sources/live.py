@@ -21,7 +21,7 @@ import numpy as np
 from measnet.errors import InputError, StoppedError
 from measnet.runtime.frame import Frame, Pixels
 from measnet.runtime.live.address import shown
-from measnet.runtime.live.backoff import LONGEST, Backoff
+from measnet.runtime.live.backoff import Backoff
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.options import RECONNECT
 from measnet.runtime.sources import Source
@@ -43,6 +43,7 @@ GONE_SECONDS = 5.0
 _FIRST_PICTURE_SECONDS = 30.0
 _POLL_SECONDS = 0.1
 _LEAVE_SECONDS = 1.0
+_STEADY_SECONDS = 2.0
 _KEPT_OUTAGES = 1000
 _KEPT_WARNINGS = 50
 
@@ -219,7 +220,7 @@ class LiveSource(Source):
     def _reconnect(self, why: str) -> Frame | None:
         """Tries to connect until a picture comes, and gives it; None where the run is to end."""
         began, tries, first_why = time.monotonic(), 0, why
-        if began - self._running_since > LONGEST:
+        if began - self._running_since > _STEADY_SECONDS:
             self._backoff.reset()
         self._watch.enter("reconnecting", f"{why}; trying again for {self._patience:g} s")
         until = began + self._patience

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -15,7 +16,7 @@ from measnet.runtime.colour import RgbReader
 from measnet.runtime.frame import Frame
 from measnet.runtime.live.address import shown
 from measnet.runtime.side_data import HDR_TREATMENT, is_hdr, read_captions
-from measnet.runtime.sources.connection import Connection, Over
+from measnet.runtime.sources.connection import CLOCK, Connection, Over
 from measnet.runtime.sources.decoder import PictureDecoder
 from measnet.runtime.sources.kept_streams import KeptStreams, moved
 
@@ -73,13 +74,17 @@ class NetworkConnection(Connection):
             self._items = self._decoder.items()
             self._first = self._first_frame()
             self._started = time.monotonic()
-            info = self._decoder.info(self._first, "live")
-            self.info = replace(info, copied=tuple(self.kept.streams))
+            self.info = replace(self._decoder.info(self._first, "live"), copied=tuple(self.kept.streams))
             self.codec = self._decoder.stream.codec_context.name
             self.finished = self._form.startswith("hls") and self._container.duration is not None
             self._by_clock = self._form in _WITHOUT_TIMES or self._first.pts is None
-            self._origin = Fraction(0) if self._by_clock else (self._first.pts or 0) * info.time_base
-            if is_hdr(info.colour):
+            if self._by_clock:
+                self.info = replace(self.info, time_base=CLOCK, rate=None)
+            self._origin = Fraction(0) if self._by_clock else (self._first.pts or 0) * self.info.time_base
+            self._jumps = 0
+            # By how much this machine's clock is ahead. The last picture from before a gap comes after it.
+            self._behind: deque[Fraction] = deque(maxlen=4)
+            if is_hdr(self.info.colour):
                 self.warnings.append(HDR_TREATMENT)
         except BaseException:
             self.close()
@@ -146,6 +151,7 @@ class NetworkConnection(Connection):
         if self._by_clock:
             pts = round((captured - self._started) / time_base)
         else:
+            self._mind_jumps((frame.pts or 0) * time_base, captured)
             pts = (frame.pts or 0) - round(self._origin / time_base)
         return Frame(
             pixels=self._readers[size].read(frame),
@@ -155,6 +161,14 @@ class NetworkConnection(Connection):
             captions=read_captions(frame),
             captured=captured,
         )
+
+    def _mind_jumps(self, at: Fraction, captured: float) -> None:
+        """Leaves the gap that there was where a sender began anew, as the decoder has it go on at once."""
+        self._behind.append(Fraction(captured) - at)
+        if self._decoder.jumps > self._jumps:
+            self._jumps = self._decoder.jumps
+            self._origin -= max(Fraction(0), self._behind[-1] - self._behind[0])
+            self._behind.clear()
 
 
 def _rebased(packet: Packet[Stream], origin: Fraction) -> bool:
