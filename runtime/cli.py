@@ -18,6 +18,7 @@ import click
 from measnet.command_line import HELP, INTERRUPTED, print_any_name
 from measnet.errors import UsageError
 from measnet.headed_help import HeadedCommand
+from measnet.runtime.live.title import hide_arguments
 from measnet.runtime.options import RECONNECT, PreviewPlace, RunOptions, parse_every, parse_tile, parse_time
 
 _USUAL_EXAMPLES = """\b
@@ -314,6 +315,7 @@ def main(inputs: tuple[str, ...], quiet: bool, debug: bool, **values: Any) -> No
     from measnet.runtime.session import Session
 
     print_any_name()
+    hide_arguments()
     os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 tells its settings on stderr, unless it is to tell errors
     console = Console(quiet=quiet, stdout_taken=values["out"] == "-")
     try:

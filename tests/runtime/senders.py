@@ -104,6 +104,7 @@ class HlsSender(Sender):
 
 class _Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
+    daemon_threads = True
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
@@ -113,6 +114,19 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
     def handle(self) -> None:
         with contextlib.suppress(OSError):
             super().handle()
+
+
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """A web server for a folder; its address."""
+    with _Server(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @contextlib.contextmanager
