@@ -238,7 +238,7 @@ class LiveSource(Source):
                     return None
                 if item.error is not None and not isinstance(item.error, InputError):
                     raise item.error
-                why = item.why
+                why = item.why.removeprefix(f"{self._name} ")
         if not self._off.is_set():
             self.lost = f"{self._name} was gone for {self._patience:g} s ({why})"
             self._watch.enter("failed", self.lost)

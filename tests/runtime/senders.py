@@ -31,13 +31,17 @@ class Sender:
         self.url = url
         self.size, self.rate, self.sound = size, rate, sound
         self.codec = _X264
+        self.seconds: float | None = None
+        """After which it ends by itself."""
+
         self._output = output
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         picture = ["-re", "-f", "lavfi", "-i", f"testsrc2=s={self.size}:r={self.rate}"]
         tone = ["-re", "-f", "lavfi", "-i", "sine"] if self.sound else []
-        command = ["ffmpeg", "-v", "quiet", "-y", *picture, *tone, *self.codec, *self._output]
+        command = ["ffmpeg", "-v", "quiet", "-y", *picture, *tone, *self.codec]
+        command += [*(["-t", str(self.seconds)] if self.seconds else []), *self._output]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
 
     def kill(self) -> None:
