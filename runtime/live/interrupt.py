@@ -17,14 +17,19 @@ _LEAP = 1e9
 _here = threading.local()
 
 
+def is_called_off() -> bool:
+    """Says whether what this thread does is not wanted any more."""
+    called_off: threading.Event | None = getattr(_here, "called_off", None)
+    return called_off is not None and called_off.is_set()
+
+
 class _Clock:
     """Stands in for the module ``time`` in PyAV's containers, which use nothing but ``monotonic`` of it."""
 
     @staticmethod
     def monotonic() -> float:
         """Seconds; ever further ahead in a thread that was called off, so that every limit has passed."""
-        called_off: threading.Event | None = getattr(_here, "called_off", None)
-        if called_off is None or not called_off.is_set():
+        if not is_called_off():
             return time.monotonic()
         _here.leaps = getattr(_here, "leaps", 0) + 1
         return time.monotonic() + _LEAP * float(_here.leaps)

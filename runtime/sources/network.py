@@ -19,6 +19,7 @@ from measnet.runtime.side_data import HDR_TREATMENT, is_hdr, read_captions
 from measnet.runtime.sources.connection import CLOCK, Connection, Over
 from measnet.runtime.sources.decoder import PictureDecoder
 from measnet.runtime.sources.kept_streams import KeptStreams, moved
+from measnet.runtime.sources.relay import Relay
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -64,7 +65,12 @@ class NetworkConnection(Connection):
         self._over_http = url.lower().startswith("http")
         self._broken: str | None = None
         self._readers: dict[tuple[int, int], RgbReader] = {}
-        self._container = _open(url)
+        self._relay: Relay | None = None
+        try:
+            self._container = _open(url)
+        except av.error.ProtocolNotFoundError:
+            self._relay = Relay(url, OPEN_SECONDS)
+            self._container = _open_relay(self._relay)
         try:
             self._form = self._container.format.name
             self._decoder = PictureDecoder(self._container, self._name, low_delay=True)
@@ -127,6 +133,8 @@ class NetworkConnection(Connection):
     def close(self) -> None:
         """See Connection.close."""
         self._container.close()
+        if self._relay is not None:
+            self._relay.close()
 
     def _first_frame(self) -> av.VideoFrame:
         """Finds the first picture with a time, as streams need not know theirs from the beginning."""
@@ -207,11 +215,18 @@ def _open(url: str) -> InputContainer:
             f"{name} refuses this user and password; give the right ones: scheme://user:password@host"
         ) from None
     except av.error.ProtocolNotFoundError:
-        raise InputError(
-            f"{name}: PyAV's FFmpeg has no {name.partition(':')[0]}; take it in with a program that has: "
-            "ffmpeg -i ADDRESS -c copy -f mpegts - | measnet-run -"
-        ) from None
+        raise  # there is another way in
     except (av.error.FFmpegError, OSError) as error:
         raise InputError(
             f"{name} cannot be opened: {error.strerror}; check the address and that it is on"
+        ) from None
+
+
+def _open_relay(relay: Relay) -> InputContainer:
+    try:
+        return av.open(relay, mode="r", format="mpegts", metadata_errors="replace")
+    except (av.error.FFmpegError, OSError):
+        relay.close()
+        raise InputError(
+            f"{relay.name} does not answer, or not with video; check the address and that it is on"
         ) from None

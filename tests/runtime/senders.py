@@ -61,6 +61,12 @@ def over_udp() -> Sender:
     return Sender(url, "-f", "mpegts", f"{url}?pkt_size=1316")
 
 
+def over_srt() -> Sender:
+    address = f"srt://127.0.0.1:{free_port()}"
+    key = "passphrase=s3cret-s3cret"
+    return Sender(f"{address}?{key}", "-f", "mpegts", f"{address}?mode=listener&{key}")
+
+
 def single_pictures_over_http() -> Sender:
     url = f"http://127.0.0.1:{free_port()}/cam.mjpg"
     sender = Sender(url, "-f", "mpjpeg", "-listen", "1", url, rate=10)

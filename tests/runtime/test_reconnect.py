@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
+import re
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +33,7 @@ from .senders import (
     HlsSender,
     Sender,
     free_port,
+    over_srt,
     over_tcp,
     over_udp,
     sending,
@@ -95,6 +99,12 @@ class Watching:
     def states(self) -> list[str]:
         return [str(event.state) for event in self.events if event.kind == "state"]
 
+    @property
+    def changes(self) -> list[str]:
+        """States without stalls, which a machine may have of its own when it is busy."""
+        states = [state for state in self.states if state != "stalled"]
+        return [state for state, _ in itertools.groupby(states)]
+
     def more(self, count: int = 5) -> None:
         """Waits for so many more frames."""
         wanted = len(self.frames) + count
@@ -135,14 +145,33 @@ def watched(url: str, **options: Any) -> Iterator[Watching]:
         watching.end()
 
 
+def arguments_of_children() -> list[bytes]:
+    """Command lines of the processes that this one has started, as anybody may read them."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = re.search(r"^PPid:\t(\d+)", (place / "status").read_text(), re.MULTILINE)
+            if parent is not None and int(parent[1]) == os.getpid():
+                found.append((place / "cmdline").read_bytes())
+    return found
+
+
 def rising(frames: list[Frame]) -> bool:
     return all(a.pts * a.time_base < b.pts * b.time_base for a, b in itertools.pairwise(frames))
 
 
-@pytest.mark.parametrize("kind", ["tcp", "http mjpeg", "hls"])
+def has_srt() -> bool:
+    protocols = subprocess.run(["ffmpeg", "-v", "quiet", "-protocols"], capture_output=True, text=True)
+    return "srt" in protocols.stdout.split()
+
+
+@pytest.mark.parametrize("kind", ["tcp", "http mjpeg", "hls", "srt"])
 def test_a_sender_that_is_killed_and_started_again_goes_on(kind: str, tmp_path: Path) -> None:
+    if kind == "srt" and not has_srt():
+        pytest.skip("ffmpeg has no SRT")
     sender = {
         "tcp": over_tcp,
+        "srt": over_srt,
         "http mjpeg": single_pictures_over_http,
         "hls": lambda: HlsSender(tmp_path / "hls"),
     }[kind]()
@@ -156,7 +185,7 @@ def test_a_sender_that_is_killed_and_started_again_goes_on(kind: str, tmp_path: 
             live.heard("running", times + 1)
         live.more()
         ran = time.monotonic() - began
-    assert live.states == ["running", "reconnecting", "running", "reconnecting", "running", "ended"]
+    assert live.changes == ["running", "reconnecting", "running", "reconnecting", "running", "ended"]
     assert rising(live.frames)
     outages = live.source.for_report()["outages"]
     assert len(outages) == 2 == live.watch.telemetry.figures().reconnects
@@ -286,7 +315,7 @@ def test_a_file_over_http_ends(clip: MakeClip) -> None:
     with serving(film.parent) as base:
         live = Watching(f"{base}/film.mp4")
         live.ended()
-    assert live.states == ["running", "ended"]
+    assert live.changes == ["running", "ended"]
 
 
 def test_an_outage_that_lasts_too_long_is_lost_and_what_was_sent_is_there() -> None:
@@ -297,7 +326,7 @@ def test_an_outage_that_lasts_too_long_is_lost_and_what_was_sent_is_there() -> N
         sender.kill()
         began = time.monotonic()
         live.ended()
-    assert live.states == ["running", "reconnecting", "failed"]
+    assert live.changes == ["running", "reconnecting", "failed"]
     assert live.source.lost is not None and "was gone for 1 s" in live.source.lost
     assert "Connection refused" in live.source.lost
     assert 0.9 < time.monotonic() - began < 10
@@ -311,7 +340,7 @@ def test_without_patience_the_first_outage_is_the_end() -> None:
         live.more()
         sender.kill()
         live.ended()
-    assert live.states == ["running", "ended"] and live.source.lost is None
+    assert live.changes == ["running", "ended"] and live.source.lost is None
 
 
 QUICK = 2.0
@@ -362,7 +391,7 @@ def test_stops_while_running_stalled_and_reconnecting(monkeypatch: pytest.Monkey
         sender.kill()
         live.heard("reconnecting")
         assert live.end() < QUICK
-        assert live.states == ["running", "reconnecting", "ended"]
+        assert live.changes == ["running", "reconnecting", "ended"]
 
 
 def test_stops_while_a_new_connection_is_not_answered() -> None:
@@ -446,6 +475,29 @@ def test_sound_alone_is_refused(clip: MakeClip) -> None:
     assert "holds audio but no video" in str(caught.value)
 
 
+def test_a_stream_that_ffmpeg_alone_takes_in_is_refused_in_one_line() -> None:
+    address = f"srt://127.0.0.1:{free_port()}?passphrase=s3cret-s3cret"
+    with pytest.raises(InputError, match=r"passphrase=\*\*\* does not answer, or not with video"):
+        LiveSource(address)
+
+
+def test_it_says_so_where_ffmpeg_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match="srt:// is taken in by the program ffmpeg, which is not here"):
+        LiveSource("srt://127.0.0.1:1")
+
+
+def test_no_argument_of_a_program_tells_a_passphrase() -> None:
+    if not has_srt():
+        pytest.skip("ffmpeg has no SRT")
+    sender = over_srt()
+    with sending(sender), watched(sender.url) as live:
+        live.more()
+        own = arguments_of_children()
+        assert any(b"concat" in line for line in own)
+        assert not any(b"s3cret" in line for line in own if b"concat" in line)
+
+
 class FakeDevice:
     """A camera of OpenCV that can be unplugged."""
 
@@ -483,7 +535,7 @@ def test_a_camera_that_is_unplugged_and_plugged_in_again_goes_on(
         FakeDevice.plugged = True
         live.heard("running", 2)
         live.more()
-    assert live.states == ["running", "reconnecting", "running", "ended"]
+    assert live.changes == ["running", "reconnecting", "running", "ended"]
     assert rising(live.frames)
     assert (live.frames[0].pixels == (50, 100, 200)).all()
 
