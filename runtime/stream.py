@@ -209,9 +209,9 @@ class _Stream:
             threads.append(
                 threading.Thread(target=self._guarded, args=(self._write, sink, queue), name="measnet-encode")
             )
-        for thread in threads:
-            thread.start()
         try:
+            for thread in threads:
+                thread.start()
             for thread in threads:
                 while thread.is_alive():
                     thread.join(_PROGRESS_EVERY)
@@ -221,7 +221,8 @@ class _Stream:
         except BaseException:
             self._abort()
             for thread in threads:
-                thread.join()
+                if thread.ident is not None:  # else it did not even start
+                    thread.join()
             raise
         self._figures.seconds_total = time.perf_counter() - started
         if self._failure is not None:

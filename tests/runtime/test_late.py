@@ -116,6 +116,28 @@ def test_percentiles_are_true_to_one_percent_and_take_no_more_room_over_days() -
     assert Latencies().latency() is None
 
 
+def test_outages_are_the_time_stalled_and_reconnecting_and_end_with_the_stream() -> None:
+    watch = Watch("door")
+    figures = watch.telemetry.figures
+    watch.enter("connecting", "")
+    watch.enter("running", "")
+    assert figures().outage_seconds == 0
+    watch.enter("stalled", "")
+    time.sleep(0.05)
+    watch.enter("reconnecting", "")
+    time.sleep(0.05)
+    assert figures().outage_seconds >= 0.1
+    watch.enter("running", "")
+    told = figures().outage_seconds
+    time.sleep(0.02)
+    assert figures().outage_seconds == told and figures().reconnects == 1
+    watch.end("stopped")
+    watch.enter("ended", "again")
+    time.sleep(0.02)
+    assert figures().outage_seconds == told and figures().state == "ended"
+    assert [event.words for event in watch.events.recent()][-1] == "stopped"
+
+
 def test_drops_are_told_now_and_then_with_their_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("measnet.runtime.live.watch.LATE_EVERY", 0.2)
     watch = Watch("door")
