@@ -14,7 +14,7 @@ from measnet.errors import InputError, MEASNetError, SourceLostError, UsageError
 from measnet.runtime.frame import Frame, Restoration
 from measnet.runtime.guard import Guard
 from measnet.runtime.live.address import shown
-from measnet.runtime.live.ladder import AtRung, Ladder
+from measnet.runtime.live.ladder import AtRung, Ladder, rungs
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.options import RunOptions
 from measnet.runtime.progress import Amount
@@ -30,7 +30,7 @@ from measnet.runtime.sinks.video import VideoSink
 from measnet.runtime.sources import Source
 from measnet.runtime.sources.choose import is_live, is_on_disk, open_source
 from measnet.runtime.sources.standard_input import STANDARD_INPUT
-from measnet.runtime.stream import Observer, RunFigures, pace_of, run
+from measnet.runtime.stream import Observer, RunFigures, Step, pace_of, run
 from measnet.runtime.targets import target_for
 from measnet.runtime.temporal import Finish
 from measnet.runtime.tiles import tiles_from
@@ -78,9 +78,7 @@ class Job:
         except BaseException:
             self._source.close()
             raise
-        self._ladder = None
-        if options.live.ladder and options.live.max_latency is not None:
-            self._ladder = Ladder(options.live.max_latency, self.watch)
+        self._ladder: Ladder | None = None
         depth = 0 if self.info.kind == "images" else options.temporal
         self._finish_step = Finish(depth, options.strength)
         self._describe(spec)
@@ -92,8 +90,11 @@ class Job:
         stop: threading.Event,
         on_progress: Callable[[RunFigures], None],
         on_note: Callable[[str], None] = lambda line: None,
+        smaller: tuple[str, Callable[[], Step]] | None = None,
     ) -> RunReport:
         """Restores it all, or what an earlier run left of it; on ``stop`` keeps what there is.
+
+        ``smaller`` names a smaller model, and opens it, for when the engine cannot keep to ``--max-latency``.
 
         Raises:
             MEASNetError: something failed on the way; no output is left behind, save what the same
@@ -104,8 +105,12 @@ class Job:
         figures: RunFigures | None = None
         try:
             self._begin(guard, on_note)
-            first = guard if self._ladder is None else AtRung(guard, self._ladder)
             live = self._options.live
+            first: Step = guard
+            if live.ladder and live.max_latency is not None:
+                name, opened = smaller or (None, None)
+                self._ladder = Ladder(live.max_latency, self.watch, rungs(name))
+                first = AtRung(guard, self._ladder, self.watch, opened)
             figures = run(
                 self._source,
                 [first, self._finish_step] if self._finish_step.is_needed else [first],

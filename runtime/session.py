@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from measnet.runtime.steady import Steady
     from measnet.runtime.stream import Observer
 
+LARGER, SMALLER = "small", "nano"
+"""Bundled models: what takes over when the larger one is too slow for a live source."""
+
 
 class Session:
     """Restores all inputs of one command with the engine they share.
@@ -201,12 +204,21 @@ class Session:
         return also
 
     def _run_job(self, job: Job, guard: Guard, verifier: BackgroundChecker | None) -> int:
+        opened = contextlib.ExitStack()
         try:
             with self._console.progress(
                 job.target.name, job.length, overall=self._overall, preview=self._preview
             ) as on_progress:
-                job.run(guard, self._observers(job, verifier), self._stop, on_progress, self._console.note)
+                job.run(
+                    guard,
+                    self._observers(job, verifier),
+                    self._stop,
+                    on_progress,
+                    self._console.note,
+                    self._smaller(job, opened),
+                )
         finally:
+            opened.close()
             guard.close()
             if job.report.status != "failed":
                 self._console.result(job.report, job.again)
@@ -257,23 +269,39 @@ class Session:
 
     def _shared_restorer(self) -> Restorer:
         if self._restorer is None:
-            from measnet.runtime.restorer import Restorer
-
             engine = self._options.engine
-            self._restorer = Restorer(
-                engine.model,
-                engine.backend,
-                tile=engine.tile,
-                threads=engine.threads,
-                memory=None if engine.memory is None else int(engine.memory * 1e9),
-                task=engine.task,
-            )
+            self._restorer = self._restorer_of(engine.model)
             if self._options.steady and not self._restorer.steerable:
                 raise UsageError(
                     f"{engine.model} cannot be held steady: it takes no decisions from outside; take a "
                     "bundled model, a checkpoint, or a graph or an engine made with --steerable"
                 )
         return self._restorer
+
+    def _restorer_of(self, model: str) -> Restorer:
+        from measnet.runtime.restorer import Restorer
+
+        engine = self._options.engine
+        return Restorer(
+            model,
+            engine.backend,
+            tile=engine.tile,
+            threads=engine.threads,
+            memory=None if engine.memory is None else int(engine.memory * 1e9),
+            task=engine.task,
+        )
+
+    def _smaller(self, job: Job, opened: contextlib.ExitStack) -> tuple[str, Callable[[], Guard]] | None:
+        """The model that takes over from a larger one that is too slow, and what opens it; ``opened`` closes
+        it."""
+        if self._options.engine.model != LARGER:
+            return None
+
+        def open_smaller() -> Guard:
+            restorer = opened.enter_context(contextlib.closing(self._restorer_of(SMALLER)))
+            return opened.enter_context(contextlib.closing(self._guard(job, restorer)))
+
+        return SMALLER, open_smaller
 
     def _guard(self, job: Job, restorer: Restorer) -> Guard:
         from measnet.runtime.guard import Guard, safer_than

@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from measnet.errors import MEASNetError
 from measnet.runtime.frame import Mark, Pixels, Restoration
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.stream import Step
@@ -33,19 +34,28 @@ _KEPT = 1000
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """A measure of work: every so many-th frame is restored, at half the size or at its own."""
+    """A measure of work: every so many-th frame, by the smaller model or the chosen one, at half the size or
+    at its own."""
 
-    words: str
     every: int = 1
+    smaller: str | None = None
+    """Name of the smaller model."""
+
     half: bool = False
 
+    @property
+    def words(self) -> str:
+        """For people."""
+        often = {1: "full", 2: "every second frame", 4: "every fourth frame"}[self.every]
+        by = f", by {self.smaller}" if self.smaller else ""
+        return f"{often}{by}{', at half size' if self.half else ''}"
 
-RUNGS = (
-    Rung("full"),
-    Rung("every second frame", every=2),
-    Rung("every second frame, at half size", every=2, half=True),
-    Rung("every fourth frame, at half size", every=4, half=True),
-)
+
+def rungs(smaller: str | None = None) -> tuple[Rung, ...]:
+    """From all of the work to the least, each with less of it: fewer frames, then the ``smaller`` model where
+    there is one, then a smaller picture, then still fewer frames."""
+    by_smaller = (Rung(2, smaller),) if smaller else ()
+    return (Rung(), Rung(2), *by_smaller, Rung(2, smaller, half=True), Rung(4, smaller, half=True))
 
 
 class Ladder:
@@ -65,7 +75,7 @@ class Ladder:
         self,
         limit: float,
         watch: Watch,
-        rungs: Sequence[Rung] = RUNGS,
+        rungs: Sequence[Rung],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limit = limit
@@ -135,22 +145,52 @@ class Ladder:
 
 
 class AtRung:
-    """The first step of a stream: restores at the size that the ladder asks for; the result keeps its own."""
+    """The first step of a stream: restores as the ladder asks for. The result keeps its size.
 
-    def __init__(self, step: Step, ladder: Ladder) -> None:
+    Args:
+        step: restores with the chosen model.
+        ladder: is asked before every frame.
+        watch: hears that the smaller model cannot be had.
+        smaller: opens a step with the smaller model; called at most once.
+    """
+
+    def __init__(
+        self, step: Step, ladder: Ladder, watch: Watch, smaller: Callable[[], Step] | None = None
+    ) -> None:
         self.name = step.name
         self._step = step
         self._ladder = ladder
+        self._watch = watch
+        self._open_smaller = smaller
+        self._smaller: Step | None = None
 
     def take(self, passing: Restoration) -> None:
         """See Step.take."""
-        if not self._ladder.rung.half or min(passing.source.pixels.shape[:2]) < 2:
-            self._step.take(passing)
-            return
+        rung = self._ladder.rung
+        step = self._step if rung.smaller is None else self._with_smaller(rung.smaller)
+        if rung.half and min(passing.source.pixels.shape[:2]) > 1:
+            self._take_half(step, passing)
+        else:
+            step.take(passing)
+        if step is not self._step:
+            # Its experts are others than those of the frames before, and no reference stands for it.
+            passing.choices, passing.prompt_weights, passing.engine_result = [], [], None
+
+    def _with_smaller(self, name: str) -> Step:
+        if self._open_smaller is not None:
+            open_smaller, self._open_smaller = self._open_smaller, None
+            try:
+                self._smaller = open_smaller()
+            except MEASNetError as error:
+                self._watch.say("note", f"{name} cannot take over: {error}")
+        return self._smaller or self._step
+
+    @staticmethod
+    def _take_half(step: Step, passing: Restoration) -> None:
         whole = passing.source
         passing.source = replace(whole, pixels=_halved(whole.pixels))
         try:
-            self._step.take(passing)
+            step.take(passing)
         finally:
             passing.source = whole
         height, width = whole.pixels.shape[:2]

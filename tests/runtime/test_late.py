@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from measnet.errors import UsageError
+from measnet.errors import BackendError, UsageError
 from measnet.runtime.frame import Frame, Mark, Pixels, Restoration
 from measnet.runtime.live.events import Event, Events
-from measnet.runtime.live.ladder import LEAST_FRAMES, PATIENCE, RUNGS, WINDOW, AtRung, Ladder
+from measnet.runtime.live.ladder import LEAST_FRAMES, PATIENCE, WINDOW, AtRung, Ladder, rungs
 from measnet.runtime.live.latencies import Latencies
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.options import Live
@@ -156,6 +156,9 @@ def test_drops_are_told_now_and_then_with_their_reasons(monkeypatch: pytest.Monk
     assert dict(watch.telemetry.figures().dropped) == {"newer": 40, "late": 40}
 
 
+RUNGS = rungs()
+
+
 class Hand:
     """A clock that is set by hand."""
 
@@ -179,7 +182,7 @@ def climb(ladder: Ladder, clock: Hand, seconds: float, latency: float) -> list[s
 
 def test_a_ladder_goes_down_while_frames_are_late_and_up_when_there_is_time() -> None:
     clock, events = Hand(), Events()
-    ladder = Ladder(0.5, Watch("door", events), clock=clock)
+    ladder = Ladder(0.5, Watch("door", events), rungs(), clock=clock)
     all_rungs = [rung.words for rung in RUNGS]
     assert climb(ladder, clock, 60, 0.8) == all_rungs
     assert climb(ladder, clock, PATIENCE - 1, 0.1) == all_rungs[-1:]
@@ -194,34 +197,34 @@ def test_a_ladder_goes_down_while_frames_are_late_and_up_when_there_is_time() ->
 
 def test_a_ladder_waits_twice_as_long_each_time_that_more_was_too_much() -> None:
     clock = Hand()
-    ladder = Ladder(0.5, Watch("door"), clock=clock)
+    ladder = Ladder(0.5, Watch("door"), rungs(), clock=clock)
     climb(ladder, clock, 3, 0.8)
     waits = []
     for _ in range(3):
         began = clock.now
-        while ladder.rung is not RUNGS[0]:
+        while ladder.rung != RUNGS[0]:
             climb(ladder, clock, 0.1, 0.1)
         waits.append(clock.now - began)
         climb(ladder, clock, WINDOW + 0.2, 0.8)
-        assert ladder.rung is RUNGS[1]
+        assert ladder.rung == RUNGS[1]
     assert waits == pytest.approx([PATIENCE, 2 * PATIENCE, 4 * PATIENCE], abs=3)
 
 
 @pytest.mark.parametrize("latency", [0.3, 0.45])
 def test_a_ladder_stays_where_frames_are_neither_late_nor_early(latency: float) -> None:
     clock = Hand()
-    ladder = Ladder(0.5, Watch("door"), clock=clock)
+    ladder = Ladder(0.5, Watch("door"), rungs(), clock=clock)
     climb(ladder, clock, 3, 0.8)
     assert climb(ladder, clock, 500, latency) == [RUNGS[1].words]
 
 
 def test_a_few_late_frames_are_no_reason() -> None:
     clock = Hand()
-    ladder = Ladder(0.5, Watch("door"), clock=clock)
+    ladder = Ladder(0.5, Watch("door"), rungs(), clock=clock)
     for _ in range(LEAST_FRAMES * 50):
         climb(ladder, clock, 0.1, 5.0)
         climb(ladder, clock, 0.2, 0.3)
-    assert ladder.rung is RUNGS[0]
+    assert ladder.rung == RUNGS[0]
 
 
 class Sized:
@@ -259,7 +262,7 @@ def test_a_stream_that_cannot_keep_up_is_restored_small_and_comes_out_whole(
         over = threading.Event()
 
     source, step, watch = Endless(0, kind="live"), Sized(0.25), Watch("door")
-    ladder = Ladder(0.2, watch)
+    ladder = Ladder(0.2, watch, rungs())
     shapes: set[tuple[int, ...]] = set()
     results: list[object] = []
     stop = threading.Event()
@@ -279,7 +282,7 @@ def test_a_stream_that_cannot_keep_up_is_restored_small_and_comes_out_whole(
 
     run(
         source,
-        [AtRung(step, ladder)],
+        [AtRung(step, ladder, watch)],
         [Shapes()],
         watch=watch,
         ladder=ladder,
@@ -292,3 +295,46 @@ def test_a_stream_that_cannot_keep_up_is_restored_small_and_comes_out_whole(
     assert results[0] == "it" and results[-1] is None
     told = watch.telemetry.figures()
     assert told.rung == ladder.rung.words and told.dropped["ladder"] > 0
+
+
+def test_the_rungs_are_fewer_frames_then_a_smaller_model_then_a_smaller_picture() -> None:
+    assert [rung.words for rung in rungs("nano")] == [
+        "full",
+        "every second frame",
+        "every second frame, by nano",
+        "every second frame, by nano, at half size",
+        "every fourth frame, by nano, at half size",
+    ]
+    assert len(rungs()) == 4 and not any(rung.smaller for rung in rungs())
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["which is there", "which is not"])
+def test_a_smaller_model_takes_over_and_hands_back(there: bool) -> None:
+    large, small, clock, watch, opened = Sized(0), Sized(0), Hand(), Watch("door"), []
+    ladder = Ladder(0.5, watch, rungs("nano"), clock=clock)
+
+    def open_smaller() -> Sized:
+        opened.append(1)
+        if not there:
+            raise BackendError("no memory")
+        return small
+
+    step = AtRung(large, ladder, watch, open_smaller)
+
+    def take() -> Restoration:
+        frame = Frame(np.zeros((25, 35, 3), np.uint8), 0, TIME_BASE)
+        passing = Restoration(frame, frame.pixels)
+        step.take(passing)
+        return passing
+
+    assert take().engine_result == "it" and not opened
+    while ladder.rung.smaller is None:
+        climb(ladder, clock, 0.1, 0.8)
+    assert (take().engine_result is None) == there
+    take()
+    assert len(opened) == 1 and (len(small.sizes), len(large.sizes)) == ((2, 1) if there else (0, 3))
+    notes = [event.words for event in watch.events.recent() if event.kind == "note"]
+    assert notes == ([] if there else ["nano cannot take over: no memory"])
+    while ladder.rung.smaller is not None:
+        climb(ladder, clock, 0.1, 0.1)
+    assert take().engine_result == "it"
