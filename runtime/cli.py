@@ -18,7 +18,8 @@ import click
 from measnet.command_line import HELP, INTERRUPTED, print_any_name
 from measnet.errors import UsageError
 from measnet.headed_help import HeadedCommand
-from measnet.runtime.options import PreviewPlace, RunOptions, parse_every, parse_tile, parse_time
+from measnet.runtime.live.title import hide_arguments
+from measnet.runtime.options import RECONNECT, PreviewPlace, RunOptions, parse_every, parse_tile, parse_time
 
 _USUAL_EXAMPLES = """\b
 Examples:
@@ -85,6 +86,7 @@ HEADINGS = {
     ),
     "What restores": ("model", "backend", "tile", "memory", "threads"),
     "Checks on the way": ("verify", "verify_share", "checkpoint", "on_fault"),
+    "Cameras and streams": ("late", "max_latency", "ladder", "reconnect"),
     "The run itself": ("dry_run", "preview", "report", "restart", "quiet", "debug", "version", "help_all"),
 }
 
@@ -272,6 +274,32 @@ class _RunCommand(HeadedCommand):
     type=click.Path(path_type=Path),
     help="Figures as JSON, and beside it as .svg a picture of who restored what.",
 )
+@click.option(
+    "--late",
+    type=click.Choice(["drop-oldest", "drop-newest", "block"]),
+    help="Which frame goes when the engine is not done; block: the source waits.  "
+    "[default: drop-oldest for cameras and streams, block for files]",
+)
+@click.option(
+    "--max-latency",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="Leave out frames that are older when the engine would take them; do less per second if need be.",
+)
+@click.option(
+    "--ladder/--no-ladder",
+    default=True,
+    show_default=True,
+    help="With --max-latency: fewer frames, then a smaller picture, while the engine cannot keep up.",
+)
+@click.option(
+    "--reconnect",
+    type=click.FloatRange(0),
+    default=RECONNECT,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long an outage may last before the run ends; 0: end at the first.",
+)
 @click.option("--restart", is_flag=True, help="Begin anew what an earlier run left unfinished.")
 @click.option("-y", "--overwrite", is_flag=True, help="Replace results that exist.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
@@ -287,6 +315,7 @@ def main(inputs: tuple[str, ...], quiet: bool, debug: bool, **values: Any) -> No
     from measnet.runtime.session import Session
 
     print_any_name()
+    hide_arguments()
     os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 tells its settings on stderr, unless it is to tell errors
     console = Console(quiet=quiet, stdout_taken=values["out"] == "-")
     try:

@@ -107,6 +107,7 @@ class Frame:
     uint16, where full strength is 65535 whatever the source's own depth. The picture is shown
     at ``pts * time_base`` seconds for ``duration * time_base`` seconds (``0``: not known).
     ``captions`` are those of ATSC A/53 that go with it. ``picture`` is there for image files only.
+    ``captured`` is when it left the decoder, as ``time.monotonic`` counts; 0 where nobody noted it.
     """
 
     pixels: Pixels
@@ -115,6 +116,7 @@ class Frame:
     duration: int = 0
     picture: PictureFile | None = None
     captions: bytes = b""
+    captured: float = 0.0
 
 
 @dataclass(slots=True)

@@ -10,9 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from measnet.errors import InputError, MEASNetError, UsageError
+from measnet.errors import InputError, MEASNetError, SourceLostError, UsageError
 from measnet.runtime.frame import Frame, Restoration
 from measnet.runtime.guard import Guard
+from measnet.runtime.live.address import shown
+from measnet.runtime.live.ladder import AtRung, Ladder, rungs
+from measnet.runtime.live.watch import Watch
 from measnet.runtime.options import RunOptions
 from measnet.runtime.progress import Amount
 from measnet.runtime.run_report import RunReport
@@ -25,9 +28,9 @@ from measnet.runtime.sinks.segmented import SegmentedVideoSink
 from measnet.runtime.sinks.standard_output import STANDARD_OUTPUT, StandardOutput
 from measnet.runtime.sinks.video import VideoSink
 from measnet.runtime.sources import Source
-from measnet.runtime.sources.choose import is_on_disk, open_source
+from measnet.runtime.sources.choose import is_live, is_on_disk, open_source
 from measnet.runtime.sources.standard_input import STANDARD_INPUT
-from measnet.runtime.stream import Observer, RunFigures, run
+from measnet.runtime.stream import Observer, RunFigures, Step, pace_of, run
 from measnet.runtime.targets import target_for
 from measnet.runtime.temporal import Finish
 from measnet.runtime.tiles import tiles_from
@@ -45,25 +48,37 @@ class Job:
     Args:
         spec: a path, ``camera:N`` or an address.
         options: what the user asked for.
+        watch: hears what happens to a live source, and gets the figures of any; by default one of its own.
+        stop: once set, the source is not waited for any longer.
 
     Raises:
+        StoppedError: ``stop`` was set before a live source had sent a picture.
         MEASNetError: the source cannot be read or the target not be written. Nothing has
             been loaded or written by then.
     """
 
-    def __init__(self, spec: str, options: RunOptions) -> None:
-        self.report = RunReport(input=spec)
+    def __init__(
+        self,
+        spec: str,
+        options: RunOptions,
+        *,
+        watch: Watch | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self.report = RunReport(input=shown(spec))
+        self.watch = watch or Watch(shown(spec))
         self._options = options
-        self._source = open_source(spec, options.reading)
+        self._source = open_source(spec, options.reading, options.live, watch=self.watch, stop=stop)
         try:
             self.info = self._source.info
-            self.target = target_for(spec, self.info, options.out)
+            self.target = target_for(shown(spec) if is_live(spec) else spec, self.info, options.out)
             if self.target != STANDARD_OUTPUT:
                 check_target(self.target, _files_behind(spec), overwrite=options.overwrite)
             self._sink = _open_sink(self.target, self._source, spec, options)
         except BaseException:
             self._source.close()
             raise
+        self._ladder: Ladder | None = None
         depth = 0 if self.info.kind == "images" else options.temporal
         self._finish_step = Finish(depth, options.strength)
         self._describe(spec)
@@ -75,35 +90,51 @@ class Job:
         stop: threading.Event,
         on_progress: Callable[[RunFigures], None],
         on_note: Callable[[str], None] = lambda line: None,
+        smaller: tuple[str, Callable[[], Step]] | None = None,
     ) -> RunReport:
         """Restores it all, or what an earlier run left of it; on ``stop`` keeps what there is.
+
+        ``smaller`` names a smaller model, and opens it, for when the engine cannot keep to ``--max-latency``.
 
         Raises:
             MEASNetError: something failed on the way; no output is left behind, save what the same
                 command goes on with.
+            SourceLostError: a live source stayed away; the output is there, up to then.
             ParityError: the output is there, but the engine strays from the reference.
         """
         figures: RunFigures | None = None
         try:
             self._begin(guard, on_note)
+            live = self._options.live
+            first: Step = guard
+            if live.ladder and live.max_latency is not None:
+                name, opened = smaller or (None, None)
+                self._ladder = Ladder(live.max_latency, self.watch, rungs(name))
+                first = AtRung(guard, self._ladder, self.watch, opened)
             figures = run(
                 self._source,
-                [guard, self._finish_step] if self._finish_step.is_needed else [guard],
+                [first, self._finish_step] if self._finish_step.is_needed else [first],
                 [self._sink],
                 observers=observers,
                 on_progress=on_progress,
                 stop=stop,
                 limit=self._options.frames,
+                pace=pace_of(self.info.kind, live.late, live.max_latency),
                 resumed_at=self.report.resumed_at,
+                watch=self.watch,
+                ladder=self._ladder,
             )
             self._finish(figures)
         except BaseException as error:
             self._tell_how_to_go_on(error)
             self.report.error = str(error)
+            if self.info.kind == "live":
+                self.watch.enter("failed", str(error))
             raise
         finally:
             self._sink.abort()
             self._source.close()
+            self._fill_live()
             self._gather(guard)
             self.report.faults = guard.faults.for_report()
             if self._finish_step.fusion is not None:
@@ -112,6 +143,9 @@ class Job:
                 observer.fill(self.report)
         for observer in observers:
             observer.conclude(self.report)
+        if self._source.lost is not None:
+            self.report.error = f"{self._source.lost}; {self.report.output} has what it sent until then"
+            raise SourceLostError(self.report.error)
         return self.report
 
     def rehearse(self, guard: Guard, frames: int = REHEARSED) -> RunReport:
@@ -251,6 +285,22 @@ class Job:
         if output is not None:
             report.output = str(output)
             report.output_bytes = output.stat().st_size if output.is_file() else None
+
+    def _fill_live(self) -> None:
+        """Tells how a live source came and went, and how late its frames were."""
+        if self.info.kind != "live":
+            return
+        figures, latency = self.watch.telemetry.figures(), self.watch.telemetry.latency()
+        self.report.live = {
+            "state": figures.state,
+            "decoded": figures.frames_in,
+            "dropped": figures.dropped,
+            "latency": latency and {name: round(value, 4) for name, value in asdict(latency).items()},
+            "reconnects": figures.reconnects,
+            "outage_seconds": round(figures.outage_seconds, 3),
+            **self._source.for_report(),
+            "ladder": [] if self._ladder is None else self._ladder.for_report(),
+        }
 
     def _gather(self, guard: Guard) -> None:
         report = self.report

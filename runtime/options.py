@@ -3,6 +3,7 @@
     RunOptions ─┬─ reading    which part of the input, and how it is read
                 ├─ engine     what restores
                 ├─ checks     what is looked at on the way
+                ├─ live       what cameras and streams do when they are late, or gone
                 └─ encoding   how a video is written
 
 Every field is called as its option on the command line, and no two are called alike: ``RunOptions.named``
@@ -26,6 +27,10 @@ RawFormat = Literal["rgb24", "bgr24"]
 Sound = Literal["copy", "convert", "none"]
 Comparing = Literal["side", "split", "slider"]
 PreviewPlace = Literal["auto", "window", "terminal"]
+Late = Literal["drop-oldest", "drop-newest", "block"]
+
+RECONNECT = 60.0
+"""Seconds that an outage may last where nobody says another."""
 
 STEADY = 0.9
 """The share of a video's decisions that comes from the frames before, where nobody says another."""
@@ -236,6 +241,34 @@ class Checks:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """Wishes for cameras and streams: what happens to frames that are late, and when the picture is gone.
+
+    Raises:
+        UsageError: a number that makes no sense.
+    """
+
+    late: Late | None = None
+    """Frame that goes when the engine is not done: the one that waits, or the one that comes; ``block`` lets
+    the source wait. None is ``drop-oldest`` for live sources and ``block`` for all others."""
+
+    max_latency: float | None = None
+    """Seconds from the decoder to the engine after which a frame is left out, above 0; None is no limit."""
+
+    ladder: bool = True
+    """With ``max_latency``: does less work per second when the engine cannot keep to it."""
+
+    reconnect: float = RECONNECT
+    """Seconds that an outage may last, once there was a picture; 0 ends at the first one."""
+
+    def __post_init__(self) -> None:
+        if self.max_latency is not None and not 0 < self.max_latency < float("inf"):
+            raise UsageError("--max-latency must be seconds above 0")
+        if not self.reconnect >= 0:
+            raise UsageError("--reconnect must be 0 or more seconds")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
     """Everything that a run may be asked for.
 
@@ -282,6 +315,7 @@ class RunOptions:
     reading: Reading = field(default_factory=Reading)
     engine: EngineOptions = field(default_factory=EngineOptions)
     checks: Checks = field(default_factory=Checks)
+    live: Live = field(default_factory=Live)
     encoding: Encoding = field(default_factory=Encoding)
 
     @classmethod

@@ -27,7 +27,8 @@ class RunReport:
     ``verify`` has the figures of ``--verify``; ``faults`` what was wrong with frames as they came back, if
     anything was. ``temporal`` says, of a video whose frames helped each other, how many frames a fused one
     was worth, and why the past was let go. ``experts`` says who restored the frames, over time
-    (docs/experts.md). ``error`` is the line a failed run ended with.
+    (docs/experts.md). ``live`` says, of a camera or a stream, how it came and went (docs/live.md).
+    ``error`` is the line a failed run ended with.
     A ``planned`` run wrote nothing: ``output`` is where it would write, ``fps`` was measured on the
     first few frames, and ``seconds`` has what all of them would take as ``expected``.
     """
@@ -58,6 +59,7 @@ class RunReport:
     faults: dict[str, Any] | None = None
     temporal: dict[str, Any] | None = None
     experts: dict[str, Any] | None = None
+    live: dict[str, Any] | None = None
     also: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     error: str | None = None

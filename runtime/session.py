@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING
 
 from measnet.command_line import INTERRUPTED
 from measnet.errors import MEASNetError, UsageError
+from measnet.runtime.live.address import shown
+from measnet.runtime.live.events import Event, Events
+from measnet.runtime.live.watch import Watch
 
 if TYPE_CHECKING:
     from measnet.runtime.comparison import Comparison, Layout
@@ -33,6 +36,9 @@ if TYPE_CHECKING:
     from measnet.runtime.steady import Steady
     from measnet.runtime.stream import Observer
 
+LARGER, SMALLER = "small", "nano"
+"""Bundled models: what takes over when the larger one is too slow for a live source."""
+
 
 class Session:
     """Restores all inputs of one command with the engine they share.
@@ -41,6 +47,9 @@ class Session:
         console: says what there is to say.
         options: hold for every input.
         debug: lets errors through, in place of a line and an exit status.
+
+    ``events`` tells what happens to live inputs; ``watches`` has one for each input that was begun, with its
+    figures, in their order.
     """
 
     def __init__(self, console: Console, options: RunOptions, *, debug: bool = False) -> None:
@@ -55,6 +64,9 @@ class Session:
         self._overall: Overall | None = None
         self._preview: Preview | None = None
         self._last_was_picture = False
+        self.events = Events()
+        self.watches: list[Watch] = []
+        self.events.listen(self._tell)
 
     def run(self, inputs: tuple[str, ...]) -> int:
         """Restores them one after another; the exit status of the first that failed."""
@@ -134,10 +146,12 @@ class Session:
         from measnet.runtime.job import Job
         from measnet.runtime.run_report import RunReport
 
+        watch = Watch(shown(spec), self.events)
+        self.watches.append(watch)
         try:
-            job = Job(spec, self._options)
+            job = Job(spec, self._options, watch=watch, stop=self._stop)
         except MEASNetError as error:
-            self._reports[index] = RunReport(input=spec, error=str(error))
+            self._reports[index] = RunReport(input=shown(spec), error=str(error))
             raise
         self._reports[index] = job.report
         rehearsal = self._options.dry_run
@@ -166,6 +180,11 @@ class Session:
             if verifier is not None:
                 verifier.close()
 
+    def _tell(self, event: Event) -> None:
+        """Has the console say what the user is not told otherwise."""
+        if event.kind != "late" and event.state != "failed":
+            self._console.note(f"{event.camera}: {event.words}")
+
     def _beside(self, kind: str, guard: Guard, comparison: Comparison | None) -> list[str]:
         """Tells what the run would do besides its result."""
         options, also = self._options, []
@@ -185,12 +204,21 @@ class Session:
         return also
 
     def _run_job(self, job: Job, guard: Guard, verifier: BackgroundChecker | None) -> int:
+        opened = contextlib.ExitStack()
         try:
             with self._console.progress(
                 job.target.name, job.length, overall=self._overall, preview=self._preview
             ) as on_progress:
-                job.run(guard, self._observers(job, verifier), self._stop, on_progress, self._console.note)
+                job.run(
+                    guard,
+                    self._observers(job, verifier),
+                    self._stop,
+                    on_progress,
+                    self._console.note,
+                    self._smaller(job, opened),
+                )
         finally:
+            opened.close()
             guard.close()
             if job.report.status != "failed":
                 self._console.result(job.report, job.again)
@@ -241,23 +269,39 @@ class Session:
 
     def _shared_restorer(self) -> Restorer:
         if self._restorer is None:
-            from measnet.runtime.restorer import Restorer
-
             engine = self._options.engine
-            self._restorer = Restorer(
-                engine.model,
-                engine.backend,
-                tile=engine.tile,
-                threads=engine.threads,
-                memory=None if engine.memory is None else int(engine.memory * 1e9),
-                task=engine.task,
-            )
+            self._restorer = self._restorer_of(engine.model)
             if self._options.steady and not self._restorer.steerable:
                 raise UsageError(
                     f"{engine.model} cannot be held steady: it takes no decisions from outside; take a "
                     "bundled model, a checkpoint, or a graph or an engine made with --steerable"
                 )
         return self._restorer
+
+    def _restorer_of(self, model: str) -> Restorer:
+        from measnet.runtime.restorer import Restorer
+
+        engine = self._options.engine
+        return Restorer(
+            model,
+            engine.backend,
+            tile=engine.tile,
+            threads=engine.threads,
+            memory=None if engine.memory is None else int(engine.memory * 1e9),
+            task=engine.task,
+        )
+
+    def _smaller(self, job: Job, opened: contextlib.ExitStack) -> tuple[str, Callable[[], Guard]] | None:
+        """The model that takes over from a larger one that is too slow, and what opens it; ``opened`` closes
+        it."""
+        if self._options.engine.model != LARGER:
+            return None
+
+        def open_smaller() -> Guard:
+            restorer = opened.enter_context(contextlib.closing(self._restorer_of(SMALLER)))
+            return opened.enter_context(contextlib.closing(self._guard(job, restorer)))
+
+        return SMALLER, open_smaller
 
     def _guard(self, job: Job, restorer: Restorer) -> Guard:
         from measnet.runtime.guard import Guard, safer_than
@@ -300,7 +344,9 @@ class Session:
 
         out, report = self._options.out, self._report
         if self._several and out is not None and not Path(out).is_dir():
-            raise UsageError(f"--out {out} is one place for several inputs; give an existing folder instead")
+            raise UsageError(
+                f"--out {shown(out)} is one place for several inputs; give an existing folder instead"
+            )
         if report is None:
             return 0
         if out is not None and Path(out).absolute() == report.absolute():

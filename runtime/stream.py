@@ -8,7 +8,7 @@ the others back instead of filling memory. An error in any thread, and a stop fr
 through the queues: nobody is left waiting, and no thread outlives ``run``.
 
 A file and a live source differ in their pace alone: frames of a file wait their turn, of a live source the
-newest is taken and the others are dropped.
+newest is taken and the others are dropped. Frames are dropped behind the decoder, never before it.
 """
 
 from __future__ import annotations
@@ -18,15 +18,18 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from measnet.runtime.frame import Frame, Kind, Mark, Restoration
+from measnet.runtime.live.watch import Watch
+from measnet.runtime.options import Late
 
 if TYPE_CHECKING:
     from av.packet import Packet
     from av.stream import Stream
 
+    from measnet.runtime.live.ladder import Ladder
     from measnet.runtime.run_report import RunReport
     from measnet.runtime.sinks import Sink
     from measnet.runtime.sources import Source
@@ -73,19 +76,32 @@ class Pace:
     room: int
     """Frames that may wait for the first step, and for each sink."""
 
-    newest_only: bool = False
-    """A frame that waits for the first step is dropped when a newer one comes."""
+    late: Late = "block"
+    """Frame that goes when there is no room for the first step."""
+
+    max_latency: float | None = None
+    """Seconds that a frame may be old when the first step takes it."""
 
 
-PACES: dict[Kind, Pace] = {"video": Pace(4), "images": Pace(4), "live": Pace(1, newest_only=True)}
+PACES: dict[Kind, Pace] = {"video": Pace(4), "images": Pace(4), "live": Pace(1, "drop-oldest")}
+
+DROPPED_FOR = {"drop-oldest": "newer", "drop-newest": "full"}
+"""Reasons by which frames without room are counted."""
+
+
+def pace_of(kind: Kind, late: Late | None, max_latency: float | None) -> Pace:
+    """The usual pace of a kind of source, but for what was asked for."""
+    usual = PACES[kind]
+    return Pace(usual.room, late or usual.late, max_latency)
 
 
 @dataclass(slots=True)
 class RunFigures:
     """Counts and times of a run.
 
-    ``frames`` were restored, after the ``resumed_at`` that an earlier run had done. ``dropped`` are frames of
-    a live source that a newer one overtook. ``most_tiles`` is of the frame that was cut into most.
+    ``frames`` were restored, after the ``resumed_at`` that an earlier run had done. ``dropped`` are frames
+    that were left out for being late, and those that a ladder spared. ``most_tiles`` is of the frame that was
+    cut into most.
     ``seconds`` are those of work, of ``decode``, of each step by its name, and of ``encode``;
     ``seconds_total`` is by the clock. ``stopped`` says that the run ended because it was told to, not because
     the source did.
@@ -121,6 +137,8 @@ def run(
     pace: Pace | None = None,
     limit: int | None = None,
     resumed_at: int = 0,
+    watch: Watch | None = None,
+    ladder: Ladder | None = None,
 ) -> RunFigures:
     """Takes every frame of ``source`` through ``steps`` into ``sinks``; none of them is closed or finished.
 
@@ -132,6 +150,8 @@ def run(
         pace: by default that of the source's kind.
         limit: end after so many frames, those before ``resumed_at`` included.
         resumed_at: frames that were done before and that ``source`` leaves out.
+        watch: gets the figures of every frame: arrived, dropped, delivered to the first sink.
+        ladder: told of every latency, and says which frames are spared.
 
     Raises:
         Whatever the first thread to fail raised. All threads have ended by then.
@@ -139,7 +159,9 @@ def run(
     figures = RunFigures(resumed_at=resumed_at)
     if limit is not None and figures.position >= limit:
         return figures
-    stream = _Stream(source, steps, sinks, observers, pace or PACES[source.info.kind], limit, figures)
+    pace = pace or PACES[source.info.kind]
+    watch = watch or Watch(source.info.name)
+    stream = _Stream(source, steps, sinks, observers, pace, limit, figures, watch, ladder)
     return stream.run(on_progress, stop or threading.Event())
 
 
@@ -153,7 +175,13 @@ class _Stream:
         pace: Pace,
         limit: int | None,
         figures: RunFigures,
+        watch: Watch,
+        ladder: Ladder | None,
     ) -> None:
+        self._watch = watch
+        self._ladder = ladder
+        self._max_latency = pace.max_latency
+        self._dropping = threading.Lock()
         self._source = source
         self._steps = steps
         self._sinks = sinks
@@ -163,7 +191,7 @@ class _Stream:
         self._segment = next((sink.segment_frames for sink in sinks if sink.segment_frames), None)
         # Between two steps one frame waits: more would only fill memory.
         later = [FrameQueue(1) for _ in steps[1:]]
-        self._to_steps = [FrameQueue(pace.room, newest_only=pace.newest_only), *later]
+        self._to_steps = [FrameQueue(pace.room, pace.late, self._drop), *later]
         self._to_sinks = [FrameQueue(pace.room) for _ in sinks]
         self._failure: BaseException | None = None
         self._failing = threading.Lock()
@@ -181,9 +209,9 @@ class _Stream:
             threads.append(
                 threading.Thread(target=self._guarded, args=(self._write, sink, queue), name="measnet-encode")
             )
-        for thread in threads:
-            thread.start()
         try:
+            for thread in threads:
+                thread.start()
             for thread in threads:
                 while thread.is_alive():
                     thread.join(_PROGRESS_EVERY)
@@ -193,10 +221,10 @@ class _Stream:
         except BaseException:
             self._abort()
             for thread in threads:
-                thread.join()
+                if thread.ident is not None:  # else it did not even start
+                    thread.join()
             raise
         self._figures.seconds_total = time.perf_counter() - started
-        self._figures.dropped = self._to_steps[0].dropped
         if self._failure is not None:
             raise self._failure
         return self._figures
@@ -210,6 +238,13 @@ class _Stream:
                 self._figures.seconds["decode"] += time.perf_counter() - started
                 if item is None:
                     break
+                if isinstance(item, Frame):
+                    self._watch.telemetry.arrived(item.pixels.shape[1], item.pixels.shape[0])
+                    if not item.captured:
+                        item = replace(item, captured=time.monotonic())
+                    if self._ladder is not None and not self._ladder.admits():
+                        self._drop("ladder")
+                        continue
                 queue.put(item)
 
     def _begin_steps(self, number: int) -> None:
@@ -222,6 +257,9 @@ class _Stream:
             while (item := queue.get()) is not None:
                 if not isinstance(item, Frame):
                     self._hand_on(number, item)
+                    continue
+                if self._is_late(item):
+                    self._drop("late")
                     continue
                 passing = Restoration(item, item.pixels)
                 self._take(number, passing)
@@ -252,6 +290,18 @@ class _Stream:
                     item = self._steps[number].mark(item)
                 self._hand_on(number, item)
 
+    def _is_late(self, frame: Frame) -> bool:
+        age = time.monotonic() - frame.captured
+        late = self._max_latency is not None and age > self._max_latency
+        if late and self._ladder is not None:
+            self._ladder.saw(age)
+        return late
+
+    def _drop(self, reason: str) -> None:
+        with self._dropping:
+            self._figures.dropped += 1
+        self._watch.drop(reason)
+
     def _take(self, number: int, passing: Restoration) -> None:
         step = self._steps[number]
         started = time.perf_counter()
@@ -272,10 +322,16 @@ class _Stream:
                 queue.put(item)
 
     def _write(self, sink: Sink, queue: FrameQueue) -> None:
+        first = sink is self._sinks[0]
         while (item := queue.get()) is not None:
             started = time.perf_counter()
             if isinstance(item, Frame):
                 sink.write(item)
+                if first:
+                    latency = time.monotonic() - item.captured
+                    self._watch.telemetry.delivered(latency)
+                    if self._ladder is not None:
+                        self._ladder.saw(latency)
             elif isinstance(item, Mark):
                 sink.end_segment(item)
             else:
@@ -319,32 +375,42 @@ class FrameQueue:
 
     Args:
         capacity: how many frames may wait.
-        newest_only: a frame never waits for room but takes the place of the one waiting;
-            ``dropped`` counts those that had to go.
+        late: which frame goes when there is no room: ``block`` waits for room, ``drop-oldest`` lets the frame
+            go that waits for longest, ``drop-newest`` the one that comes.
+        on_drop: called with the reason for each that goes.
     """
 
-    def __init__(self, capacity: int, *, newest_only: bool = False) -> None:
+    def __init__(
+        self, capacity: int, late: Late = "block", on_drop: Callable[[str], None] = lambda reason: None
+    ) -> None:
         self._capacity = capacity
-        self._newest_only = newest_only
+        self._late = late
+        self._on_drop = on_drop
         self._items: deque[Item] = deque()
         self._frames = 0
         self._closed = False
         self._aborted = False
         self._changed = threading.Condition()
-        self.dropped = 0
 
     def put(self, item: Item) -> None:
-        """Waits for room, then appends. Raises AbortedError."""
+        """Appends, once there is room or room was made. Raises AbortedError."""
+        dropped = False
         with self._changed:
             if isinstance(item, Frame | Restoration):
-                if self._newest_only:
-                    self._drop_waiting_frame()
-                self._changed.wait_for(lambda: self._aborted or self._frames < self._capacity)
-                self._frames += 1
+                dropped = self._late != "block" and self._frames >= self._capacity and not self._aborted
+                if dropped and self._late == "drop-oldest":
+                    self._drop_oldest()
+                if not (dropped and self._late == "drop-newest"):
+                    self._changed.wait_for(lambda: self._aborted or self._frames < self._capacity)
+                    self._frames += 1
+                    self._items.append(item)
+            else:
+                self._items.append(item)
             if self._aborted:
                 raise AbortedError
-            self._items.append(item)
             self._changed.notify_all()
+        if dropped:
+            self._on_drop(DROPPED_FOR[self._late])
 
     def get(self) -> Item | None:
         """Waits for the next item; None once the queue is closed and empty. Raises AbortedError."""
@@ -371,11 +437,8 @@ class FrameQueue:
             self._aborted = True
             self._changed.notify_all()
 
-    def _drop_waiting_frame(self) -> None:
-        if self._frames < self._capacity:
-            return
+    def _drop_oldest(self) -> None:
         oldest = next(item for item in self._items if isinstance(item, Frame))
         # Not remove(): comparing frames would compare their pixels.
         self._items = deque(item for item in self._items if item is not oldest)
         self._frames -= 1
-        self.dropped += 1

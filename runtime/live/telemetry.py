@@ -12,19 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from measnet.runtime.live.events import State
+from measnet.runtime.live.latencies import Latencies, Latency
+
+_OUT = ("stalled", "reconnecting")
 
 WINDOW = 10.0
 """Seconds over which rates and latencies are told."""
-
-
-@dataclass(frozen=True, slots=True)
-class Latency:
-    """Seconds from capture to sink over the last ``WINDOW``: percentiles and the largest."""
-
-    p50: float
-    p95: float
-    p99: float
-    largest: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +38,8 @@ class CameraFigures:
     """Given to the sinks."""
 
     dropped: Mapping[str, int]
-    """Frames that had to go, by reason: ``newer``, ``late``, ``ladder``, ``sink``."""
+    """Frames that had to go, by reason: ``newer`` (one overtook it), ``full`` (one waited), ``late``,
+    ``ladder``, ``sink``."""
 
     fps_in: float
     fps_out: float
@@ -54,7 +48,7 @@ class CameraFigures:
 
     reconnects: int
     outage_seconds: float
-    """Spent in no state but ``running``, after the first frame."""
+    """Spent stalled or reconnecting."""
 
     rung: str
     """Step of the ladder: ``full``, or in words how the work was made less."""
@@ -78,13 +72,13 @@ class Telemetry:
         self._state: State = "connecting"
         self._since = self._outage_since = time.monotonic()
         self._outages = 0.0
-        self._ever_ran = False
         self._reconnects = 0
         self._size = (0, 0)
         self._in, self._out = 0, 0
         self._dropped: Counter[str] = Counter()
         self._arrivals: deque[float] = deque()
         self._deliveries: deque[tuple[float, float]] = deque()
+        self._latencies = Latencies()
         self._rung = "full"
         self._parity: float | None = None
         self._damage: Mapping[str, float] = {}
@@ -96,11 +90,10 @@ class Telemetry:
         with self._lock:
             if state == self._state:
                 return
-            if self._state == "running":
-                self._outage_since = now
-            elif state == "running" and self._ever_ran:
+            if self._state in _OUT and state not in _OUT:
                 self._outages += now - self._outage_since
-            self._ever_ran = self._ever_ran or state == "running"
+            if state in _OUT and self._state not in _OUT:
+                self._outage_since = now
             self._reconnects += state == "reconnecting"
             self._state, self._since = state, now
 
@@ -122,6 +115,7 @@ class Telemetry:
         now = time.monotonic()
         with self._lock:
             self._out += 1
+            self._latencies.add(latency)
             self._deliveries.append((now, latency))
             while self._deliveries[0][0] < now - WINDOW:
                 self._deliveries.popleft()
@@ -141,6 +135,11 @@ class Telemetry:
         with self._lock:
             self._experts, self._damage = experts, damage
 
+    def latency(self) -> Latency | None:
+        """Latency since it was started; None before the first frame."""
+        with self._lock:
+            return self._latencies.latency()
+
     def figures(self) -> CameraFigures:
         """All of it, as it stands now."""
         now = time.monotonic()
@@ -148,7 +147,6 @@ class Telemetry:
             _forget(self._arrivals, now - WINDOW)
             while self._deliveries and self._deliveries[0][0] < now - WINDOW:
                 self._deliveries.popleft()
-            out = self._ever_ran and self._state != "running"
             return CameraFigures(
                 camera=self._camera,
                 state=self._state,
@@ -162,7 +160,7 @@ class Telemetry:
                 fps_out=_rate([at for at, _ in self._deliveries], now),
                 latency=_latency([seconds for _, seconds in self._deliveries]),
                 reconnects=self._reconnects,
-                outage_seconds=self._outages + (now - self._outage_since if out else 0.0),
+                outage_seconds=self._outages + (now - self._outage_since if self._state in _OUT else 0.0),
                 rung=self._rung,
                 parity_db=self._parity,
                 damage=dict(self._damage),

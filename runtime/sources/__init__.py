@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from measnet.runtime.frame import Frame, StreamInfo
 
@@ -27,6 +27,9 @@ class Source:
         self.warnings: list[str] = []
         """Lines for the user."""
 
+        self.lost: str | None = None
+        """Why a live source ended before it was to, in one line; final likewise."""
+
     def read(self) -> Iterator[Frame | Packet[Stream]]:
         """Yields frames in order of presentation, with the copied packets among them. Can be called once.
 
@@ -44,6 +47,10 @@ class Source:
 
     def interrupt(self) -> None:
         """Keeps ``read`` from waiting for what has not arrived yet; called from another thread."""
+
+    def for_report(self) -> dict[str, Any]:
+        """Tells how a live source came and went, ready for JSON."""
+        return {}
 
     def close(self) -> None:
         """Lets go of the file or device. Calling it again does nothing."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
-from measnet.errors import InputError
+from measnet.errors import InputError, UsageError
 from measnet.image_header import IMAGE_ENDINGS, PictureError, check_is_picture
-from measnet.runtime.options import Reading
+from measnet.runtime.live.address import shown
+from measnet.runtime.live.watch import Watch
+from measnet.runtime.options import Live, Reading
 from measnet.runtime.sources import Source
 from measnet.runtime.sources.images import Images
-from measnet.runtime.sources.live import CAMERA_PREFIX, URL_SCHEMES, Camera, LiveStream
+from measnet.runtime.sources.live import CAMERA_PREFIX, URL_SCHEMES, LiveSource, is_device
 from measnet.runtime.sources.standard_input import STANDARD_INPUT, StandardInput
 from measnet.runtime.sources.video import VideoFile
 from measnet.whole_file import is_special
@@ -17,7 +20,7 @@ from measnet.whole_file import is_special
 
 def is_live(spec: str) -> bool:
     """Says whether ``spec`` names a camera or a network stream, not something on disk."""
-    return spec.startswith((CAMERA_PREFIX, *URL_SCHEMES))
+    return spec.startswith((CAMERA_PREFIX, *URL_SCHEMES)) or is_device(spec)
 
 
 def is_on_disk(spec: str) -> bool:
@@ -39,23 +42,35 @@ def is_picture(path: Path) -> bool:
     return True
 
 
-def open_source(spec: str, reading: Reading | None = None) -> Source:
+def open_source(
+    spec: str,
+    reading: Reading | None = None,
+    live: Live | None = None,
+    *,
+    watch: Watch | None = None,
+    stop: threading.Event | None = None,
+) -> Source:
     """Opens a video, an image, a folder of images, ``-`` (standard input), ``camera:N`` or an address.
+
+    ``watch`` hears what becomes of a live source, which is not waited for once ``stop`` is set.
 
     Raises:
         InputError: it cannot be read.
         UsageError: ``reading`` asks for what only a video file has, and it is none.
+        StoppedError: ``stop`` was set before it had sent a picture.
     """
     reading = reading or Reading()
+    live = live or Live()
     if is_live(spec):
-        reading.refuse_for(spec)
-    if spec.startswith(CAMERA_PREFIX):
-        return Camera(spec)
-    if is_live(spec):
-        return LiveStream(spec)
+        reading.refuse_for(shown(spec))
+        return LiveSource(spec, live.reconnect, watch=watch, stop=stop)
+    if live.max_latency is not None:
+        raise UsageError(f"--max-latency is for cameras and streams only; {shown(spec)} is neither")
     if spec == STANDARD_INPUT:
         return VideoFile(StandardInput(), reading)
     path = Path(spec)
+    if "://" in spec and not path.exists():
+        raise InputError(f"{shown(spec)}: addresses begin with {', '.join(URL_SCHEMES)}")
     if not path.exists():
         raise InputError(f"{path} does not exist; check the name")
     if is_special(path):

@@ -106,6 +106,11 @@ class PictureDecoder:
         return self._continuity.lead
 
     @property
+    def jumps(self) -> int:
+        """How often its times jumped back so far."""
+        return self._continuity.jumps
+
+    @property
     def warnings(self) -> list[str]:
         """A line on times that jumped back, if any did so far."""
         jumps = self._continuity.jumps

@@ -1,227 +1,357 @@
-"""Live sources: streams from the network, and cameras attached to this machine."""
+"""Live sources: cameras and streams that come back when they were gone.
+
+connecting ── running ⇄ stalled
+    │            │         │
+    │            └─────────┴── reconnecting ── running …
+  failed       ended                └── failed
+"""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator
-from fractions import Fraction
-from typing import TYPE_CHECKING
+from collections import deque
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-import av
 import cv2
 import numpy as np
 
-from measnet.errors import InputError
-from measnet.runtime.colour import RgbReader
-from measnet.runtime.frame import Colour, Frame, Pixels, StreamInfo
-from measnet.runtime.memory import check_size
-from measnet.runtime.side_data import HDR_TREATMENT, is_hdr, read_captions
+from measnet.errors import InputError, StoppedError
+from measnet.runtime.frame import Frame, Pixels
+from measnet.runtime.live.address import shown
+from measnet.runtime.live.backoff import Backoff
+from measnet.runtime.live.watch import Watch
+from measnet.runtime.options import RECONNECT
 from measnet.runtime.sources import Source
-from measnet.runtime.sources.decoder import PictureDecoder
+from measnet.runtime.sources.camera import CAMERA_PREFIX, CameraConnection, camera_number, is_device
+from measnet.runtime.sources.connection import Connection, Feed, Over
+from measnet.runtime.sources.kept_streams import KeptStreams
+from measnet.runtime.sources.network import URL_SCHEMES, NetworkConnection
 
 if TYPE_CHECKING:
-    from av.container import InputContainer
     from av.packet import Packet
     from av.stream import Stream
 
-URL_SCHEMES = (
-    "rtsp://",
-    "rtsps://",
-    "rtmp://",
-    "http://",
-    "https://",
-    "tcp://",
-    "udp://",
-    "srt://",
-)
+__all__ = ["CAMERA_PREFIX", "URL_SCHEMES", "LiveSource", "is_device"]
 
-_OPEN_SECONDS = 10.0
-# A camera that is silent for longer has gone; this is also how long a stop may have to wait.
-_SILENCE_SECONDS = 5.0
+STALLED_SECONDS = 2.0
+GONE_SECONDS = 5.0
+"""Without a picture it has stalled after the first, and the connection is given up after the second."""
+
+_FIRST_PICTURE_SECONDS = 30.0
+_POLL_SECONDS = 0.1
+_LEAVE_SECONDS = 1.0
+_STEADY_SECONDS = 2.0
+_KEPT_OUTAGES = 1000
+_KEPT_WARNINGS = 50
 
 
-class LiveStream(Source):
-    """Frames of a network stream with the stream's own times, counted from the first frame.
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """A time without a picture that a new connection had to end."""
 
-    Which frames are overtaken by newer ones is decided by the queue behind this source; here
-    every frame is decoded, since later ones are built on it.
+    at: float
+    """Of the last picture before, in seconds since 1970."""
+
+    seconds: float
+    why: str
+    connections: int
+    """Tried in it."""
+
+
+class LiveSource(Source):
+    """Frames of a camera or a stream, through outages.
+
+    Times count from the first frame, by the stream's own clock, and on by this machine's over an outage.
+    All frames have the size and the depth of the first one; others are scaled, with bars where their shape
+    differs. Which frames are overtaken by newer ones is decided by the queue behind this source.
+
+    Args:
+        spec: ``camera:N``, ``/dev/videoN`` or an address.
+        patience: seconds that an outage may last; 0 ends at the first. The first connection must succeed.
+        watch: hears of every change of state.
+        stop: once set, the first picture is not waited for any longer.
 
     Raises:
         InputError: nothing answers, nothing arrives, or what arrives is not video.
+        StoppedError: ``stop`` was set first.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(
+        self,
+        spec: str,
+        patience: float = RECONNECT,
+        *,
+        watch: Watch | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
         super().__init__()
-        self._url = url
-        self._container = _open(url)
+        self._spec = spec
+        self._name = shown(spec)
+        self._patience = patience
+        self._watch = watch or Watch(self._name)
+        self._is_camera = spec.startswith(CAMERA_PREFIX) or is_device(spec)
+        if self._is_camera:
+            camera_number(spec)
+        self._kept: KeptStreams | None = None
+        self._backoff = Backoff()
+        self._outages: deque[Outage] = deque(maxlen=_KEPT_OUTAGES)
+        self._scaled: dict[tuple[int, int], tuple[float, int]] = {}
+        self._off = threading.Event()
+        self._connection: Connection | None = None
+        self._unheard: Connection | None = None
+        self._watch.enter("connecting", "connecting")
+        self._feed = Feed(self._connect)
         try:
-            self._decoder = PictureDecoder(self._container, url, low_delay=True)
-            self._items = self._decoder.items()
-            self._first = self._first_frame()
-            self.info = self._decoder.info(self._first, "live")
-            if is_hdr(self.info.colour):
-                self.warnings.append(HDR_TREATMENT)
-        except BaseException:
+            self._first = self._first_picture(stop or threading.Event())
+            assert self._connection is not None
+            self.info = self._connection.info
+        except BaseException as error:
+            if isinstance(error, StoppedError):
+                self._watch.enter("ended", "stopped")
+            else:
+                self._watch.enter("failed", str(error))
             self.close()
             raise
+        rate = float(self.info.rate or 0)
+        self._stalled_after: float = max(STALLED_SECONDS, 3 / rate if rate else 0)
+        self._gone_after: float = max(GONE_SECONDS, 2 * self._stalled_after)
+        self._size: tuple[int, int] = (self.info.width, self.info.height)
+        self._shift: int = 0
+        self._last_pts: int = 0
+        self._last_captured: float = self._first.captured
+        self._last_at: float = time.time()
+        self._running_since: float = time.monotonic()
 
     def read(self) -> Iterator[Frame | Packet[Stream]]:
-        """See Source.read. Ends when the stream ends or falls silent."""
-        info = self.info
-        origin = (self._first.pts or 0) * info.time_base
-        reader = RgbReader(info.colour, info.width, info.height, origin)
-        yield self._frame(self._first, reader, origin)
-        try:
-            for item in self._items:
-                if isinstance(item, av.VideoFrame):
-                    if item.pts is not None:
-                        yield self._frame(item, reader, origin)
-                elif _rebased(item, origin):
-                    yield item
-        except av.error.ExitError:
-            self.warnings.append(
-                f"{self._url} sent nothing for {_SILENCE_SECONDS:g} s: it was taken to have ended"
+        """See Source.read. Ends when the stream ends, or is gone for longer than ``patience``."""
+        assert self._connection is not None
+        self._watch.enter("running", f"running: {self._connection.picture}")
+        yield self._placed(self._first)
+        while (over := (yield from self._until_over())) is not None:
+            if over.error is not None and not isinstance(over.error, InputError):
+                raise over.error
+            if over.ended:
+                self._watch.end(over.why)
+                break
+            if not self._patience:
+                if not over.closed:
+                    self._warn(f"{self._name}: {over.why}; it was taken to have ended")
+                self._watch.end(over.why)
+                break
+            again = self._reconnect(over.why)
+            if again is None:
+                break
+            yield self._placed(again)
+        self._sum_up()
+
+    def interrupt(self) -> None:
+        """See Source.interrupt."""
+        self._off.set()
+        self._feed.call_off()
+
+    def for_report(self) -> dict[str, Any]:
+        """See Source.for_report."""
+        return {
+            "outages": [
+                {
+                    "at": round(outage.at, 3),
+                    "seconds": round(outage.seconds, 3),
+                    "why": outage.why,
+                    "connections": outage.connections,
+                }
+                for outage in self._outages
+            ]
+        }
+
+    def close(self) -> None:
+        """See Source.close."""
+        self.interrupt()
+        self._feed.end(_LEAVE_SECONDS)
+        self._watch.end("stopped")
+
+    def _connect(self) -> Connection:
+        if self._is_camera:
+            return CameraConnection(self._spec)
+        connection = NetworkConnection(self._spec, self._kept)
+        self._kept = connection.kept
+        return connection
+
+    def _first_picture(self, stop: threading.Event) -> Frame:
+        until = time.monotonic() + _FIRST_PICTURE_SECONDS
+        while time.monotonic() < until:
+            if stop.is_set():
+                raise StoppedError(f"stopped before {self._name} had sent a picture")
+            item = self._feed.get(_POLL_SECONDS)
+            if isinstance(item, Connection):
+                self._connection = self._unheard = item
+            elif isinstance(item, Frame):
+                return item
+            elif isinstance(item, Over):
+                raise item.error or InputError(f"{self._name}: {item.why}")
+        raise InputError(f"{self._name} sends no picture; is it the right address?")
+
+    def _until_over(self) -> Generator[Frame | Packet[Stream], None, Over | None]:
+        """Gives what a connection sends until it is over, and says why; None when it was interrupted."""
+        heard = time.monotonic()
+        while not self._off.is_set():
+            running = self._watch.state == "running"
+            limit = self._stalled_after if running else self._gone_after
+            item = self._feed.get(heard + limit - time.monotonic())
+            if isinstance(item, Over):
+                return item
+            if isinstance(item, Frame):
+                if not running:
+                    self._watch.enter("running", "running again")
+                yield self._placed(item)
+                heard = time.monotonic()
+            elif item is not None and not isinstance(item, Connection):
+                asked = time.monotonic()
+                yield self._shifted(item)
+                heard += time.monotonic() - asked  # whoever took it may have had to wait
+            elif item is None and time.monotonic() >= heard + limit and not self._off.is_set():
+                if not running:
+                    return Over(f"no picture for {self._gone_after:g} s")
+                self._watch.enter("stalled", f"no picture for {self._stalled_after:g} s")
+        return None
+
+    def _reconnect(self, why: str) -> Frame | None:
+        """Tries to connect until a picture comes, and gives it; None where the run is to end."""
+        began, tries, first_why = time.monotonic(), 0, why
+        if began - self._running_since > _STEADY_SECONDS:
+            self._backoff.reset()
+        self._watch.enter("reconnecting", f"{why}; trying again for {self._patience:g} s")
+        until = began + self._patience
+        while (left := until - time.monotonic()) > 0:
+            if self._off.wait(min(self._backoff.pause(), left)):
+                return None
+            tries += 1
+            item = self._try(until)
+            if isinstance(item, Frame):
+                self._back(item, first_why, tries)
+                return item
+            if isinstance(item, Over):
+                if item.ended:
+                    self._watch.end(item.why)
+                    return None
+                if item.error is not None and not isinstance(item.error, InputError):
+                    raise item.error
+                why = item.why.removeprefix(f"{self._name} ")
+        if not self._off.is_set():
+            self.lost = f"{self._name} was gone for {self._patience:g} s ({why})"
+            self._watch.enter("failed", self.lost)
+        return None
+
+    def _try(self, until: float) -> Frame | Over | None:
+        """Connects once; the first picture, or why there is none."""
+        self._leave()
+        self._feed = Feed(self._connect)
+        before = self._connection
+        assert before is not None
+        while not self._off.is_set() and time.monotonic() < until:
+            item = self._feed.get(_POLL_SECONDS)
+            if isinstance(item, Connection):
+                if item.finished and not before.finished:
+                    return Over("it has ended", ended=True)
+                self._connection = self._unheard = item
+                if (item.codec, item.info.rate) != (before.codec, before.info.rate):
+                    self._watch.say("picture", f"it sends {item.picture} now, it sent {before.picture}")
+            elif isinstance(item, Frame | Over):
+                return item
+        self._feed.call_off()
+        return None
+
+    def _back(self, first: Frame, why: str, tries: int) -> None:
+        """Notes the outage, and has the times go on behind it."""
+        assert self._connection is not None
+        gone = max(0.0, first.captured - self._last_captured)
+        self._outages.append(Outage(self._last_at, gone, why, tries))
+        self._shift = self._last_pts + max(1, round(gone / self.info.time_base))
+        self._running_since = time.monotonic()
+        self._watch.enter(
+            "running",
+            f"running again after {gone:.1f} s: {self._connection.picture}",
+            outage=round(gone, 3),
+            connections=tries,
+        )
+
+    def _placed(self, frame: Frame) -> Frame:
+        """The frame at its time in the whole stream, in the size and the depth of the first."""
+        unit = self.info.time_base
+        pts, duration = frame.pts, frame.duration
+        if frame.time_base != unit:
+            pts = round(pts * frame.time_base / unit)
+            duration = round(duration * frame.time_base / unit)
+        pts += self._shift
+        self._last_pts, self._last_captured = max(pts, self._last_pts), frame.captured
+        self._last_at = time.time()
+        pixels = self._fitted(frame.pixels, float(pts * unit))
+        return replace(frame, pixels=pixels, pts=pts, time_base=unit, duration=duration)
+
+    def _shifted(self, packet: Packet[Stream]) -> Packet[Stream]:
+        steps = round(self._shift * self.info.time_base / packet.time_base)
+        packet.pts = None if packet.pts is None else packet.pts + steps
+        packet.dts = None if packet.dts is None else packet.dts + steps
+        return packet
+
+    def _fitted(self, pixels: Pixels, seconds: float) -> Pixels:
+        size = pixels.shape[1], pixels.shape[0]
+        first = self.info.width, self.info.height
+        if size != self._size:
+            before, self._size = self._size, size
+            self._watch.say(
+                "picture",
+                f"the picture is {size[0]}x{size[1]} now, it was {before[0]}x{before[1]}; "
+                f"the result stays at {first[0]}x{first[1]}",
+                width=size[0],
+                height=size[1],
             )
-        except av.error.FFmpegError as error:
-            self.warnings.append(f"{self._url} stopped sending: {error.strerror}")
-        self.warnings += [*self._decoder.warnings, *reader.warnings]
-        self.damaged = self._decoder.damaged
+        if size != first:
+            if size in self._scaled or len(self._scaled) < _KEPT_WARNINGS:
+                since, count = self._scaled.get(size, (seconds, 0))
+                self._scaled[size] = since, count + 1
+            pixels = fitted(pixels, *first)
+        deep = self.info.bits > 8
+        if deep and pixels.dtype == np.uint8:
+            return np.asarray(pixels, np.uint16) * np.uint16(257)
+        if not deep and pixels.dtype == np.uint16:
+            return np.asarray(np.rint(pixels * np.float32(1 / 257)), np.uint8)
+        return pixels
+
+    def _leave(self) -> None:
+        """Ends the connection, and takes over what it has to say."""
+        self._feed.end(_LEAVE_SECONDS)
+        connection, self._unheard = self._unheard, None
+        if connection is not None:
+            self.damaged += connection.damaged
+            for line in connection.warnings:
+                self._warn(line)
+
+    def _sum_up(self) -> None:
+        """Ends the last connection, and tells of all of them."""
+        self._leave()
+        for (width, height), (seconds, count) in self._scaled.items():
+            self._warn(
+                f"the picture changes its size on the way, from {self.info.width}×{self.info.height} to "
+                f"{width}×{height} at {seconds:.2f} s: {count} frames were scaled to the first size"
+            )
         if self.damaged:
-            self.warnings.append(f"{self.damaged} damaged frames were left out")
+            self._warn(f"{self.damaged} damaged frames were left out")
 
-    def close(self) -> None:
-        """See Source.close."""
-        self._container.close()
-
-    def _first_frame(self) -> av.VideoFrame:
-        try:
-            for item in self._items:
-                # Sound from before the first picture has nothing to go with.
-                if isinstance(item, av.VideoFrame):
-                    return item
-        except av.error.FFmpegError:
-            pass
-        raise InputError(f"{self._url} sends no picture that can be decoded; is it the right one?")
-
-    def _frame(self, frame: av.VideoFrame, reader: RgbReader, origin: Fraction) -> Frame:
-        time_base = self.info.time_base
-        return Frame(
-            pixels=reader.read(frame),
-            pts=(frame.pts or 0) - round(origin / time_base),
-            time_base=time_base,
-            duration=frame.duration,
-            captions=read_captions(frame),
-        )
+    def _warn(self, line: str) -> None:
+        if line not in self.warnings and len(self.warnings) < _KEPT_WARNINGS:
+            self.warnings.append(line)
 
 
-def _rebased(packet: Packet[Stream], origin: Fraction) -> bool:
-    """Move a packet's times to count from ``origin``; False if it lies before."""
-    shift = round(origin / packet.time_base)
-    if packet.pts is None or packet.dts is None or min(packet.pts, packet.dts) < shift:
-        return False
-    packet.pts -= shift
-    packet.dts -= shift
-    return True
-
-
-def _open(url: str) -> InputContainer:
-    # Over UDP a busy network loses parts of frames; what was read while probing is kept, or the
-    # first picture would have to wait for the next key frame.
-    options = {"rtsp_flags": "prefer_tcp"}
-    try:
-        return av.open(
-            url,
-            mode="r",
-            container_options=options,
-            metadata_errors="replace",
-            timeout=(_OPEN_SECONDS, _SILENCE_SECONDS),
-        )
-    except av.error.InvalidDataError:
-        raise InputError(f"{url} answers, but not with video that can be read") from None
-    except av.error.ExitError:
-        raise InputError(
-            f"{url} did not answer within {_OPEN_SECONDS:.0f} s; check the address and the network"
-        ) from None
-    except (av.error.FFmpegError, OSError) as error:
-        raise InputError(
-            f"{url} cannot be opened: {error.strerror}; check the address and that it is on"
-        ) from None
-
-
-CAMERA_PREFIX = "camera:"
-
-# The clock an MP4 or MPEG-TS counts in anyway.
-_CAMERA_TIME_BASE = Fraction(1, 90_000)
-_FAILURES_UNTIL_GONE = 10
-
-
-class Camera(Source):
-    """Frames of a camera by its number, timed by this machine's clock.
-
-    Raises:
-        InputError: no such camera, or it gives no picture.
-    """
-
-    def __init__(self, spec: str) -> None:
-        super().__init__()
-        number = spec.removeprefix(CAMERA_PREFIX)
-        if not number.isdecimal():
-            raise InputError(f"{spec}: a camera is named by its number, for example camera:0")
-        self._spec = spec
-        self._device = _open_quietly(int(number))
-        first = self._grab() if self._device.isOpened() else None
-        if first is None:
-            self.close()
-            raise InputError(
-                f"{spec} gives no picture; check that it is plugged in, not in use by another "
-                "program, and that this user may use it"
-            )
-        self._first: tuple[Pixels, float] = (first, time.monotonic())
-        height, width = first.shape[:2]
-        check_size(spec, width, height)
-        fps = self._device.get(cv2.CAP_PROP_FPS)
-        self.info = StreamInfo(
-            name=spec,
-            kind="live",
-            width=width,
-            height=height,
-            time_base=_CAMERA_TIME_BASE,
-            rate=Fraction(round(fps * 1000), 1000) if 1 <= fps <= 1000 else None,
-            # The camera gives RGB without tags: these are what an RGB picture is, once in YUV.
-            colour=Colour(matrix=1, primaries=1, transfer=13, range=1),
-        )
-
-    def read(self) -> Iterator[Frame]:
-        """See Source.read. Ends when the camera goes away."""
-        pixels, started = self._first
-        yield Frame(pixels, pts=0, time_base=_CAMERA_TIME_BASE)
-        failures = 0
-        while failures < _FAILURES_UNTIL_GONE:
-            grabbed = self._grab()
-            if grabbed is None:
-                failures += 1
-                continue
-            failures = 0
-            pts = round((time.monotonic() - started) / _CAMERA_TIME_BASE)
-            yield Frame(grabbed, pts=pts, time_base=_CAMERA_TIME_BASE)
-        self.warnings.append(f"{self._spec} stopped giving pictures")
-
-    def close(self) -> None:
-        """See Source.close."""
-        self._device.release()
-
-    def _grab(self) -> Pixels | None:
-        sound, values = self._device.read()
-        if not sound or values is None:
-            return None
-        return np.ascontiguousarray(values[:, :, ::-1], dtype=np.uint8)
-
-
-def _open_quietly(number: int) -> cv2.VideoCapture:
-    """OpenCV writes a line of its own for every way of opening that it tries; ours says enough."""
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        return cv2.VideoCapture(number)
-    finally:
-        cv2.utils.logging.setLogLevel(level)
+def fitted(pixels: Pixels, width: int, height: int) -> Pixels:
+    """H W 3 -> ``height`` ``width`` 3: as large as its shape lets it be, in the middle of black."""
+    before_height, before_width = pixels.shape[:2]
+    scale = min(width / before_width, height / before_height)
+    inner_width, inner_height = round(before_width * scale), round(before_height * scale)
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    scaled = cv2.resize(pixels, (inner_width, inner_height), interpolation=how)
+    top, left = (height - inner_height) // 2, (width - inner_width) // 2
+    bottom, right = height - inner_height - top, width - inner_width - left
+    return np.asarray(cv2.copyMakeBorder(scaled, top, bottom, left, right, cv2.BORDER_CONSTANT), pixels.dtype)

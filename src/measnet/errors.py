@@ -7,6 +7,8 @@
     │   ├── GraphError           an ONNX file is not one of ours, or not a sound one
     │   ├── EngineError          an engine file is not one of ours, damaged, or for something else
     │   └── MissingPackageError  a part of the project was asked for whose packages are absent
+    ├── SourceLostError          a camera or stream stayed away for too long; what it had sent is kept
+    ├── StoppedError             exit 130: it was told to stop before there was anything to keep
     ├── OutputError              a result could not be written (disk full, folder gone)
     ├── BuildError               TensorRT did not build an engine
     ├── BackendError             the engine failed while it ran
@@ -59,6 +61,16 @@ class MissingPackageError(UsageError):
         )
         self.package = package
         self.extra = extra
+
+
+class SourceLostError(MEASNetError):
+    """A camera or stream stayed away for too long; what it had sent until then is kept."""
+
+
+class StoppedError(MEASNetError):
+    """It was told to stop before there was anything to keep."""
+
+    exit_code = 130
 
 
 class OutputError(MEASNetError):

@@ -16,7 +16,7 @@ import pytest
 from measnet.errors import InputError
 from measnet.runtime.options import Encoding
 from measnet.runtime.sinks.video import VideoSink
-from measnet.runtime.sources.live import Camera, LiveStream
+from measnet.runtime.sources.live import LiveSource
 from measnet.runtime.stream import run
 
 from .conftest import Each, MakeClip, ffmpeg, probe
@@ -82,10 +82,10 @@ def camera_that_comes_back(parts: list[bytes]) -> Iterator[tuple[str, threading.
         listener.close()
 
 
-def open_when_up(url: str) -> LiveStream:
+def open_when_up(url: str) -> LiveSource:
     for _ in range(50):
         try:
-            return LiveStream(url)
+            return LiveSource(url, patience=0)
         except InputError as error:
             if "cannot be opened" not in str(error):
                 raise
@@ -94,7 +94,7 @@ def open_when_up(url: str) -> LiveStream:
 
 
 def record(
-    source: LiveStream, target: Path, pause: float = 0, on_frame: Callable[[], None] = lambda: None
+    source: LiveSource, target: Path, pause: float = 0, on_frame: Callable[[], None] = lambda: None
 ) -> int:
     sink = VideoSink(target, source.info, Encoding(preset="ultrafast"))
 
@@ -145,7 +145,7 @@ def test_slow_engine_drops_frames_instead_of_falling_behind(clip: MakeClip, tmp_
 def test_rtsp(clip: MakeClip, tmp_path: Path) -> None:
     source = clip("cam.mp4", "-g", "5", "-bf", "0", seconds=3.0)
     with rtsp_server(source, tmp_path) as url:
-        record(LiveStream(url), tmp_path / "out.mp4")
+        record(LiveSource(url, patience=0), tmp_path / "out.mp4")
     recorded = probe(tmp_path / "out.mp4").times
     assert len(recorded) > 10
     # The clock of RTP counts in 1/90000 s.
@@ -158,7 +158,7 @@ def test_a_camera_that_comes_back_in_another_size_is_scaled_to_the_first_and_sai
     second_start: float, tmp_path: Path
 ) -> None:
     with camera_that_comes_back(two_modes(tmp_path, second_start)) as (url, come_back):
-        source = LiveStream(url)
+        source = LiveSource(url, patience=0)
         assert not come_back.is_set()
         record(source, tmp_path / "out.mp4", on_frame=come_back.set)
     recorded = probe(tmp_path / "out.mp4")
@@ -174,7 +174,7 @@ def test_a_camera_in_another_size_over_rtsp_is_scaled_to_the_first_and_said(tmp_
     both = tmp_path / "both.ts"
     both.write_bytes(b"".join(two_modes(tmp_path, second_start=1.6)))
     with rtsp_server(both, tmp_path) as url:
-        source = LiveStream(url)
+        source = LiveSource(url, patience=0)
         record(source, tmp_path / "out.mp4")
     recorded = probe(tmp_path / "out.mp4")
     assert (recorded.video["width"], recorded.video["height"]) == (96, 64)
@@ -185,25 +185,26 @@ def test_a_camera_in_another_size_over_rtsp_is_scaled_to_the_first_and_said(tmp_
 def test_a_stream_that_falls_silent_has_ended_and_that_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("measnet.runtime.sources.live._SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr("measnet.runtime.sources.live.STALLED_SECONDS", 0.2)
+    monkeypatch.setattr("measnet.runtime.sources.live.GONE_SECONDS", 0.5)
     with camera_that_comes_back(two_modes(tmp_path, second_start=1.6)) as (url, _):
-        source = LiveStream(url)
+        source = LiveSource(url, patience=0)
         record(source, tmp_path / "out.mp4")
-    assert source.warnings == [f"{url} sent nothing for 0.5 s: it was taken to have ended"]
+    assert source.warnings == [f"{url}: no picture for 0.5 s; it was taken to have ended"]
 
 
 def test_nothing_there_is_one_line() -> None:
     with pytest.raises(InputError, match="cannot be opened") as caught:
-        LiveStream(f"tcp://127.0.0.1:{free_port()}")
+        LiveSource(f"tcp://127.0.0.1:{free_port()}")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("spec", ["camera:front", "camera:-1", "camera:"])
 def test_camera_needs_a_number(spec: str) -> None:
     with pytest.raises(InputError, match="by its number"):
-        Camera(spec)
+        LiveSource(spec)
 
 
 def test_missing_camera_is_one_line() -> None:
     with pytest.raises(InputError, match="gives no picture"):
-        Camera("camera:97")
+        LiveSource("camera:97")

@@ -140,6 +140,23 @@ def test_failing_progress_surfaces() -> None:
         restored(Numbers(10_000), Kept(), on_progress=fail)
 
 
+@pytest.mark.parametrize("last", range(3))
+def test_a_thread_that_cannot_be_started_leaves_none_of_the_others_waiting(
+    last: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, started = threading.Thread.start, []
+
+    def fail(thread: threading.Thread) -> None:
+        if len(started) == last:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    with pytest.raises(RuntimeError, match="can't start"):
+        restored(Numbers(10_000), Kept(), pace=Pace(1))
+
+
 def test_stop_writes_what_was_restored_and_ends() -> None:
     stop = threading.Event()
 

@@ -1,0 +1,232 @@
+"""Streams from the network."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import av
+
+from measnet.errors import InputError
+from measnet.runtime.colour import RgbReader
+from measnet.runtime.frame import Frame
+from measnet.runtime.live.address import shown
+from measnet.runtime.side_data import HDR_TREATMENT, is_hdr, read_captions
+from measnet.runtime.sources.connection import CLOCK, Connection, Over
+from measnet.runtime.sources.decoder import PictureDecoder
+from measnet.runtime.sources.kept_streams import KeptStreams, moved
+from measnet.runtime.sources.relay import Relay
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.stream import Stream
+
+URL_SCHEMES = (
+    "rtsp://",
+    "rtsps://",
+    "rtmp://",
+    "rtmps://",
+    "http://",
+    "https://",
+    "tcp://",
+    "udp://",
+    "srt://",
+)
+
+OPEN_SECONDS = 10.0
+SILENCE_SECONDS = 8.0
+"""Longest that FFmpeg waits for an answer, and then for a byte. The source behind has less patience."""
+
+# Pictures one by one over HTTP have no times of their own: FFmpeg takes 25 a second for granted.
+_WITHOUT_TIMES = ("mpjpeg", "mjpeg")
+# After so many, none will have one.
+_UNTIMED_FRAMES = 50
+
+
+class NetworkConnection(Connection):
+    """One connection to an address. Every frame is decoded, since later ones are built on it.
+
+    Args:
+        url: the address, with the credentials that it needs.
+        kept: streams of an earlier connection, that sound and subtitles go on in.
+
+    Raises:
+        InputError: nothing answers, nothing arrives, or what arrives is not video.
+    """
+
+    def __init__(self, url: str, kept: KeptStreams | None = None) -> None:
+        super().__init__()
+        self._name = shown(url)
+        self._over_http = url.lower().startswith("http")
+        self._broken: str | None = None
+        self._readers: dict[tuple[int, int], RgbReader] = {}
+        self._relay: Relay | None = None
+        try:
+            self._container = _open(url)
+        except av.error.ProtocolNotFoundError:
+            self._relay = Relay(url, OPEN_SECONDS)
+            self._container = _open_relay(self._relay)
+        try:
+            self._form = self._container.format.name
+            self._decoder = PictureDecoder(self._container, self._name, low_delay=True)
+            copied = [stream for stream in self._decoder.copied if stream.type != "attachment"]
+            self.kept = kept or KeptStreams(copied)
+            self._places = self.kept.places(copied)
+            self._items = self._decoder.items()
+            self._first = self._first_frame()
+            self._started = time.monotonic()
+            self.info = replace(self._decoder.info(self._first, "live"), copied=tuple(self.kept.streams))
+            self.codec = self._decoder.stream.codec_context.name
+            self.finished = self._form.startswith("hls") and self._container.duration is not None
+            self._by_clock = self._form in _WITHOUT_TIMES or self._first.pts is None
+            if self._by_clock:
+                self.info = replace(self.info, time_base=CLOCK, rate=None)
+            self._origin = Fraction(0) if self._by_clock else (self._first.pts or 0) * self.info.time_base
+            self._jumps = 0
+            # By how much this machine's clock is ahead. The last picture from before a gap comes after it.
+            self._behind: deque[Fraction] = deque(maxlen=4)
+            if is_hdr(self.info.colour):
+                self.warnings.append(HDR_TREATMENT)
+        except BaseException:
+            self.close()
+            raise
+
+    def items(self) -> Iterator[Frame | Packet[Stream]]:
+        """See Connection.items. Ends when the stream ends, breaks or falls silent."""
+        yield self._frame(self._first, self._started)
+        try:
+            for item in self._items:
+                if isinstance(item, av.VideoFrame):
+                    if item.pts is not None or self._by_clock:
+                        yield self._frame(item, time.monotonic())
+                elif _rebased(item, self._origin) and moved(item, self._places):
+                    yield item
+        except av.error.ExitError:
+            self._broken = f"it sent nothing for {SILENCE_SECONDS:g} s"
+        except av.error.FFmpegError as error:
+            self._broken = f"it stopped sending: {error.strerror}"
+        finally:
+            readers = [line for reader in self._readers.values() for line in reader.warnings]
+            self.warnings += [*self._decoder.warnings, *readers]
+            self.damaged = self._decoder.damaged
+
+    def over(self) -> Over:
+        """See Connection.over.
+
+        Only over HTTP does a stream say that it has come to its end; an endless one of single pictures does
+        not, and a growing HLS stream says so in its list, which the next connection sees.
+        """
+        if self._broken is not None:
+            return Over(self._broken)
+        if self._decoder.gave_up:
+            return Over("nothing that it sends can be read")
+        endless = self._form in _WITHOUT_TIMES or (self._form.startswith("hls") and not self.finished)
+        if self._over_http and not endless:
+            return Over("it has ended", ended=True)
+        return Over("the connection was closed", closed=True)
+
+    def close(self) -> None:
+        """See Connection.close."""
+        self._container.close()
+        if self._relay is not None:
+            self._relay.close()
+
+    def _first_frame(self) -> av.VideoFrame:
+        """Finds the first picture with a time, as streams need not know theirs from the beginning."""
+        untimed = 0
+        try:
+            for item in self._items:
+                # Sound from before the first picture has nothing to go with.
+                if not isinstance(item, av.VideoFrame):
+                    continue
+                untimed += 1
+                if item.pts is not None or self._form in _WITHOUT_TIMES or untimed == _UNTIMED_FRAMES:
+                    return item
+        except av.error.FFmpegError:
+            pass
+        raise InputError(f"{self._name} sends no picture that can be decoded; is it the right one?")
+
+    def _frame(self, frame: av.VideoFrame, captured: float) -> Frame:
+        size = frame.width, frame.height
+        if size not in self._readers:
+            self._readers[size] = RgbReader(self.info.colour, *size, self._origin)
+        time_base = self.info.time_base
+        if self._by_clock:
+            pts = round((captured - self._started) / time_base)
+        else:
+            self._mind_jumps((frame.pts or 0) * time_base, captured)
+            pts = (frame.pts or 0) - round(self._origin / time_base)
+        return Frame(
+            pixels=self._readers[size].read(frame),
+            pts=pts,
+            time_base=time_base,
+            duration=0 if self._by_clock else frame.duration,
+            captions=read_captions(frame),
+            captured=captured,
+        )
+
+    def _mind_jumps(self, at: Fraction, captured: float) -> None:
+        """Leaves the gap that there was where a sender began anew, as the decoder has it go on at once."""
+        self._behind.append(Fraction(captured) - at)
+        if self._decoder.jumps > self._jumps:
+            self._jumps = self._decoder.jumps
+            self._origin -= max(Fraction(0), self._behind[-1] - self._behind[0])
+            self._behind.clear()
+
+
+def _rebased(packet: Packet[Stream], origin: Fraction) -> bool:
+    """Move a packet's times to count from ``origin``; False if it lies before."""
+    shift = round(origin / packet.time_base)
+    if packet.pts is None or packet.dts is None or min(packet.pts, packet.dts) < shift:
+        return False
+    packet.pts -= shift
+    packet.dts -= shift
+    return True
+
+
+def _open(url: str) -> InputContainer:
+    name = shown(url)
+    # Over UDP a busy network loses parts of frames; what was read while probing is kept, or the
+    # first picture would have to wait for the next key frame.
+    options = {"rtsp_flags": "prefer_tcp"}
+    if url.lower().startswith("udp:"):
+        options["overrun_nonfatal"] = "1"
+    try:
+        return av.open(
+            url,
+            mode="r",
+            container_options=options,
+            metadata_errors="replace",
+            timeout=(OPEN_SECONDS, SILENCE_SECONDS),
+        )
+    except av.error.InvalidDataError:
+        raise InputError(f"{name} answers, but not with video that can be read") from None
+    except av.error.ExitError:
+        raise InputError(
+            f"{name} did not answer within {OPEN_SECONDS:.0f} s; check the address and the network"
+        ) from None
+    except (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError):
+        raise InputError(
+            f"{name} refuses this user and password; give the right ones: scheme://user:password@host"
+        ) from None
+    except av.error.ProtocolNotFoundError:
+        raise  # there is another way in
+    except (av.error.FFmpegError, OSError) as error:
+        raise InputError(
+            f"{name} cannot be opened: {error.strerror}; check the address and that it is on"
+        ) from None
+
+
+def _open_relay(relay: Relay) -> InputContainer:
+    try:
+        return av.open(relay, mode="r", format="mpegts", metadata_errors="replace")
+    except (av.error.FFmpegError, OSError):
+        relay.close()
+        raise InputError(
+            f"{relay.name} does not answer, or not with video; check the address and that it is on"
+        ) from None

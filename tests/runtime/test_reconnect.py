@@ -1,0 +1,550 @@
+"""Cameras and streams that go and come back, over the loopback, from real senders."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from measnet.errors import InputError, StoppedError
+from measnet.runtime.frame import Frame
+from measnet.runtime.live.events import Event, Events
+from measnet.runtime.live.watch import Watch
+from measnet.runtime.options import Encoding
+from measnet.runtime.sinks.video import VideoSink
+from measnet.runtime.sources.live import LiveSource, fitted
+from measnet.runtime.stream import run
+
+from .conftest import Each, MakeClip, probe
+from .rtsp_server import rtsp_camera
+from .senders import (
+    HlsSender,
+    Sender,
+    free_port,
+    over_srt,
+    over_tcp,
+    over_udp,
+    sending,
+    serving,
+    single_pictures_over_http,
+)
+from .test_stream import Kept
+
+PATIENT = 60.0
+"""Seconds that a slow machine may take for anything."""
+
+
+@pytest.fixture(autouse=True)
+def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("measnet.runtime.live.backoff.FIRST", 0.1)
+    monkeypatch.setattr("measnet.runtime.live.backoff.LONGEST", 0.4)
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left_behind() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    assert until(lambda: set(threading.enumerate()) <= before, 5)
+
+
+def until(condition: Callable[[], Any], seconds: float = PATIENT) -> bool:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def opened(url: str, **options: Any) -> LiveSource:
+    """Connects as soon as the sender, which has just been started, is there."""
+    end = time.monotonic() + PATIENT
+    while True:
+        try:
+            return LiveSource(url, **options)
+        except InputError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
+
+
+class Watching:
+    """A stream that runs, and all that is heard of it."""
+
+    def __init__(self, url: str, patience: float = PATIENT, opened: Any = opened) -> None:
+        self.events: list[Event] = []
+        events = Events()
+        self.watch = Watch("door", events)
+        self.source: LiveSource = opened(url, patience=patience, watch=self.watch)
+        self.connecting = self.watch.events.recent()
+        events.listen(self.events.append)
+        self.frames: list[Frame] = []
+        self.stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    @property
+    def states(self) -> list[str]:
+        return [str(event.state) for event in self.events if event.kind == "state"]
+
+    @property
+    def changes(self) -> list[str]:
+        """States without stalls, which a machine may have of its own when it is busy."""
+        states = [state for state in self.states if state != "stalled"]
+        return [state for state, _ in itertools.groupby(states)]
+
+    def more(self, count: int = 5) -> None:
+        """Waits for so many more frames."""
+        wanted = len(self.frames) + count
+        assert until(lambda: len(self.frames) >= wanted), (len(self.frames), wanted, self.events)
+
+    def heard(self, state: str, times: int = 1) -> None:
+        assert until(lambda: self.states.count(state) >= times), self.events
+
+    def end(self) -> float:
+        """Stops it; the seconds that this took."""
+        began = time.monotonic()
+        self.stop.set()
+        self._thread.join(PATIENT)
+        assert not self._thread.is_alive()
+        self.source.close()
+        return time.monotonic() - began
+
+    def ended(self) -> None:
+        """Waits for its own end."""
+        self._thread.join(PATIENT)
+        assert not self._thread.is_alive(), self.events
+        self.source.close()
+
+    def _run(self) -> None:
+        class All(Kept):
+            def write(sink, frame: Frame) -> None:  # noqa: N805 - self is the other one
+                self.frames.append(frame)
+
+        run(self.source, [Each()], [All()], stop=self.stop, watch=self.watch)
+
+
+@contextlib.contextmanager
+def watched(url: str, **options: Any) -> Iterator[Watching]:
+    watching = Watching(url, **options)
+    try:
+        yield watching
+    finally:
+        watching.end()
+
+
+def arguments_of_children() -> list[bytes]:
+    """Command lines of the processes that this one has started, as anybody may read them."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = re.search(r"^PPid:\t(\d+)", (place / "status").read_text(), re.MULTILINE)
+            if parent is not None and int(parent[1]) == os.getpid():
+                found.append((place / "cmdline").read_bytes())
+    return found
+
+
+def rising(frames: list[Frame]) -> bool:
+    return all(a.pts * a.time_base < b.pts * b.time_base for a, b in itertools.pairwise(frames))
+
+
+def has_srt() -> bool:
+    protocols = subprocess.run(["ffmpeg", "-v", "quiet", "-protocols"], capture_output=True, text=True)
+    return "srt" in protocols.stdout.split()
+
+
+@pytest.mark.parametrize("kind", ["tcp", "http mjpeg", "hls", "srt"])
+def test_a_sender_that_is_killed_and_started_again_goes_on(kind: str, tmp_path: Path) -> None:
+    if kind == "srt" and not has_srt():
+        pytest.skip("ffmpeg has no SRT")
+    sender = {
+        "tcp": over_tcp,
+        "srt": over_srt,
+        "http mjpeg": single_pictures_over_http,
+        "hls": lambda: HlsSender(tmp_path / "hls"),
+    }[kind]()
+    with sending(sender), watched(sender.url) as live:
+        began = time.monotonic()
+        for times in (1, 2):
+            live.more()
+            sender.kill()
+            live.heard("reconnecting", times)
+            sender.start()
+            live.heard("running", times + 1)
+        live.more()
+        ran = time.monotonic() - began
+    assert live.changes == ["running", "reconnecting", "running", "reconnecting", "running", "ended"]
+    assert rising(live.frames)
+    outages = live.source.for_report()["outages"]
+    assert len(outages) == 2 == live.watch.telemetry.figures().reconnects
+    assert all(outage["seconds"] > 0 and outage["connections"] >= 1 for outage in outages)
+    shown_for = float(live.frames[-1].pts * live.frames[-1].time_base)
+    # A stream of segments is read ahead of its time.
+    assert sum(outage["seconds"] for outage in outages) < shown_for < ran + 5
+
+
+def test_over_udp_a_silence_is_a_stall_and_a_long_one_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("measnet.runtime.sources.live.STALLED_SECONDS", 0.5)
+    monkeypatch.setattr("measnet.runtime.sources.live.GONE_SECONDS", 4.0)
+    sender = over_udp()
+    with sending(sender), watched(sender.url) as live:
+        live.more()
+        before = len(live.frames)
+        sender.kill()
+        live.heard("stalled")
+        sender.start()
+        live.heard("running", 2)
+        live.more(10)
+        steps = [
+            float((b.pts - a.pts) * b.time_base) for a, b in itertools.pairwise(live.frames[before - 2 :])
+        ]
+        assert max(steps) > 0.5  # the silence is one in the result, although the sender's clock began anew
+        sender.kill()
+        live.heard("reconnecting")
+        sender.start()
+        live.heard("running", 3)
+        live.more()
+    stalls = ["running", "stalled", "running", "stalled", "reconnecting", "running", "ended"]
+    assert live.states == stalls
+    assert rising(live.frames)
+
+
+def test_an_rtsp_camera_is_cut_off_three_times_and_comes_back_in_other_sizes(
+    clip: MakeClip, tmp_path: Path
+) -> None:
+    small = clip("small.mp4", "-g", "5", "-bf", "0", audio=False)
+    large = clip("large.mp4", "-g", "5", "-bf", "0", size="128x96", audio=False)
+    with rtsp_camera(small, tmp_path) as camera, watched(camera.url) as live:
+        for times, comes_back_as in enumerate((None, large, small), start=1):
+            live.more()
+            camera.cut()
+            live.heard("reconnecting", times)
+            camera.restore(comes_back_as)
+            live.heard("running", times + 1)
+        live.more()
+    assert {frame.pixels.shape for frame in live.frames} == {(64, 96, 3)}
+    assert rising(live.frames)
+    sizes = [event.words for event in live.events if event.kind == "picture"]
+    assert ["now, it was 96x64" in sizes[0], "now, it was 128x96" in sizes[1]] == [True, True]
+    assert len(live.source.for_report()["outages"]) == 3
+    (line,) = [line for line in live.source.warnings if "changes its size" in line]
+    assert "from 96×64 to 128×96" in line
+
+
+def test_rate_and_codec_may_change_on_the_way(tmp_path: Path) -> None:
+    sender = over_tcp()
+    with sending(sender), watched(sender.url) as live:
+        live.more()
+        sender.kill()
+        sender.codec, sender.rate = ["-c:v", "mpeg2video", "-g", "5", "-bf", "0"], 30
+        live.heard("reconnecting")
+        sender.start()
+        live.heard("running", 2)
+        live.more()
+    (changed,) = [event.words for event in live.events if event.kind == "picture"]
+    assert changed == "it sends 96x64, 30 fps, mpeg2video now, it sent 96x64, 25 fps, h264"
+    assert rising(live.frames)
+
+
+def test_sound_goes_on_behind_an_outage(tmp_path: Path) -> None:
+    sender = over_tcp()
+    sender.sound = True
+    heard: list[float] = []
+    with sending(sender):
+        source = opened(sender.url, patience=PATIENT)
+        sink = VideoSink(tmp_path / "out.mkv", source.info, Encoding(preset="ultrafast"))
+
+        class Recording(type(sink)):  # type: ignore[misc]  # a class of that very object
+            def copy(self, packet: Any) -> None:
+                heard.append(float(packet.pts * packet.time_base))
+                super().copy(packet)
+
+        sink.__class__ = Recording
+        stop = threading.Event()
+        running = threading.Thread(
+            target=run, args=(source, [Each()], [sink]), kwargs={"stop": stop}, daemon=True
+        )
+        running.start()
+        assert until(lambda: len(heard) > 10)
+        sender.kill()
+        before = len(heard)
+        time.sleep(0.5)
+        sender.start()
+        assert until(lambda: len(heard) > before + 20)
+        stop.set()
+        running.join(PATIENT)
+        source.close()
+        sink.finish()
+    recorded = probe(tmp_path / "out.mkv")
+    packets = [kind for kind, _, _ in recorded.copied]
+    assert packets == ["audio"] * len(packets) and len(packets) > before + 10
+    assert max(heard) - min(heard) > 1
+
+
+@pytest.mark.parametrize("growing", [True, False], ids=["a growing one", "a whole one"])
+def test_a_stream_of_segments_ends_when_its_list_says_so(growing: bool, tmp_path: Path) -> None:
+    sender = HlsSender(tmp_path / "hls")
+    with sending(sender):
+        if growing:
+            live = Watching(sender.url)
+            live.more()
+            sender.finish()
+        else:
+            assert until(lambda: len(list(sender.folder.glob("*.ts"))) > 3)
+            sender.finish()
+            live = Watching(sender.url)
+        live.ended()
+    assert live.states[-1] == "ended" and "failed" not in live.states
+    assert live.source.lost is None and live.frames
+
+
+def test_a_file_over_http_ends(clip: MakeClip) -> None:
+    film = clip("film.mp4", "-bf", "0")
+    with serving(film.parent) as base:
+        live = Watching(f"{base}/film.mp4")
+        live.ended()
+    assert live.changes == ["running", "ended"]
+
+
+def test_an_outage_that_lasts_too_long_is_lost_and_what_was_sent_is_there() -> None:
+    sender = over_tcp()
+    with sending(sender):
+        live = Watching(sender.url, patience=1.0)
+        live.more()
+        sender.kill()
+        began = time.monotonic()
+        live.ended()
+    assert live.changes == ["running", "reconnecting", "failed"]
+    assert live.source.lost is not None and "was gone for 1 s" in live.source.lost
+    assert "Connection refused" in live.source.lost
+    assert 0.9 < time.monotonic() - began < 10
+    assert live.frames
+
+
+def test_without_patience_the_first_outage_is_the_end() -> None:
+    sender = over_tcp()
+    with sending(sender):
+        live = Watching(sender.url, patience=0)
+        live.more()
+        sender.kill()
+        live.ended()
+    assert live.changes == ["running", "ended"] and live.source.lost is None
+
+
+QUICK = 2.0
+"""Seconds that a stop may take on a loaded machine; usually it is a tenth of one."""
+
+
+@contextlib.contextmanager
+def answers_nothing() -> Iterator[int]:
+    """A port where connections are taken, and nothing is ever said."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield int(listener.getsockname()[1])
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "http", "tcp", "rtmp", "udp"])
+def test_stops_while_connecting(scheme: str) -> None:
+    stop = threading.Event()
+    events = Events()
+    with answers_nothing() as port:
+        timer = threading.Timer(0.5, stop.set)
+        timer.start()
+        began = time.monotonic()
+        with pytest.raises(StoppedError, match="before"):
+            LiveSource(f"{scheme}://127.0.0.1:{port}/a/b", watch=Watch("door", events), stop=stop)
+        assert time.monotonic() - began < 0.5 + QUICK
+        timer.join()
+    assert [event.state for event in events.recent()] == ["connecting", "ended"]
+
+
+def test_stops_while_running_stalled_and_reconnecting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("measnet.runtime.sources.live.STALLED_SECONDS", 0.3)
+    monkeypatch.setattr("measnet.runtime.sources.live.GONE_SECONDS", 20.0)
+    sender = over_udp()
+    with sending(sender):
+        live = Watching(sender.url)
+        live.more()
+        assert live.end() < QUICK
+        assert live.states == ["running", "ended"]
+        live = Watching(sender.url)
+        live.more()
+        sender.kill()
+        live.heard("stalled")
+        assert live.end() < QUICK
+        assert live.states == ["running", "stalled", "ended"]
+    sender = over_tcp()
+    with sending(sender):
+        live = Watching(sender.url)
+        live.more()
+        sender.kill()
+        live.heard("reconnecting")
+        assert live.end() < QUICK
+        assert live.changes == ["running", "reconnecting", "ended"]
+
+
+def test_stops_while_a_new_connection_is_not_answered() -> None:
+    sender = over_tcp()
+    with sending(sender):
+        live = Watching(sender.url)
+        live.more()
+        sender.kill()
+    port = int(sender.url.rpartition(":")[2])
+    with socket.create_server(("127.0.0.1", port)) as silent:
+        accepted, _ = silent.accept()
+        with accepted:
+            assert live.end() < QUICK
+    assert live.states[-1] == "ended"
+
+
+def test_a_call_of_ffmpeg_is_interrupted_and_no_other_thread_notices() -> None:
+    """The one place where PyAV's inside is relied upon."""
+    import av
+
+    from measnet.runtime.live.interrupt import end_calls_when
+
+    called_off, done = threading.Event(), threading.Event()
+
+    def open_it() -> None:
+        end_calls_when(called_off)
+        with contextlib.suppress(av.error.ExitError):
+            av.open(f"udp://127.0.0.1:{free_port()}", timeout=(PATIENT, PATIENT))
+        done.set()
+
+    def open_other() -> None:
+        with contextlib.suppress(av.error.ExitError):
+            av.open(f"udp://127.0.0.1:{free_port()}", timeout=(2.0, 2.0))
+
+    threads = [threading.Thread(target=open_it), threading.Thread(target=open_other)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)
+    assert not done.is_set()
+    called_off.set()
+    assert done.wait(QUICK)
+    assert threads[1].is_alive()
+    for thread in threads:
+        thread.join()
+
+
+def test_an_address_that_nobody_answers_is_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("measnet.runtime.sources.network.OPEN_SECONDS", 0.5)
+    with answers_nothing() as port, pytest.raises(InputError, match="did not answer within"):
+        LiveSource(f"tcp://127.0.0.1:{port}")
+
+
+def test_wrong_credentials_are_refused_in_one_line_that_does_not_tell_them(
+    clip: MakeClip, tmp_path: Path
+) -> None:
+    picture = clip("a.mp4", "-g", "5", "-bf", "0", audio=False)
+    events = Events()
+    with rtsp_camera(picture, tmp_path, login="bob:s3cret") as camera:
+        wrong = camera.url.replace("://", "://bob:gu3ssed@")
+        with pytest.raises(InputError, match="refuses this user and password") as caught:
+            LiveSource(wrong, watch=Watch("door", events))
+        right = camera.url.replace("://", "://bob:s3cret@")
+        source = LiveSource(right)
+        source.close()
+    everything = f"{caught.value} {events.recent()} {source.info} {source.warnings}"
+    assert "gu3ssed" not in everything and "s3cret" not in everything and "***@" in everything
+
+
+def test_sound_alone_is_refused(clip: MakeClip) -> None:
+    url = f"tcp://127.0.0.1:{free_port()}"
+    sender = Sender(url, "-map", "1:a", "-f", "mpegts", f"{url}?listen=1", sound=True)
+    sender.codec = []
+    with sending(sender):
+        end = time.monotonic() + PATIENT
+        while True:
+            with pytest.raises(InputError) as caught:
+                LiveSource(url)
+            if "cannot be opened" not in str(caught.value) or time.monotonic() > end:
+                break
+            time.sleep(0.1)
+    assert "holds audio but no video" in str(caught.value)
+
+
+def test_a_stream_that_ffmpeg_alone_takes_in_is_refused_in_one_line() -> None:
+    address = f"srt://127.0.0.1:{free_port()}?passphrase=s3cret-s3cret"
+    with pytest.raises(InputError, match=r"passphrase=\*\*\* does not answer, or not with video"):
+        LiveSource(address)
+
+
+def test_it_says_so_where_ffmpeg_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match="srt:// is taken in by the program ffmpeg, which is not here"):
+        LiveSource("srt://127.0.0.1:1")
+
+
+def test_no_argument_of_a_program_tells_a_passphrase() -> None:
+    if not has_srt():
+        pytest.skip("ffmpeg has no SRT")
+    sender = over_srt()
+    with sending(sender), watched(sender.url) as live:
+        live.more()
+        own = arguments_of_children()
+        assert any(b"concat" in line for line in own)
+        assert not any(b"s3cret" in line for line in own if b"concat" in line)
+
+
+class FakeDevice:
+    """A camera of OpenCV that can be unplugged."""
+
+    plugged = True
+    opened = 0
+
+    def __init__(self, number: int) -> None:
+        type(self).opened += 1
+        self.number = number
+
+    def isOpened(self) -> bool:  # noqa: N802 - OpenCV's name
+        return self.plugged
+
+    def read(self) -> tuple[bool, np.ndarray[Any, Any] | None]:
+        time.sleep(0.01)
+        return (True, np.full((24, 32, 3), (200, 100, 50), np.uint8)) if self.plugged else (False, None)
+
+    def get(self, what: int) -> float:
+        return 25.0
+
+    def release(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("spec", ["camera:3", "/dev/video3"])
+def test_a_camera_that_is_unplugged_and_plugged_in_again_goes_on(
+    spec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cv2, "VideoCapture", FakeDevice)
+    monkeypatch.setattr(FakeDevice, "plugged", True)
+    with watched(spec) as live:
+        live.more()
+        FakeDevice.plugged = False
+        live.heard("reconnecting")
+        FakeDevice.plugged = True
+        live.heard("running", 2)
+        live.more()
+    assert live.changes == ["running", "reconnecting", "running", "ended"]
+    assert rising(live.frames)
+    assert (live.frames[0].pixels == (50, 100, 200)).all()
+
+
+def test_another_shape_is_put_between_bars() -> None:
+    white = np.full((40, 40, 3), 255, np.uint8)
+    picture = fitted(white, 64, 20)
+    assert picture.shape == (20, 64, 3)
+    assert (picture[:, 22:42] == 255).all() and (picture[:, :22] == 0).all() and (picture[:, 42:] == 0).all()
+    deep = fitted(np.full((10, 40, 3), 65535, np.uint16), 20, 20)
+    assert deep.dtype == np.uint16
+    assert (deep[:7] == 0).all() and (deep[8:12] == 65535).all() and (deep[13:] == 0).all()
