@@ -242,8 +242,11 @@ class RunOptions:
     >>> RunOptions(encoding=Encoding(crf=14), temporal=0)
     """
 
-    out: str | None = None
-    """Name of the result; ``-`` is standard output."""
+    out: tuple[str, ...] = field(default=(), metadata={"parse": lambda out: (out,)})
+    """Names of the results, files or addresses; ``-`` is standard output."""
+
+    parts: Fraction | None = field(default=None, metadata={"parse": parse_time})
+    """Seconds after which a live source's file is closed and another begun; None writes one."""
 
     overwrite: bool = False
     """Replaces results that exist."""

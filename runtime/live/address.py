@@ -1,4 +1,4 @@
-"""Addresses as they may be shown: without credentials. Everything that is read by people goes through here."""
+"""Addresses as they may be shown: without credentials. All that people read goes through here."""
 
 from __future__ import annotations
 

@@ -78,6 +78,10 @@ class Sink:
         """Says how a video's picture is encoded, ready for JSON."""
         return {}
 
+    def figures(self) -> list[dict[str, Any]]:
+        """Tells how each result of a live source fared, ready for JSON."""
+        return []
+
     def write(self, frame: Frame, /) -> None:
         """Takes the next frame. Raises OutputError."""
         raise NotImplementedError

@@ -166,8 +166,8 @@ SENT = {
     "udp": _SENT_AS_TS,
     "tcp": _SENT_AS_TS,
 }
-"""By the scheme of an address, what goes there: NUT as far as the process that sends it, which changes nothing
-of the packets."""
+"""By the scheme of an address, what goes there: as NUT to the process that sends it, in whose hands packets
+stay as they are."""
 
 HLS = replace(_MPEG_TS, muxer="hls", deep_codec="h264", names=frozenset(), subtitles=frozenset(), live=True)
 """A playlist with its pieces, as browsers read it."""

@@ -440,7 +440,9 @@ class PictureEncoder:
         frame.pts = pts
         frame.time_base = self._context.time_base
         frame.duration = duration
-        if self._key_every is not None and (self._last_key is None or pts - self._last_key >= self._key_every):
+        if self._key_every is not None and (
+            self._last_key is None or pts - self._last_key >= self._key_every
+        ):
             self._last_key = pts
             frame.pict_type = PictureType.I
         self._encoded += 1

@@ -161,6 +161,10 @@ class Muxer:
         except FFmpegError as error:
             raise encoding_error(self._target, error) from None
 
+    def begin(self) -> None:
+        """Write what comes before the first packet. Raises FFmpegError."""
+        self._container.start_encoding()
+
     def put(self, packet: Packet[Any]) -> None:
         """Write one packet of any stream. Raises FFmpegError."""
         self._container.mux_one(packet)
@@ -293,9 +297,7 @@ class Muxer:
         except ValueError as error:
             if "does not support" not in str(error):
                 raise UsageError(f"this build of FFmpeg has no {encoder} encoder") from None
-            raise UsageError(
-                f"{named(self._target)} cannot hold {encoder}; choose another --codec"
-            ) from None
+            raise UsageError(f"{named(self._target)} cannot hold {encoder}; choose another --codec") from None
         if self._info.display_matrix and encoding.turn is None:
             stream.set_display_matrix(self._info.display_matrix)
         stream.metadata.update(

@@ -15,22 +15,23 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import IO, TYPE_CHECKING, Any
 
-from av.error import FFmpegError
 from av.packet import Packet
 
 from measnet.errors import OutputError, UsageError
 from measnet.runtime.frame import Frame, StreamInfo
 from measnet.runtime.options import Encoding
-from measnet.runtime.sinks import Sink
-from measnet.runtime.sinks.aside import encoding_error
 from measnet.runtime.sinks.containers import SENT
-from measnet.runtime.sinks.encoder import FrameTimes, PictureEncoding
+from measnet.runtime.sinks.encoded import EncodedSink, Outside
+from measnet.runtime.sinks.encoder import PictureEncoding
 from measnet.runtime.sinks.muxer import Muxer
 from measnet.runtime.sinks.sender import HEADER, LENGTH, PROGRAM
 from measnet.runtime.sinks.target import Address
 
 if TYPE_CHECKING:
     from av.stream import Stream
+
+SCHEMES = tuple(SENT)
+"""Of addresses that streams can be pushed to."""
 
 ANSWER_SECONDS = 10.0
 """Within these a receiver is to take the stream."""
@@ -59,7 +60,7 @@ def for_players(asked: Encoding, info: StreamInfo) -> Encoding:
     return replace(filled, crf=23 if asked.crf is None else asked.crf)
 
 
-class PushSink(Sink):
+class PushSink(EncodedSink):
     """Encodes frames, and sends them with the source's sound to a receiver; times count from the first frame.
 
     Frames of a file are sent at the pace they are shown at, those of a live source as they come.
@@ -75,38 +76,21 @@ class PushSink(Sink):
     """
 
     def __init__(self, address: Address, info: StreamInfo, encoding: Encoding | None = None) -> None:
-        super().__init__()
-        self._address = address
-        self._done = False
         self._paced = info.kind != "live"
         self._origin: Fraction | None = None
         self._began = 0.0
-        kind, asked = SENT[address.scheme], for_players(encoding or Encoding(), info)
-        self.encoding = PictureEncoding(address, kind, info, asked)
-        self._times = FrameTimes(self.encoding.time_base)
-        self._muxer = _Sent(address, info, self.encoding)
-        self.warnings = [*self.encoding.warnings, *self._muxer.warnings]
-
-    def for_report(self) -> dict[str, Any]:
-        """See Sink.for_report."""
-        return self.encoding.for_report()
+        asked = for_players(encoding or Encoding(), info)
+        picture = PictureEncoding(address, SENT[address.scheme], info, asked)
+        super().__init__(address, Outside(address), picture, _Sent(address, info, picture))
 
     def write(self, frame: Frame) -> None:
         """See Sink.write."""
         if self._origin is None:
             self._origin, self._began = frame.pts * frame.time_base, time.monotonic()
-        shift = round(self._origin / frame.time_base)
-        place = self._times.place(replace(frame, pts=frame.pts - shift))
-        if place is None:
-            self.skipped = self._times.skipped
-            return
+        since = frame.pts * frame.time_base - self._origin
         if self._paced:
-            self._wait_until(float(place[0] * self.encoding.time_base))
-        try:
-            captions = self.encoding.captions_of(frame)
-            self._muxer.mux_picture(self._muxer.encoder.encode(frame.pixels, *place, captions))
-        except FFmpegError as error:
-            raise encoding_error(self._address, error) from None
+            self._wait_until(float(since))
+        super().write(replace(frame, pts=round(since / frame.time_base)))
 
     def copy(self, packet: Packet[Stream]) -> None:
         """See Sink.copy."""
@@ -117,28 +101,7 @@ class PushSink(Sink):
         if min(packet.pts, packet.dts) >= shift:
             packet.pts -= shift
             packet.dts -= shift
-            self._muxer.mux_copy(packet)
-
-    def finish(self, *, partial: bool = False) -> Address | None:
-        """See Sink.finish."""
-        if self._done or self._times.last is None:
-            self.abort()
-            return None
-        self._done = True
-        try:
-            self._muxer.mux_picture(self._muxer.encoder.flush())
-            self._muxer.close()
-        except FFmpegError as error:
-            raise encoding_error(self._address, error) from None
-        finally:
-            self._muxer.close_anyhow()
-        self.warnings += self._times.losses() + self.encoding.losses()
-        return self._address
-
-    def abort(self) -> None:
-        """See Sink.abort. What was sent is gone."""
-        self._done = True
-        self._muxer.close_anyhow()
+            super().copy(packet)
 
     def _wait_until(self, seconds: float) -> None:
         """Waits for the moment at which a picture is shown; a longer gap is taken for a clock that jumped."""
@@ -172,6 +135,9 @@ class _Sent(Muxer):
         for converted in self._converted.values():
             self._mux_converted(converted, None)
         self._sender.close()
+
+    def losses(self, times_rounded: int) -> list[str]:
+        return []  # of times, which are those of the moment here
 
     def close_anyhow(self) -> None:
         if hasattr(self, "_sender"):

@@ -92,18 +92,18 @@ class SrtSocket:
         self._socket = self._srt.srt_create_socket()
         for name, (value, *_) in parse_qs(parts.query).items():
             if name not in self._OPTIONS:
-                raise OSError(0, f"srt:// takes {', '.join(self._OPTIONS)} behind its question mark, not {name}")
+                raise OSError(
+                    0, f"srt:// takes {', '.join(self._OPTIONS)} behind its question mark, not {name}"
+                )
             number = int(value) // 1000 if name == "latency" else int(value) if name == "pbkeylen" else None
             given = value.encode() if number is None else struct.pack("<i", number)
             if self._srt.srt_setsockflag(self._socket, self._OPTIONS[name], given, len(given)) < 0:
                 raise self._failed()
         family, _, _, _, place = socket.getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_DGRAM)[0]
-        if family == socket.AF_INET:
-            packed = socket.inet_aton(place[0])
-            address = struct.pack("<H", family) + struct.pack(">H", place[1]) + packed + bytes(8)
-        else:
-            packed = socket.inet_pton(socket.AF_INET6, place[0])
-            address = struct.pack("<H", family) + struct.pack(">HI", place[1], 0) + packed + bytes(4)
+        packed, port = socket.inet_pton(family, str(place[0])), struct.pack(">H", parts.port or 0)
+        # struct sockaddr_in, or sockaddr_in6 with no flow and no scope
+        inner = packed + bytes(8) if family == socket.AF_INET else bytes(4) + packed + bytes(4)
+        address = struct.pack("=H", family) + port + inner
         if self._srt.srt_connect(self._socket, address, len(address)) < 0:
             raise self._failed()
 
