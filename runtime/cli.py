@@ -131,8 +131,8 @@ class _RunCommand(HeadedCommand):
     "--out",
     multiple=True,
     metavar="PATH",
-    help="Result; its ending says which kind of file, .m3u8 is for browsers. Or a receiver: rtsp://, rtmp://, "
-    "srt://, udp://, tcp://. For several give it again.",
+    help="Result; its ending says which kind of file, .m3u8 is for browsers. Or a receiver: rtsp://, "
+    "rtmp://, srt://, udp://, tcp://. For several give it again.",
 )
 @click.option(
     "--parts",

@@ -287,6 +287,10 @@ class RunOptions:
     checks: Checks = field(default_factory=Checks)
     encoding: Encoding = field(default_factory=Encoding)
 
+    def __post_init__(self) -> None:
+        if self.parts is not None and self.parts <= 0:
+            raise UsageError("--parts 0 would never fill a file; give the seconds of each")
+
     @classmethod
     def named(cls, values: Mapping[str, Any]) -> RunOptions:
         """Fills the options from their names, all on one level: ``{"crf": 14, "start": "1:30"}``.

@@ -55,7 +55,7 @@ def _address(out: str) -> Address:
         )
     if _LISTENS.search(out):
         raise UsageError(
-            f"{address}: receivers are called, not waited for; have the receiver listen, and leave that away here"
+            f"{address}: receivers are called, not waited for; leave that away, and have the receiver listen"
         )
     return address
 

@@ -403,7 +403,7 @@ class PictureEncoder:
         writer: makes the frames that ``context`` takes.
         turn: to be applied to every picture.
         tag: what goes into the encoded stream's headers, and the encoder cannot be told.
-        key_every: steps of time after which a picture stands by itself again; None leaves that to the encoder.
+        key_every: steps of time after which a picture stands by itself again; None leaves it to the encoder.
     """
 
     def __init__(
@@ -415,7 +415,7 @@ class PictureEncoder:
         key_every: int | None = None,
     ) -> None:
         self._key_every = key_every
-        self._last_key: int | None = None
+        self._next_key = 0
         self._context = context
         self._writer = writer
         self._turn = turn
@@ -440,10 +440,8 @@ class PictureEncoder:
         frame.pts = pts
         frame.time_base = self._context.time_base
         frame.duration = duration
-        if self._key_every is not None and (
-            self._last_key is None or pts - self._last_key >= self._key_every
-        ):
-            self._last_key = pts
+        if self._key_every is not None and pts >= self._next_key:
+            self._next_key = pts + self._key_every
             frame.pict_type = PictureType.I
         self._encoded += 1
         if captions:

@@ -23,8 +23,8 @@ LISTED = 6
 class HlsSink(EncodedSink):
     """Encodes frames into pieces of two seconds, named in a playlist.
 
-    The playlist of a live source has the last ``LISTED``, that of a video file grows until it has them all, and
-    can be watched meanwhile. Pieces that an earlier run left under these names are deleted.
+    The playlist of a live source has the last ``LISTED``, that of a video file grows until it has them all,
+    and can be watched meanwhile. Pieces that an earlier run left under these names are deleted.
 
     Args:
         target: the playlist, ``.m3u8``; the pieces lie beside it. ``check_target`` has said yes to it.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import av
 from av.audio.stream import AudioStream
+from av.bitstream import BitStreamFilterContext
 from av.container import OutputContainer
 from av.error import ArgumentError, FFmpegError
 from av.packet import Packet
@@ -106,6 +107,7 @@ class Muxer:
         self._converted: dict[int, ConvertedSound] = {}
         self._run_up = Fraction(0)
         self._begun: set[int] = set()
+        self._headers: dict[int, BitStreamFilterContext] = {}
         self._avi_sound = AviSound() if kind.even_pace else None
         self._container = self._open(in_order, options or {})
         try:
@@ -149,12 +151,13 @@ class Muxer:
         if not packet.is_discard:
             self._begun.add(packet.stream.index)
         self._note_run_up(packet, copy)
-        packet.stream = copy
+        index, packet.stream = packet.stream.index, copy
         try:
             if self._avi_sound is not None and copy.type == "audio":
                 self._container.start_encoding()  # settles what it counts
                 self._avi_sound.place(packet, copy)
-            self.put(packet)
+            for out in self._without_headers(packet, index):
+                self.put(out)
         except ArgumentError:
             # A packet whose times run backwards: no container takes it.
             self._packets_left_out += 1
@@ -185,6 +188,17 @@ class Muxer:
             raise encoding_error(self._target, error) from None
         except OSError as error:
             raise write_error(self._target, error) from None
+
+    def _without_headers(self, packet: Packet[Any], index: int) -> list[Packet[Any]]:
+        """The packet as MP4 has it, where each brought the header of AAC along."""
+        filtering = self._headers.get(index)
+        if filtering is None:
+            return [packet]
+        stream, time_base = packet.stream, packet.time_base
+        filtered = filtering.filter(packet)
+        for out in filtered:
+            out.stream, out.time_base = stream, time_base
+        return filtered
 
     def _mux_converted(self, converted: ConvertedSound, packet: Packet[Stream] | None) -> None:
         try:
@@ -311,6 +325,7 @@ class Muxer:
         copies: dict[int, Stream] = {}
         left_out: list[str] = []
         heard = False
+        growing = self._info.kind == "live" and self._kind.muxer in ("mp4", "mov")
         for source in self._info.copied:
             if source.type == "audio" and sound == "none":
                 continue
@@ -321,6 +336,9 @@ class Muxer:
             if _takes(self._kind, source):
                 copy = self._container.add_stream_from_template(source, opaque=True)
                 copies[source.index] = copy
+                if growing and source.codec_context.name == "aac" and not source.codec_context.extradata:
+                    # FFmpeg does this by itself in files that are not written in fragments.
+                    self._headers[source.index] = BitStreamFilterContext("aac_adtstoasc", source)
                 if self._avi_sound is not None and isinstance(copy, AudioStream):
                     assert isinstance(source, AudioStream)
                     self._avi_sound.add(source, copy)

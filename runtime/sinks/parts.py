@@ -23,8 +23,8 @@ _WAITING = 2000
 
 
 class PartsSink(Sink):
-    """Writes ``door.mp4`` as ``door.0001.mp4``, ``door.0002.mp4`` and so on; times of each count from its first
-    frame. Parts that are there already are left alone: numbers go on behind them.
+    """Writes ``door.mp4`` as ``door.0001.mp4``, ``door.0002.mp4`` and so on; times of each count from its
+    first frame. Parts that are there already are left alone: numbers go on behind them.
 
     Args:
         target: names the parts.

@@ -172,7 +172,7 @@ class _Sender:
         except OutputError as error:
             self.end()
             raise UsageError(
-                f"{address} does not take the stream ({error}); check the address, and that the receiver is on"
+                f"{address} does not take the stream ({error}); check the address and that the receiver is on"
             ) from None
         except BaseException:
             self.end()

@@ -4,9 +4,10 @@ It stands apart because FFmpeg may wait for the network for minutes, with Python
 and when it ends. A process can be ended at any moment. It imports nothing of this package, so that it starts
 quickly.
 
-On standard input: a line of JSON (``url``, ``muxer``, ``options``), then blocks: a length, and so many bytes. The
-first one is NUT that describes the streams, every further one a packet behind its ``HEADER``. On standard output:
-the line ``ok`` once the receiver has taken the streams; if anything fails, one line that says it.
+On standard input: a line of JSON (``url``, ``muxer``, ``options``), then blocks, each a length and so many
+bytes. The first one is NUT that describes the streams, every further one a packet behind its ``HEADER``. On
+standard output: the line ``ok`` once the receiver has taken the streams; if anything fails, one line that says
+it.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ import struct
 import sys
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 from urllib.parse import parse_qs, urlsplit
 
 LENGTH = struct.Struct("<I")
 
 HEADER = struct.Struct("<IqqqqqB")
-"""Of a packet: stream, decoding time, presentation time, duration, time base (two numbers), is a key frame."""
+"""Of a packet: stream, decoding time, presentation time, duration, time base (two numbers), is key frame."""
 
 # A description is complete as it is: nothing of it has to be guessed from packets.
 _NO_GUESSING = {"fpsprobesize": "0", "max_ts_probe": "0"}
@@ -74,7 +76,8 @@ class SrtSocket:
     """A connection by SRT, which FFmpeg's build in PyAV has not: libsrt does it.
 
     Args:
-        url: ``srt://HOST:PORT?passphrase=…&streamid=…&latency=…``, the latency in microseconds, as FFmpeg and OBS count it.
+        url: ``srt://HOST:PORT?passphrase=…&streamid=…&latency=…``, the latency in microseconds, as FFmpeg and
+            OBS count it.
 
     Raises:
         OSError: libsrt is not there, or nobody answers.
@@ -83,7 +86,7 @@ class SrtSocket:
     MESSAGE = 1316
     """Bytes that go at once: seven packets of MPEG-TS."""
 
-    _OPTIONS = {"latency": 23, "passphrase": 26, "pbkeylen": 27, "streamid": 46}  # noqa: RUF012 - nobody writes to it
+    _OPTIONS = MappingProxyType({"latency": 23, "passphrase": 26, "pbkeylen": 27, "streamid": 46})
 
     def __init__(self, url: str) -> None:
         self._srt = _libsrt()
@@ -92,9 +95,7 @@ class SrtSocket:
         self._socket = self._srt.srt_create_socket()
         for name, (value, *_) in parse_qs(parts.query).items():
             if name not in self._OPTIONS:
-                raise OSError(
-                    0, f"srt:// takes {', '.join(self._OPTIONS)} behind its question mark, not {name}"
-                )
+                raise OSError(0, f"srt:// takes {', '.join(self._OPTIONS)} behind the question mark alone")
             number = int(value) // 1000 if name == "latency" else int(value) if name == "pbkeylen" else None
             given = value.encode() if number is None else struct.pack("<i", number)
             if self._srt.srt_setsockflag(self._socket, self._OPTIONS[name], given, len(given)) < 0:

@@ -28,7 +28,7 @@ SYNC_SECONDS = 5.0
 """So often what was written of a live source goes from memory to the disk."""
 
 # A live source's file grows in pieces of 2 s that a player needs no end of the file for.
-_FRAGMENTS = {"movflags": "+hybrid_fragmented", "frag_duration": "2000000"}
+_FRAGMENTS = {"movflags": "+hybrid_fragmented+delay_moov", "frag_duration": "2000000"}
 _CLUSTERS = {"cluster_time_limit": "2000"}
 _GROWING = {"mp4": _FRAGMENTS, "mov": _FRAGMENTS, "matroska": _CLUSTERS, "webm": _CLUSTERS}
 
