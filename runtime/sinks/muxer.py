@@ -62,8 +62,8 @@ _COVER_FILES = {"mjpeg": ("jpg", "image/jpeg"), "png": ("png", "image/png"), "bm
 _TIMECODE = ("mp4", "mov", "matroska")
 # In microseconds.
 _LIVE_INTERLEAVE = "500000"
-# In seconds: what decoders of sound need before the first that is heard. Opus takes most, 0.08.
-_RUN_UP = Fraction(2, 25)
+RUN_UP = Fraction(2, 25)
+"""Seconds that decoders of sound need before the first that is heard. Opus takes most."""
 
 
 class Muxer:
@@ -211,7 +211,7 @@ class Muxer:
     def _is_run_up(self, packet: Packet[Stream]) -> bool:
         """Says whether a packet that an edit list cuts out is a run-up, hidden before all others."""
         start = packet.pts or 0
-        near = (start + (packet.duration or 0)) * packet.time_base > -_RUN_UP
+        near = (start + (packet.duration or 0)) * packet.time_base > -RUN_UP
         return packet.stream.index not in self._begun and start < 0 and (near or self._kind.edit_list)
 
     def _note_run_up(self, packet: Packet[Stream], stream: Stream) -> None:

@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from measnet.errors import OutputError
 from measnet.runtime.frame import Frame, StreamInfo
 from measnet.runtime.options import Encoding
 from measnet.runtime.sinks import Sink
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 _WAITING = 2000
 """Packets of sound that may wait for the picture; then the oldest goes."""
+
+_LATE_SOUND = 1
+"""Seconds by which sound may come behind the picture; transport streams have it so."""
 
 
 class PartsSink(Sink):
@@ -47,6 +51,7 @@ class PartsSink(Sink):
         self._made: list[Path] = []
         self._origin: Fraction | None = None
         self._part: VideoSink | None = self._open()
+        self._last: tuple[VideoSink, Fraction] | None = None
 
     def for_report(self) -> dict[str, Any]:
         """See Sink.for_report."""
@@ -58,46 +63,55 @@ class PartsSink(Sink):
         if self._origin is None:
             self._origin = at
         self._copy_until(at)
+        if at - self._origin >= _LATE_SOUND:
+            self._close_last()
         # A clock that was set back begins a part, too.
         if not 0 <= at - self._origin < self._seconds:
-            self._close(partial=False)
-            self._origin = at
+            self._close_last()
+            if self._part is not None:
+                self._last = self._part, self._origin
+            self._part, self._origin = self._open(), at
         if self._part is None:
-            self._part = self._open()
+            raise OutputError(f"{self._target} is closed already")
         shift = round(self._origin / frame.time_base)
         self._part.write(replace(frame, pts=frame.pts - shift))
 
     def copy(self, packet: Packet[Stream]) -> None:
         """See Sink.copy. Sound waits for the picture, to be in the same part."""
-        if packet.pts is not None and packet.dts is not None:
-            self._sound.append(packet)
+        if packet.pts is None or packet.dts is None:
+            return
+        if self._last is not None and self._origin is not None:
+            if packet.pts * packet.time_base < self._origin:
+                _copy_from(packet, *self._last)
+                return
+            self._close_last()
+        self._sound.append(packet)
 
     def finish(self, *, partial: bool = False) -> Path | None:
         """See Sink.finish. Returns the first part."""
         if self._sound and (last := self._sound[-1]).pts is not None:
             self._copy_until(last.pts * last.time_base + 1)
-        self._close(partial=partial)
+        self._close_last()
+        part, self._part = self._part, None
+        if part is not None:
+            self._close(part, partial=partial)
         if len(self._made) > 1:
             self.warnings.append(f"{len(self._made)} parts, the last is {self._made[-1].name}")
         return self._made[0] if self._made else None
 
     def abort(self) -> None:
         """See Sink.abort. Parts that are closed stay."""
-        if self._part is not None:
-            self._part.abort()
-            self._part = None
+        for part in (self._part, self._last and self._last[0]):
+            if part is not None:
+                part.abort()
+        self._part = self._last = None
 
     def _copy_until(self, at: Fraction) -> None:
         """Copies the sound from before a moment."""
         while self._sound and (self._sound[0].pts or 0) * self._sound[0].time_base < at:
             packet = self._sound.popleft()
-            if self._part is None or self._origin is None:
-                continue
-            shift = round(self._origin / packet.time_base)
-            if packet.pts is not None and packet.dts is not None and min(packet.pts, packet.dts) >= shift:
-                packet.pts -= shift
-                packet.dts -= shift
-                self._part.copy(packet)
+            if self._part is not None and self._origin is not None:
+                _copy_from(packet, self._part, self._origin)
 
     def _open(self) -> VideoSink:
         self._number += 1
@@ -105,10 +119,12 @@ class PartsSink(Sink):
         self._take_over(part)
         return part
 
-    def _close(self, *, partial: bool) -> None:
-        part, self._part = self._part, None
-        if part is None:
-            return
+    def _close_last(self) -> None:
+        if self._last is not None:
+            (part, _), self._last = self._last, None
+            self._close(part)
+
+    def _close(self, part: VideoSink, *, partial: bool = False) -> None:
         try:
             made = part.finish(partial=partial)
         finally:
@@ -120,6 +136,15 @@ class PartsSink(Sink):
     def _take_over(self, part: VideoSink) -> None:
         self.skipped += part.skipped
         self.warnings += [line for line in part.warnings if line not in self.warnings]
+
+
+def _copy_from(packet: Packet[Stream], part: VideoSink, origin: Fraction) -> None:
+    """Copies a packet, its times counted from ``origin``, if it does not come before it."""
+    shift = round(origin / packet.time_base)
+    if packet.pts is not None and packet.dts is not None and min(packet.pts, packet.dts) >= shift:
+        packet.pts -= shift
+        packet.dts -= shift
+        part.copy(packet)
 
 
 def _named(target: Path, number: int) -> Path:

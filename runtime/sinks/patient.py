@@ -86,18 +86,21 @@ class PatientSink(Sink):
 
     def write(self, frame: Frame) -> None:
         """See Sink.write. Never waits. Raises OutputError once it is gone for good."""
-        stalls = False
+        full = stalls = False
         with self._changed:
             self._refuse_if_gone()
-            if self._frames == ROOM:
+            full = self._frames == ROOM
+            if full:
                 self._drop(Frame)
-                self._watch.drop("sink")
+                self._left_out += 1
                 quiet = time.monotonic() - self._written_at
                 stalls = quiet > SILENT_SECONDS and not self._stalled and self._sink is not None
                 self._stalled = self._stalled or stalls
             self._items.append(frame)
             self._frames += 1
             self._changed.notify_all()
+        if full:
+            self._watch.drop("sink")
         if stalls:
             self._watch.say("sink", f"{self._name} stalls; frames for it are left out")
 
@@ -144,16 +147,16 @@ class PatientSink(Sink):
         while (item := self._next()) is not None:
             sink = self._sink
             if sink is None:
-                if not self._reopened():
-                    continue
-                sink = self._sink
-            assert sink is not None
+                self._leave_out(item)
+                self._reopen()
+                continue
             try:
                 if isinstance(item, Frame):
                     sink.write(item)
                 else:
                     sink.copy(item)
             except Exception as error:
+                self._leave_out(item)
                 self._fail(sink, error)
                 continue
             if isinstance(item, Frame):
@@ -190,7 +193,6 @@ class PatientSink(Sink):
             self._sink = None
             self._failures += 1
             self._stalled = False
-            self._left_out += 1
             if final:
                 self._gone = OutputError(words)
                 self._items.clear()
@@ -199,24 +201,20 @@ class PatientSink(Sink):
         if not final:
             self._pause()
 
-    def _reopened(self) -> bool:
+    def _reopen(self) -> None:
         """Tries to open it anew; after a failure waits until it is worth another try, or the stream ends."""
         assert self._again is not None
-        with self._changed:
-            if self._ending:
-                self._items.clear()
-                self._frames = self._packets = 0
-                return False
+        if self._ending:
+            return
         try:
             sink = self._again()
         except Exception:
             self._pause()
-            return False
+            return
         with self._changed:
             self._sink = sink
             self._written_at = time.monotonic()
         self._watch.say("sink", f"{self._name} is back")
-        return True
 
     def _pause(self) -> None:
         with self._changed:
@@ -235,9 +233,15 @@ class PatientSink(Sink):
         self._items = deque(item for item in self._items if item is not oldest)
         if kind is Frame:
             self._frames -= 1
-            self._left_out += 1
         else:
             self._packets -= 1
+
+    def _leave_out(self, item: Frame | Packet[Stream]) -> None:
+        """Counts a frame that was taken from the queue for nothing."""
+        if isinstance(item, Frame):
+            with self._changed:
+                self._left_out += 1
+            self._watch.drop("sink")
 
     def _refuse_if_gone(self) -> None:
         if self._gone is not None:

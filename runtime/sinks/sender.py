@@ -6,8 +6,7 @@ quickly.
 
 On standard input: a line of JSON (``url``, ``muxer``, ``options``), then blocks, each a length and so many
 bytes. The first one is NUT that describes the streams, every further one a packet behind its ``HEADER``. On
-standard output: the line ``ok`` once the receiver has taken the streams; if anything fails, one line that says
-it.
+standard output: the line ``ok`` once the receiver has taken the streams; what fails is told in one line.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
@@ -30,6 +30,9 @@ LENGTH = struct.Struct("<I")
 
 HEADER = struct.Struct("<IqqqqqB")
 """Of a packet: stream, decoding time, presentation time, duration, time base (two numbers), is key frame."""
+
+_SRT_PLAYED = 1.0
+"""Seconds after which nothing of a stream is on its way; receivers wait 0.12 s for lost parts, if not more."""
 
 # A description is complete as it is: nothing of it has to be guessed from packets.
 _NO_GUESSING = {"fpsprobesize": "0", "max_ts_probe": "0"}
@@ -60,6 +63,8 @@ def main() -> int:
                 packet.time_base = Fraction(over, under)
                 packet.is_keyframe = bool(is_key)
                 out.mux_one(packet)
+        if isinstance(file, SrtSocket):
+            file.close()
     except (av.error.FFmpegError, OSError, ValueError) as error:
         # Not the whole of it: it may have the address in it, with a password.
         print(getattr(error, "strerror", None) or type(error).__name__, flush=True)
@@ -107,6 +112,11 @@ class SrtSocket:
         address = struct.pack("=H", family) + port + inner
         if self._srt.srt_connect(self._socket, address, len(address)) < 0:
             raise self._failed()
+
+    def close(self) -> None:
+        """Lets what was sent arrive, and be played: a receiver throws away what it has not given out yet."""
+        time.sleep(_SRT_PLAYED)
+        self._srt.srt_close(self._socket)
 
     def write(self, data: bytes) -> int:
         """Sends it, in messages."""

@@ -11,6 +11,7 @@ from av.packet import Packet
 from measnet.errors import OutputError
 from measnet.runtime.frame import Frame
 from measnet.runtime.sinks import Sink
+from measnet.runtime.sinks.muxer import RUN_UP
 from measnet.runtime.sinks.patient import PatientSink
 from measnet.runtime.sinks.target import Target
 
@@ -44,8 +45,9 @@ class Several(Sink):
 
     def copy(self, packet: Packet[Stream]) -> None:
         """See Sink.copy."""
-        # What an edit list hides cannot be told of a twin, and would be heard.
-        twins = [] if packet.is_discard else [_twin(packet) for _ in self._left[1:]]
+        # That it is hidden cannot be told of a twin: it would be heard, if it is not the run-up before zero.
+        hidden = packet.is_discard and not -RUN_UP < (packet.pts or 0) * packet.time_base < 0
+        twins = [] if hidden else [_twin(packet) for _ in self._left[1:]]
         given = dict(zip(self._left, [packet, *twins], strict=False))
         self._each(lambda sink: sink.copy(given[sink]) if sink in given else None)
 
