@@ -28,7 +28,7 @@ SOUND_ROOM = 500
 SILENT_SECONDS = 2.0
 """A sink that frames wait for, and that takes none for so long, is said to stall."""
 
-END_SECONDS = 30.0
+END_SECONDS = 10.0
 """It has so long to write what waits, when the stream has ended."""
 
 
@@ -118,10 +118,12 @@ class PatientSink(Sink):
         """See Sink.finish. Nothing is waited for longer than ``END_SECONDS``."""
         self._end(at_once=False)
         self._thread.join(END_SECONDS)
+        if self._thread.is_alive():
+            words = f"{self._name} took nothing for {END_SECONDS:.0f} s at the end"
+            self._watch.say("sink", words)
+            raise OutputError(words)
         with self._changed:
             self._refuse_if_gone()
-            if self._thread.is_alive():
-                raise OutputError(f"{self._name} took nothing for {END_SECONDS:.0f} s at the end")
             sink, self._sink = self._sink, None
         if sink is None:
             # It was away at the end; what it had until then, it has.

@@ -32,7 +32,7 @@ HEADER = struct.Struct("<IqqqqqB")
 """Of a packet: stream, decoding time, presentation time, duration, time base (two numbers), is key frame."""
 
 _SRT_PLAYED = 1.0
-"""Seconds after which nothing of a stream is on its way; receivers wait 0.12 s for lost parts, if not more."""
+"""Seconds after which nothing of a stream is on its way; receivers wait 0.12 s for lost parts or more."""
 
 # A description is complete as it is: nothing of it has to be guessed from packets.
 _NO_GUESSING = {"fpsprobesize": "0", "max_ts_probe": "0"}

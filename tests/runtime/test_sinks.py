@@ -6,6 +6,8 @@ import contextlib
 import functools
 import http.server
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -168,6 +170,58 @@ def test_sound_goes_along(scheme: str, clip: MakeClip, tmp_path: Path) -> None:
     assert probe(got).kinds == (["video"] if scheme == "rtsp" else ["video", "audio"])
     left_out = any("aac audio" in line and "left out" in line for line in sink.warnings)
     assert left_out == (scheme == "rtsp")
+
+
+def test_sound_that_says_what_it_is_goes_along_by_rtsp(
+    clip: MakeClip, measnet_run: Callable[..., Answer], tmp_path: Path
+) -> None:
+    port, got = free_port(), tmp_path / "got.mkv"
+    url = f"rtsp://127.0.0.1:{port}/yard"
+    with receiver("-rtsp_flags", "listen", "-i", url, to=got) as running:
+        wait_for(lambda: _is_up(port))
+        began = time.monotonic()
+        answer = measnet_run(clip("plain.mp4", "-bf", "0", seconds=2.0), "-o", url)
+        taken = time.monotonic() - began
+        running.wait(GENEROUS)
+    assert answer.status == 0, answer.err
+    assert f"{url}  50 frames" in " ".join(answer.out.split("\n"))
+    received = probe(got)
+    assert received.kinds == ["video", "audio"] and len(received.times) == 50
+    assert taken > 1.9  # at the pace it is shown at
+
+
+@pytest.fixture
+def rtsp_recorder(tmp_path: Path) -> Iterator[tuple[int, Path]]:
+    """GStreamer's RTSP server, for ``me`` with the password ``right``: its port, and its recording."""
+    python, got = "/usr/bin/python3", tmp_path / "recorded.mkv"
+    there = "import gi; gi.require_version('GstRtspServer', '1.0')"
+    if subprocess.run([python, "-c", there], capture_output=True).returncode:
+        pytest.skip("GStreamer's RTSP server is not installed (gir1.2-gst-rtsp-server-1.0)")
+    command = [python, str(Path(__file__).with_name("gst_rtsp_recorder.py")), str(got), "me", "right"]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert running.stdout is not None
+        yield int(running.stdout.readline()), got
+    finally:
+        running.kill()
+        running.communicate()
+
+
+def test_a_real_rtsp_server_records_it_and_refuses_a_wrong_password(rtsp_recorder: tuple[int, Path]) -> None:
+    port, got = rtsp_recorder
+    camera = Camera(10_000, pause=0.02, noisy=True)
+    with pytest.raises(UsageError, match="401 Unauthorized") as refused:
+        PushSink(Address(f"rtsp://me:hush@127.0.0.1:{port}/yard"), camera.info)
+    assert "hush" not in str(refused.value) and "me:" not in str(refused.value)
+    sink = PushSink(Address(f"rtsp://me:right@127.0.0.1:{port}/yard"), camera.info, ULTRAFAST)
+    sending = threading.Thread(target=send, args=(camera, sink))
+    sending.start()
+    try:
+        wait_for(lambda: got.exists() and got.stat().st_size > 300_000)
+    finally:
+        camera.interrupt()
+        sending.join(GENEROUS)
+    assert len(probe(got).times) > 10
 
 
 @pytest.mark.parametrize(
@@ -365,6 +419,37 @@ def test_a_playlist_of_a_live_stream_slides_and_is_read_from_any_web_server(tmp_
     assert not (tmp_path / "cam.00007.ts").exists()
 
 
+def test_a_browser_plays_a_playlist_from_any_web_server(tmp_path: Path) -> None:
+    browser = shutil.which("chromium")
+    if browser is None:
+        pytest.skip("chromium is not installed")
+    version = subprocess.check_output([browser, "--version"], stderr=subprocess.DEVNULL, text=True)
+    if int(re.search(r"\d+", version)[0]) < 142:  # type: ignore[index]
+        pytest.skip("chromium plays playlists by itself from version 142 on")
+    camera = Camera(60)
+    send(camera, HlsSink(tmp_path / "cam.m3u8", camera.info, ULTRAFAST))
+    (tmp_path / "index.html").write_text(
+        "<video src=cam.m3u8 muted autoplay ontimeupdate='if (this.currentTime > 1) "
+        "document.title = `shown ${this.videoWidth}`' onerror='document.title = this.error.message'></video>"
+    )
+    handler = functools.partial(Quiet, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=8000"]
+            command += [
+                "--autoplay-policy=no-user-gesture-required",
+                f"--user-data-dir={tmp_path / 'profile'}",
+            ]
+            url = f"http://127.0.0.1:{server.server_address[1]}/"
+            page = subprocess.run([*command, "--dump-dom", url], capture_output=True, text=True, timeout=90)
+        finally:
+            server.shutdown()
+            serving.join()
+    assert "<title>shown 160</title>" in page.stdout, page.stdout
+
+
 class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, format: str, *arguments: Any) -> None:
         pass
@@ -451,6 +536,50 @@ def test_a_live_recording_that_fails_keeps_what_had_come(tmp_path: Path) -> None
             sink.abort()
     assert [path.name for path in tmp_path.iterdir()] == ["x.partial.mp4"]
     assert len(probe(tmp_path / "x.partial.mp4").times) > 5
+
+
+def test_a_full_disk_ends_that_file_where_it_is_and_no_other(tmp_path: Path) -> None:
+    disk, watch, camera = tmp_path / "disk", Watch("yard"), Camera(10_000, pause=0.01, noisy=True)
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no small disk can be made here")
+    full, fine = disk / "x.mp4", tmp_path / "y.mkv"
+    try:
+        sinks = [PatientSink(path, VideoSink(path, camera.info, ULTRAFAST), watch) for path in (full, fine)]
+        sending = threading.Thread(target=send, args=(camera, *sinks))
+        sending.start()
+        wait_for(lambda: any("is lost" in event.words for event in watch.events.recent()))
+        before = sinks[1].figures()[0]["frames"]
+        wait_for(lambda: sinks[1].figures()[0]["frames"] > before + 10)
+        camera.interrupt()
+        sending.join(GENEROUS)
+        kept = disk / "x.partial.mp4"
+        (said,) = [event.words for event in watch.events.recent() if event.kind == "sink"]
+        assert "no space left" in said and str(kept) in said and [*disk.iterdir()] == [kept]
+        assert len(probe(kept).times) > 1
+    finally:
+        camera.interrupt()
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+    assert len(probe(fine).times) == sinks[1].figures()[0]["frames"]
+
+
+@pytest.mark.parametrize("reader", ["leaves", "stalls"])
+def test_a_pipe_that_nobody_reads_stops_no_live_stream(reader: str, clip: MakeClip, tmp_path: Path) -> None:
+    out = tmp_path / "y.mkv"
+    with mpegts_over_tcp(clip("live.mp4", "-g", "5", "-bf", "0", seconds=4.0)) as url:
+        wait_for(lambda: _is_up(int(url.rpartition(":")[2])))
+        command = [*IDENTITY_COMMAND, "0", url, "-o", "-", "-o", str(out), "--preset", "ultrafast"]
+        running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert running.stdout is not None and running.stderr is not None
+        if reader == "leaves":
+            running.stdout.close()
+        said = running.stderr.read().decode()
+        status = running.wait(90)
+        running.stdout.close()
+        running.stderr.close()
+    assert status == 0 and "Fatal" not in said, said
+    assert len(probe(out).times) > 50
 
 
 @pytest.mark.parametrize(
