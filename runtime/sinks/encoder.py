@@ -113,6 +113,7 @@ _PROMPT = {
     "libx264": {"tune": "zerolatency", "forced-idr": "1"},
     "libx265": {"tune": "zerolatency", "forced-idr": "1"},
     "libvpx-vp9": {"lag-in-frames": "0"},
+    "libsvtav1": {"svtav1-params": "pred-struct=1"},
     "h264_nvenc": {"forced-idr": "1"},
     "hevc_nvenc": {"forced-idr": "1"},
 }

@@ -50,7 +50,12 @@ _OPTIONS: dict[str, dict[str, str]] = {
 
 def for_players(asked: Encoding, info: StreamInfo) -> Encoding:
     """Fills what is left open with what every browser and player decodes, at a cost that leaves the processor
-    to the engine: 8 bits, 4:2:0 where the size allows it, ``veryfast``."""
+    to the engine: 8 bits, 4:2:0 where the size allows it, ``veryfast``.
+
+    Raises UsageError for a codec that streams have no place for.
+    """
+    if asked.codec is not None and not asked.codec.startswith(("h264", "hevc")):
+        raise UsageError(f"--codec {asked.codec} is for files; streams and playlists take h264 or hevc")
     even = info.width % 2 == 0 and info.height % 2 == 0
     filled = replace(asked, bits=asked.bits or 8)
     if asked.pixel_format is None and filled.bits == 8 and even:

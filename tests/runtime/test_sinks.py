@@ -588,6 +588,7 @@ def test_a_pipe_that_nobody_reads_stops_no_live_stream(reader: str, clip: MakeCl
         (["srt://127.0.0.1:1?mode=listener"], "have the receiver listen"),
         (["http://127.0.0.1/x"], "nothing that a result can be sent to"),
         (["a.mp4", "a.mp4"], "is given twice"),
+        (["x.m3u8", "--codec vp9"], "streams and playlists take h264 or hevc"),
         (["/dev/video97"], "modprobe v4l2loopback"),
         (["a.mp4", "srt://u:hush@127.0.0.1:1?pass=hush"], "srt:// takes"),
     ],
@@ -601,7 +602,8 @@ def test_a_target_that_cannot_be_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    answer = measnet_run(clip("plain.mp4"), *(word for out in outs for word in ("-o", out)))
+    words = [word for out in outs for word in (["-o", out] if "--" not in out else out.split())]
+    answer = measnet_run(clip("plain.mp4"), *words)
     assert answer.status == 2 and said in answer.err and answer.err.count("\n") == 1
     assert "hush" not in answer.err and list(tmp_path.iterdir()) == []
 
