@@ -68,6 +68,7 @@ HEADINGS = {
     "Result": (
         *(
             "out",
+            "parts",
             "overwrite",
             "strength",
             "task",
@@ -127,7 +128,20 @@ class _RunCommand(HeadedCommand):
     context_settings=HELP,
 )
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option("-o", "--out", metavar="PATH", help="Result; its ending says which kind of file.")
+@click.option(
+    "-o",
+    "--out",
+    multiple=True,
+    metavar="PATH",
+    help="Result; its ending says which kind of file, .m3u8 is for browsers. Or a receiver: rtsp://, "
+    "rtmp://, srt://, udp://, tcp://. For several give it again.",
+)
+@click.option(
+    "--parts",
+    metavar="TIME",
+    callback=_read_by(parse_time),
+    help="Of a camera or stream: begin another file after so long, NAME.0001.mp4 and on.",
+)
 @click.option(
     "--model",
     default="nano",
@@ -317,7 +331,7 @@ def main(inputs: tuple[str, ...], quiet: bool, debug: bool, **values: Any) -> No
     print_any_name()
     hide_arguments()
     os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 tells its settings on stderr, unless it is to tell errors
-    console = Console(quiet=quiet, stdout_taken=values["out"] == "-")
+    console = Console(quiet=quiet, stdout_taken="-" in values["out"])
     try:
         session = Session(console, RunOptions.named(values), debug=debug)
     except UsageError as error:

@@ -20,18 +20,15 @@ from measnet.runtime.options import RunOptions
 from measnet.runtime.progress import Amount
 from measnet.runtime.run_report import RunReport
 from measnet.runtime.side_data import is_hdr
-from measnet.runtime.sinks import Begun, Sink
-from measnet.runtime.sinks.aside import check_target
-from measnet.runtime.sinks.images import ImageFolderSink, ImageSink
+from measnet.runtime.sinks import Begun
+from measnet.runtime.sinks.choose import open_sinks
 from measnet.runtime.sinks.part_folder import Header, of_engine, of_programs
-from measnet.runtime.sinks.segmented import SegmentedVideoSink
-from measnet.runtime.sinks.standard_output import STANDARD_OUTPUT, StandardOutput
-from measnet.runtime.sinks.video import VideoSink
-from measnet.runtime.sources import Source
+from measnet.runtime.sinks.standard_output import STANDARD_OUTPUT
+from measnet.runtime.sinks.target import Target
 from measnet.runtime.sources.choose import is_live, is_on_disk, open_source
 from measnet.runtime.sources.standard_input import STANDARD_INPUT
 from measnet.runtime.stream import Observer, RunFigures, Step, pace_of, run
-from measnet.runtime.targets import target_for
+from measnet.runtime.targets import check_targets, targets_for
 from measnet.runtime.temporal import Finish
 from measnet.runtime.tiles import tiles_from
 
@@ -71,10 +68,13 @@ class Job:
         self._source = open_source(spec, options.reading, options.live, watch=self.watch, stop=stop)
         try:
             self.info = self._source.info
-            self.target = target_for(shown(spec) if is_live(spec) else spec, self.info, options.out)
-            if self.target != STANDARD_OUTPUT:
-                check_target(self.target, _files_behind(spec), overwrite=options.overwrite)
-            self._sink = _open_sink(self.target, self._source, spec, options)
+            self.targets: list[Target] = targets_for(
+                shown(spec) if is_live(spec) else spec, self.info, options.out
+            )
+            files = _files_behind(spec)
+            check_targets(self.targets, files, overwrite=options.overwrite, parts=options.parts is not None)
+            file = files[0] if is_on_disk(spec) else None
+            self._sink = open_sinks(self.targets, self._source, file, options, self.watch)
         except BaseException:
             self._source.close()
             raise
@@ -179,11 +179,21 @@ class Job:
         # The first frame of a size also pays for what is prepared once.
         report.fps = round(1 / statistics.median(seconds[1:] or seconds), 3)
         report.status = "planned"
-        report.output = str(self.target)
+        report.output = ", ".join(map(str, self.targets))
         length = self.length
         if length is not None:
             report.seconds = {"expected": round((length - report.resumed_at) / report.fps, 1)}
         return report
+
+    @property
+    def target(self) -> Target:
+        """The first of its results."""
+        return self.targets[0]
+
+    @property
+    def files(self) -> list[Path]:
+        """Results that become files or folders."""
+        return [target for target in self.targets if isinstance(target, Path) and target != STANDARD_OUTPUT]
 
     @property
     def length(self) -> int | None:
@@ -284,7 +294,8 @@ class Job:
             report.kept = self._sink.kept()
         if output is not None:
             report.output = str(output)
-            report.output_bytes = output.stat().st_size if output.is_file() else None
+            is_file = isinstance(output, Path) and output.is_file()
+            report.output_bytes = Path(str(output)).stat().st_size if is_file else None
 
     def _fill_live(self) -> None:
         """Tells how a live source came and went, and how late its frames were."""
@@ -307,6 +318,7 @@ class Job:
         report.damaged = self._source.damaged
         report.truncated = self._source.truncated
         report.skipped = self._sink.skipped
+        report.sinks = self._sink.figures()
         report.engine = guard.description
         report.warnings = [*self._source.warnings, *self._sink.warnings]
         ignored = self._options.encoding.asked_of_pictures() if self.info.kind == "images" else {}
@@ -359,12 +371,10 @@ class Survey:
             return Amount(None, 0)
         job = Job(spec, self._options)
         job.close()
-        if job.target != STANDARD_OUTPUT:
-            first = self._targets.setdefault(job.target.resolve(), spec)
+        for target in job.files:
+            first = self._targets.setdefault(target.resolve(), spec)
             if first != spec:
-                raise UsageError(
-                    f"{first} and {spec} would both become {job.target}; restore them one by one"
-                )
+                raise UsageError(f"{first} and {spec} would both become {target}; restore them one by one")
         return Amount(job.length, job.info.width * job.info.height)
 
 
@@ -373,18 +383,3 @@ def _files_behind(spec: str) -> list[Path]:
     if spec == STANDARD_INPUT:
         return [Path("/dev/stdin")]  # the file that was redirected into it, if one was
     return [Path(spec)] if is_on_disk(spec) else []
-
-
-def _open_sink(target: Path, source: Source, spec: str, options: RunOptions) -> Sink:
-    info, path = source.info, Path(spec)
-    if target == STANDARD_OUTPUT:
-        return StandardOutput(info, raw=options.raw_out)
-    if options.raw_out is not None:
-        raise UsageError("--raw-out goes with -o -: files say what they hold by their endings")
-    if info.kind == "images":
-        return ImageFolderSink(target, path) if path.is_dir() else ImageSink(target)
-    if info.kind == "video" and is_on_disk(spec) and path.is_file():
-        return SegmentedVideoSink(
-            target, info, path, source.copied_packets, options.encoding, limit=options.frames
-        )
-    return VideoSink(target, info, options.encoding)

@@ -275,8 +275,11 @@ class RunOptions:
     >>> RunOptions(encoding=Encoding(crf=14), temporal=0)
     """
 
-    out: str | None = None
-    """Name of the result; ``-`` is standard output."""
+    out: tuple[str, ...] = field(default=(), metadata={"parse": lambda out: (out,)})
+    """Names of the results, files or addresses; ``-`` is standard output."""
+
+    parts: Fraction | None = field(default=None, metadata={"parse": parse_time})
+    """Seconds after which a live source's file is closed and another begun; None writes one."""
 
     overwrite: bool = False
     """Replaces results that exist."""
@@ -317,6 +320,10 @@ class RunOptions:
     checks: Checks = field(default_factory=Checks)
     live: Live = field(default_factory=Live)
     encoding: Encoding = field(default_factory=Encoding)
+
+    def __post_init__(self) -> None:
+        if self.parts is not None and self.parts <= 0:
+            raise UsageError("--parts 0 would never fill a file; give the seconds of each")
 
     @classmethod
     def named(cls, values: Mapping[str, Any]) -> RunOptions:

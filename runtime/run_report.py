@@ -23,6 +23,8 @@ class RunReport:
     be decoded, ``dropped`` were overtaken by newer ones (live sources), ``skipped`` could not be
     placed in the output. ``largest_tile_count`` is 1 when every frame went through whole.
     ``encoding`` is how a video's picture is written: encoder, crf, preset, width, height, bits, pixel format.
+    ``sinks`` says of each result of a live source how many frames it was given, how many it was too slow or
+    away for, and how often it failed.
     ``also`` names what a ``planned`` run would do beside it.
     ``verify`` has the figures of ``--verify``; ``faults`` what was wrong with frames as they came back, if
     anything was. ``temporal`` says, of a video whose frames helped each other, how many frames a fused one
@@ -53,6 +55,7 @@ class RunReport:
     output_bytes: int | None = None
     source: dict[str, Any] = field(default_factory=dict)
     encoding: dict[str, Any] = field(default_factory=dict)
+    sinks: list[dict[str, Any]] = field(default_factory=list)
     engine: dict[str, Any] = field(default_factory=dict)
     largest_tile_count: int = 0
     verify: dict[str, Any] | None = None

@@ -157,7 +157,7 @@ class Session:
         rehearsal = self._options.dry_run
         try:
             comparison = self._comparison(spec, job)
-            self._keep_report_apart([job.target, *([] if comparison is None else [comparison.target])])
+            self._keep_report_apart([*job.files, *([] if comparison is None else [comparison.target])])
             restorer = self._shared_restorer()
             guard = self._guard(job, restorer)
             verifier = None if rehearsal else self._verifier(restorer)
@@ -240,7 +240,7 @@ class Session:
         how = self._options.compare
         if how is None:
             return None
-        if "-" in (spec, self._options.out):
+        if spec == "-" or len(job.targets) != 1 or job.files != job.targets:
             raise UsageError("--compare needs both the source and the result in a file")
         if how == "slider" and self._options.reading.start:
             raise UsageError(
@@ -248,7 +248,7 @@ class Session:
             )
         from measnet.runtime.comparison import Comparison
 
-        return Comparison(Path(spec), job.info, job.target, how, overwrite=self._options.overwrite)
+        return Comparison(Path(spec), job.info, job.files[0], how, overwrite=self._options.overwrite)
 
     def _compare(self, comparison: Comparison, spec: str, result: Path) -> int:
         from measnet.runtime.options import Encoding
@@ -342,15 +342,16 @@ class Session:
         from measnet.runtime.sinks.containers import CONTAINERS
         from measnet.whole_file import check_place
 
-        out, report = self._options.out, self._report
-        if self._several and out is not None and not Path(out).is_dir():
-            raise UsageError(
-                f"--out {shown(out)} is one place for several inputs; give an existing folder instead"
-            )
+        report = self._report
+        for out in self._options.out:
+            if self._several and not Path(out).is_dir():
+                raise UsageError(
+                    f"--out {shown(out)} is one place for several inputs; give an existing folder instead"
+                )
+            if report is not None and Path(out).absolute() == report.absolute():
+                raise UsageError(f"--report {report} is the result; give it another name")
         if report is None:
             return 0
-        if out is not None and Path(out).absolute() == report.absolute():
-            raise UsageError(f"--report {report} is the result; give it another name")
         if report.suffix.lower() in (*CONTAINERS, *IMAGE_ENDINGS):
             raise UsageError(
                 f"--report {report} is called like a result, which it could replace; a report is JSON: "

@@ -3,16 +3,61 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from measnet.errors import UsageError
 from measnet.image_header import IMAGE_ENDINGS, ending_of_result
 from measnet.runtime.frame import StreamInfo
+from measnet.runtime.sinks.aside import check_target
 from measnet.runtime.sinks.containers import CONTAINERS, FALLBACK_ENDING
+from measnet.runtime.sinks.loopback import is_loopback
+from measnet.runtime.sinks.push import SCHEMES
 from measnet.runtime.sinks.standard_output import STANDARD_OUTPUT
+from measnet.runtime.sinks.target import Address, Target
 from measnet.runtime.sources.standard_input import STANDARD_INPUT
 
 _SLASHES = ("/", os.sep)
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.IGNORECASE | re.DOTALL)
+_LISTENS = re.compile(r"[?&](listen=[^0]|mode=(listener|rendezvous))", re.IGNORECASE)
+
+
+def targets_for(spec: str, info: StreamInfo, outs: Sequence[str]) -> list[Target]:
+    """The results' places: one for each of ``outs``, or without any the one beside the input.
+
+    Raises:
+        UsageError: as ``target_for``; or an address is none that can be sent to; or two are the same.
+    """
+    targets = [_address(out) if _ADDRESS.fullmatch(out) else target_for(spec, info, out) for out in outs] or [
+        target_for(spec, info, None)
+    ]
+    for number, target in enumerate(targets):
+        if target in targets[:number]:
+            raise UsageError(f"--out {target} is given twice")
+    return targets
+
+
+def check_targets(targets: Sequence[Target], inputs: list[Path], *, overwrite: bool, parts: bool) -> None:
+    """Refuses targets that cannot or must not be written, before any work is done. Receivers are asked when
+    their sinks are opened. ``parts``: files get names of their own. Raises UsageError."""
+    for target in targets:
+        if isinstance(target, Path) and target != STANDARD_OUTPUT and not is_loopback(target):
+            check_target(target, inputs, overwrite=overwrite or parts)
+
+
+def _address(out: str) -> Address:
+    address = Address(out)
+    if address.scheme not in SCHEMES:
+        raise UsageError(
+            f"{address} is nothing that a result can be sent to; use one of "
+            f"{' '.join(f'{scheme}://' for scheme in SCHEMES)}, or a file"
+        )
+    if _LISTENS.search(out):
+        raise UsageError(
+            f"{address}: receivers are called, not waited for; leave that away, and have the receiver listen"
+        )
+    return address
 
 
 def target_for(spec: str, info: StreamInfo, out: str | None) -> Path:

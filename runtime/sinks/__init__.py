@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from measnet.runtime.frame import Frame, Mark
+from measnet.runtime.sinks.target import Target
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -78,6 +78,10 @@ class Sink:
         """Says how a video's picture is encoded, ready for JSON."""
         return {}
 
+    def figures(self) -> list[dict[str, Any]]:
+        """Tells how each result of a live source fared, ready for JSON."""
+        return []
+
     def write(self, frame: Frame, /) -> None:
         """Takes the next frame. Raises OutputError."""
         raise NotImplementedError
@@ -88,10 +92,10 @@ class Sink:
     def end_segment(self, mark: Mark, /) -> None:
         """Ends a segment behind the last frame, with what a run needs that goes on there."""
 
-    def finish(self, *, partial: bool = False) -> Path | None:
+    def finish(self, *, partial: bool = False) -> Target | None:
         """Completes the file and gives it its name, or one that says it is partial.
 
-        Returns where it lies; None when nothing had been written and so there is no file.
+        Returns where it lies, or went; None when nothing had been written and so there is no file.
         Raises OutputError, after which nothing is left behind.
         """
         raise NotImplementedError

@@ -9,6 +9,7 @@ from pathlib import Path
 from av.error import FFmpegError
 
 from measnet.errors import OutputError, UsageError
+from measnet.runtime.sinks.target import Target
 from measnet.whole_file import check_length, is_special
 
 
@@ -94,7 +95,7 @@ def partial_name(target: Path, *, folder: bool = False) -> Path:
     return target.with_name(f"{target.stem}.partial{target.suffix}")
 
 
-def write_error(target: Path, error: OSError) -> OutputError:
+def write_error(target: Target, error: OSError) -> OutputError:
     """The one line for a failed write."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutputError(f"no space left while writing {target}; free some or choose another disk")
@@ -102,7 +103,7 @@ def write_error(target: Path, error: OSError) -> OutputError:
     return OutputError(f"writing {target} failed: {reason}")
 
 
-def encoding_error(target: Path, error: FFmpegError) -> OutputError:
+def encoding_error(target: Target, error: FFmpegError) -> OutputError:
     """The one line for what FFmpeg could not write or encode."""
     if isinstance(error, OSError):
         return write_error(target, error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +26,9 @@ class Container:
     ``one_sound``: it holds no second stream of it. ``names`` are the metadata that it keeps, None for all.
     ``sound`` and ``subtitles`` are FFmpeg's decoders of what it takes, where its muxer would write
     anything, to be found again as nameless data; ``no_sound`` is how those begin that its muxer takes and
-    players do not, or only out of time.
+    players do not, or only out of time; ``sound_headers``: AAC needs its header apart from its packets.
+    ``live``: it is watched while it is made, so nothing waits in the encoder, whoever joins late finds a key
+    frame soon, and sound that has no place is left out, not refused.
     """
 
     muxer: str
@@ -47,7 +49,9 @@ class Container:
     names: frozenset[str] | None = None
     sound: frozenset[str] | None = None
     no_sound: tuple[str, ...] = ()
+    sound_headers: bool = False
     subtitles: frozenset[str] | None = None
+    live: bool = False
 
 
 _STEREO = ("left_right", "right_left", "top_bottom", "bottom_top")
@@ -147,6 +151,29 @@ CONTAINERS = {
     ".mts": _MPEG_TS,
     ".m2ts": _MPEG_TS,
 }
+
+_SENT_AS_TS = replace(_MPEG_TS, muxer="nut", deep_codec="h264", subtitles=frozenset(), live=True)
+
+SENT = {
+    "rtsp": replace(
+        _SENT_AS_TS,
+        names=frozenset(),
+        sound=frozenset(("aac", "libopus", "opus", "pcm_alaw", "pcm_mulaw", "mp2", "mp3", "mp3float")),
+        sound_headers=True,
+    ),
+    "rtmp": replace(CONTAINERS[".flv"], muxer="nut", names=frozenset(), live=True),
+    "srt": _SENT_AS_TS,
+    "udp": _SENT_AS_TS,
+    "tcp": _SENT_AS_TS,
+}
+"""By the scheme of an address, what goes there: as NUT to the process that sends it, in whose hands packets
+stay as they are."""
+
+HLS = replace(_MPEG_TS, muxer="hls", deep_codec="h264", names=frozenset(), subtitles=frozenset(), live=True)
+"""A playlist with its pieces, as browsers read it."""
+
+LOOPBACK = Container("v4l2", codec="raw", sound=frozenset(), subtitles=frozenset(), live=True)
+"""A camera made by v4l2loopback."""
 
 # Where the input's own kind cannot be written: takes the audio of nearly every other kind.
 FALLBACK_ENDING = ".mkv"

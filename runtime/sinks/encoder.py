@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import av
@@ -13,6 +12,7 @@ from av.bitstream import BitStreamFilterContext
 from av.codec.context import Flags, ThreadType
 from av.error import FFmpegError
 from av.packet import Packet
+from av.video.frame import PictureType
 
 from measnet.errors import OutputError, UsageError
 from measnet.runtime.colour import Chroma, YuvWriter, chroma_of, written_colour, yuv_format
@@ -22,6 +22,7 @@ from measnet.runtime.side_data import WORDINGS, encoder_parameters, takes_captio
 from measnet.runtime.sinks.containers import Container, codec_for
 from measnet.runtime.sinks.mp4_views import PROJECTIONS
 from measnet.runtime.sinks.orientation import Turn, turn_of, turned
+from measnet.runtime.sinks.target import Target, named
 
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
@@ -103,6 +104,20 @@ _PACKINGS = {
 _UNSPECIFIED = 2
 _LIMITED = 1
 
+KEY_SECONDS = 2
+"""From one key frame to the next where the result is watched, or may be cut off, while it is made."""
+
+# Of these nothing waits in the encoder for later frames, which a live source would be late by and a power cut
+# would lose; and a frame that is to stand by itself is one that decoders can begin with.
+_PROMPT = {
+    "libx264": {"tune": "zerolatency", "forced-idr": "1"},
+    "libx265": {"tune": "zerolatency", "forced-idr": "1"},
+    "libvpx-vp9": {"lag-in-frames": "0"},
+    "libsvtav1": {"svtav1-params": "pred-struct=1"},
+    "h264_nvenc": {"forced-idr": "1"},
+    "hevc_nvenc": {"forced-idr": "1"},
+}
+
 # x265 sets no decoding times, but what lay in memory, where there are no more frames than these.
 _X265_LEAVES_UNTIMED = 2
 
@@ -124,7 +139,7 @@ class PictureEncoding:
 
     def __init__(
         self,
-        target: Path,
+        target: Target,
         kind: Container,
         info: StreamInfo,
         asked: Encoding,
@@ -133,8 +148,9 @@ class PictureEncoding:
         self._target = target
         self._kind = kind
         self._info = info
-        named = None if asked.pixel_format is None else _parsed(asked.pixel_format, asked.bits)
-        self.codec = codec_for(kind, asked.codec, asked.bits or (named[1] if named else info.bits))
+        format_asked = None if asked.pixel_format is None else _parsed(asked.pixel_format, asked.bits)
+        bits = asked.bits or (format_asked[1] if format_asked else info.bits)
+        self.codec = codec_for(kind, asked.codec, bits)
         self.crf = self.codec.crf if asked.crf is None else asked.crf
         self.preset = asked.preset
         self.sound = asked.sound
@@ -142,11 +158,16 @@ class PictureEncoding:
         self.rate = info.rate or Fraction(25)
         self.turn = self._turn_to_apply()
         self._colour = written_colour(info.colour)
-        self._chroma, self.bits = self._asked_for(*named) if named else self._to_keep(asked.bits)
+        self._chroma, self.bits = (
+            self._asked_for(*format_asked) if format_asked else self._to_keep(asked.bits)
+        )
         self.pixel_format = yuv_format(self._chroma, self.bits)
         self._options = {**self.codec.options, **dict.fromkeys(self.codec.quality, str(self.crf))}
         if asked.preset is not None:
             self._options[self.codec.preset_option] = asked.preset
+        self._prompt = kind.live or info.kind == "live"
+        if self._prompt:
+            self._options |= _PROMPT.get(self.codec.encoder, {})
         self._threads: int | None = None
         self._captions_lost = False
         self._tell_of_hdr()
@@ -212,6 +233,8 @@ class PictureEncoding:
         if self._kind.even_pace:
             # AVI has no presentation times: frames must be stored in the order they are shown.
             context.max_b_frames = 0
+        if self._prompt:
+            context.max_b_frames = 0
         if codec.encoder == "libx265" and self._kind.muxer in ("mp4", "mov"):
             # By the default name, hev1, Apple's players refuse it.
             context.codec_tag = "hvc1"
@@ -240,7 +263,8 @@ class PictureEncoding:
                 f"the encoder {codec.encoder} refuses {context.width}×{context.height} "
                 f"{context.pix_fmt} {given} ({reason}); {remedy}"
             ) from None
-        return PictureEncoder(context, writer, self.turn, _range_tag(context, self._colour))
+        key_every = round(KEY_SECONDS / self.time_base) if self._prompt else None
+        return PictureEncoder(context, writer, self.turn, _range_tag(context, self._colour), key_every)
 
     def open_alone(self, flags: int) -> PictureEncoder:
         """An encoder of its own, with the ``flags`` of one that a container has opened.
@@ -366,7 +390,7 @@ class PictureEncoding:
             self.warnings.append("the source is shown askew, which this container cannot say")
         else:
             self.warnings.append(
-                f"{self._target.suffix} files cannot say that a picture is to be turned; "
+                f"{named(self._target)} cannot say that a picture is to be turned; "
                 "the pixels themselves were turned"
             )
         return turn
@@ -380,6 +404,7 @@ class PictureEncoder:
         writer: makes the frames that ``context`` takes.
         turn: to be applied to every picture.
         tag: what goes into the encoded stream's headers, and the encoder cannot be told.
+        key_every: steps of time after which a picture stands by itself again; None leaves it to the encoder.
     """
 
     def __init__(
@@ -388,7 +413,10 @@ class PictureEncoder:
         writer: YuvWriter,
         turn: Turn | None,
         tag: BitStreamFilterContext | None = None,
+        key_every: int | None = None,
     ) -> None:
+        self._key_every = key_every
+        self._next_key = 0
         self._context = context
         self._writer = writer
         self._turn = turn
@@ -413,6 +441,9 @@ class PictureEncoder:
         frame.pts = pts
         frame.time_base = self._context.time_base
         frame.duration = duration
+        if self._key_every is not None and pts >= self._next_key:
+            self._next_key = pts + self._key_every
+            frame.pict_type = PictureType.I
         self._encoded += 1
         if captions:
             self._captions[pts] = captions

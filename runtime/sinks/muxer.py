@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import av
 from av.audio.stream import AudioStream
+from av.bitstream import BitStreamFilterContext
 from av.container import OutputContainer
 from av.error import ArgumentError, FFmpegError
 from av.packet import Packet
@@ -26,6 +27,7 @@ from measnet.runtime.sinks.containers import CONTAINERS, Container
 from measnet.runtime.sinks.encoder import PictureEncoder, PictureEncoding
 from measnet.runtime.sinks.mp4_views import add_views, views_of
 from measnet.runtime.sinks.sound import AviSound, ConvertedSound
+from measnet.runtime.sinks.target import Target, named
 
 if TYPE_CHECKING:
     from av.stream import Stream
@@ -58,20 +60,23 @@ _QUICKTIME_NAMES = {
 # What cover pictures are stored as, by FFmpeg's decoders: the ending of a file of it, and its MIME type.
 _COVER_FILES = {"mjpeg": ("jpg", "image/jpeg"), "png": ("png", "image/png"), "bmp": ("bmp", "image/bmp")}
 _TIMECODE = ("mp4", "mov", "matroska")
-# In seconds: what decoders of sound need before the first that is heard. Opus takes most, 0.08.
-_RUN_UP = Fraction(2, 25)
+# In microseconds.
+_LIVE_INTERLEAVE = "500000"
+RUN_UP = Fraction(2, 25)
+"""Seconds that decoders of sound need before the first that is heard. Opus takes most."""
 
 
 class Muxer:
     """One video file on its way to disk; the file itself begins with the first packet.
 
     Args:
-        path: where it grows.
+        path: where it grows, or what takes its bytes.
         target: the name it will bear, for messages.
         kind: of container.
         info: what belongs to the source and is to survive.
         encoding: of the picture; and whether sound is copied, converted or left out.
         in_order: packets will come in the order of their times over all streams.
+        options: for FFmpeg's muxer.
 
     ``encoder`` makes packets for it. ``warnings`` are lines for the user.
 
@@ -82,13 +87,14 @@ class Muxer:
 
     def __init__(
         self,
-        path: Path,
-        target: Path,
+        path: Path | BinaryIO,
+        target: Target,
         kind: Container,
         info: StreamInfo,
         encoding: PictureEncoding,
         *,
         in_order: bool = False,
+        options: Mapping[str, str] | None = None,
     ) -> None:
         self.warnings: list[str] = []
         self._path = path
@@ -101,8 +107,9 @@ class Muxer:
         self._converted: dict[int, ConvertedSound] = {}
         self._run_up = Fraction(0)
         self._begun: set[int] = set()
+        self._headers: dict[int, BitStreamFilterContext] = {}
         self._avi_sound = AviSound() if kind.even_pace else None
-        self._container = self._open(in_order)
+        self._container = self._open(in_order, options or {})
         try:
             self.stream = self._add_picture(encoding)
             self.encoder: PictureEncoder = encoding.open(self.stream.codec_context)
@@ -124,7 +131,7 @@ class Muxer:
                 if packet.dts is not None and self._kind.muxer in _DECODING_FROM_ZERO:
                     self._run_up = min(self._run_up, packet.dts * packet.time_base)
                 packet.stream = self.stream
-                self._container.mux_one(packet)
+                self.put(packet)
                 # The container settles its own time base when it begins.
                 if self.stream.time_base is not None:
                     self._rounded += (seconds / self.stream.time_base).denominator != 1
@@ -144,17 +151,26 @@ class Muxer:
         if not packet.is_discard:
             self._begun.add(packet.stream.index)
         self._note_run_up(packet, copy)
-        packet.stream = copy
+        index, packet.stream = packet.stream.index, copy
         try:
             if self._avi_sound is not None and copy.type == "audio":
                 self._container.start_encoding()  # settles what it counts
                 self._avi_sound.place(packet, copy)
-            self._container.mux_one(packet)
+            for out in self._without_headers(packet, index):
+                self.put(out)
         except ArgumentError:
             # A packet whose times run backwards: no container takes it.
             self._packets_left_out += 1
         except FFmpegError as error:
             raise encoding_error(self._target, error) from None
+
+    def begin(self) -> None:
+        """Write what comes before the first packet. Raises FFmpegError."""
+        self._container.start_encoding()
+
+    def put(self, packet: Packet[Any]) -> None:
+        """Write one packet of any stream. Raises FFmpegError."""
+        self._container.mux_one(packet)
 
     def close(self) -> None:
         """Complete the file. Raises OutputError."""
@@ -162,6 +178,8 @@ class Muxer:
             self._mux_converted(converted, None)
         try:
             self._container.close()
+            if not isinstance(self._path, Path):
+                return
             if self._avi_sound is not None:
                 self._avi_sound.complete(self._path)
             if self._kind.muxer in ("mp4", "mov") and (boxes := views_of(self._info)):
@@ -171,18 +189,29 @@ class Muxer:
         except OSError as error:
             raise write_error(self._target, error) from None
 
+    def _without_headers(self, packet: Packet[Any], index: int) -> list[Packet[Any]]:
+        """The packet as MP4 has it, where each brought the header of AAC along."""
+        filtering = self._headers.get(index)
+        if filtering is None:
+            return [packet]
+        stream, time_base = packet.stream, packet.time_base
+        filtered = filtering.filter(packet)
+        for out in filtered:
+            out.stream, out.time_base = stream, time_base
+        return filtered
+
     def _mux_converted(self, converted: ConvertedSound, packet: Packet[Stream] | None) -> None:
         try:
             for encoded in converted.encoded(packet):
                 self._note_run_up(encoded, converted.stream)
-                self._container.mux_one(encoded)
+                self.put(encoded)
         except FFmpegError as error:
             raise encoding_error(self._target, error) from None
 
     def _is_run_up(self, packet: Packet[Stream]) -> bool:
         """Says whether a packet that an edit list cuts out is a run-up, hidden before all others."""
         start = packet.pts or 0
-        near = (start + (packet.duration or 0)) * packet.time_base > -_RUN_UP
+        near = (start + (packet.duration or 0)) * packet.time_base > -RUN_UP
         return packet.stream.index not in self._begun and start < 0 and (near or self._kind.edit_list)
 
     def _note_run_up(self, packet: Packet[Stream], stream: Stream) -> None:
@@ -200,17 +229,17 @@ class Muxer:
         lines = []
         if times_rounded or self._rounded:
             lines.append(
-                f"{self._target.suffix} files count time in steps of {self.stream.time_base} s; "
+                f"{named(self._target)} count time in steps of {self.stream.time_base} s; "
                 "the source's finer times were rounded to that"
             )
         if self._run_up and self._kind.even_pace:
             lines.append(
-                f"{self._target.suffix} files cannot begin before time zero, as the run-up of its sound "
+                f"{named(self._target)} cannot begin before time zero, as the run-up of its sound "
                 f"does: the sound lies {float(-self._run_up):.3f} s later"
             )
         elif self._run_up and not self._kind.edit_list:
             lines.append(
-                f"{self._target.suffix} files cannot begin before time zero, as the run-up of sound or of "
+                f"{named(self._target)} cannot begin before time zero, as the run-up of sound or of "
                 f"pictures stored early does: every time lies {float(-self._run_up):.3f} s later"
             )
         if self._packets_left_out:
@@ -243,24 +272,33 @@ class Muxer:
             )
         if lost:
             self.warnings.append(
-                f"not carried over, as {self._target.suffix} files with {encoding.codec.encoder} have no "
+                f"not carried over, as {named(self._target)} with {encoding.codec.encoder} have no "
                 f"place for it: {'; '.join(lost)}"
             )
         if kind.muxer == "mpegts" and "title" in {k.lower() for k in info.metadata}:
-            self.warnings.append(f"the title is the service's name in {self._target.suffix} files")
+            self.warnings.append(f"the title is the service's name in {named(self._target)}")
 
-    def _open(self, in_order: bool) -> OutputContainer:
-        # Audio waits in memory for the encoder's look-ahead instead of overtaking the picture.
-        options = {} if in_order else {"max_interleave_delta": "0"}
+    def _open(self, in_order: bool, given: Mapping[str, str]) -> OutputContainer:
+        options: dict[str, str] = {}
+        if self._kind.live or self._info.kind == "live":
+            # A camera whose sound ends must not hold up its picture.
+            options["max_interleave_delta"] = _LIVE_INTERLEAVE
+        elif not in_order:
+            # Audio waits in memory for the encoder's look-ahead instead of overtaking the picture.
+            options["max_interleave_delta"] = "0"
         if self._kind.muxer == "mpegts":
             options["mpegts_copyts"] = "1"
         if self._kind.even_pace:
             # Sound is as long as it is, wherever it begins; frame numbers that were moved would leave a hole.
             options["avoid_negative_ts"] = "disabled"
         if self._names_of_ones_own():
-            options["movflags"] = "use_metadata_tags"
+            options["movflags"] = "+use_metadata_tags"
+        if "movflags" in given:
+            options["movflags"] = options.get("movflags", "") + given["movflags"]
+        options = {**given, **options}
+        file = for_ffmpeg(self._path) if isinstance(self._path, Path) else self._path
         try:
-            return av.open(for_ffmpeg(self._path), "w", format=self._kind.muxer, container_options=options)
+            return av.open(file, "w", format=self._kind.muxer, container_options=options)
         except (FFmpegError, OSError) as error:
             raise OutputError(f"{self._target} cannot be created: {error.strerror}") from None
 
@@ -273,9 +311,7 @@ class Muxer:
         except ValueError as error:
             if "does not support" not in str(error):
                 raise UsageError(f"this build of FFmpeg has no {encoder} encoder") from None
-            raise UsageError(
-                f"{self._target.suffix} files cannot hold {encoder}; choose another --codec"
-            ) from None
+            raise UsageError(f"{named(self._target)} cannot hold {encoder}; choose another --codec") from None
         if self._info.display_matrix and encoding.turn is None:
             stream.set_display_matrix(self._info.display_matrix)
         stream.metadata.update(
@@ -289,6 +325,7 @@ class Muxer:
         copies: dict[int, Stream] = {}
         left_out: list[str] = []
         heard = False
+        growing = self._info.kind == "live" and self._kind.muxer in ("mp4", "mov")
         for source in self._info.copied:
             if source.type == "audio" and sound == "none":
                 continue
@@ -299,11 +336,17 @@ class Muxer:
             if _takes(self._kind, source):
                 copy = self._container.add_stream_from_template(source, opaque=True)
                 copies[source.index] = copy
+                if growing and source.codec_context.name == "aac" and not source.codec_context.extradata:
+                    # FFmpeg does this by itself in files that are not written in fragments.
+                    self._headers[source.index] = BitStreamFilterContext("aac_adtstoasc", source)
                 if self._avi_sound is not None and isinstance(copy, AudioStream):
                     assert isinstance(source, AudioStream)
                     self._avi_sound.add(source, copy)
             elif source.type != "audio":
                 left_out.append(source.type)
+                continue
+            elif sound == "copy" and self._kind.live:
+                left_out.append(f"{source.codec_context.name} audio")
                 continue
             elif sound == "copy":
                 raise UsageError(_no_place(self._target, source))
@@ -315,9 +358,10 @@ class Muxer:
                 copy.metadata["language"] = _QUICKTIME_NAMES.get(language, language)
             copy.disposition = source.disposition
         if left_out:
+            in_mkv = self._kind.muxer == "matroska"
             self.warnings.append(
-                f"{self._target.suffix} files cannot hold the source's {', '.join(dict.fromkeys(left_out))} "
-                f"streams; they were left out{' (.mkv takes them)' if self._kind.muxer != 'matroska' else ''}"
+                f"{named(self._target)} cannot hold the source's {', '.join(dict.fromkeys(left_out))} "
+                f"streams; they were left out{'' if self._kind.live or in_mkv else ' (.mkv takes them)'}"
             )
         return copies
 
@@ -357,11 +401,11 @@ class Muxer:
         except (ValueError, FFmpegError) as error:
             raise UsageError(
                 f"the source's {source.codec_context.name} audio cannot be converted for "
-                f"{self._target.suffix} files ({error}); use --sound none"
+                f"{named(self._target)} ({error}); use --sound none"
             ) from None
         self._converted[source.index] = converted
         self.warnings.append(
-            f"{self._target.suffix} files cannot hold the source's {source.codec_context.name} audio: it was "
+            f"{named(self._target)} cannot hold the source's {source.codec_context.name} audio: it was "
             f"converted to {converted.stream.codec_context.name.removeprefix('lib')}"
         )
         return converted.stream
@@ -377,13 +421,17 @@ def _takes(kind: Container, source: Stream) -> bool:
         return False
     if name.startswith(kind.no_sound):
         return False
+    if kind.sound_headers and name == "aac" and not source.codec_context.extradata:
+        return False
     return _muxes(kind, source)
 
 
 def _muxes(kind: Container, source: Stream) -> bool:
     """Tries whether FFmpeg begins such a file with a stream like this one. Some muxers say no only then."""
     nowhere = io.BytesIO()
-    with av.open(nowhere, "w", format=kind.muxer) as trial:
+    # A playlist would be written at once; its pieces are MPEG-TS.
+    muxer = "mpegts" if kind.muxer == "hls" else kind.muxer
+    with av.open(nowhere, "w", format=muxer) as trial:
         try:
             trial.add_stream_from_template(source, opaque=True)
             trial.start_encoding()
@@ -395,14 +443,14 @@ def _muxes(kind: Container, source: Stream) -> bool:
     return True
 
 
-def _no_place(target: Path, source: Stream) -> str:
+def _no_place(target: Target, source: Stream) -> str:
     """Says why there can be no such file, and which there can be."""
     # The first ending stands for all of its kind.
     endings = {kind: ending for ending, kind in reversed(CONTAINERS.items())}
     others = [ending for kind, ending in endings.items() if _takes(kind, source)]
     another = f"choose an --out ending in {' '.join(sorted(others))}, or " if others else "choose "
     return (
-        f"{target.suffix} files cannot hold the source's {source.codec_context.name} audio as it is; "
+        f"{named(target)} cannot hold the source's {source.codec_context.name} audio as it is; "
         f"{another}--sound convert or none"
     )
 

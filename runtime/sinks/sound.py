@@ -26,6 +26,8 @@ _CODECS = {
     "webm": ("libopus", "s16", "flt"),
     "mpegts": ("aac", "fltp", "fltp"),
     "flv": ("aac", "fltp", "fltp"),
+    "hls": ("aac", "fltp", "fltp"),
+    "nut": ("aac", "fltp", "fltp"),
 }
 _OPUS_RATE = 48_000
 # For sound that says how many channels it has, and not which.

@@ -1,0 +1,103 @@
+"""Choice of the sinks that make what a user asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from measnet.errors import UsageError
+from measnet.runtime.frame import StreamInfo
+from measnet.runtime.live.watch import Watch
+from measnet.runtime.options import RunOptions
+from measnet.runtime.sinks import Sink
+from measnet.runtime.sinks.hls import ENDING, HlsSink
+from measnet.runtime.sinks.images import ImageFolderSink, ImageSink
+from measnet.runtime.sinks.loopback import LoopbackSink, is_loopback
+from measnet.runtime.sinks.parts import PartsSink
+from measnet.runtime.sinks.patient import PatientSink
+from measnet.runtime.sinks.push import PushSink
+from measnet.runtime.sinks.segmented import SegmentedVideoSink
+from measnet.runtime.sinks.several import Several
+from measnet.runtime.sinks.standard_output import STANDARD_OUTPUT, StandardOutput
+from measnet.runtime.sinks.target import Address, Target
+from measnet.runtime.sinks.video import VideoSink
+from measnet.runtime.sources import Source
+
+
+def open_sinks(
+    targets: Sequence[Target], source: Source, file: Path | None, options: RunOptions, watch: Watch
+) -> Sink:
+    """Opens a sink for each target, and makes one of them.
+
+    Args:
+        targets: one or more, checked.
+        source: open.
+        file: what of the source lies on disk, if anything: a file or a folder.
+        options: of the run.
+        watch: hears what happens to sinks of a live source.
+
+    Raises:
+        UsageError: one of them cannot be, or a receiver refuses.
+        OutputError: an encoder refuses the picture.
+    """
+    info = source.info
+    if options.raw_out is not None and STANDARD_OUTPUT not in targets:
+        raise UsageError("--raw-out goes with -o -: files say what they hold by their endings")
+    if options.parts is not None and info.kind != "live":
+        raise UsageError("--parts is for cameras and streams; a video is written in one piece")
+    if info.kind == "images":
+        return _for_pictures(targets, file)
+    if len(targets) == 1 and info.kind == "video" and file is not None and _is_file(targets[0]):
+        assert isinstance(targets[0], Path)
+        return SegmentedVideoSink(
+            targets[0], info, file, source.copied_packets, options.encoding, limit=options.frames
+        )
+    sinks: list[Sink] = []
+    try:
+        for target in targets:
+            opens = _opener(target, info, options)
+            sink = opens()
+            if info.kind == "live":
+                sink = PatientSink(target, sink, watch, opens if isinstance(target, Address) else None)
+            sinks.append(sink)
+    except BaseException:
+        for sink in sinks:
+            sink.abort()
+        raise
+    return sinks[0] if len(sinks) == 1 else Several(sinks)
+
+
+def _for_pictures(targets: Sequence[Target], file: Path | None) -> Sink:
+    target = targets[0]
+    if len(targets) > 1:
+        raise UsageError("pictures have one result; give --out once")
+    if target == STANDARD_OUTPUT:
+        raise UsageError("only videos go to standard output; give images an --out of their own")
+    if not isinstance(target, Path) or target.suffix.lower() == ENDING:
+        raise UsageError(f"only videos go to {target}; give images an --out of their own")
+    return ImageFolderSink(target, file) if file is not None and file.is_dir() else ImageSink(target)
+
+
+def _opener(target: Target, info: StreamInfo, options: RunOptions) -> Callable[[], Sink]:
+    encoding, parts = options.encoding, options.parts
+    if isinstance(target, Address):
+        return lambda: PushSink(target, info, encoding)
+    if target == STANDARD_OUTPUT:
+        return lambda: StandardOutput(info, raw=options.raw_out)
+    if is_loopback(target):
+        return lambda: LoopbackSink(target, info)
+    if target.suffix.lower() == ENDING:
+        return lambda: HlsSink(target, info, encoding)
+    if parts is not None:
+        return lambda: PartsSink(target, info, encoding, parts)
+    return lambda: VideoSink(target, info, encoding)
+
+
+def _is_file(target: Target) -> bool:
+    """Says whether it becomes one file of its own."""
+    return (
+        isinstance(target, Path)
+        and target != STANDARD_OUTPUT
+        and not is_loopback(target)
+        and target.suffix.lower() != ENDING
+    )

@@ -1,0 +1,37 @@
+"""Targets: where one result goes, a place on disk or a receiver in the network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+from measnet.runtime.live.address import shown
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A receiver in the network. As text it has no credentials; ``url`` is to be shown to nobody."""
+
+    url: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return shown(self.url)
+
+    @property
+    def scheme(self) -> str:
+        """``rtmp``, ``udp`` and so on."""
+        return self.url.partition("://")[0].lower()
+
+    @property
+    def name(self) -> str:
+        """For people, as paths have one."""
+        return str(self)
+
+
+Target: TypeAlias = Path | Address
+
+
+def named(target: Target) -> str:
+    """Words for all things of a target's kind: ``.mp4 files``, ``rtmp streams``."""
+    return f"{target.scheme} streams" if isinstance(target, Address) else f"{target.suffix} files"
