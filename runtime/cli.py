@@ -101,6 +101,14 @@ def _read_by(parse: Callable[[str], Any]) -> Callable[..., Any]:
     return read
 
 
+class _BackendName(click.Choice[str]):
+    """Takes the address of a Triton server as well as names."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """See click.ParamType."""
+        return value if str(value).startswith("triton://") else super().convert(value, param, ctx)
+
+
 class _RunCommand(HeadedCommand):
     """``--preview`` may stand alone, whatever follows it."""
 
@@ -135,7 +143,7 @@ class _RunCommand(HeadedCommand):
 )
 @click.option(
     "--backend",
-    type=click.Choice(
+    type=_BackendName(
         [
             "auto",
             *("onnxruntime", "onnxruntime-cpu", "onnxruntime-cuda", "onnxruntime-tensorrt"),
@@ -145,7 +153,8 @@ class _RunCommand(HeadedCommand):
     default="auto",
     show_default=True,
     metavar="NAME",
-    help="What computes: auto, onnxruntime, onnxruntime-cpu, -cuda or -tensorrt, tensorrt, torch.",
+    help="What computes: auto, onnxruntime, onnxruntime-cpu, -cuda or -tensorrt, tensorrt, torch, or "
+    "triton://HOST:PORT/MODEL.",
 )
 @click.option(
     "--verify",
