@@ -16,7 +16,7 @@ from typing import Any, get_args
 import click
 
 from measnet.command_line import HELP, INTERRUPTED, print_any_name
-from measnet.errors import UsageError
+from measnet.errors import MEASNetError, UsageError
 from measnet.headed_help import HeadedCommand
 from measnet.runtime.options import PreviewPlace, RunOptions, parse_every, parse_tile, parse_time
 
@@ -281,12 +281,17 @@ class _RunCommand(HeadedCommand):
     type=click.Path(path_type=Path),
     help="Figures as JSON, and beside it as .svg a picture of who restored what.",
 )
+@click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Restore all files of folders into -o FOLDER by the workers of a Ray cluster; local: here.",
+)
 @click.option("--restart", is_flag=True, help="Begin anew what an earlier run left unfinished.")
 @click.option("-y", "--overwrite", is_flag=True, help="Replace results that exist.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 @click.option("--debug", is_flag=True, help="Show where an error came from.")
 @click.version_option(package_name="measnet", prog_name="measnet-run")
-def main(inputs: tuple[str, ...], quiet: bool, debug: bool, **values: Any) -> None:
+def main(inputs: tuple[str, ...], ray: str | None, quiet: bool, debug: bool, **values: Any) -> None:
     """Restore noisy, hazy, rainy, blurred or dark videos and images.
 
     INPUT is a video, an image, a folder of images, camera:N, a stream's address, or - for standard
@@ -299,12 +304,16 @@ def main(inputs: tuple[str, ...], quiet: bool, debug: bool, **values: Any) -> No
     os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 tells its settings on stderr, unless it is to tell errors
     console = Console(quiet=quiet, stdout_taken=values["out"] == "-")
     try:
-        session = Session(console, RunOptions.named(values), debug=debug)
-    except UsageError as error:
+        options = RunOptions.named(values)
+        if ray is None:
+            status = Session(console, options, debug=debug).run(inputs)
+        else:
+            from measnet.runtime.fleet.run import restore_archive
+
+            status = restore_archive(ray, inputs, options, console)
+    except MEASNetError as error:
         console.error(str(error))
-        sys.exit(error.exit_code)
-    try:
-        status = session.run(inputs)
+        status = error.exit_code
     except KeyboardInterrupt:
         status = INTERRUPTED
     sys.exit(status)
