@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mimetypes
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,6 +11,34 @@ from measnet.errors import UsageError
 from measnet.image_header import IMAGE_ENDINGS, ending_of_result
 from measnet.runtime.session import results_among
 from measnet.runtime.sinks.containers import CONTAINERS, FALLBACK_ENDING
+
+_PICTURES = frozenset(
+    {
+        *(*IMAGE_ENDINGS, ".jfif", ".jpe", ".mpo", ".avif", ".heic", ".heif", ".gif", ".jp2", ".qoi", ".ico"),
+        *(".ppm", ".pgm", ".pnm"),
+    }
+)
+_VIDEOS = frozenset(
+    {
+        *(
+            *CONTAINERS,
+            ".wmv",
+            ".asf",
+            ".flv",
+            ".f4v",
+            ".ts",
+            ".mts",
+            ".m2ts",
+            ".mpg",
+            ".mpeg",
+            ".vob",
+            ".3gp",
+        ),
+        *(".3g2", ".ogv", ".mxf", ".y4m", ".rm", ".rmvb", ".dv", ".mjpg", ".mjpeg", ".264", ".h264", ".265"),
+        ".hevc",
+    }
+)
+"""Endings of videos as archives have them; a file of another one is restored where it is named itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +78,7 @@ def find(inputs: Iterable[str], out: Path, *, overwrite: bool) -> Archive:
             raise UsageError(f"{name} is neither a file nor a folder; check the name")
         found = [path for path in _files_below(top) if not path.is_relative_to(out)]
         media = [path for path in found if _is_picture(path) or _is_video(path)]
-        results = results_among(map(str, media))
+        results = results_among([str(path) for path in media])
         others += len(found) - len(media)
         items += [
             _item(path, out / path.relative_to(top).parent) for path in media if str(path) not in results
@@ -85,10 +112,8 @@ def _item(source: Path, folder: Path) -> Item:
 
 
 def _is_picture(path: Path) -> bool:
-    kind = mimetypes.guess_type(path.name)[0] or ""
-    return path.suffix.lower() in IMAGE_ENDINGS or (kind.startswith("image/") and "svg" not in kind)
+    return path.suffix.lower() in _PICTURES
 
 
 def _is_video(path: Path) -> bool:
-    kind = mimetypes.guess_type(path.name)[0] or ""
-    return path.suffix.lower() in CONTAINERS or kind.startswith("video/")
+    return path.suffix.lower() in _VIDEOS

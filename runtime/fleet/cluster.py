@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from measnet.errors import MissingPackageError, UsageError, first_line
 from measnet.runtime.fleet.archive import Item
@@ -20,6 +22,7 @@ LOCAL = "local"
 LOST = 5
 """Workers that may be lost over one file; it is given up then, as it may be what kills them."""
 
+_CONNECT_SECONDS = 5.0
 _LOOK = 0.5
 _LAST_SECONDS = 30.0
 
@@ -43,6 +46,8 @@ class Cluster:
             raise MissingPackageError("--ray", "ray", "ray") from None
         self._ray: Any = ray
         self._threads = threads
+        if not address.startswith((LOCAL, "auto")):
+            _check_answers(address)
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
         try:
             if address.partition(":")[0] == LOCAL:
@@ -105,6 +110,24 @@ class Cluster:
 
     def __exit__(self, *failure: object) -> None:
         self.close()
+
+
+def _check_answers(address: str) -> None:
+    """Raises UsageError where nobody listens: Ray itself would try for minutes, and complain meanwhile."""
+    try:
+        parts = urlsplit(address if "://" in address else f"ray://{address}")
+        host, port = parts.hostname, parts.port
+        if parts.scheme != "ray" or not host or not port or parts.username is not None:
+            raise ValueError
+    except ValueError:
+        raise UsageError("--ray takes local, local:N, auto, HOST:PORT or ray://HOST:PORT") from None
+    try:
+        socket.create_connection((host, port), _CONNECT_SECONDS).close()
+    except OSError as error:
+        raise UsageError(
+            f"no Ray cluster at {address} ({error.strerror or 'no answer'}); start one with "
+            "'ray start --head', or take --ray local"
+        ) from None
 
 
 def _local_cpus(address: str, threads: int) -> int:
