@@ -83,7 +83,7 @@ HEADINGS = {
     "Which part of the input, and how it is read": (
         *("start", "duration", "frames", "interlaced", "track", "keep_tracks", "raw"),
     ),
-    "What restores": ("model", "backend", "tile", "memory", "threads"),
+    "What restores": ("model", "backend", "tile", "memory", "threads", "ray"),
     "Checks on the way": ("verify", "verify_share", "checkpoint", "on_fault"),
     "The run itself": ("dry_run", "preview", "report", "restart", "quiet", "debug", "version", "help_all"),
 }
@@ -192,6 +192,11 @@ class _RunCommand(HeadedCommand):
     metavar="GB",
     help="Most that one inference may take, tiles are sized by it; else what is free.",
 )
+@click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Restore all files of folders into -o FOLDER by the workers of a Ray cluster; local: here.",
+)
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads for the engine.")
 @click.option("--crf", type=click.IntRange(0, 63), metavar="0..63", help="Video quality, lower is better.")
 @click.option(
@@ -280,11 +285,6 @@ class _RunCommand(HeadedCommand):
     metavar="FILE",
     type=click.Path(path_type=Path),
     help="Figures as JSON, and beside it as .svg a picture of who restored what.",
-)
-@click.option(
-    "--ray",
-    metavar="ADDRESS",
-    help="Restore all files of folders into -o FOLDER by the workers of a Ray cluster; local: here.",
 )
 @click.option("--restart", is_flag=True, help="Begin anew what an earlier run left unfinished.")
 @click.option("-y", "--overwrite", is_flag=True, help="Replace results that exist.")

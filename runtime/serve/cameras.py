@@ -32,6 +32,9 @@ NOT_OF_CAMERAS = {
 }
 """Options of a run that mean nothing for one camera of several."""
 
+DEFAULTS = {"reconnect": float("inf")}
+"""Options that are another thing for one camera of several: the others run anyway, so it is waited for."""
+
 _OWN = ("name", "source", "sinks")
 _LONGEST_NAME = 64
 _MOST_BYTES = 1 << 20
@@ -103,7 +106,8 @@ class _Reader:
 
     def cameras(self, root: Any) -> list[Camera]:
         parts = {key: node for key, node, _ in self._pairs(root, "the file", ("all", "cameras"))}
-        shared = self._values(parts["all"], "all cameras", ()) if "all" in parts else {}
+        shared = {name: value for name, value in DEFAULTS.items() if name in self._options}
+        shared |= self._values(parts["all"], "all cameras", ()) if "all" in parts else {}
         listed: Any = parts.get("cameras")
         if not _is(listed, "sequence") or not listed.value:
             self._note(

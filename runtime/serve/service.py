@@ -121,9 +121,12 @@ class _Line:
                 if str(error) != said:
                     said = str(error)
                     self.watch.events.say(Event(self.camera.name, "note", f"{said}; it is tried again"))
+            except MEASNetError:
+                if not stop.is_set():
+                    raise
             stop.wait(pause * random.uniform(0.8, 1.2))  # cameras that went together come back one by one
             pause = min(2 * pause, LONGEST_PAUSE)
-        if stop.is_set():
+        else:
             self.watch.enter("ended", "stopped")
             return
         self.report = job.report

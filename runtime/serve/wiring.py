@@ -14,8 +14,9 @@ from measnet.runtime.serve.cameras import Camera
 from measnet.runtime.stream import Observer
 
 
-# MERGE 1 of 2, the live source: measnet.runtime.live.watch.Watch takes the place of this class, which has the
-# part of its face that is used here, and open_job passes it on: Job(..., watch=watch, stop=stop).
+# MERGE 1 of 2, source and sinks: measnet.runtime.live.watch.Watch takes the place of this class, which has the
+# part of its face that is used here; open_job is Job(camera.source, replace(camera.options, out=camera.sinks),
+# watch=watch, stop=stop). Until then a camera has one sink.
 @dataclass(slots=True)
 class Watch:
     """What a camera speaks through: states as events and in its telemetry."""
