@@ -61,17 +61,13 @@ def write_repository(
 
     The server batches requests of one size, up to ``max_batch`` frames (by default 8 for a graph, and what it
     was built for with an engine), runs ``instances`` copies per GPU (a graph on the CPU where there is none),
-    and sends a black frame through each copy before the first request.
+    and sends a black frame through each copy before the first request. The graph's description stands among
+    the model's parameters: clients can ask for it.
 
     Raises ``GraphError`` and ``EngineError`` when a file is not ours, ``UsageError`` for what cannot be
     served or replaced, ``OutputError`` when the folder cannot be written.
     """
     model = _graph_model(graph)
-    if model.graph.description.steerable:
-        raise UsageError(
-            f"{graph} is steerable: a client of Triton would have to hold every frame's decisions itself; "
-            "serve a graph without --steerable"
-        )
     if engine is not None:
         model = _plan_model(model, engine)
     batch = min(GRAPH_BATCH, model.largest_batch) if max_batch is None else max_batch
@@ -104,7 +100,6 @@ def configuration(model: _Model, *, max_batch: int, instances: int) -> str:
     description = model.graph.description
     tensors = model.graph.model.graph
     batches = [2**power for power in range(1, 9) if 2**power <= max_batch]
-    image = tensors.input[0]
     # With several profiles the server takes the one that suits a request; unsaid, it takes the first.
     profiles = [_quoted(str(index)) for index in range(model.profiles)] if model.profiles > 1 else []
     lines = [
@@ -122,10 +117,11 @@ def configuration(model: _Model, *, max_batch: int, instances: int) -> str:
             f"dynamic_batching {{ {_listed('preferred_batch_size', batches)}"
             f"max_queue_delay_microseconds: {LONGEST_WAIT} }}"
         )
-    lines.append(
-        f'model_warmup {{ name: "a black frame" batch_size: 1 inputs {{ key: "image" value {{ '
-        f"data_type: {_type(image)} {_listed('dims', model.warm_up)}zero_data: true }} }} }}"
-    )
+    lines.append(f'model_warmup {{ name: "a black frame" batch_size: 1 {_black(tensors.input, model)}}}')
+    lines += [
+        f"parameters {{ key: {_quoted(key)} value {{ string_value: {_quoted(value)} }} }}"
+        for key, value in description.to_metadata().items()
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -143,6 +139,17 @@ def what_goes_in(description: GraphDescription) -> str:
         else f"H and W at least {rule.minimum}, multiples of {rule.multiple}"
     )
     return f"image: batches of {values}, {first}H x W{last}; {sizes}."
+
+
+def _black(inputs: Sequence[Any], model: _Model) -> str:
+    """Zeros for every input; a steerable graph, given no window, warms up on what is no picture, but does."""
+    height, width = model.warm_up[:2] if model.graph.description.takes_bytes else model.warm_up[1:]
+    shapes = {"image": model.warm_up, "window": (1, height, width)}
+    return "".join(
+        f"inputs {{ key: {_quoted(value.name)} value {{ data_type: {_type(value)} "
+        f"{_listed('dims', shapes.get(value.name) or _dims(value))}zero_data: true }} }} "
+        for value in inputs
+    )
 
 
 def _graph_model(path: Path) -> _Model:
@@ -215,8 +222,12 @@ def _put_in_place(aside: Path, home: Path) -> None:
 
 def _tensor(value: Any) -> str:
     """Name, type and shape of a tensor, without the batch, which Triton adds itself."""
-    dims = [d.dim_value if d.HasField("dim_value") else -1 for d in value.type.tensor_type.shape.dim[1:]]
-    return f"name: {_quoted(value.name)} data_type: {_type(value)} {_listed('dims', dims)}"
+    return f"name: {_quoted(value.name)} data_type: {_type(value)} {_listed('dims', _dims(value))}"
+
+
+def _dims(value: Any) -> list[int]:
+    """Sizes behind the batch; -1 is any."""
+    return [d.dim_value if d.HasField("dim_value") else -1 for d in value.type.tensor_type.shape.dim[1:]]
 
 
 def _type(value: Any) -> str:

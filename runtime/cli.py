@@ -16,7 +16,7 @@ from typing import Any, get_args
 import click
 
 from measnet.command_line import HELP, INTERRUPTED, print_any_name
-from measnet.errors import UsageError
+from measnet.errors import MEASNetError, UsageError
 from measnet.headed_help import HeadedCommand
 from measnet.runtime.live.title import hide_arguments
 from measnet.runtime.options import RECONNECT, PreviewPlace, RunOptions, parse_every, parse_tile, parse_time
@@ -85,7 +85,7 @@ HEADINGS = {
     "Which part of the input, and how it is read": (
         *("start", "duration", "frames", "interlaced", "track", "keep_tracks", "raw"),
     ),
-    "What restores": ("model", "backend", "tile", "memory", "threads"),
+    "What restores": ("model", "backend", "tile", "memory", "threads", "ray"),
     "Checks on the way": ("verify", "verify_share", "checkpoint", "on_fault"),
     "Cameras and streams": ("late", "max_latency", "ladder", "reconnect"),
     "The run itself": ("dry_run", "preview", "report", "restart", "quiet", "debug", "version", "help_all"),
@@ -102,6 +102,14 @@ def _read_by(parse: Callable[[str], Any]) -> Callable[..., Any]:
             raise click.BadParameter(str(error), context, option) from None
 
     return read
+
+
+class _BackendName(click.Choice[str]):
+    """Takes the address of a Triton server as well as names."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """See click.ParamType."""
+        return value if str(value).startswith("triton://") else super().convert(value, param, ctx)
 
 
 class _RunCommand(HeadedCommand):
@@ -151,7 +159,7 @@ class _RunCommand(HeadedCommand):
 )
 @click.option(
     "--backend",
-    type=click.Choice(
+    type=_BackendName(
         [
             "auto",
             *("onnxruntime", "onnxruntime-cpu", "onnxruntime-cuda", "onnxruntime-tensorrt"),
@@ -161,7 +169,8 @@ class _RunCommand(HeadedCommand):
     default="auto",
     show_default=True,
     metavar="NAME",
-    help="What computes: auto, onnxruntime, onnxruntime-cpu, -cuda or -tensorrt, tensorrt, torch.",
+    help="What computes: auto, onnxruntime, onnxruntime-cpu, -cuda or -tensorrt, tensorrt, torch, or "
+    "triton://HOST:PORT/MODEL.",
 )
 @click.option(
     "--verify",
@@ -198,6 +207,11 @@ class _RunCommand(HeadedCommand):
     type=click.FloatRange(0, min_open=True),
     metavar="GB",
     help="Most that one inference may take, tiles are sized by it; else what is free.",
+)
+@click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Restore all files of folders into -o FOLDER by the workers of a Ray cluster; local: here.",
 )
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads for the engine.")
 @click.option("--crf", type=click.IntRange(0, 63), metavar="0..63", help="Video quality, lower is better.")
@@ -319,7 +333,7 @@ class _RunCommand(HeadedCommand):
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 @click.option("--debug", is_flag=True, help="Show where an error came from.")
 @click.version_option(package_name="measnet", prog_name="measnet-run")
-def main(inputs: tuple[str, ...], quiet: bool, debug: bool, **values: Any) -> None:
+def main(inputs: tuple[str, ...], ray: str | None, quiet: bool, debug: bool, **values: Any) -> None:
     """Restore noisy, hazy, rainy, blurred or dark videos and images.
 
     INPUT is a video, an image, a folder of images, camera:N, a stream's address, or - for standard
@@ -333,12 +347,16 @@ def main(inputs: tuple[str, ...], quiet: bool, debug: bool, **values: Any) -> No
     os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 tells its settings on stderr, unless it is to tell errors
     console = Console(quiet=quiet, stdout_taken="-" in values["out"])
     try:
-        session = Session(console, RunOptions.named(values), debug=debug)
-    except UsageError as error:
+        options = RunOptions.named(values)
+        if ray is None:
+            status = Session(console, options, debug=debug).run(inputs)
+        else:
+            from measnet.runtime.fleet.run import restore_archive
+
+            status = restore_archive(ray, inputs, options, console)
+    except MEASNetError as error:
         console.error(str(error))
-        sys.exit(error.exit_code)
-    try:
-        status = session.run(inputs)
+        status = error.exit_code
     except KeyboardInterrupt:
         status = INTERRUPTED
     sys.exit(status)

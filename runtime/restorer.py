@@ -70,11 +70,11 @@ class Restorer:
     >>> restored = restorer(pixels)              # uint8 or uint16, H W 3 -> the same
 
     ``model`` is a bundled variant (``nano``), an .onnx or .engine file that ``measnet-export`` wrote, or a
-    checkpoint. ``backend`` is ``auto``, ``onnxruntime``, ``tensorrt`` or ``torch``. ``tile`` is ``auto``
-    (tiles when a picture is too large for ``memory``, in bytes, by default what is free), ``off``, or the
-    side of square tiles in pixels. Tiles are given the image-level decisions of the whole picture, where the
-    model can be steered. ``task`` (``dehaze``) holds the prompt to what that degradation calls for, where the
-    weights know it.
+    checkpoint. ``backend`` is ``auto``, ``onnxruntime``, ``tensorrt``, ``torch`` or the address of a server,
+    ``triton://HOST:PORT/MODEL``. ``tile`` is ``auto`` (tiles when a picture is too large for ``memory``,
+    in bytes, by default what is free), ``off``, or the side of square tiles in pixels. Tiles are given the
+    image-level decisions of the whole picture, where the model can be steered. ``task`` (``dehaze``) holds
+    the prompt to what that degradation calls for, where the weights know it.
 
     One restorer serves one thread, of the process that made it: a forked child may close it, and nothing
     else. Raises ``UsageError`` for what cannot be used, ``BackendError`` when

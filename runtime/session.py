@@ -8,15 +8,14 @@ from __future__ import annotations
 import contextlib
 import glob
 import re
-import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
-from measnet.command_line import INTERRUPTED
+from measnet.command_line import INTERRUPTED, stopping_on_signals
 from measnet.errors import MEASNetError, UsageError
 from measnet.runtime.live.address import shown
 from measnet.runtime.live.events import Event, Events
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from measnet.runtime.progress import Overall
     from measnet.runtime.restorer import Restorer
     from measnet.runtime.run_report import RunReport
-    from measnet.runtime.steady import Steady
     from measnet.runtime.stream import Observer
 
 LARGER, SMALLER = "small", "nano"
@@ -82,7 +80,7 @@ class Session:
         status = self._guarded(partial(self._check_places, inputs))
         if status:
             return status
-        with self._stopping_on_signals():
+        with stopping_on_signals(self._stop):
             numbers = list(range(len(inputs)))
             if self._several:
                 status, numbers = self._survey(inputs)
@@ -143,6 +141,7 @@ class Session:
         return status, list(amounts)
 
     def _restore(self, index: int, spec: str) -> int:
+        from measnet.runtime.engine import guard_for
         from measnet.runtime.job import Job
         from measnet.runtime.run_report import RunReport
 
@@ -159,7 +158,7 @@ class Session:
             comparison = self._comparison(spec, job)
             self._keep_report_apart([*job.files, *([] if comparison is None else [comparison.target])])
             restorer = self._shared_restorer()
-            guard = self._guard(job, restorer)
+            guard = guard_for(restorer, self._options, job.info)
             verifier = None if rehearsal else self._verifier(restorer)
         except BaseException as error:
             job.report.error = str(error)
@@ -269,64 +268,26 @@ class Session:
 
     def _shared_restorer(self) -> Restorer:
         if self._restorer is None:
-            engine = self._options.engine
-            self._restorer = self._restorer_of(engine.model)
-            if self._options.steady and not self._restorer.steerable:
-                raise UsageError(
-                    f"{engine.model} cannot be held steady: it takes no decisions from outside; take a "
-                    "bundled model, a checkpoint, or a graph or an engine made with --steerable"
-                )
+            from measnet.runtime.engine import open_restorer
+
+            self._restorer = open_restorer(self._options)
         return self._restorer
-
-    def _restorer_of(self, model: str) -> Restorer:
-        from measnet.runtime.restorer import Restorer
-
-        engine = self._options.engine
-        return Restorer(
-            model,
-            engine.backend,
-            tile=engine.tile,
-            threads=engine.threads,
-            memory=None if engine.memory is None else int(engine.memory * 1e9),
-            task=engine.task,
-        )
 
     def _smaller(self, job: Job, opened: contextlib.ExitStack) -> tuple[str, Callable[[], Guard]] | None:
         """The model that takes over from a larger one that is too slow, and what opens it; ``opened`` closes
         it."""
-        if self._options.engine.model != LARGER:
+        options = self._options
+        if options.engine.model != LARGER:
             return None
 
         def open_smaller() -> Guard:
-            restorer = opened.enter_context(contextlib.closing(self._restorer_of(SMALLER)))
-            return opened.enter_context(contextlib.closing(self._guard(job, restorer)))
+            from measnet.runtime.engine import guard_for, open_restorer
+
+            smaller = replace(options, engine=replace(options.engine, model=SMALLER))
+            restorer = opened.enter_context(contextlib.closing(open_restorer(smaller)))
+            return opened.enter_context(contextlib.closing(guard_for(restorer, smaller, job.info)))
 
         return SMALLER, open_smaller
-
-    def _guard(self, job: Job, restorer: Restorer) -> Guard:
-        from measnet.runtime.guard import Guard, safer_than
-        from measnet.runtime.scene_cut import SceneCut
-
-        checks = self._options.checks
-        return Guard(
-            restorer,
-            checks.on_fault,
-            partial(safer_than, restorer, checks.checkpoint),
-            steady_for=partial(self._steady_for, job),
-            scenes=None if job.info.kind == "images" else SceneCut(),
-        )
-
-    def _steady_for(self, job: Job, restorer: Restorer) -> Steady | None:
-        """Holds a video steady where that matters: over time, or over its tiles."""
-        if job.info.kind == "images" or not restorer.steerable:
-            return None
-        share = self._options.steady
-        if share == 0 and len(restorer.tiles_for(job.info.height, job.info.width)) == 1:
-            return None
-        from measnet.runtime.options import STEADY
-        from measnet.runtime.steady import Steady
-
-        return Steady(STEADY if share is None else share)
 
     def _verifier(self, restorer: Restorer) -> BackgroundChecker | None:
         checks = self._options.checks
@@ -399,26 +360,6 @@ class Session:
                 f"{type(error).__name__}: {error} (a fault of this program; --debug shows where)"
             )
             return 1
-
-    @contextlib.contextmanager
-    def _stopping_on_signals(self) -> Iterator[None]:
-        """The first Ctrl-C or SIGTERM asks for a tidy end, the second ends at once."""
-
-        if threading.current_thread() is not threading.main_thread():
-            yield  # signals are the main thread's alone
-            return
-
-        def ask(number: int, frame: FrameType | None) -> None:
-            if self._stop.is_set():
-                raise KeyboardInterrupt
-            self._stop.set()
-
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def expanded(inputs: Iterable[str]) -> tuple[str, ...]:

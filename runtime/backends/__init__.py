@@ -5,15 +5,16 @@ To add one: write the class, and name it in ``choose_backend`` (``runtime/backen
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from measnet.decisions import INPUTS, Vector
 from measnet.description import GraphDescription
-from measnet.image import Image
+from measnet.image import Image, batch_to_images
 from measnet.metrics import Choices
 
 
@@ -50,6 +51,18 @@ class Steering:
     window: NDArray[np.float32] | None = None
     """H W of the given images, 0 or 1: the pixels whose means decide what is not held; None is all. What a
     backend itself pads images with counts where the window is None."""
+
+
+def inference_from(outputs: Mapping[str, NDArray[Any]], description: GraphDescription) -> Inference:
+    """Reads the outputs of a graph that is described so, by their names."""
+    restored, order = outputs["restored"], description.channel_order
+    return Inference(
+        restored=batch_to_images(restored, order) if description.takes_bytes else restored,
+        choices=Choices(outputs.get("pixel_experts"), outputs.get("image_experts")),
+        prompt_weights=outputs.get("prompt_weights"),
+        decisions=outputs.get("decisions"),
+        norms=outputs.get("norms"),
+    )
 
 
 class Backend(Protocol):

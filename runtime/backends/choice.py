@@ -9,6 +9,7 @@ from measnet.runtime.backends import Backend, SteerableBackend
 from measnet.runtime.backends.onnxruntime import OnnxRuntimeBackend, Provider
 from measnet.runtime.backends.tensorrt import TensorRTBackend
 from measnet.runtime.backends.torch import TorchBackend
+from measnet.runtime.backends.triton import SCHEME, Address, TritonBackend
 from measnet.weights import NAMES, at_hand, bundled
 
 BACKENDS = (
@@ -34,11 +35,17 @@ _PROVIDERS: dict[str, Provider | None] = {
 def choose_backend(model: str, backend: str = "auto", threads: int | None = None) -> Backend:
     """The backend for ``model``: a bundled name, an .onnx or .engine file, or a checkpoint.
 
-    ``auto`` takes ONNX Runtime for names and graphs, TensorRT for engines, PyTorch for checkpoints.
+    ``auto`` takes ONNX Runtime for names and graphs, TensorRT for engines, PyTorch for checkpoints. The
+    address of a Triton server (``triton://HOST:PORT/MODEL``) is a backend too; without MODEL, ``model`` is
+    its name there.
     Raises ``UsageError`` for a pair that cannot work.
     """
+    if backend.startswith(SCHEME):
+        return TritonBackend(Address.parse(backend), model)
     if backend not in BACKENDS:
-        raise UsageError(f"there is no backend {backend!r}; choose one of {', '.join(BACKENDS)}")
+        raise UsageError(
+            f"there is no backend {backend!r}; choose one of {', '.join(BACKENDS)} or triton://HOST:PORT/MODEL"
+        )
     graph = model.lower().endswith(".onnx")
     engine = model.lower().endswith(ENGINE_SUFFIXES)
     named = model in NAMES

@@ -13,10 +13,9 @@ from measnet.decisions import INPUTS
 from measnet.description import GraphDescription
 from measnet.errors import BackendError, GraphError, MissingPackageError, UsageError, first_line
 from measnet.file_name import in_utf8
-from measnet.image import Image, Pixels, batch_to_images, images_to_batch
-from measnet.metrics import Choices
+from measnet.image import Image, Pixels, images_to_batch
 from measnet.onnx_file import check_graph_file
-from measnet.runtime.backends import Inference, Steering, steering_inputs, unsteered
+from measnet.runtime.backends import Inference, Steering, inference_from, steering_inputs, unsteered
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -176,22 +175,14 @@ class OnnxRuntimeBackend:
 
     def _infer(self, images: Image, beside: dict[str, Image]) -> Inference:
         session, description = self._active(), self.description
-        order = description.channel_order
-        given = images_to_batch(images, order) if description.takes_bytes else images
+        given = images_to_batch(images, description.channel_order) if description.takes_bytes else images
         try:
             outputs = self._run(session, given, beside)
         except Exception as error:  # as in _open
             raise BackendError(
                 f"ONNX Runtime failed on {images.shape[2]}x{images.shape[3]} pixels: {first_line(error)}"
             ) from None
-        restored = outputs["restored"]
-        return Inference(
-            restored=batch_to_images(restored, order) if description.takes_bytes else restored,
-            choices=Choices(outputs.get("pixel_experts"), outputs.get("image_experts")),
-            prompt_weights=outputs.get("prompt_weights"),
-            decisions=outputs.get("decisions"),
-            norms=outputs.get("norms"),
-        )
+        return inference_from(outputs, description)
 
     def deactivate(self) -> None:
         self._session = None

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from conftest import copied_graph
 from google.protobuf import text_format
 
+from measnet.description import GraphDescription
 from measnet.engine_file import EngineFacts, write_engine
 from measnet.errors import EngineError, GraphError, OutputError, UsageError
 from measnet.export.camera_bytes import camera_graph
@@ -225,7 +226,17 @@ def test_a_mistake_ends_in_one_line_before_any_work(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_steerable_graph_is_not_served(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="would have to hold every frame's decisions itself"):
-        write_repository(bundled("nano", ".steerable.onnx"), tmp_path / "models")
-    assert not (tmp_path / "models").exists()
+def test_a_steerable_graph_is_served_with_all_that_it_takes(tmp_path: Path) -> None:
+    config = configured(write_repository(bundled("nano", ".steerable.onnx"), tmp_path))
+    assert [value.name for value in config.input] == ["image", "window", "held", "hold"]
+    assert {"decisions", "norms"} < {value.name for value in config.output}
+    warm_up = config.model_warmup[0].inputs
+    assert list(warm_up["window"].dims) == [1, *warm_up["image"].dims[1:]]
+    assert list(warm_up["held"].dims) == list(config.input[2].dims) != [-1]
+
+
+def test_the_graph_is_described_by_the_parameters(bytes_graph: Path, tmp_path: Path) -> None:
+    for graph in (NANO, bytes_graph):
+        config = configured(write_repository(graph, tmp_path))
+        metadata = {name: value.string_value for name, value in config.parameters.items()}
+        assert GraphDescription.from_metadata(metadata, "it") == read_graph(graph).description

@@ -1,0 +1,53 @@
+"""Work on one file of an archive, in whichever process it falls to."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+from measnet.errors import MEASNetError
+from measnet.runtime.engine import guard_for, open_restorer
+from measnet.runtime.fleet.archive import Item
+from measnet.runtime.job import Job
+from measnet.runtime.options import EngineOptions, RunOptions
+from measnet.runtime.restorer import Restorer
+from measnet.runtime.run_report import RunReport
+
+_restorers: dict[EngineOptions, Restorer] = {}
+"""Of this process, which restores many files one after another."""
+
+
+def restore(item: Item, options: RunOptions) -> tuple[int, RunReport]:
+    """Restores one file, or what another process left of it; returns its exit status and its report.
+
+    A video goes on behind its last whole segment, with the state that was kept there, so its result is the
+    one that a single process would have made.
+    """
+    report = RunReport(input=str(item.source))
+    try:
+        item.target.parent.mkdir(parents=True, exist_ok=True)
+        job = Job(str(item.source), replace(options, out=(str(item.target),)))
+        report = job.report
+        try:
+            restorer = _restorer(options)
+            guard = guard_for(restorer, options, job.info)
+        except BaseException:
+            job.close()
+            raise
+        try:
+            job.run(guard, (), threading.Event(), lambda figures: None)
+        finally:
+            guard.close()
+    except MEASNetError as error:
+        report.error = str(error)
+        return error.exit_code, report
+    except OSError as error:
+        report.error = f"{item.target.parent} cannot be made: {error.strerror}"
+        return 1, report
+    return 0, report
+
+
+def _restorer(options: RunOptions) -> Restorer:
+    if options.engine not in _restorers:
+        _restorers[options.engine] = open_restorer(options)
+    return _restorers[options.engine]

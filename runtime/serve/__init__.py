@@ -1,0 +1,1 @@
+"""Several cameras in one process, which share what restores: ``measnet-serve``."""

@@ -1,0 +1,270 @@
+"""Cameras as a file lists them: read, and checked with all that is wrong at once.
+
+    all:                          # for every camera that says nothing else
+      temporal: 4
+    cameras:
+      - name: door
+        source: rtsp://viewer:${DOOR_PASSWORD}@10.0.0.5/stream
+        sinks: [door.mkv]
+        strength: 0.8
+
+Options are called as on the command line of ``measnet-run``, and take the same values.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from measnet.errors import MissingPackageError, UsageError
+from measnet.runtime.options import Reading, RunOptions
+
+NOT_OF_CAMERAS = {
+    *("out", "compare", "raw_out", "dry_run", "preview", "report", "restart"),
+    *(one.name for one in fields(Reading)),
+}
+"""Options of a run that mean nothing for one camera of several."""
+
+DEFAULTS = {"reconnect": float("inf")}
+"""Options that are another thing for one camera of several: the others run anyway, so it is waited for."""
+
+_OWN = ("name", "source", "sinks")
+_LONGEST_NAME = 64
+_MOST_BYTES = 1 << 20
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+_NULL = "tag:yaml.org,2002:null"
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """One camera: where its picture comes from, where it goes, and what is done to it."""
+
+    name: str
+    source: str
+    """May hold credentials: never show it."""
+
+    sinks: tuple[str, ...]
+    options: RunOptions
+
+
+class CamerasError(UsageError):
+    """A file of cameras that cannot be served. ``problems`` are all that was found, a line each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+def read_cameras(path: Path) -> list[Camera]:
+    """Reads a file of cameras, in their order; the environment gives ``${NAME}`` in sources and sinks.
+
+    Raises:
+        CamerasError: anything in it is wrong.
+        UsageError: it cannot be read.
+    """
+    try:
+        import yaml
+    except ModuleNotFoundError:
+        raise MissingPackageError("measnet-serve", "pyyaml", "live") from None
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    if len(text) > _MOST_BYTES:
+        raise UsageError(f"{path} is larger than a list of cameras can be (1 MiB)")
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = 0 if error.problem_mark is None else error.problem_mark.line + 1
+        raise UsageError(f"{path}:{line}: this is not YAML: {error.problem}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UsageError(
+            f"{path} is not YAML: {str(error).splitlines()[0] if str(error) else 'too deep'}"
+        ) from None
+    reader = _Reader(path)
+    cameras = reader.cameras(root)
+    if reader.problems:
+        raise CamerasError([line for _, line in sorted(reader.problems)])
+    return cameras
+
+
+class _Reader:
+    """Goes through the nodes of one file and notes what is wrong, by line."""
+
+    def __init__(self, path: Path) -> None:
+        self.problems: list[tuple[int, str]] = []
+        self._path = path
+        self._options = _options_of_run()
+
+    def cameras(self, root: Any) -> list[Camera]:
+        parts = {key: node for key, node, _ in self._pairs(root, "the file", ("all", "cameras"))}
+        shared = {name: value for name, value in DEFAULTS.items() if name in self._options}
+        shared |= self._values(parts["all"], "all cameras", ()) if "all" in parts else {}
+        listed: Any = parts.get("cameras")
+        if not _is(listed, "sequence") or not listed.value:
+            self._note(
+                listed or root,
+                "there are no cameras; list them under 'cameras:', each with name, source and sinks",
+            )
+            return []
+        read = [self._camera(node, number, shared) for number, node in enumerate(listed.value, start=1)]
+        self._refuse_twins(listed.value, read)
+        return [camera for camera in read if camera is not None]
+
+    def _camera(self, node: Any, number: int, shared: dict[str, Any]) -> Camera | None:
+        before = len(self.problems)
+        called = _text(_child(node, "name")) or f"number {number}"
+        who = f"camera {called}"
+        own: dict[str, Any] = {}
+        values = shared | self._values(node, who, _OWN, own)
+        if not _is(node, "mapping"):
+            return None
+        for key in _OWN:
+            if key not in own:
+                self._note(node, f"{who} has no {key}")
+        name = self._name(own["name"], who) if "name" in own else ""
+        source = self._place(own["source"], f"{who}: source") if "source" in own else ""
+        sinks = self._sinks(own["sinks"], who) if "sinks" in own else ()
+        if len(self.problems) > before:
+            return None
+        try:
+            return Camera(name, source, sinks, RunOptions.named(values))
+        except UsageError as error:
+            self._note(node, f"{who}: {error}")
+            return None
+
+    def _values(
+        self, node: Any, who: str, besides: Iterable[str], own: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Reads the options among a mapping's keys; nodes of the keys ``besides`` go into ``own``."""
+        values = {}
+        for key, value, line in self._pairs(node, who, (*besides, *self._options)):
+            if key in besides:
+                assert own is not None
+                own[key] = value
+                continue
+            text = _text(value)
+            if text is None:
+                self._note(line, f"{who}: {key} needs one value")
+                continue
+            try:
+                values[key] = self._options[key].process_value(click.Context(click.Command("cameras")), text)
+            except click.BadParameter as error:
+                self._note(line, f"{who}: {key}: {text}: {error.message}")
+        return values
+
+    def _pairs(self, node: Any, who: str, known: Iterable[str]) -> Iterator[tuple[str, Any, Any]]:
+        """Gives a mapping's keys that are ``known``, with their values and their own nodes."""
+        if not _is(node, "mapping"):
+            self._note(node, f"{who}: this is to be a list of 'key: value' lines")
+            return
+        known, seen = list(known), set()
+        for key_node, value in node.value:
+            key = (_text(key_node) or "").replace("-", "_")
+            if key in seen:
+                self._note(key_node, f"{who}: {key} stands here twice")
+            elif key in known:
+                yield key, value, key_node
+            elif key in NOT_OF_CAMERAS:
+                self._note(key_node, f"{who}: {key} is not for cameras")
+            else:
+                near = difflib.get_close_matches(key, known, 1)
+                meant = f"; did you mean {near[0]}?" if near else ""
+                self._note(key_node, f"{who}: nothing is called {_short(key)}{meant}")
+            seen.add(key)
+
+    def _name(self, node: Any, who: str) -> str:
+        name = _text(node)
+        if not name or len(name) > _LONGEST_NAME or not name.isprintable():
+            self._note(node, f"{who}: a name is one line of up to {_LONGEST_NAME} signs")
+            return ""
+        return name
+
+    def _place(self, node: Any, what: str) -> str:
+        """A source or a sink, with what the environment says in place of ``${NAME}``."""
+        text = _text(node)
+        if not text:
+            self._note(node, f"{what} needs an address, a camera or a file")
+            return ""
+        missing = [name for name in _VARIABLE.findall(text) if name not in os.environ]
+        for name in missing:
+            self._note(node, f"{what}: the environment has no {name}")
+        return "" if missing else _VARIABLE.sub(lambda found: os.environ[found[1]], text)
+
+    def _sinks(self, node: Any, who: str) -> tuple[str, ...]:
+        nodes = node.value if _is(node, "sequence") else [node]
+        if not nodes:
+            self._note(node, f"{who}: sinks is empty; name at least one place for its picture")
+        return tuple(self._place(one, f"{who}: sinks") for one in nodes)
+
+    def _refuse_twins(self, nodes: list[Any], cameras: list[Camera | None]) -> None:
+        names: dict[str, int] = {}
+        sinks: dict[str, str] = {}
+        devices: dict[str, str] = {}
+        for node, camera in zip(nodes, cameras, strict=True):
+            name = _text(_child(node, "name"))
+            if name in names:
+                self._note(_child(node, "name"), f"two cameras are called {name}, see line {names[name]} too")
+            elif name:
+                names[name] = _line(_child(node, "name"))
+            if camera is None:
+                continue
+            for sink in camera.sinks:
+                place = sink if "://" in sink or sink == "-" else str(Path(sink).resolve())
+                if place in sinks:
+                    other = sinks[place]
+                    both = (
+                        f"{other} and {camera.name} both write"
+                        if other != camera.name
+                        else f"{other} writes twice"
+                    )
+                    self._note(_child(node, "sinks"), f"{both} to one of the sinks")
+                sinks[place] = camera.name
+            if camera.source.startswith(("camera:", "/dev/")):
+                if camera.source in devices:
+                    told = f"{devices[camera.source]} and {camera.name} both read {camera.source}"
+                    self._note(_child(node, "source"), f"{told}, which only one can")
+                devices[camera.source] = camera.name
+
+    def _note(self, node: Any, words: str) -> None:
+        line = _line(node)
+        self.problems.append((line, f"{self._path}:{line}: {words}"))
+
+
+def _options_of_run() -> dict[str, click.Parameter]:
+    """The options of ``measnet-run`` that a camera may be given, by name: they know what values they take."""
+    from measnet.runtime.cli import main
+
+    wanted = RunOptions.names().keys() - NOT_OF_CAMERAS
+    return {option.name: option for option in main.params if option.name in wanted}
+
+
+def _is(node: Any, kind: str) -> bool:
+    return getattr(node, "id", "") == kind
+
+
+def _text(node: Any) -> str | None:
+    """A value as it stands in the file (``off`` is not False); None where it is no single value."""
+    return str(node.value) if _is(node, "scalar") and node.tag != _NULL else None
+
+
+def _child(node: Any, key: str) -> Any:
+    pairs = node.value if _is(node, "mapping") else []
+    return next((value for name, value in pairs if _text(name) == key), None)
+
+
+def _line(node: Any) -> int:
+    return 1 if node is None else int(node.start_mark.line) + 1
+
+
+def _short(text: str) -> str:
+    shown = "".join(sign if sign.isprintable() else "?" for sign in text)
+    return repr(shown if len(shown) <= _LONGEST_NAME else f"{shown[:_LONGEST_NAME]}…")

@@ -1,0 +1,148 @@
+"""Service: all cameras of a file, each in a thread of its own, until they have ended or are told to."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from measnet.errors import InputError, MEASNetError
+from measnet.runtime.engine import guard_for
+from measnet.runtime.live.events import Events
+from measnet.runtime.live.watch import Watch
+from measnet.runtime.restorer import Restorer
+from measnet.runtime.run_report import RunReport
+from measnet.runtime.serve.cameras import Camera
+from measnet.runtime.serve.shared_engine import Engines, SharedEngine
+from measnet.runtime.serve.turns import Turns
+from measnet.runtime.serve.wiring import open_job
+from measnet.runtime.stream import Observer
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
+"""Seconds between two tries to reach a camera that has not shown a picture yet."""
+
+_LOOK = 0.2
+
+
+class Service:
+    """Restores all ``cameras`` at once, with engines that they share.
+
+    A camera that cannot be reached is tried again until it can. One that has ended or failed, after a first
+    picture, is done; the others go on. ``reports`` has what became of each, in their order.
+
+    Args:
+        events: hears what happens to them.
+        observers_of: gives what is to look at a camera's frames.
+
+    Raises:
+        MEASNetError: one of the engines cannot be had. No camera has been opened by then.
+    """
+
+    def __init__(
+        self,
+        cameras: Sequence[Camera],
+        events: Events,
+        observers_of: Callable[[Watch], Sequence[Observer]] = lambda watch: (),
+    ) -> None:
+        self._engines = Engines()
+        try:
+            engines = [self._engines.open(camera.options) for camera in cameras]
+        except BaseException:
+            self._engines.close()
+            raise
+        self._lines = [
+            _Line(camera, Watch(camera.name, events), *engine, observers_of)
+            for camera, engine in zip(cameras, engines, strict=True)
+        ]
+
+    @property
+    def reports(self) -> list[RunReport]:
+        """What became of each camera so far."""
+        return [line.report for line in self._lines]
+
+    def run(self, stop: threading.Event) -> bool:
+        """Restores until all have ended, as they do when ``stop`` is set; says whether none has failed."""
+        threads = [
+            threading.Thread(target=line.run, args=(stop,), name=f"measnet-camera-{line.camera.name}")
+            for line in self._lines
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            for thread in threads:
+                while thread.is_alive():
+                    thread.join(_LOOK)  # and look for signals
+        except BaseException:
+            stop.set()
+            raise
+        finally:
+            for thread in threads:
+                thread.join()
+            self._engines.close()
+        return not any(line.watch.state == "failed" for line in self._lines)
+
+
+class _Line:
+    """One camera on its way, from connecting to its end. Nothing that happens to it leaves its thread."""
+
+    def __init__(
+        self,
+        camera: Camera,
+        watch: Watch,
+        restorer: Restorer,
+        turns: Turns,
+        observers_of: Callable[[Watch], Sequence[Observer]],
+    ) -> None:
+        self.camera = camera
+        self.watch = watch
+        self.report = RunReport(input=camera.name)
+        self._restorer = restorer
+        self._turns = turns
+        self._observers = observers_of(watch)
+
+    def run(self, stop: threading.Event) -> None:
+        """Does all of it; ends soon after ``stop`` is set."""
+        try:
+            self._serve(stop)
+        except MEASNetError as error:
+            self._fail(str(error))
+        except Exception as error:
+            self._fail(f"{type(error).__name__}: {error} (a fault of this program)")
+
+    def _serve(self, stop: threading.Event) -> None:
+        self.watch.enter("connecting", "connecting")
+        pause = FIRST_PAUSE
+        said = ""
+        while not stop.is_set():
+            try:
+                job = open_job(self.camera, self.watch, stop)
+                break
+            except InputError as error:
+                if str(error) != said:
+                    said = str(error)
+                    self.watch.say("note", f"{said}; it is tried again")
+                self.watch.enter("reconnecting", "not there yet")
+            except MEASNetError:
+                if not stop.is_set():
+                    raise
+            stop.wait(pause * random.uniform(0.8, 1.2))  # cameras that went together come back one by one
+            pause = min(2 * pause, LONGEST_PAUSE)
+        else:
+            self.watch.enter("ended", "stopped")
+            return
+        self.report = job.report
+        self.report.input = self.camera.name
+        share = partial(SharedEngine, turns=self._turns)
+        guard = guard_for(self._restorer, self.camera.options, job.info, share)
+        self.watch.enter("running", f"{job.info.width}x{job.info.height}")
+        try:
+            job.run(guard, self._observers, stop, lambda figures: None)
+        finally:
+            guard.close()
+        frames = f"{self.report.frames} frames"
+        self.watch.end(f"stopped after {frames}" if stop.is_set() else f"ended after {frames}")
+
+    def _fail(self, words: str) -> None:
+        self.report.error = words
+        self.watch.enter("failed", " ".join(words.split()))

@@ -1,0 +1,385 @@
+"""Several cameras at once: their file, their turns at the engine, and how little one can do to the rest."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from measnet.runtime.frame import Pixels, Restoration
+from measnet.runtime.live.events import Event, Events
+from measnet.runtime.serve import service
+from measnet.runtime.serve.cameras import Camera, CamerasError, read_cameras
+from measnet.runtime.serve.cli import main
+from measnet.runtime.serve.service import Service
+from measnet.runtime.serve.shared_engine import SharedEngine
+from measnet.runtime.serve.turns import Turns
+from measnet.runtime.stream import Observer
+
+from .conftest import IdentityRestored, IdentityRestorer, probe
+from .test_live import free_port
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "cameras.yaml"
+PROGRAM = [sys.executable, "-c", "from measnet.runtime.serve.cli import main; main()"]
+PICTURE = ["-re", "-f", "lavfi", "-i", "testsrc2=s=160x96:r=10"]
+CODEC = ["-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-g", "5", "-f", "mpegts"]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not come to that in time"
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def sender(url: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A camera: ffmpeg that sends a moving picture until it is killed. Over TCP it waits for its viewer."""
+    target = f"{url}?listen=1" if url.startswith("tcp:") else f"{url}?pkt_size=1316"
+    running = subprocess.Popen(["ffmpeg", "-v", "quiet", *PICTURE, *CODEC, target])
+    try:
+        yield running
+    finally:
+        running.kill()
+        running.wait()
+
+
+class Count(Observer):
+    """Counts the frames of one camera that go to its sinks."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+
+    def finished(self, passing: Restoration) -> None:
+        self.frames += 1
+
+
+def addresses() -> list[str]:
+    return [*(f"tcp://127.0.0.1:{free_port()}" for _ in range(3)), f"udp://127.0.0.1:{free_port()}"]
+
+
+def write(path: Path, cameras: list[dict[str, Any]], **shared: Any) -> Path:
+    path.write_text(
+        yaml.safe_dump({"all": {"preset": "ultrafast", "threads": 1, **shared}, "cameras": cameras})
+    )
+    return path
+
+
+def test_one_of_four_cameras_dies_and_the_others_go_on(tmp_path: Path) -> None:
+    sources = addresses()
+    names = ["door", "yard", "gate", "street"]
+    listed = [
+        {"name": name, "source": source, "sinks": [str(tmp_path / f"{name}.mkv")]}
+        for name, source in zip(names, sources, strict=True)
+    ]
+    cameras = read_cameras(write(tmp_path / "cameras.yaml", listed, temporal=2))
+    events, stop = Events(), threading.Event()
+    states: dict[str, list[str]] = {name: [] for name in names}
+    events.listen(lambda event: states[event.camera].append(str(event.state)) if event.state else None)
+    counts = {name: Count() for name in names}
+    running = Service(cameras, events, lambda watch: [counts[watch.camera]])
+    with contextlib.ExitStack() as stack:
+        senders = [stack.enter_context(sender(url)) for url in sources]
+        serving = threading.Thread(target=running.run, args=(stop,))
+        serving.start()
+        try:
+            wait_until(lambda: all("running" in found for found in states.values()))
+            wait_until(lambda: all(count.frames for count in counts.values()))
+            senders[1].kill()
+            wait_until(lambda: states["yard"][-1] == "ended")
+            before = {name: counts[name].frames for name in names if name != "yard"}
+            wait_until(lambda: all(counts[name].frames > frames + 2 for name, frames in before.items()))
+            assert all(states[name] == ["connecting", "running"] for name in before)
+        finally:
+            stop.set()
+            serving.join(60)
+        assert not serving.is_alive()
+    for name, report in zip(names, running.reports, strict=True):
+        assert states[name] == ["connecting", "running", "ended"]
+        assert report.status == "complete" and report.engine["backend"] == "onnxruntime"
+        result = probe(tmp_path / f"{name}.mkv")
+        assert (result.video["width"], result.video["height"]) == (160, 96)
+        assert len(result.times) == report.frames > 0
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("measnet-")]
+
+
+def test_a_camera_that_is_not_there_is_tried_again_and_holds_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("measnet.runtime.restorer.Restorer", IdentityRestorer)
+    monkeypatch.setattr(service, "FIRST_PAUSE", 0.1)
+    here, late = (f"tcp://127.0.0.1:{free_port()}" for _ in range(2))
+    listed = [
+        {"name": "here", "source": here, "sinks": [str(tmp_path / "here.mkv")], "frames": 3},
+        {"name": "late", "source": late, "sinks": [str(tmp_path / "late.mkv")], "frames": 3},
+    ]
+    events, told = Events(), list[Event]()
+    events.listen(told.append)
+    running = Service(read_cameras(write(tmp_path / "c.yaml", listed)), events)
+    serving = threading.Thread(target=running.run, args=(threading.Event(),))
+
+    def heard(camera: str, what: str) -> bool:
+        return any(event.camera == camera and what in (event.state, event.kind) for event in told)
+
+    with sender(here):
+        serving.start()
+        wait_until(lambda: heard("here", "ended") and heard("late", "note"))
+    assert running.reports[0].frames == 3 and not heard("late", "running")
+    told_late = next(event.words for event in told if event.kind == "note" and event.camera == "late")
+    assert told_late.endswith("it is tried again")
+    with sender(late):
+        serving.join(60)
+    assert not serving.is_alive() and running.reports[1].frames == 3
+
+
+def test_a_camera_whose_sink_fails_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("measnet.runtime.restorer.Restorer", IdentityRestorer)
+    sources = addresses()[:2]
+    listed = [
+        {
+            "name": "bad",
+            "source": sources[0],
+            "sinks": [str(tmp_path / "bad.mkv")],
+            "codec": "prores",
+            "frames": 3,
+        },
+        {"name": "good", "source": sources[1], "sinks": [str(tmp_path / "good.mkv")], "frames": 3},
+    ]
+    (tmp_path / "bad.mkv").mkdir()
+    events, told = Events(), list[Event]()
+    events.listen(told.append)
+    running = Service(read_cameras(write(tmp_path / "c.yaml", listed)), events)
+    with sender(sources[0]), sender(sources[1]):
+        assert not running.run(threading.Event())
+    (failed,) = [event for event in told if event.state == "failed"]
+    assert failed.camera == "bad" and "\n" not in failed.words
+    assert running.reports[0].error and running.reports[1].frames == 3
+
+
+def test_ctrl_c_ends_all_of_them_tidily(tmp_path: Path) -> None:
+    sources = addresses()[:2]
+    listed = [
+        {"name": f"cam{index}", "source": url, "sinks": [str(tmp_path / f"{index}.mkv")]}
+        for index, url in enumerate(sources)
+    ]
+    report = tmp_path / "report.json"
+    command = [*PROGRAM, str(write(tmp_path / "c.yaml", listed, temporal=0, crf=0)), "--report", str(report)]
+    with sender(sources[0]), sender(sources[1]):
+        running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        grown = [tmp_path / f"{index}.mkv.part" for index in range(2)]
+        wait_until(lambda: all(path.exists() and path.stat().st_size for path in grown))
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == 0, said
+    assert said.count("ended: stopped after") == 2
+    runs = json.loads(report.read_text())["runs"]
+    assert [run["input"] for run in runs] == ["cam0", "cam1"]
+    assert all(len(probe(tmp_path / f"{index}.mkv").times) == runs[index]["frames"] for index in range(2))
+
+
+class SlowRestorer(IdentityRestorer):
+    """Begins a frame only once every other camera waits for its own, and notes whose frame it is."""
+
+    def __init__(self, turns: Turns, cameras: int) -> None:
+        self.order: list[int] = []
+        self._turns = turns
+        self._cameras = cameras
+
+    def restore(self, pixels: Pixels) -> IdentityRestored:
+        wait_until(lambda: len(self._turns._waiting) >= self._cameras)
+        self.order.append(int(pixels[0, 0, 0]))
+        return super().restore(pixels)
+
+
+def test_cameras_take_turns_at_a_slow_engine() -> None:
+    turns, frames = Turns(), 5
+    restorer = SlowRestorer(turns, 3)
+
+    def camera(number: int) -> None:
+        engine = SharedEngine(restorer, turns)  # type: ignore[arg-type]  # as far as it is used
+        for _ in range(frames + 10 * (number == 0)):  # the first camera has many more
+            if len(restorer.order) >= 3 * frames:
+                restorer._cameras = 1
+            engine.restore(np.full((4, 4, 3), number, np.uint8))
+
+    threads = [threading.Thread(target=camera, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: len(restorer.order) >= 3 * frames - 2)
+    restorer._cameras = 1
+    for thread in threads:
+        thread.join(60)
+    rounds = np.array(restorer.order[: 3 * (frames - 1)]).reshape(-1, 3)
+    assert all(sorted(one) == [0, 1, 2] for one in rounds.tolist())
+    assert len({tuple(one) for one in rounds.tolist()}) == 1
+
+
+def test_cameras_of_one_model_share_one_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    class Counted(IdentityRestorer):
+        def __init__(self, model: str, *arguments: Any, **options: Any) -> None:
+            opened.append(model)
+
+    monkeypatch.setattr("measnet.runtime.restorer.Restorer", Counted)
+    listed = [
+        {"name": f"{number}", "source": "camera:9", "sinks": ["x.mkv"], "model": model}
+        for number, model in enumerate(["nano", "small", "nano"])
+    ]
+    for number, camera in enumerate(listed):
+        camera |= {"source": f"tcp://127.0.0.1:{number + 1}", "sinks": [str(tmp_path / f"{number}.mkv")]}
+    Service(read_cameras(write(tmp_path / "c.yaml", listed)), Events())
+    assert opened == ["nano", "small"]
+
+
+WRONG = """\
+all:
+  strenght: 0.5
+  temporal: 99
+cameras:
+  - name: door
+    source: rtsp://viewer:secret@10.0.0.5/stream
+    sinks: [/nowhere/door.mkv]
+    modle: nano
+    crf: excellent
+    start: 10
+  - name: door
+    source: camera:0
+    sinks: []
+  - name: yard
+    sinks: [yard.mkv, yard.mkv]
+    source: rtsp://viewer:${NO_SUCH_PASSWORD}@10.0.0.5/stream
+  - source: camera:0
+    sinks: one.mkv
+    tile: off
+    tile: 512
+  - just a word
+"""
+
+
+def test_everything_that_is_wrong_is_named_at_once_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "cameras.yaml"
+    path.write_text(WRONG)
+    result = CliRunner().invoke(main, ["--check", str(path)])
+    assert result.exit_code == 2
+    said = [line.removeprefix(f"error: {path}:") for line in result.stderr.splitlines()]
+    assert said == [
+        "2: all cameras: nothing is called 'strenght'; did you mean strength?",
+        "3: all cameras: temporal: 99: 99 is not in the range 0<=x<=64.",
+        "8: camera door: nothing is called 'modle'; did you mean model?",
+        "9: camera door: crf: excellent: 'excellent' is not a valid integer range.",
+        "10: camera door: start is not for cameras",
+        "11: two cameras are called door, see line 5 too",
+        "13: camera door: sinks is empty; name at least one place for its picture",
+        "16: camera yard: source: the environment has no NO_SUCH_PASSWORD",
+        "17: camera number 4 has no name",
+        "20: camera number 4: tile stands here twice",
+        "21: camera number 5: this is to be a list of 'key: value' lines",
+    ]
+    assert "secret" not in result.output
+
+
+def test_what_the_machine_has_not_is_named_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.mkv").touch()
+    listed = [
+        {"name": "a", "source": "camera:0", "sinks": ["/nowhere/a.mkv"]},
+        {"name": "b", "source": "tcp://127.0.0.1:1", "sinks": ["there.mkv"], "model": "absent.onnx"},
+    ]
+    result = CliRunner().invoke(main, [str(write(tmp_path / "c.yaml", listed))])
+    assert result.exit_code == 2
+    said = result.stderr.splitlines()
+    assert len(said) == 3
+    assert "camera a: the folder /nowhere does not exist" in said[0]
+    assert "camera b: the model 'absent.onnx' is neither" in said[1]
+    assert "camera b: there.mkv exists already" in said[2]
+
+
+@pytest.mark.parametrize(
+    ("cameras", "message"),
+    [
+        (
+            [("a", "camera:0", ["x.mkv"]), ("b", "camera:0", ["y.mkv"])],
+            "a and b both read camera:0, which only",
+        ),
+        (
+            [("a", "camera:0", ["x.mkv"]), ("b", "camera:1", ["./x.mkv"])],
+            "a and b both write to one of the sinks",
+        ),
+        ([("a", "camera:0", ["x.mkv", "x.mkv"])], "a writes twice to one of the sinks"),
+        ([("a\nb", "camera:0", ["x.mkv"])], "a name is one line"),
+        ([], "there are no cameras"),
+    ],
+)
+def test_cameras_that_are_in_each_others_way_are_refused(
+    cameras: list[tuple[str, str, list[str]]], message: str, tmp_path: Path
+) -> None:
+    listed = [dict(zip(("name", "source", "sinks"), one, strict=True)) for one in cameras]
+    with pytest.raises(CamerasError, match=message) as caught:
+        read_cameras(write(tmp_path / "c.yaml", listed))
+    assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[1, 2",
+        "cameras: 5",
+        "- a\n- b",
+        "cameras:\n  - [1]\n",
+        "\x00",
+        "a: &a [*a]",
+        "[" * 5000,
+        "{" * 5000,
+    ],
+)
+def test_what_is_no_list_of_cameras_ends_in_a_line_and_status_2(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    result = CliRunner().invoke(main, [str(path)])
+    assert result.exit_code == 2 and result.stderr.startswith(f"error: {path}")
+    assert "Traceback" not in result.output
+
+
+def test_options_are_those_of_measnet_run_and_a_cameras_own_go_before_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PASSWORD", "p:w")
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "all: {tile: off, strength: 0.5, bits: 8}\n"
+        "cameras: [{name: a, source: 'rtsp://u:${PASSWORD}@h/s', sinks: a.mkv, strength: 1, on-fault: stop}]"
+    )
+    (camera,) = read_cameras(path)
+    assert camera.source == "rtsp://u:p:w@h/s" and camera.sinks == ("a.mkv",)
+    options = camera.options
+    assert (options.engine.tile, options.strength, options.encoding.bits) == ("off", 1.0, 8)
+    assert options.checks.on_fault == "stop"
+
+
+def test_the_example_is_right(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ["--check", str(EXAMPLE)])
+    assert result.exit_code == 0, result.output
+    assert [line.partition(":")[0] for line in result.stdout.splitlines()] == [
+        "door",
+        "yard",
+        "gate",
+        "street",
+    ]
+    assert all(isinstance(camera, Camera) for camera in read_cameras(EXAMPLE))
