@@ -1,0 +1,140 @@
+"""Board: all that is known of the cameras of a run, as plain values that can be JSON, with ten minutes of history."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from measnet.runtime.live.events import KEPT, Event, Events
+from measnet.runtime.live.telemetry import CameraFigures, Telemetry
+from measnet.runtime.operations.pictures import LatestPair, PairFeed
+
+MOMENTS = 600
+"""Moments, a second apart, that the history goes back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A camera: its figures, and its pictures if they are to be seen."""
+
+    telemetry: Telemetry
+    feed: PairFeed | None
+
+
+class Board:
+    """Collects what there is to show. Everything but ``live`` and ``tick`` may be called from any thread."""
+
+    def __init__(self, events: Events) -> None:
+        self.started = time.time()
+        self._watched: dict[str, Watched] = {}
+        self._changing = threading.Lock()
+        self._events: deque[tuple[int, Event]] = deque(maxlen=KEPT)
+        self._said = 0
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._moments: deque[tuple[int, dict[str, Any]]] = deque(maxlen=MOMENTS)
+        self._tick = 0
+        for event in events.recent():
+            self._hear(event)
+        self.leave = events.listen(self._hear)
+
+    def watch(self, telemetry: Telemetry, pair: LatestPair | None = None) -> Callable[[], None]:
+        """Shows a camera from now on, and calls it by the name in its figures; returns what ends that."""
+        name = telemetry.figures().camera
+        mine = Watched(telemetry, None if pair is None else PairFeed(pair))
+        with self._changing:
+            self._watched = {**self._watched, name: mine}
+
+        def leave() -> None:
+            with self._changing:
+                self._watched = {key: other for key, other in self._watched.items() if other is not mine}
+
+        return leave
+
+    def figures(self) -> list[CameraFigures]:
+        """All cameras as they stand."""
+        return [watched.telemetry.figures() for watched in self._watched.values()]
+
+    def feed(self, camera: str) -> PairFeed | None:
+        """Pictures of a camera; None where there is no such camera, or none to be seen."""
+        watched = self._watched.get(camera)
+        return None if watched is None else watched.feed
+
+    def event_counts(self) -> dict[tuple[str, str], int]:
+        """Number of events by camera and kind."""
+        with self._changing:
+            return dict(self._counts)
+
+    def events(self, after: int = 0, camera: str | None = None) -> list[dict[str, Any]]:
+        """Events with a number greater than ``after``, oldest first, of one camera or all."""
+        with self._changing:
+            known = list(self._events)
+        return [
+            {"number": number, **plain(asdict(event))}
+            for number, event in known
+            if number > after and camera in (None, event.camera)
+        ]
+
+    def tick(self) -> None:
+        """Adds the present to the history. Called about once a second."""
+        self._tick += 1
+        moment = {figures.camera: _in_short(figures) for figures in self.figures()}
+        self._moments.append((self._tick, {"at": round(time.time(), 1), "cameras": moment}))
+
+    def live(self, after: int = 0, event: int = 0) -> dict[str, Any]:
+        """All that the page shows: the present, the history after a tick, the events after a number."""
+        return {
+            "started": self.started,
+            "tick": self._tick,
+            "cameras": [as_json(figures) for figures in self.figures()],
+            "history": [moment for tick, moment in self._moments if tick > after],
+            "events": self.events(event),
+        }
+
+    def _hear(self, event: Event) -> None:
+        with self._changing:
+            self._said += 1
+            self._counts[event.camera, event.kind] += 1
+            self._events.append((self._said, event))
+
+
+def as_json(figures: CameraFigures) -> dict[str, Any]:
+    """Figures as values that JSON has: a parity without any difference is ``"identical"``."""
+    return {**plain(asdict(figures)), "parity_db": _parity(figures.parity_db)}
+
+
+def plain(value: Any) -> Any:
+    """Values that JSON has, numbers to six digits; those it has not, infinity and no number, are None."""
+    if isinstance(value, dict):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, float):
+        return round(value, 6) if math.isfinite(value) else None
+    return value
+
+
+def _parity(decibels: float | None) -> float | str | None:
+    if decibels is None or math.isnan(decibels):
+        return None
+    return round(decibels, 2) if math.isfinite(decibels) else "identical"
+
+
+def _in_short(figures: CameraFigures) -> dict[str, Any]:
+    """A moment of the history: what the page draws over time."""
+    latency = figures.latency
+    return {
+        "state": figures.state,
+        "fps_in": round(figures.fps_in, 1),
+        "fps_out": round(figures.fps_out, 1),
+        "p50": None if latency is None else round(latency.p50, 3),
+        "p95": None if latency is None else round(latency.p95, 3),
+        "dropped": sum(figures.dropped.values()),
+        "parity": _parity(figures.parity_db),
+        "damage": {name: round(share, 3) for name, share in figures.damage.items()},
+        "experts": [round(share, 3) for share in figures.experts],
+    }
