@@ -17,6 +17,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
@@ -28,6 +29,9 @@ from measnet.runtime.operations.address import Address
 
 VARIABLE = "MEASNET_TOKEN"
 """The environment variable that a token is taken from: arguments can be read by everyone on a machine."""
+
+FILE_VARIABLE = "MEASNET_TOKEN_FILE"
+"""The one that names a file with the token, as systemd and Docker hand secrets over."""
 
 GUESSES = 10
 """Wrong tokens from one address within ``GUESSING_SECONDS`` after which it is refused for a while."""
@@ -50,16 +54,17 @@ class Token:
 
     @classmethod
     def for_address(cls, address: Address) -> Token | None:
-        """Takes the one of ``MEASNET_TOKEN``; without it makes one, or None where the address needs none.
+        """Takes the one of ``MEASNET_TOKEN``, or of the file that ``MEASNET_TOKEN_FILE`` names; without them
+        makes one, or None where the address needs none.
 
-        Raises UsageError for one that could be guessed or that no header can hold.
+        Raises UsageError for one that could be guessed, that no header can hold, or that cannot be read.
         """
-        given = os.environ.get(VARIABLE, "")
-        if given:
+        given = os.environ.get(VARIABLE) or _from_file(os.environ.get(FILE_VARIABLE))
+        if given is not None:
             if not _TOKEN.fullmatch(given):
                 raise UsageError(
-                    f"{VARIABLE} needs 16 to 256 letters, digits or any of . _ ~ + / = -; "
-                    "openssl rand -hex 24 makes a good one"
+                    f"the token in {VARIABLE} or {FILE_VARIABLE} needs 16 to 256 letters, digits or any of "
+                    ". _ ~ + / = -; openssl rand -hex 24 makes a good one"
                 )
             return cls(given)
         return None if address.is_loopback else cls(secrets.token_urlsafe(24), generated=True)
@@ -72,6 +77,15 @@ class Token:
     def cookie(self) -> str:
         """A value that proves it without being it: browsers send cookies to every port of a host."""
         return hmac.digest(self.secret.encode(), b"measnet console", hashlib.sha256).hex()
+
+
+def _from_file(name: str | None) -> str | None:
+    if not name:
+        return None
+    try:
+        return Path(name).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        raise UsageError(f"{FILE_VARIABLE} names {name}, which cannot be read") from None
 
 
 class Access:
@@ -119,7 +133,9 @@ class Access:
             if _host_name(request.headers.get("host", "")) in self._names:
                 return None
             return PlainTextResponse("this server answers to localhost and 127.0.0.1 alone\n", 421)
-        if hmac.compare_digest(request.cookies.get(_cookie_name(request), "").encode(), self._token.cookie.encode()):
+        if hmac.compare_digest(
+            request.cookies.get(_cookie_name(request), "").encode(), self._token.cookie.encode()
+        ):
             return None
         asked = request.query_params.get("token") if request.scope["path"] == "/" else None
         guess = _bearer(request.headers) or asked
@@ -127,7 +143,9 @@ class Access:
             return _ask(request, 401, "")
         client = request.client.host if request.client else ""
         if wait := self._guesses.seconds_to_wait(client):
-            return _ask(request, 429, f"Too many wrong tokens; wait {wait} seconds.", {"retry-after": str(wait)})
+            return _ask(
+                request, 429, f"Too many wrong tokens; wait {wait} seconds.", {"retry-after": str(wait)}
+            )
         if not self._token.equals(guess):
             self._guesses.wrong(client)
             return _ask(request, 401, "That is not the token.")
@@ -179,7 +197,9 @@ def _network(client: str) -> str:
 
 def _host_name(host: str) -> str:
     """Takes the port off: ``[::1]:8080`` is ``::1``."""
-    return re.sub(r":\d*$", "", host.lower()).strip("[]") if host.startswith("[") or host.count(":") < 2 else ""
+    return (
+        re.sub(r":\d*$", "", host.lower()).strip("[]") if host.startswith("[") or host.count(":") < 2 else ""
+    )
 
 
 def _cookie_name(request: HTTPConnection) -> str:
@@ -194,7 +214,9 @@ def _bearer(headers: Headers) -> str:
 def _ask(request: HTTPConnection, status: int, words: str, headers: dict[str, str] | None = None) -> Response:
     headers = {"www-authenticate": "Bearer"} if status == 401 else headers
     if "text/html" not in request.headers.get("accept", ""):
-        return PlainTextResponse(f"{words or 'a token is needed: Authorization: Bearer TOKEN'}\n", status, headers)
+        return PlainTextResponse(
+            f"{words or 'a token is needed: Authorization: Bearer TOKEN'}\n", status, headers
+        )
     return HTMLResponse(_FORM.replace("WORDS", words), status, headers)
 
 
@@ -205,7 +227,7 @@ _FORM = """<!doctype html>
 <title>MEASNet live</title>
 <form>
 <h1>MEASNet live</h1>
-<p><label>Token <input name="token" type="password" autocomplete="current-password" required autofocus></label>
+<p><label>Token <input name="token" type="password" autocomplete="current-password" required></label>
 <button>Open</button></p>
 <p role="status">WORDS</p>
 </form>

@@ -29,9 +29,9 @@ OVER = ("ended", "failed")
 _SMALLER = [Middleware(GZipMiddleware, minimum_size=8_000, compresslevel=3)]
 
 
-def page() -> str:
-    """The page as one HTML file."""
-    return files("measnet.runtime.operations").joinpath("page.html").read_text("utf-8")
+def packaged(name: str) -> str:
+    """A file of this package: ``page.html``, or ``dashboard.json``, which shows the metrics in Grafana."""
+    return files("measnet.runtime.operations").joinpath(name).read_text("utf-8")
 
 
 def browser_rules(html: str) -> dict[str, str]:
@@ -53,7 +53,10 @@ def application(board: Board, html: str, *, console: bool, metrics: bool) -> Sta
     """Answers for one address: health, and the page with its data, metrics, or both."""
     routes = [Route("/healthz", partial(_health, board)), Route("/readyz", partial(_ready, board))]
     if metrics:
-        routes.append(Route("/metrics", partial(_metrics, Metrics(board)), middleware=_SMALLER))
+        routes += [
+            Route("/metrics", partial(_metrics, Metrics(board)), middleware=_SMALLER),
+            Route("/dashboard.json", _dashboard),
+        ]
     if console:
         routes += [
             Route("/", partial(_page, html)),
@@ -86,6 +89,10 @@ async def _ready(board: Board, request: Request) -> Response:
 async def _metrics(metrics: Metrics, request: Request) -> Response:
     body, content_type = metrics.text(request.headers.get("accept", ""))
     return Response(body, headers={"content-type": content_type})
+
+
+async def _dashboard(request: Request) -> Response:
+    return Response(packaged("dashboard.json"), media_type="application/json")
 
 
 async def _page(html: str, request: Request) -> Response:

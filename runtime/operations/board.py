@@ -1,4 +1,4 @@
-"""Board: all that is known of the cameras of a run, as plain values that can be JSON, with ten minutes of history."""
+"""Board: all that is known of the cameras of a run, as values that JSON has, with ten minutes of history."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ except ImportError as error:
     raise MissingPackageError("--console or --metrics", error.name or "uvicorn", "live") from None
 
 from measnet.runtime.operations.access import VARIABLE, Access, Token
-from measnet.runtime.operations.app import application, browser_rules, page
+from measnet.runtime.operations.app import application, browser_rules, packaged
 from measnet.runtime.operations.board import Board
 from measnet.runtime.operations.pictures import LatestPair
 
@@ -91,7 +91,7 @@ class Operations:
         self.board = Board(events)
         self._places: list[_Place] = []
         self._thread = threading.Thread(target=self._run, name="measnet-operations", daemon=True)
-        html = page()
+        html = packaged("page.html")
         wanted = {"console": console, "metrics": metrics}
         if metrics is not None and metrics == console:
             del wanted["metrics"]
@@ -154,8 +154,8 @@ class Operations:
             return token
         if not may_print:
             raise UsageError(
-                f"--{name} {address} can be reached from other machines and needs a token, which would stand in "
-                f"the log; set {VARIABLE} to one (openssl rand -hex 24)"
+                f"--{name} {address} can be reached from other machines and needs a token, which would stand "
+                f"in the log; set {VARIABLE} to one (openssl rand -hex 24)"
             )
         return known or token
 

@@ -43,12 +43,20 @@ class Browser:
             if answer.get("id") == number:
                 assert "error" not in answer, f"{method}: {answer['error']}"
                 return answer["result"]
-            if answer.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled"):
+            if answer.get("method") in (
+                "Runtime.exceptionThrown",
+                "Log.entryAdded",
+                "Runtime.consoleAPICalled",
+            ):
                 self.said.append(json.dumps(answer["params"]))
 
     def size(self, width: int, height: int) -> None:
         self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=width < 600,
         )
 
     def open(self, url: str) -> None:
@@ -98,8 +106,17 @@ def browser(profile: Path) -> Iterator[Browser]:
     read_commands, write_commands = os.pipe()
     read_answers, write_answers = os.pipe()
     # Chromium reads commands from descriptor 3 and writes answers to 4.
-    script = f"exec 3<&{read_commands} 4>&{write_answers}; exec \"$0\" \"$@\""
-    command = ["bash", "-c", script, CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+    script = f'exec 3<&{read_commands} 4>&{write_answers}; exec "$0" "$@"'
+    command = [
+        "bash",
+        "-c",
+        script,
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+    ]
     command += ["--remote-debugging-pipe", f"--user-data-dir={profile}", "--no-first-run", "about:blank"]
     process = subprocess.Popen(
         command,
