@@ -18,6 +18,7 @@ import click
 from measnet.command_line import HELP, INTERRUPTED, print_any_name
 from measnet.errors import UsageError
 from measnet.headed_help import HeadedCommand
+from measnet.runtime.operations.address import Address
 from measnet.runtime.options import PreviewPlace, RunOptions, parse_every, parse_tile, parse_time
 
 _USUAL_EXAMPLES = """\b
@@ -85,6 +86,7 @@ HEADINGS = {
     ),
     "What restores": ("model", "backend", "tile", "memory", "threads"),
     "Checks on the way": ("verify", "verify_share", "checkpoint", "on_fault"),
+    "Who looks after it": ("console", "metrics", "log"),
     "The run itself": ("dry_run", "preview", "report", "restart", "quiet", "debug", "version", "help_all"),
 }
 
@@ -272,6 +274,22 @@ class _RunCommand(HeadedCommand):
     type=click.Path(path_type=Path),
     help="Figures as JSON, and beside it as .svg a picture of who restored what.",
 )
+@click.option(
+    "--console",
+    metavar="[HOST:]PORT",
+    callback=_read_by(Address.parse),
+    help="Serve a page with input and result, figures and events; for other machines: 0.0.0.0:PORT.",
+)
+@click.option(
+    "--metrics", metavar="[HOST:]PORT", callback=_read_by(Address.parse), help="Serve metrics to Prometheus."
+)
+@click.option(
+    "--log",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="What is said on stderr: lines for people, or a JSON value each.",
+)
 @click.option("--restart", is_flag=True, help="Begin anew what an earlier run left unfinished.")
 @click.option("-y", "--overwrite", is_flag=True, help="Replace results that exist.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
@@ -288,7 +306,12 @@ def main(inputs: tuple[str, ...], quiet: bool, debug: bool, **values: Any) -> No
 
     print_any_name()
     os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 tells its settings on stderr, unless it is to tell errors
-    console = Console(quiet=quiet, stdout_taken=values["out"] == "-")
+    kind = Console
+    if values["log"] == "json":
+        from measnet.runtime.operations.log import JsonConsole
+
+        kind = JsonConsole
+    console = kind(quiet=quiet, stdout_taken=values["out"] == "-")
     try:
         session = Session(console, RunOptions.named(values), debug=debug)
     except UsageError as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 from measnet.errors import InputError, MEASNetError, UsageError
 from measnet.runtime.frame import Frame, Restoration
 from measnet.runtime.guard import Guard
+from measnet.runtime.live.telemetry import Telemetry
 from measnet.runtime.options import RunOptions
 from measnet.runtime.progress import Amount
 from measnet.runtime.run_report import RunReport
@@ -53,6 +54,7 @@ class Job:
 
     def __init__(self, spec: str, options: RunOptions) -> None:
         self.report = RunReport(input=spec)
+        self.telemetry = Telemetry(spec)
         self._options = options
         self._source = open_source(spec, options.reading)
         try:

@@ -3,7 +3,8 @@
     RunOptions ─┬─ reading    which part of the input, and how it is read
                 ├─ engine     what restores
                 ├─ checks     what is looked at on the way
-                └─ encoding   how a video is written
+                ├─ encoding   how a video is written
+                └─ operating  where it tells how it is
 
 Every field is called as its option on the command line, and no two are called alike: ``RunOptions.named``
 takes them flat. Nothing heavy is imported here, as ``--help`` is to answer at once.
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from measnet.errors import UsageError
+from measnet.runtime.operations.address import Address
 
 Interlaced = Literal["deinterlace", "refuse", "keep"]
 OnFault = Literal["fallback", "stop", "ignore"]
@@ -26,6 +28,7 @@ RawFormat = Literal["rgb24", "bgr24"]
 Sound = Literal["copy", "convert", "none"]
 Comparing = Literal["side", "split", "slider"]
 PreviewPlace = Literal["auto", "window", "terminal"]
+Log = Literal["text", "json"]
 
 STEADY = 0.9
 """The share of a video's decisions that comes from the frames before, where nobody says another."""
@@ -236,6 +239,20 @@ class Checks:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Operating:
+    """Wishes for where a run tells how it is. An address that other machines reach needs a token."""
+
+    console: Address | None = field(default=None, metadata={"parse": Address.parse})
+    """Of a page with input and result, figures and events."""
+
+    metrics: Address | None = field(default=None, metadata={"parse": Address.parse})
+    """For Prometheus."""
+
+    log: Log = "text"
+    """Lines for people, or one JSON value each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
     """Everything that a run may be asked for.
 
@@ -283,6 +300,7 @@ class RunOptions:
     engine: EngineOptions = field(default_factory=EngineOptions)
     checks: Checks = field(default_factory=Checks)
     encoding: Encoding = field(default_factory=Encoding)
+    operating: Operating = field(default_factory=Operating)
 
     @classmethod
     def named(cls, values: Mapping[str, Any]) -> RunOptions:

@@ -53,7 +53,7 @@ def pair_shown(source: Frame, restored: Frame, info: StreamInfo | None, room: Ro
     size = max(1, int(wide * scale)), max(1, int(high * scale))
     stored = size[::-1] if turn[0] else size
     left, right = (turned(_small(frame, *stored), turn) for frame in (source, restored))
-    return left, right
+    return np.asarray(left, np.uint8), np.asarray(right, np.uint8)
 
 
 def _small(frame: Frame, width: int, height: int) -> Shown:

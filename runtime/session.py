@@ -18,12 +18,15 @@ from typing import TYPE_CHECKING
 
 from measnet.command_line import INTERRUPTED
 from measnet.errors import MEASNetError, UsageError
+from measnet.runtime.live.events import Events
 
 if TYPE_CHECKING:
+    from measnet.metrics import Parity
     from measnet.runtime.comparison import Comparison, Layout
     from measnet.runtime.console import Console
     from measnet.runtime.guard import Guard
     from measnet.runtime.job import Job
+    from measnet.runtime.operations.operating import Show
     from measnet.runtime.options import RunOptions
     from measnet.runtime.parity import BackgroundChecker
     from measnet.runtime.preview import Preview
@@ -55,6 +58,9 @@ class Session:
         self._overall: Overall | None = None
         self._preview: Preview | None = None
         self._last_was_picture = False
+        self._show: Show | None = None
+        self.events = Events()
+        self.events.listen(console.event)
 
     def run(self, inputs: tuple[str, ...]) -> int:
         """Restores them one after another; the exit status of the first that failed."""
@@ -68,9 +74,11 @@ class Session:
             inputs = tuple(spec for spec in inputs if spec != result)
         self._several = len(inputs) > 1
         status = self._guarded(partial(self._check_places, inputs))
+        served = contextlib.ExitStack()
+        status = status or self._guarded(partial(self._serve, served))
         if status:
             return status
-        with self._stopping_on_signals():
+        with served, self._stopping_on_signals():
             numbers = list(range(len(inputs)))
             if self._several:
                 status, numbers = self._survey(inputs)
@@ -146,7 +154,7 @@ class Session:
             self._keep_report_apart([job.target, *([] if comparison is None else [comparison.target])])
             restorer = self._shared_restorer()
             guard = self._guard(job, restorer)
-            verifier = None if rehearsal else self._verifier(restorer)
+            verifier = None if rehearsal else self._verifier(restorer, job)
         except BaseException as error:
             job.report.error = str(error)
             job.close()
@@ -196,10 +204,23 @@ class Session:
                 self._console.result(job.report, job.again)
         return INTERRUPTED if job.report.status == "partial" else 0
 
+    def _serve(self, served: contextlib.ExitStack) -> int:
+        """Begins to tell others how the run is, where that is asked for."""
+        from measnet.runtime.operations.operating import operating
+
+        options, console = self._options, self._console
+        if not options.dry_run:
+            self._show = served.enter_context(
+                operating(options.operating, self.events, console.note, may_print=console.is_read)
+            )
+        return 0
+
     def _observers(self, job: Job, verifier: BackgroundChecker | None) -> list[Observer]:
         from measnet.runtime.experts import Experts
 
         observers: list[Observer] = [] if verifier is None else [verifier]
+        if self._show is not None:
+            observers += self._show(job.telemetry, job.info)
         if self._report is not None:
             observers.append(Experts(by_number=job.info.kind == "images"))
         self._last_was_picture = job.info.kind == "images" and job.info.frames == 1
@@ -284,13 +305,17 @@ class Session:
 
         return Steady(STEADY if share is None else share)
 
-    def _verifier(self, restorer: Restorer) -> BackgroundChecker | None:
+    def _verifier(self, restorer: Restorer, job: Job) -> BackgroundChecker | None:
         checks = self._options.checks
         if checks.verify is None:
             return None
         from measnet.runtime.parity import BackgroundChecker, Verifier
 
-        return BackgroundChecker(Verifier(restorer, checks.checkpoint), checks.verify_share, checks.verify)
+        def tell(parity: Parity) -> None:
+            job.telemetry.verified(parity.psnr_db)
+
+        verifier = Verifier(restorer, checks.checkpoint, tell=tell)
+        return BackgroundChecker(verifier, checks.verify_share, checks.verify)
 
     def _check_places(self, inputs: tuple[str, ...]) -> int:
         """Refuses places that cannot be written to, and a report in the place of an input."""

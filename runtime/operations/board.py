@@ -13,6 +13,7 @@ from typing import Any
 from measnet.runtime.live.events import KEPT, Event, Events
 from measnet.runtime.live.telemetry import CameraFigures, Telemetry
 from measnet.runtime.operations.pictures import LatestPair, PairFeed
+from measnet.runtime.operations.plain import plain
 
 MOMENTS = 600
 """Moments, a second apart, that the history goes back."""
@@ -105,17 +106,6 @@ class Board:
 def as_json(figures: CameraFigures) -> dict[str, Any]:
     """Figures as values that JSON has: a parity without any difference is ``"identical"``."""
     return {**plain(asdict(figures)), "parity_db": _parity(figures.parity_db)}
-
-
-def plain(value: Any) -> Any:
-    """Values that JSON has, numbers to six digits; those it has not, infinity and no number, are None."""
-    if isinstance(value, dict):
-        return {str(key): plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(inner) for inner in value]
-    if isinstance(value, float):
-        return round(value, 6) if math.isfinite(value) else None
-    return value
 
 
 def _parity(decibels: float | None) -> float | str | None:

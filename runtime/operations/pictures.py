@@ -35,15 +35,11 @@ _LOOK_EVERY = 0.01
 
 
 class LatestPair(Observer):
-    """Notes the newest source and result of one camera."""
+    """Notes the newest source and result of one camera. ``info`` says how they are turned, if they are."""
 
-    def __init__(self) -> None:
-        self._info: StreamInfo | None = None
-        self._newest: tuple[int, Frame, Frame] | None = None
-
-    def begin(self, info: StreamInfo) -> None:
-        """Says how the frames to come are to be turned, and the shape of their pixels."""
+    def __init__(self, info: StreamInfo | None = None) -> None:
         self._info = info
+        self._newest: tuple[int, Frame, Frame] | None = None
 
     def finished(self, passing: Restoration) -> None:
         """See Observer.finished."""

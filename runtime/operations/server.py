@@ -11,9 +11,11 @@ from types import TracebackType
 from typing import Any
 
 from measnet.errors import MissingPackageError, UsageError
+from measnet.runtime.frame import StreamInfo
 from measnet.runtime.live.events import Events
 from measnet.runtime.live.telemetry import Telemetry
 from measnet.runtime.operations.address import Address
+from measnet.runtime.stream import Observer
 
 try:
     import h11
@@ -25,6 +27,7 @@ except ImportError as error:
     raise MissingPackageError("--console or --metrics", error.name or "uvicorn", "live") from None
 
 from measnet.runtime.operations.access import VARIABLE, Access, Token
+from measnet.runtime.operations.account import Account
 from measnet.runtime.operations.app import application, browser_rules, packaged
 from measnet.runtime.operations.board import Board
 from measnet.runtime.operations.pictures import LatestPair
@@ -114,6 +117,15 @@ class Operations:
         """Shows a camera from now on; returns what ends that. From any thread, before or after ``start``."""
         return self.board.watch(telemetry, pair)
 
+    def show(self, telemetry: Telemetry, info: StreamInfo | None = None) -> list[Observer]:
+        """Shows a camera from now on, its pictures too: gives the observers that its stream has to have.
+
+        ``info`` says how the frames are turned; without it they are a live stream's, not turned.
+        """
+        pair = LatestPair(info)
+        self.watch(telemetry, pair)
+        return [Account(telemetry, live=info is None or info.kind == "live"), pair]
+
     @property
     def lines(self) -> list[str]:
         """Where everything is to be found, for the user: a generated token stands in it, so print it once."""
@@ -154,8 +166,8 @@ class Operations:
             return token
         if not may_print:
             raise UsageError(
-                f"--{name} {address} can be reached from other machines and needs a token, which would stand "
-                f"in the log; set {VARIABLE} to one (openssl rand -hex 24)"
+                f"--{name} {address} can be reached from other machines and needs a token, and none is made "
+                f"where it would stand in a log; set {VARIABLE} to one (openssl rand -hex 24)"
             )
         return known or token
 
