@@ -84,9 +84,9 @@ HEADINGS = {
     "Which part of the input, and how it is read": (
         *("start", "duration", "frames", "interlaced", "track", "keep_tracks", "raw"),
     ),
+    "Who looks after it": ("console", "metrics", "log"),
     "What restores": ("model", "backend", "tile", "memory", "threads"),
     "Checks on the way": ("verify", "verify_share", "checkpoint", "on_fault"),
-    "Who looks after it": ("console", "metrics", "log"),
     "The run itself": ("dry_run", "preview", "report", "restart", "quiet", "debug", "version", "help_all"),
 }
 
@@ -269,12 +269,6 @@ class _RunCommand(HeadedCommand):
     help="Show source and result meanwhile; alone: a window, else the terminal.",
 )
 @click.option(
-    "--report",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Figures as JSON, and beside it as .svg a picture of who restored what.",
-)
-@click.option(
     "--console",
     metavar="[HOST:]PORT",
     callback=_read_by(Address.parse),
@@ -289,6 +283,12 @@ class _RunCommand(HeadedCommand):
     default="text",
     show_default=True,
     help="What is said on stderr: lines for people, or a JSON value each.",
+)
+@click.option(
+    "--report",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Figures as JSON, and beside it as .svg a picture of who restored what.",
 )
 @click.option("--restart", is_flag=True, help="Begin anew what an earlier run left unfinished.")
 @click.option("-y", "--overwrite", is_flag=True, help="Replace results that exist.")

@@ -1,10 +1,10 @@
 """Options of a run: one frozen value, which the command line, Python and files of settings all fill.
 
-    RunOptions ─┬─ reading    which part of the input, and how it is read
+    RunOptions ─┬─ operating  where it tells how it is
+                ├─ reading    which part of the input, and how it is read
                 ├─ engine     what restores
                 ├─ checks     what is looked at on the way
-                ├─ encoding   how a video is written
-                └─ operating  where it tells how it is
+                └─ encoding   how a video is written
 
 Every field is called as its option on the command line, and no two are called alike: ``RunOptions.named``
 takes them flat. Nothing heavy is imported here, as ``--help`` is to answer at once.
@@ -24,11 +24,11 @@ from measnet.runtime.operations.address import Address
 
 Interlaced = Literal["deinterlace", "refuse", "keep"]
 OnFault = Literal["fallback", "stop", "ignore"]
+Log = Literal["text", "json"]
 RawFormat = Literal["rgb24", "bgr24"]
 Sound = Literal["copy", "convert", "none"]
 Comparing = Literal["side", "split", "slider"]
 PreviewPlace = Literal["auto", "window", "terminal"]
-Log = Literal["text", "json"]
 
 STEADY = 0.9
 """The share of a video's decisions that comes from the frames before, where nobody says another."""
@@ -101,6 +101,20 @@ class RawVideo:
             "pixel_format": self.pixel_format,
             "framerate": f"{self.rate.numerator}/{self.rate.denominator}",
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operating:
+    """Wishes for where a run tells how it is. An address that other machines reach needs a token."""
+
+    console: Address | None = field(default=None, metadata={"parse": Address.parse})
+    """Of a page with input and result, figures and events."""
+
+    metrics: Address | None = field(default=None, metadata={"parse": Address.parse})
+    """For Prometheus."""
+
+    log: Log = "text"
+    """Lines for people, or one JSON value each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,20 +253,6 @@ class Checks:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Operating:
-    """Wishes for where a run tells how it is. An address that other machines reach needs a token."""
-
-    console: Address | None = field(default=None, metadata={"parse": Address.parse})
-    """Of a page with input and result, figures and events."""
-
-    metrics: Address | None = field(default=None, metadata={"parse": Address.parse})
-    """For Prometheus."""
-
-    log: Log = "text"
-    """Lines for people, or one JSON value each."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
     """Everything that a run may be asked for.
 
@@ -296,11 +296,11 @@ class RunOptions:
     report: Path | None = None
     """Figures as JSON."""
 
+    operating: Operating = field(default_factory=Operating)
     reading: Reading = field(default_factory=Reading)
     engine: EngineOptions = field(default_factory=EngineOptions)
     checks: Checks = field(default_factory=Checks)
     encoding: Encoding = field(default_factory=Encoding)
-    operating: Operating = field(default_factory=Operating)
 
     @classmethod
     def named(cls, values: Mapping[str, Any]) -> RunOptions:

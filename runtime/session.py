@@ -53,12 +53,12 @@ class Session:
         self._debug = debug
         self._report = options.report
         self._stop = threading.Event()
+        self._show: Show | None = None
         self._restorer: Restorer | None = None
         self._reports: dict[int, RunReport] = {}
         self._overall: Overall | None = None
         self._preview: Preview | None = None
         self._last_was_picture = False
-        self._show: Show | None = None
         self.events = Events()
         self.events.listen(console.event)
 

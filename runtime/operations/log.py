@@ -24,8 +24,8 @@ _OF_RESULT = ("input", "output", "status", "frames", "dropped", "damaged", "fps"
 class JsonConsole(Console):
     """Has the face of Console; writes for programs, and shows no progress.
 
-    Each line has ``time`` (UTC), ``level``, ``kind`` and ``words``; of an event also ``camera``, ``values`` and,
-    where it is one, ``state``.
+    Each line has ``time`` (UTC), ``level``, ``kind`` and ``words``; of events ``camera``, ``values``, and
+    the ``state`` that it is of.
     """
 
     def __init__(self, *, quiet: bool = False, stdout_taken: bool = False) -> None:
