@@ -84,9 +84,9 @@ HEADINGS = {
     "Which part of the input, and how it is read": (
         *("start", "duration", "frames", "interlaced", "track", "keep_tracks", "raw"),
     ),
-    "Who looks after it": ("console", "metrics", "log"),
     "What restores": ("model", "backend", "tile", "memory", "threads"),
     "Checks on the way": ("verify", "verify_share", "checkpoint", "on_fault"),
+    "Who looks after it": ("console", "metrics", "log"),
     "The run itself": ("dry_run", "preview", "report", "restart", "quiet", "debug", "version", "help_all"),
 }
 
