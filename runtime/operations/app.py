@@ -20,11 +20,8 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from measnet.runtime.live.telemetry import CameraFigures
-from measnet.runtime.operations.board import Board, as_json
+from measnet.runtime.operations.board import OVER, Board, as_json
 from measnet.runtime.operations.metrics import Metrics
-
-OVER = ("ended", "failed")
-"""States that a camera does not come out of."""
 
 _SMALLER = [Middleware(GZipMiddleware, minimum_size=8_000, compresslevel=3)]
 

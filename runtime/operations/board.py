@@ -15,6 +15,12 @@ from measnet.runtime.live.telemetry import CameraFigures, Telemetry
 from measnet.runtime.operations.pictures import LatestPair, PairFeed
 from measnet.runtime.operations.plain import plain
 
+OVER = ("ended", "failed")
+"""States that a camera does not come out of."""
+
+KEPT_OVER = 8
+"""Cameras that are still shown when they are over and another one comes: a run may have a thousand inputs."""
+
 MOMENTS = 600
 """Moments, a second apart, that the history goes back."""
 
@@ -25,6 +31,11 @@ class Watched:
 
     telemetry: Telemetry
     feed: PairFeed | None
+
+    @property
+    def is_over(self) -> bool:
+        """Says whether nothing more comes of it."""
+        return self.telemetry.figures().state in OVER
 
 
 class Board:
@@ -44,11 +55,17 @@ class Board:
         self.leave = events.listen(self._hear)
 
     def watch(self, telemetry: Telemetry, pair: LatestPair | None = None) -> Callable[[], None]:
-        """Shows a camera from now on, and calls it by the name in its figures; returns what ends that."""
+        """Shows a camera from now on, and calls it by the name in its figures; returns what ends that.
+
+        Another one of the same name gives way, and the first of many that are over.
+        """
         name = telemetry.figures().camera
         mine = Watched(telemetry, None if pair is None else PairFeed(pair))
         with self._changing:
-            self._watched = {**self._watched, name: mine}
+            over = [known for known, other in self._watched.items() if other.is_over]
+            forgotten = {*over[: max(0, len(over) - KEPT_OVER)], name}
+            kept = {known: other for known, other in self._watched.items() if known not in forgotten}
+            self._watched = {**kept, name: mine}
 
         def leave() -> None:
             with self._changing:

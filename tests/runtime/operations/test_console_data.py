@@ -9,6 +9,7 @@ import numpy as np
 
 from measnet.runtime.live.events import Event, Events
 from measnet.runtime.live.telemetry import Telemetry
+from measnet.runtime.operations.board import KEPT_OVER
 from measnet.runtime.operations.pictures import PER_SECOND
 from runtime.operations.kit import DAMAGE, Camera, Connect, Serve, wait_for
 
@@ -127,6 +128,20 @@ def test_a_camera_can_come_and_go_while_it_is_served(serve: Serve, client: Conne
     assert asking.get("/api/pair?camera=door")[0] == 404
     leave()
     assert asking.json("/api/cameras") == []
+
+
+def test_of_many_inputs_one_after_another_the_last_ones_are_shown(
+    serve: Serve, client: Connect, events: Events
+) -> None:
+    operations = serve()
+    asking = client(operations)
+    for number in range(KEPT_OVER + 5):
+        camera = Telemetry(str(number))
+        operations.watch(camera)
+        camera.enter("ended")
+    operations.watch(Telemetry("12"))  # once more: it takes the place of the one before
+    shown = [(one["camera"], one["state"]) for one in asking.json("/api/cameras")]
+    assert shown == [*((str(number), "ended") for number in range(4, 12)), ("12", "connecting")]
 
 
 def test_it_is_ready_when_every_camera_runs_that_is_not_over(
