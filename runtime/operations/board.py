@@ -62,10 +62,10 @@ class Board:
         name = telemetry.figures().camera
         mine = Watched(telemetry, None if pair is None else PairFeed(pair))
         with self._changing:
-            over = [known for known, other in self._watched.items() if other.is_over]
-            forgotten = {*over[: max(0, len(over) - KEPT_OVER)], name}
+            over = [known for known, other in self._watched.items() if known != name and other.is_over]
+            forgotten = over[: max(0, len(over) - KEPT_OVER)]
             kept = {known: other for known, other in self._watched.items() if known not in forgotten}
-            self._watched = {**kept, name: mine}
+            self._watched = {**kept, name: mine}  # one of this name keeps its place
 
         def leave() -> None:
             with self._changing:
