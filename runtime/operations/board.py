@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from operator import itemgetter
 from typing import Any
 
 from measnet.runtime.live.events import KEPT, Event, Events
@@ -45,7 +46,8 @@ class Board:
         self.started = time.time()
         self._watched: dict[str, Watched] = {}
         self._changing = threading.Lock()
-        self._events: deque[tuple[int, Event]] = deque(maxlen=KEPT)
+        # Kept by kind: frames that are late every few seconds are not to push out how a camera came and went.
+        self._events: dict[str, deque[tuple[int, Event]]] = defaultdict(lambda: deque(maxlen=KEPT))
         self._said = 0
         self._counts: Counter[tuple[str, str]] = Counter()
         self._moments: deque[tuple[int, dict[str, Any]]] = deque(maxlen=MOMENTS)
@@ -90,7 +92,7 @@ class Board:
     def events(self, after: int = 0, camera: str | None = None) -> list[dict[str, Any]]:
         """Events with a number greater than ``after``, oldest first, of one camera or all."""
         with self._changing:
-            known = list(self._events)
+            known = sorted((one for kind in self._events.values() for one in kind), key=itemgetter(0))
         return [
             {"number": number, **plain(asdict(event))}
             for number, event in known
@@ -117,7 +119,7 @@ class Board:
         with self._changing:
             self._said += 1
             self._counts[event.camera, event.kind] += 1
-            self._events.append((self._said, event))
+            self._events[event.kind].append((self._said, event))
 
 
 def as_json(figures: CameraFigures) -> dict[str, Any]:

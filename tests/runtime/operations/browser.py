@@ -73,7 +73,9 @@ class Browser:
         """Waits until ``script`` is true, and returns what it is."""
         until = time.monotonic() + seconds
         while not (found := self.value(script)):
-            assert time.monotonic() < until, f"never true: {script}; the page says {self.text()} {self.said[-3:]}"
+            assert time.monotonic() < until, (
+                f"never true: {script}; the page says {self.text()} {self.said[-3:]}"
+            )
             time.sleep(0.1)
         return found
 

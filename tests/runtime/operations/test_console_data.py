@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-from measnet.runtime.live.events import Event, Events
+from measnet.runtime.live.events import KEPT, Event, Events
 from measnet.runtime.live.telemetry import Telemetry
 from measnet.runtime.operations.board import KEPT_OVER
 from measnet.runtime.operations.pictures import PER_SECOND
@@ -117,6 +117,18 @@ def test_events_are_numbered_and_can_be_asked_for_by_camera(
     assert told[1]["values"] == {"fps": None} and told[0]["words"] == "before the server was there"
     assert [event["number"] for event in asking.json("/api/events?after=1")] == [2]
     assert [event["number"] for event in asking.json("/api/events?camera=door")] == [1]
+
+
+def test_late_frames_do_not_push_out_how_a_camera_came_and_went(
+    serve: Serve, client: Connect, events: Events
+) -> None:
+    asking = client(serve())
+    events.say(Event("door", "state", "gave up", "failed"))
+    for _ in range(KEPT + 5):
+        events.say(Event("door", "late", "1 newer"))
+    told = asking.json("/api/events")
+    assert (told[0]["words"], told[-1]["number"], len(told)) == ("gave up", KEPT + 6, KEPT + 1)
+    assert [event["number"] for event in told[1:]] == list(range(7, KEPT + 7))
 
 
 def test_a_camera_can_come_and_go_while_it_is_served(serve: Serve, client: Connect, events: Events) -> None:
