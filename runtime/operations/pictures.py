@@ -54,9 +54,10 @@ class LatestPair(Observer):
         """Makes JPEGs of the newest pair, of one size; None before there is one."""
         if self._newest is None:
             return None
+        started = time.thread_time()
         serial, source, restored = self._newest
-        shown = pair_shown(source, restored, self._info, ROOM)
-        return EncodedPair(serial, *(_jpeg(picture) for picture in shown))
+        first, second = (_jpeg(shown) for shown in pair_shown(source, restored, self._info, ROOM))
+        return EncodedPair(serial, first, second, time.thread_time() - started)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,8 @@ class EncodedPair:
     serial: int
     source: bytes
     result: bytes
+    seconds: float
+    """Of the processor that it took to encode them."""
 
 
 class PairFeed:
@@ -105,9 +108,10 @@ class PairFeed:
                     return
                 await asyncio.sleep(_LOOK_EVERY)
             started = time.monotonic()
-            self._encoded = await asyncio.to_thread(self._pair.encoded)
+            self._encoded = made = await asyncio.to_thread(self._pair.encoded)
+            assert made is not None, "its serial is not 0"
             self.encodings += 1
-            work = time.monotonic() - started + self._waiting * SECONDS_PER_ANSWER
+            work = made.seconds + self._waiting * SECONDS_PER_ANSWER
             self._free_from = started + max(1 / PER_SECOND, work / SHARE)
         finally:
             self._round = None
