@@ -9,16 +9,16 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 
-from measnet.command_line import HELP, INTERRUPTED, print_any_name
-from measnet.errors import MEASNetError, UsageError
+from measnet.command_line import HELP, INTERRUPTED, print_any_name, read_by
+from measnet.errors import MEASNetError
 from measnet.headed_help import HeadedCommand
 from measnet.runtime.live.title import hide_arguments
+from measnet.runtime.operations.address import Address
 from measnet.runtime.options import RECONNECT, PreviewPlace, RunOptions, parse_every, parse_tile, parse_time
 
 _USUAL_EXAMPLES = """\b
@@ -88,20 +88,9 @@ HEADINGS = {
     "What restores": ("model", "backend", "tile", "memory", "threads", "ray"),
     "Checks on the way": ("verify", "verify_share", "checkpoint", "on_fault"),
     "Cameras and streams": ("late", "max_latency", "ladder", "reconnect"),
+    "Who looks after it": ("console", "metrics", "log"),
     "The run itself": ("dry_run", "preview", "report", "restart", "quiet", "debug", "version", "help_all"),
 }
-
-
-def _read_by(parse: Callable[[str], Any]) -> Callable[..., Any]:
-    """Has an option's text read, or refused as click refuses values."""
-
-    def read(context: click.Context, option: click.Parameter, value: str | None) -> Any:
-        try:
-            return None if value is None else parse(value)
-        except UsageError as error:
-            raise click.BadParameter(str(error), context, option) from None
-
-    return read
 
 
 class _BackendName(click.Choice[str]):
@@ -147,7 +136,7 @@ class _RunCommand(HeadedCommand):
 @click.option(
     "--parts",
     metavar="TIME",
-    callback=_read_by(parse_time),
+    callback=read_by(parse_time),
     help="Of a camera or stream: begin another file after so long, NAME.0001.mp4 and on.",
 )
 @click.option(
@@ -174,7 +163,7 @@ class _RunCommand(HeadedCommand):
 )
 @click.option(
     "--verify",
-    callback=_read_by(parse_every),
+    callback=read_by(parse_every),
     metavar="1/N",
     help="Check one frame in N against PyTorch, in the background.",
 )
@@ -198,7 +187,7 @@ class _RunCommand(HeadedCommand):
     "--tile",
     default="auto",
     show_default=True,
-    callback=_read_by(parse_tile),
+    callback=read_by(parse_tile),
     metavar="N",
     help="Restore in squares of N pixels; auto: where memory asks for it; off: never.",
 )
@@ -268,10 +257,10 @@ class _RunCommand(HeadedCommand):
 @click.option(
     "--start",
     metavar="TIME",
-    callback=_read_by(parse_time),
+    callback=read_by(parse_time),
     help="Begin there: seconds or [hh:]mm:ss.fff of the video.",
 )
-@click.option("--duration", metavar="TIME", callback=_read_by(parse_time), help="Restore so much of it.")
+@click.option("--duration", metavar="TIME", callback=read_by(parse_time), help="Restore so much of it.")
 @click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Stop after N frames.")
 @click.option(
     "--interlaced",
@@ -295,6 +284,22 @@ class _RunCommand(HeadedCommand):
     "--preview",
     type=click.Choice(PLACES),
     help="Show source and result meanwhile; alone: a window, else the terminal.",
+)
+@click.option(
+    "--console",
+    metavar="[HOST:]PORT",
+    callback=read_by(Address.parse),
+    help="Serve a page with input and result, figures and events; for other machines: 0.0.0.0:PORT.",
+)
+@click.option(
+    "--metrics", metavar="[HOST:]PORT", callback=read_by(Address.parse), help="Serve metrics to Prometheus."
+)
+@click.option(
+    "--log",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="What is said on stderr: lines for people, or a JSON value each.",
 )
 @click.option(
     "--report",
@@ -345,7 +350,12 @@ def main(inputs: tuple[str, ...], ray: str | None, quiet: bool, debug: bool, **v
     print_any_name()
     hide_arguments()
     os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 tells its settings on stderr, unless it is to tell errors
-    console = Console(quiet=quiet, stdout_taken="-" in values["out"])
+    kind = Console
+    if values["log"] == "json":
+        from measnet.runtime.operations.log import JsonConsole
+
+        kind = JsonConsole
+    console = kind(quiet=quiet, stdout_taken="-" in values["out"])
     try:
         options = RunOptions.named(values)
         if ray is None:

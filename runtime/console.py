@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.progress import Progress, TextColumn
 
 from measnet.runtime.comparison import Layout
+from measnet.runtime.live.events import Event
 from measnet.runtime.options import PreviewPlace
 from measnet.runtime.preview import NoScreenError, Preview
 from measnet.runtime.progress import Bars, Overall
@@ -36,6 +37,11 @@ class Console:
         self._quiet = quiet
         self._err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
         self._out = RichConsole(stderr=stdout_taken, highlight=False, soft_wrap=True)
+
+    @property
+    def is_read(self) -> bool:
+        """Says whether people read what it notes."""
+        return not self._quiet
 
     def preview(self, where: PreviewPlace, layout: Layout) -> Preview | None:
         """A preview in a window or in this terminal; where there can be none a line says why."""
@@ -79,6 +85,11 @@ class Console:
         with Progress(*columns, console=self._err, transient=True, disable=hidden) as bar:
             task = bar.add_task(escape(name), total=None)
             yield lambda frames: bar.update(task, completed=frames)
+
+    def event(self, event: Event) -> None:
+        """What happened to a camera: a line, but for what is said elsewhere, frames dropped and failures."""
+        if event.kind != "late" and event.state != "failed":
+            self.note(f"{event.camera}: {event.words}")
 
     def also(self, path: Path) -> None:
         """Something that was made beside the result."""

@@ -1,6 +1,7 @@
 """Options of a run: one frozen value, which the command line, Python and files of settings all fill.
 
-    RunOptions ─┬─ reading    which part of the input, and how it is read
+    RunOptions ─┬─ operating  where it tells how it is
+                ├─ reading    which part of the input, and how it is read
                 ├─ engine     what restores
                 ├─ checks     what is looked at on the way
                 ├─ live       what cameras and streams do when they are late, or gone
@@ -20,9 +21,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from measnet.errors import UsageError
+from measnet.runtime.operations.address import Address
 
 Interlaced = Literal["deinterlace", "refuse", "keep"]
 OnFault = Literal["fallback", "stop", "ignore"]
+Log = Literal["text", "json"]
 RawFormat = Literal["rgb24", "bgr24"]
 Sound = Literal["copy", "convert", "none"]
 Comparing = Literal["side", "split", "slider"]
@@ -103,6 +106,20 @@ class RawVideo:
             "pixel_format": self.pixel_format,
             "framerate": f"{self.rate.numerator}/{self.rate.denominator}",
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operating:
+    """Wishes for where a run tells how it is. An address that other machines reach needs a token."""
+
+    console: Address | None = field(default=None, metadata={"parse": Address.parse})
+    """Of a page with input and result, figures and events."""
+
+    metrics: Address | None = field(default=None, metadata={"parse": Address.parse})
+    """For Prometheus."""
+
+    log: Log = "text"
+    """Lines for people, or one JSON value each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,6 +332,7 @@ class RunOptions:
     report: Path | None = None
     """Figures as JSON."""
 
+    operating: Operating = field(default_factory=Operating)
     reading: Reading = field(default_factory=Reading)
     engine: EngineOptions = field(default_factory=EngineOptions)
     checks: Checks = field(default_factory=Checks)

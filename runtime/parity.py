@@ -63,7 +63,7 @@ class Verifier:
     is bundled and is not what restores anyway.
 
     ``checkpoint`` is the checkpoint the restorer's model was made from, or its float32 graph; bundled models
-    know theirs. ``tolerance`` is by default that of the model's precision.
+    know theirs. ``tolerance`` is by default that of the model's precision. ``tell`` hears of every frame.
     Raises ``MissingPackageError`` without torch and such a graph, ``UsageError`` when the checkpoint has
     other weights.
     """
@@ -73,8 +73,10 @@ class Verifier:
         restorer: Restorer,
         checkpoint: str | None = None,
         tolerance: Tolerance | None = None,
+        tell: Callable[[Parity], None] = lambda parity: None,
     ) -> None:
         self._restorer = restorer
+        self._tell = tell
         self._network = _reference(restorer, checkpoint)
         ours = restorer.description["weights_sha256"]
         theirs = self._network.description["weights_sha256"]
@@ -101,6 +103,7 @@ class Verifier:
             experts_agree=float(np.mean(agree)),
         )
         self._figures.add(parity)
+        self._tell(parity)
         return parity
 
     @property

@@ -32,23 +32,28 @@ class Room:
 
 
 def shown(source: Frame, restored: Frame, info: StreamInfo, layout: Layout, room: Room) -> Shown:
-    """Puts both frames into one picture that fits into ``room``; never larger than they are.
+    """Puts both frames into one picture that fits into ``room``; never larger than they are."""
+    each = Room(room.width // 2, room.height) if layout == "side" else room
+    return np.asarray(laid_out(*pair_shown(source, restored, info, each), layout), np.uint8)
+
+
+def pair_shown(source: Frame, restored: Frame, info: StreamInfo | None, room: Room) -> tuple[Shown, Shown]:
+    """Makes both frames of one size that fits into ``room``, upright, never larger than they are.
 
     Pixels are picked, not averaged: an average would take away the very noise that the result is to be
     compared by. So it costs the same for frames of any size.
     """
-    turn = _turn(source, info)
+    turn = EXIF_TURNS[1] if info is None else _turn(source, info)
     height, width = source.pixels.shape[:2]
-    aspect = info.sample_aspect or Fraction(1)
+    aspect = Fraction(1) if info is None or info.sample_aspect is None else info.sample_aspect
     wide, high = float(width * aspect), float(height)
     if turn[0]:
         wide, high = high, wide
-    pieces = 2 if layout == "side" else 1
-    scale = min(room.width / (pieces * wide), room.height / high, 1.0)
+    scale = min(room.width / wide, room.height / high, 1.0)
     size = max(1, int(wide * scale)), max(1, int(high * scale))
     stored = size[::-1] if turn[0] else size
     left, right = (turned(_small(frame, *stored), turn) for frame in (source, restored))
-    return np.asarray(laid_out(left, right, layout), np.uint8)
+    return np.asarray(left, np.uint8), np.asarray(right, np.uint8)
 
 
 def _small(frame: Frame, width: int, height: int) -> Shown:

@@ -18,14 +18,16 @@ from typing import TYPE_CHECKING
 from measnet.command_line import INTERRUPTED, stopping_on_signals
 from measnet.errors import MEASNetError, UsageError
 from measnet.runtime.live.address import shown
-from measnet.runtime.live.events import Event, Events
+from measnet.runtime.live.events import Events
 from measnet.runtime.live.watch import Watch
 
 if TYPE_CHECKING:
+    from measnet.metrics import Parity
     from measnet.runtime.comparison import Comparison, Layout
     from measnet.runtime.console import Console
     from measnet.runtime.guard import Guard
     from measnet.runtime.job import Job
+    from measnet.runtime.operations.operating import Show
     from measnet.runtime.options import RunOptions
     from measnet.runtime.parity import BackgroundChecker
     from measnet.runtime.preview import Preview
@@ -57,6 +59,7 @@ class Session:
         self._debug = debug
         self._report = options.report
         self._stop = threading.Event()
+        self._show: Show | None = None
         self._restorer: Restorer | None = None
         self._reports: dict[int, RunReport] = {}
         self._overall: Overall | None = None
@@ -64,7 +67,7 @@ class Session:
         self._last_was_picture = False
         self.events = Events()
         self.watches: list[Watch] = []
-        self.events.listen(self._tell)
+        self.events.listen(console.event)
 
     def run(self, inputs: tuple[str, ...]) -> int:
         """Restores them one after another; the exit status of the first that failed."""
@@ -78,9 +81,11 @@ class Session:
             inputs = tuple(spec for spec in inputs if spec != result)
         self._several = len(inputs) > 1
         status = self._guarded(partial(self._check_places, inputs))
+        served = contextlib.ExitStack()
+        status = status or self._guarded(partial(self._serve, served))
         if status:
             return status
-        with stopping_on_signals(self._stop):
+        with served, stopping_on_signals(self._stop):
             numbers = list(range(len(inputs)))
             if self._several:
                 status, numbers = self._survey(inputs)
@@ -159,7 +164,7 @@ class Session:
             self._keep_report_apart([*job.files, *([] if comparison is None else [comparison.target])])
             restorer = self._shared_restorer()
             guard = guard_for(restorer, self._options, job.info)
-            verifier = None if rehearsal else self._verifier(restorer)
+            verifier = None if rehearsal else self._verifier(restorer, job)
         except BaseException as error:
             job.report.error = str(error)
             job.close()
@@ -178,11 +183,6 @@ class Session:
         finally:
             if verifier is not None:
                 verifier.close()
-
-    def _tell(self, event: Event) -> None:
-        """Has the console say what the user is not told otherwise."""
-        if event.kind != "late" and event.state != "failed":
-            self._console.note(f"{event.camera}: {event.words}")
 
     def _beside(self, kind: str, guard: Guard, comparison: Comparison | None) -> list[str]:
         """Tells what the run would do besides its result."""
@@ -223,10 +223,23 @@ class Session:
                 self._console.result(job.report, job.again)
         return INTERRUPTED if job.report.status == "partial" else 0
 
+    def _serve(self, served: contextlib.ExitStack) -> int:
+        """Begins to tell others how the run is, where that is asked for."""
+        from measnet.runtime.operations.operating import operating
+
+        options, console = self._options, self._console
+        if not options.dry_run:
+            self._show = served.enter_context(
+                operating(options.operating, self.events, console.note, may_print=console.is_read)
+            )
+        return 0
+
     def _observers(self, job: Job, verifier: BackgroundChecker | None) -> list[Observer]:
         from measnet.runtime.experts import Experts
 
         observers: list[Observer] = [] if verifier is None else [verifier]
+        if self._show is not None:
+            observers += self._show(job.watch.telemetry, job.info)
         if self._report is not None:
             observers.append(Experts(by_number=job.info.kind == "images"))
         self._last_was_picture = job.info.kind == "images" and job.info.frames == 1
@@ -289,13 +302,17 @@ class Session:
 
         return SMALLER, open_smaller
 
-    def _verifier(self, restorer: Restorer) -> BackgroundChecker | None:
+    def _verifier(self, restorer: Restorer, job: Job) -> BackgroundChecker | None:
         checks = self._options.checks
         if checks.verify is None:
             return None
         from measnet.runtime.parity import BackgroundChecker, Verifier
 
-        return BackgroundChecker(Verifier(restorer, checks.checkpoint), checks.verify_share, checks.verify)
+        def tell(parity: Parity) -> None:
+            job.watch.telemetry.verified(parity.psnr_db)
+
+        verifier = Verifier(restorer, checks.checkpoint, tell=tell)
+        return BackgroundChecker(verifier, checks.verify_share, checks.verify)
 
     def _check_places(self, inputs: tuple[str, ...]) -> int:
         """Refuses places that cannot be written to, and a report in the place of an input."""

@@ -35,6 +35,8 @@ def test_an_installed_wheel_restores_a_picture_away_from_the_repository(tmp_path
     packages = {path.name for path in (site / "measnet").iterdir()}
     assert {"network", "train", "export", "runtime", "calibration", "evaluation", "weights"} <= packages
     assert (site / "measnet" / "train" / "recipes" / "nano.toml").is_file()
+    for name in ("page.html", "dashboard.json"):
+        assert (site / "measnet" / "runtime" / "operations" / name).is_file()
 
     cv2.imwrite(str(tmp_path / "x.png"), np.full((40, 60, 3), 90, np.uint8))
     environment = {**os.environ, "PYTHONPATH": str(site), "PYTHONSAFEPATH": "1"}

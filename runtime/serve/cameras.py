@@ -24,11 +24,11 @@ from typing import Any
 import click
 
 from measnet.errors import MissingPackageError, UsageError
-from measnet.runtime.options import Reading, RunOptions
+from measnet.runtime.options import Operating, Reading, RunOptions
 
 NOT_OF_CAMERAS = {
     *("out", "compare", "raw_out", "dry_run", "preview", "report", "restart"),
-    *(one.name for one in fields(Reading)),
+    *(one.name for kind in (Reading, Operating) for one in fields(kind)),
 }
 """Options of a run that mean nothing for one camera of several."""
 

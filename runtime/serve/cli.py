@@ -8,14 +8,18 @@ from __future__ import annotations
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import click
 
-from measnet.command_line import HELP, run_command, stopping_on_signals
+from measnet.command_line import HELP, read_by, run_command, stopping_on_signals
+from measnet.runtime.operations.address import Address
+from measnet.runtime.options import Operating
 
 _EPILOG = """\b
 Examples:
   measnet-serve cameras.yaml            until Ctrl-C
+  measnet-serve cameras.yaml --console 8080   and a page that shows them all
   measnet-serve --check cameras.yaml    name all that is wrong with it, and open nothing
 
 \b
@@ -26,11 +30,29 @@ Exit status: 0 all ended well or were stopped, 1 one of them failed, 2 the file 
 @click.command(context_settings=HELP, epilog=_EPILOG)
 @click.argument("cameras_file", metavar="CAMERAS.YAML", type=click.Path(path_type=Path))
 @click.option("--check", is_flag=True, help="Only read the file, and say all that is wrong with it.")
+@click.option(
+    "--console",
+    metavar="[HOST:]PORT",
+    callback=read_by(Address.parse),
+    help="Serve a page with input and result of each camera; for other machines: 0.0.0.0:PORT.",
+)
+@click.option(
+    "--metrics", metavar="[HOST:]PORT", callback=read_by(Address.parse), help="Serve metrics to Prometheus."
+)
+@click.option(
+    "--log",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="What is said on stderr: lines for people, or a JSON value each.",
+)
 @click.option("--report", metavar="FILE", type=click.Path(path_type=Path), help="Figures of all, as JSON.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 @click.option("--debug", is_flag=True, help="Show where an error came from.")
 @click.version_option(package_name="measnet", prog_name="measnet-serve")
-def main(cameras_file: Path, check: bool, report: Path | None, quiet: bool, debug: bool) -> None:
+def main(
+    cameras_file: Path, check: bool, report: Path | None, quiet: bool, debug: bool, **values: Any
+) -> None:
     """Restore several cameras at once with engines that they share.
 
     CAMERAS.YAML lists them, each with a name, a source, its sinks, and the options that measnet-run has.
@@ -51,24 +73,33 @@ def main(cameras_file: Path, check: bool, report: Path | None, quiet: bool, debu
             for camera in cameras:
                 click.echo(f"{camera.name}: {camera.options.engine.model} to {len(camera.sinks)} sink(s)")
             return
+        from measnet.runtime.console import Console
         from measnet.runtime.live.events import Event, Events
+        from measnet.runtime.operations.log import JsonConsole
+        from measnet.runtime.operations.operating import operating
         from measnet.runtime.run_report import write_reports
         from measnet.runtime.serve.service import Service
-        from measnet.runtime.serve.wiring import operations
         from measnet.whole_file import check_place
 
         if report is not None:
             check_place(report, "--report")
-        events = Events()
+        options = Operating(**values)
+        console = (JsonConsole if options.log == "json" else Console)(quiet=quiet)
 
         def tell(event: Event) -> None:
-            if event.state == "failed" or not quiet:
-                click.echo(f"{event.camera}: {event.state or event.kind}: {event.words}", err=True)
+            if event.state == "failed" and options.log == "text":
+                console.error(f"{event.camera}: {event.words}")
+            else:
+                console.event(event)
 
+        events = Events()
         events.listen(tell)
         stop = threading.Event()
-        with stopping_on_signals(stop), operations(events) as observers_of:
-            service = Service(cameras, events, observers_of)
+        with (
+            operating(options, events, console.note, may_print=console.is_read) as show,
+            stopping_on_signals(stop),
+        ):
+            service = Service(cameras, events, lambda watch: show(watch.telemetry, None))
             well = service.run(stop)
         if report is not None:
             write_reports(report, service.reports)

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from measnet.errors import MEASNetError
+from measnet.errors import MEASNetError, UsageError
 
 INTERRUPTED = 130
 
@@ -141,3 +141,15 @@ def run_command(step: Callable[[], None], *, debug: bool, interrupted: str) -> N
     except KeyboardInterrupt:
         click.echo(interrupted, err=True)
         sys.exit(INTERRUPTED)
+
+
+def read_by(parse: Callable[[str], Any]) -> Callable[..., Any]:
+    """Has an option's text read, or refused as click refuses values, where it raises ``UsageError``."""
+
+    def read(context: click.Context, option: click.Parameter, value: str | None) -> Any:
+        try:
+            return None if value is None else parse(value)
+        except UsageError as error:
+            raise click.BadParameter(str(error), context, option) from None
+
+    return read

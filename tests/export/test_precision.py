@@ -160,7 +160,9 @@ def test_every_operator_has_operands_of_one_type_and_inputs_and_outputs_stay_flo
     reals = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16}
     for node in one.model.graph.node:
         if node.op_type not in ("Cast", "Shape", "Size"):
-            operands = node.input[:1] if node.op_type == "Resize" else node.input  # its scales are float32 ever
+            operands = (
+                node.input[:1] if node.op_type == "Resize" else node.input
+            )  # its scales are float32 ever
             assert len(reals & {types[name] for name in (*operands, *node.output) if name}) <= 1, node.name
     assert types["image"] == types["restored"] == types["prompt_weights"] == TensorProto.FLOAT
 

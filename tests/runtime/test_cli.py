@@ -381,7 +381,7 @@ def test_verify_checks_every_nth_frame(
     class Checker:
         passed = True
 
-        def __init__(self, restorer: object, checkpoint: str | None) -> None:
+        def __init__(self, restorer: object, checkpoint: str | None, **options: object) -> None:
             self.checked = 0
 
         def check(self, pixels: object, restored: object) -> None:
