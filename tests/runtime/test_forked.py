@@ -48,8 +48,8 @@ def test_a_forked_child_ends_and_is_told_to_spawn(tmp_path: Path, ending: str) -
             stdout=output,
             stderr=output,
             start_new_session=True,
-            # PyTorch's threads otherwise spin where they wait for each other, for seconds on a busy machine: what
-            # looked like a hanging child was the parent restoring again.
+            # PyTorch's threads otherwise spin while they wait for each other, for seconds on a busy machine:
+            # what looked like a hanging child was the parent restoring again.
             env={**os.environ, "OMP_WAIT_POLICY": "passive"},
         )
         try:
