@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import socket
@@ -125,6 +126,35 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+# Commands as the README has them
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory, clip: Path) -> Path:
+    """A repository with files as the README speaks of."""
+    folder = tmp_path_factory.mktemp("desk")
+    (folder / "examples").symlink_to(EXAMPLES)
+    (folder / "src").symlink_to(ROOT / "src")
+    (folder / ".venv").symlink_to(sys.prefix)
+    cv2.imwrite(str(folder / "noisy.png"), FakeFrames(1).frame(0))
+    run("ffmpeg", "-v", "error", "-t", "0.4", "-i", clip, "-c", "copy", folder / "in.mp4")
+    run("ffmpeg", "-v", "error", "-i", folder / "in.mp4", "-c:v", "libvpx", folder / "in.webm")
+    return folder
+
+
+def script_with(word: str) -> str:
+    scripts = re.findall(
+        r"^```sh\n(.*?)^```$", (EXAMPLES / "README.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    (found,) = [script for script in scripts if word in script]
+    return str(found)
+
+
+def run_script(script: str, desk: Path, **variables: str) -> None:
+    here = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", **variables}
+    run("sh", "-euc", f"cd {desk}\n{script}", **here)
+
+
 # OpenCV
 
 
@@ -179,18 +209,26 @@ def test_the_camera_loop_says_what_it_cannot_open(tmp_path: Path) -> None:
 
 
 @needs("ffmpeg", "sh")
-def test_two_ffmpegs_restore_a_video_with_its_sound(tmp_path: Path) -> None:
-    source, target = tmp_path / "in.mp4", tmp_path / "out.mp4"
-    made = ["-f", "lavfi", "-i", "testsrc2=s=96x64:r=10:d=0.5", "-f", "lavfi", "-i", "sine=d=0.5"]
-    run("ffmpeg", "-v", "error", *made, source)
-    places = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    run("sh", EXAMPLES / "pipe.sh", source, target, PATH=places)
-    before, after = frames_of(source), frames_of(target)
-    assert len(before) == len(after) == 5
-    with av.open(str(target)) as video:
-        assert [stream.type for stream in video.streams] == ["video", "audio"]
+def test_pictures_and_files_are_restored_by_the_readmes_commands(desk: Path) -> None:
+    run_script(script_with("restore_frames.py"), desk)
+    with Restorer("nano", channel_order="bgr") as restorer:
+        found, source = cv2.imread(str(desk / "restored.png")), cv2.imread(str(desk / "noisy.png"))
+        assert (found == restorer(source)).all()
+    before, after = frames_of(desk / "in.mp4"), frames_of(desk / "restored.mp4")
+    assert len(before) == len(after) == 4
     with Restorer("nano") as restorer:
         assert psnr(after[2], restorer(before[2]), peak=255) > 25
+    assert frames_of(desk / "seen.mp4")
+
+
+@needs("ffmpeg", "sh")
+def test_two_ffmpegs_keep_the_sound(tmp_path: Path) -> None:
+    source, target = tmp_path / "in.mp4", tmp_path / "out.mp4"
+    made = ["-f", "lavfi", "-i", "testsrc2=s=96x64:r=10:d=0.3", "-f", "lavfi", "-i", "sine=d=0.3"]
+    run("ffmpeg", "-v", "error", *made, source)
+    run_script(f"sh {EXAMPLES}/pipe.sh {source} {target}", tmp_path)
+    with av.open(str(target)) as video:
+        assert [stream.type for stream in video.streams] == ["video", "audio"]
 
 
 def test_the_smallest_onnxruntime_program_gives_what_restorer_gives(
@@ -206,16 +244,13 @@ def test_the_smallest_onnxruntime_program_gives_what_restorer_gives(
 @needs("cmake", "c++")
 @pytest.mark.skipif(not any(map(Path.exists, HEADERS)), reason="ONNX Runtime's C++ headers are not here")
 def test_the_cpp_program_gives_what_restorer_gives(
-    graph: Path, raw: bytes, restored: bytes, tmp_path: Path
+    desk: Path, graph: Path, raw: bytes, restored: bytes, tmp_path: Path
 ) -> None:
-    (tmp_path / "lib").mkdir()
-    wheel = Path(importlib.util.find_spec("onnxruntime").origin).parent / "capi"  # type: ignore[union-attr, arg-type]
-    (library,) = wheel.glob("libonnxruntime.so.*")
-    for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
-        (tmp_path / "lib" / name).symlink_to(library)
-    run("cmake", "-S", EXAMPLES / "cpp", "-B", tmp_path / "build", f"-DORT={tmp_path}")
-    run("cmake", "--build", tmp_path / "build")
-    program = tmp_path / "build" / "restore"
+    (desk / "graphs").symlink_to(graph.parent)
+    script = script_with("cmake")
+    run_script(script.replace("measnet-export --io uint8-nhwc -o graphs/\n", ""), desk)  # done before
+    assert len(frames_of(desk / "out.mp4")) == 4
+    program = desk / "build" / "restore"
     assert run(program, graph, str(HEIGHT), str(WIDTH), given=raw) == restored
     wrong = ask(program, tmp_path / "none.onnx", "64", "98")
     assert wrong.returncode == 1 and b"none.onnx" in wrong.stderr
@@ -225,7 +260,8 @@ def test_the_cpp_program_gives_what_restorer_gives(
 
 
 def gstreamer_is_here(*elements: str) -> bool:
-    if not DEBIANS_GI.exists() or shutil.which("gst-inspect-1.0") is None:
+    compiled = f"_gi.cpython-{sys.version_info.major}{sys.version_info.minor}-*"
+    if not any(DEBIANS_GI.glob(compiled)) or shutil.which("gst-inspect-1.0") is None:
         return False
     return all(ask("gst-inspect-1.0", "--exists", element).returncode == 0 for element in elements)
 
@@ -256,8 +292,10 @@ def without_padding(path: Path) -> bytes:
 
 
 HAS_GSTREAMER = pytest.mark.skipif(
-    not gstreamer_is_here("appsink", "rawvideoparse"), reason="GStreamer with PyGObject is not here"
+    not gstreamer_is_here("appsink", "rawvideoparse"),
+    reason="GStreamer with PyGObject for this Python is not here",
 )
+PLUGIN_LOADER_IS_HERE = HAS_GSTREAMER.args == (False,) and ask("gst-inspect-1.0", "python").returncode == 0
 
 
 @HAS_GSTREAMER
@@ -281,6 +319,16 @@ def test_a_gstreamer_pipeline_is_restored(
 
 
 @HAS_GSTREAMER
+@pytest.mark.parametrize("word", ["pipeline.py", "gst-launch-1.0"])
+def test_gstreamer_is_used_as_the_readme_says(word: str, desk: Path, paths: dict[str, str]) -> None:
+    if word == "gst-launch-1.0" and not PLUGIN_LOADER_IS_HERE:
+        pytest.skip("GStreamer's loader of Python elements is not here")
+    (desk / "out.webm").unlink(missing_ok=True)
+    run_script(script_with(word).replace("PYTHONPATH=", "PYTHONPATH=$PYTHONPATH:"), desk, **paths)
+    assert len(frames_of(desk / "out.webm")) == 4
+
+
+@HAS_GSTREAMER
 @pytest.mark.parametrize(
     ("source", "sink", "message"),
     [
@@ -296,11 +344,8 @@ def test_a_gstreamer_pipeline_that_fails_ends_with_a_line(
     assert done.returncode == 1 and message in done.stderr and b"Traceback" not in done.stderr
 
 
-@pytest.mark.skipif(
-    not gstreamer_is_here("appsink", "rawvideoparse") or ask("gst-inspect-1.0", "python").returncode != 0,
-    reason="GStreamer's loader of Python elements is not here",
-)
-@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="GStreamer's Python is another one")
+@HAS_GSTREAMER
+@pytest.mark.skipif(not PLUGIN_LOADER_IS_HERE, reason="GStreamer's loader of Python elements is not here")
 def test_the_gstreamer_element_restores(
     source: str, restored: bytes, paths: dict[str, str], tmp_path: Path
 ) -> None:
@@ -358,6 +403,15 @@ def test_a_picture_that_is_uploaded_comes_back_restored(
     found = cv2.imdecode(np.frombuffer(answer, np.uint8), cv2.IMREAD_UNCHANGED)
     with Restorer("nano", channel_order="bgr") as restorer:
         assert (found == restorer(pixels)).all()
+
+
+@needs("curl")
+def test_the_readmes_curl_uploads_a_picture(service: int, desk: Path) -> None:
+    assert "python examples/web_service.py 8000" in script_with("web_service.txt")
+    run_script(script_with("curl").replace("8000", str(service)), desk)
+    found, source = cv2.imread(str(desk / "restored.png")), cv2.imread(str(desk / "noisy.png"))
+    with Restorer("nano", channel_order="bgr") as restorer:
+        assert (found == restorer(source)).all()
 
 
 @pytest.mark.parametrize("size", [None, 0, 8000])
