@@ -35,7 +35,8 @@ class FakeBackend:
 
     Args:
         seconds: how long an image takes.
-        failing: numbers of the calls, from 0, that raise ``BackendError``.
+        failing: numbers of the calls, from 0, that raise ``BackendError``; they are counted as they come, so
+            frames that are in flight together may change places.
     """
 
     def __init__(self, *, seconds: float = 0.0, failing: Collection[int] = ()) -> None:
@@ -83,8 +84,7 @@ class FakeRestorer(Restorer):
     def __init__(
         self, channel_order: ChannelOrder = "rgb", *, seconds: float = 0.0, failing: Collection[int] = ()
     ) -> None:
-        """``seconds`` is how long a frame takes; ``failing`` are numbers of frames, from 0, that raise
-        ``BackendError``."""
+        """``seconds`` and ``failing`` are those of ``FakeBackend``."""
         super().__init__("fake", FakeBackend(seconds=seconds, failing=failing), channel_order, tile="off")
 
 

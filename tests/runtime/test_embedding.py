@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ import torch
 from measnet import BackendError, InputError, Restorer, UsageError
 from measnet.runtime.frame_kinds import to_host
 from measnet.testing import FakeBackend, FakeFrames, FakeRestorer
+
+from .engine_bench import SMALL, Bench
 
 LIMIT = 60.0
 """Seconds after which a test has failed rather than the machine been slow."""
@@ -130,6 +133,15 @@ def test_threads_that_share_a_restorer_get_what_one_gets(backend: str) -> None:
         found = list(threads.map(restore, frames))
         assert shared.figures.frames == 4
     assert all((one == other).all() for one, other in zip(found, expected, strict=True))
+
+
+def test_a_stream_is_the_same_where_each_thread_has_a_context(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noisy_picture: np.ndarray
+) -> None:
+    frames = [np.roll(noisy_picture, shift, axis=1) for shift in range(3)]
+    with Bench(tmp_path, monkeypatch).clean() as bench, Restorer(str(bench.engine([SMALL]))) as restorer:
+        restored = list(restorer.stream(frames))
+        assert all((one == restorer(frame)).all() for one, frame in zip(restored, frames, strict=True))
 
 
 def test_closing_waits_for_the_picture_of_another_thread() -> None:
