@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from dataclasses import dataclass, field
+import threading
+import time
+from collections.abc import Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Literal, cast
 
@@ -18,6 +24,9 @@ from measnet.image import ChannelOrder, Image, Pixels, pad, to_image, to_pixels
 from measnet.metrics import Choices
 from measnet.runtime.backends import Backend, SteerableBackend, Steering
 from measnet.runtime.backends.choice import choose_backend, steerable_twin
+from measnet.runtime.backends.tensorrt import TensorRTBackend
+from measnet.runtime.frame_kinds import AnyFrame, in_kind_of, to_host
+from measnet.runtime.in_flight import restore_in_order
 from measnet.runtime.memory import largest_area
 from measnet.runtime.tiles import Tile, TileRound, cut, fewest_tiles, restore_tiles, square_tiles
 
@@ -28,6 +37,26 @@ SETTLED = 0.02
 """How often all tiles are asked before their decisions hold, at most, and by how much the last time may still
 have changed any. A decision depends on those before it, so each sweep asks with what the last one settled;
 bench/tiles.py measures what each of them brings."""
+
+ASYNC_THREADS = 2
+"""One frame is made ready, or rounded, while another one is computed."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestorerFigures:
+    """Figures of a restorer since it was made, as plain values."""
+
+    frames: int = 0
+    """Restored."""
+
+    failed: int = 0
+    """Refused, or broken off by an error."""
+
+    seconds: float = 0.0
+    """Spent on the restored frames together, from being asked to the result, turns of others included."""
+
+    longest: float = 0.0
+    """Seconds of the slowest of them."""
 
 
 @dataclass(frozen=True)
@@ -64,27 +93,36 @@ class RestoredFrame:
 
 
 class Restorer:
-    """Restores uint8 and uint16 pictures of any size, in the order they come.
+    """Restores uint8 and uint16 pictures of any size, each for itself.
 
     >>> restorer = Restorer("nano")
     >>> restored = restorer(pixels)              # uint8 or uint16, H W 3 -> the same
+    >>> for restored in restorer.stream(frames): # in order, the next one computed meanwhile
+    ...     show(restored)
+    >>> restored = await restorer.restore_async(pixels)
 
     ``model`` is a bundled variant (``nano``), an .onnx or .engine file that ``measnet-export`` wrote, or a
-    checkpoint. ``backend`` is ``auto``, ``onnxruntime``, ``tensorrt``, ``torch`` or the address of a server,
-    ``triton://HOST:PORT/MODEL``. ``tile`` is ``auto`` (tiles when a picture is too large for ``memory``,
-    in bytes, by default what is free), ``off``, or the side of square tiles in pixels. Tiles are given the
-    image-level decisions of the whole picture, where the model can be steered. ``task`` (``dehaze``) holds
-    the prompt to what that degradation calls for, where the weights know it.
+    checkpoint. ``backend`` is ``auto``, ``onnxruntime``, ``tensorrt``, ``torch``, the address of a server
+    (``triton://HOST:PORT/MODEL``), or an object that computes (``measnet.testing.FakeBackend``). ``tile`` is
+    ``auto`` (tiles when a picture is too large for ``memory``, in bytes, by default what is free), ``off``, or
+    the side of square tiles in pixels. Tiles are given the image-level decisions of the whole picture, where
+    the model can be steered. ``task`` (``dehaze``) holds the prompt to what that degradation calls for, where
+    the weights know it.
 
-    One restorer serves one thread, of the process that made it: a forked child may close it, and nothing
-    else. Raises ``UsageError`` for what cannot be used, ``BackendError`` when
-    the backend fails.
+    Any number of threads may share it. They take turns at computing, because one inference keeps all cores
+    busy already; TensorRT has a context for each thread, so there they do not wait. It belongs to the process
+    that made it: a forked child may close it, and is refused everything else.
+
+    Frames are NumPy arrays, PyTorch tensors or anything else with ``__dlpack__``, in the host's memory. A
+    tensor comes back as a tensor, everything else as a NumPy array. Frames on a GPU are refused.
+
+    Raises ``UsageError`` for what cannot be used, ``BackendError`` when the backend fails.
     """
 
     def __init__(
         self,
         model: str = "nano",
-        backend: str = "auto",
+        backend: str | Backend = "auto",
         channel_order: ChannelOrder = "rgb",
         *,
         tile: int | Literal["auto", "off"] = "auto",
@@ -102,22 +140,64 @@ class Restorer:
         self._threads = threads
         self._memory = memory
         self._task = task
-        self._backend: Backend = choose_backend(model, backend, threads)
+        self._backend = choose_backend(model, backend, threads) if isinstance(backend, str) else backend
         self._backend.activate()
         self._process = os.getpid()
         never_end_in_children(self._backend)
         self._layout = self._backend.description.layout
         self._steered: SteerableBackend | None = None
+        # A signal's handler may close what its own thread is computing with: it must not wait for itself.
+        self._turn: AbstractContextManager[Any] = (
+            nullcontext() if isinstance(self._backend, TensorRTBackend) else threading.RLock()
+        )
+        self._lock = threading.RLock()  # of all that follows
+        self._figures = RestorerFigures()
+        self._executor: ThreadPoolExecutor | None = None
         self._tiles: dict[tuple[int, int], list[Tile]] = {}
         self._rounds = False
         self._task_prompt = None if task is None else self._prompt_of(task)
 
-    def __call__(self, pixels: Pixels) -> Pixels:
-        """Restores one picture: uint8 (0 to 255) or uint16 (0 to 65535), H W 3 -> the same.
+    def __call__(self, frame: AnyFrame) -> AnyFrame:
+        """Restores a picture: uint8 (0 to 255) or uint16 (0 to 65535), H W 3 -> the same; or N H W 3, a batch
+        of them, one after another.
 
         A graph that takes bytes restores a uint16 picture rounded to 8 bits.
         """
-        return self.restore(pixels).pixels
+        pixels = to_host(frame)
+        if getattr(pixels, "ndim", 3) == 4 and len(pixels):
+            return in_kind_of(frame, np.stack([self.restore(one).pixels for one in pixels]))
+        return in_kind_of(frame, self.restore(pixels).pixels)
+
+    def stream(self, frames: Iterable[AnyFrame], in_flight: int = 2) -> Generator[AnyFrame, None, None]:
+        """Restores frames as they are asked for, in order: the next ones are computed while the caller deals
+        with one.
+
+        ``frames`` is read in the caller's thread, at most ``in_flight`` frames ahead; none of these may be
+        written to before its result is out. With 1, nothing is read ahead: no frame waits for the one after
+        it. An error of ``frames`` or of the engine is raised in the place of the frame that it hit, and ends
+        the stream. Closing the generator waits for the frames being computed, and ends its threads.
+        """
+        if not isinstance(in_flight, int) or in_flight < 1:
+            raise UsageError(f"in_flight is {in_flight!r}, must be at least 1")
+        return restore_in_order(self, frames, in_flight, self._refuse_in_children)
+
+    async def restore_async(self, frame: AnyFrame) -> AnyFrame:
+        """Restores one picture, as calling does, while the event loop goes on.
+
+        Frames are begun in the order of the calls, in threads of the restorer's own. A call that is cancelled
+        before its turn computes nothing; after, its result is thrown away.
+        """
+        self._refuse_in_children()
+        with self._lock:
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(ASYNC_THREADS, "measnet-async")
+            future = self._executor.submit(self, frame)
+        return await asyncio.wrap_future(future)
+
+    @property
+    def figures(self) -> RestorerFigures:
+        """Counts and times so far."""
+        return self._figures
 
     def restore(
         self, pixels: Pixels, steering: Steering | None = None, *, apart: bool = False
@@ -128,6 +208,24 @@ class Restorer:
         ``apart`` lets each tile decide for itself, as models do that cannot be steered.
         """
         self._refuse_in_children()
+        started, seconds = time.perf_counter(), None
+        try:
+            restored = self._restore(pixels, steering, apart)
+            seconds = time.perf_counter() - started
+        finally:
+            self._count(seconds)
+        return restored
+
+    def _count(self, seconds: float | None) -> None:
+        with self._lock:
+            past = self._figures
+            if seconds is None:
+                self._figures = replace(past, failed=past.failed + 1)
+            else:
+                longest = max(past.longest, seconds)
+                self._figures = RestorerFigures(past.frames + 1, past.failed, past.seconds + seconds, longest)
+
+    def _restore(self, pixels: Pixels, steering: Steering | None, apart: bool) -> RestoredFrame:
         image = to_image(pixels, self.channel_order)
         if self._rounds:
             image = to_image(to_pixels(image))
@@ -144,9 +242,12 @@ class Restorer:
         def restore_tile(tile: Tile) -> Image:
             if around is None or steering is None:
                 piece = cut(image, tile)
-                done = self._backend.infer(pad(piece, self._backend.description.fit(*piece.shape[2:])))
+                padded = pad(piece, self._backend.description.fit(*piece.shape[2:]))
+                with self._turn:
+                    done = self._backend.infer(padded)
             else:
-                done = around.ask(tile, steering)
+                with self._turn:
+                    done = around.ask(tile, steering)
             choices.append(done.choices)
             if done.prompt_weights is not None:
                 prompts.append(done.prompt_weights)
@@ -231,7 +332,8 @@ class Restorer:
         for sweep in range(MOST_SWEEPS):
             around = self._round(image, tiles)
             for tile in tiles:
-                around.ask(tile, steering)
+                with self._turn:
+                    around.ask(tile, steering)
             before, steering = steering.held, self.steer(around.settled(), 1)
             if sweep and np.abs(steering.held - before).max() < SETTLED:
                 break
@@ -244,20 +346,22 @@ class Restorer:
 
     def _steerable(self) -> SteerableBackend | None:
         """Finds what computes the same with decisions from outside; None where nothing does."""
-        if self._steered is None:
-            if self._backend.description.steerable:
-                self._steered = cast(SteerableBackend, self._backend)
-            elif (other := steerable_twin(self._backend, self.model, self._threads)) is not None:
-                other.activate()
-                never_end_in_children(other)
-                self._steered = other
-        return self._steered
+        with self._lock:
+            if self._steered is None:
+                if self._backend.description.steerable:
+                    self._steered = cast(SteerableBackend, self._backend)
+                elif (other := steerable_twin(self._backend, self.model, self._threads)) is not None:
+                    other.activate()
+                    never_end_in_children(other)
+                    self._steered = other
+            return self._steered
 
     def tiles_for(self, height: int, width: int) -> list[Tile]:
         """Says in which tiles a picture of this size is restored, decided once per size."""
-        if (height, width) not in self._tiles:
-            self._tiles[height, width] = self._new_tiles(height, width)
-        return self._tiles[height, width]
+        with self._lock:
+            if (height, width) not in self._tiles:
+                self._tiles[height, width] = self._new_tiles(height, width)
+            return self._tiles[height, width]
 
     def use_tiles(self, height: int, width: int, tiles: list[Tile]) -> None:
         """Has pictures of this size restored in ``tiles``, however much memory is free."""
@@ -296,11 +400,18 @@ class Restorer:
         }
 
     def close(self) -> None:
+        """Lets go of everything, once the picture or tile that is being computed is done. Calls that come
+        later, or still wait in other threads, raise ``BackendError``."""
         if os.getpid() != self._process:
             return
-        self._backend.deactivate()
-        if self._steered is not None:
-            self._steered.deactivate()
+        with self._turn:
+            self._backend.deactivate()
+            if self._steered is not None:
+                self._steered.deactivate()
+        with self._lock:
+            executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.shutdown()
 
     def __enter__(self) -> Restorer:
         return self
