@@ -104,8 +104,8 @@ class Restorer:
     ``model`` is a bundled variant (``nano``), an .onnx or .engine file that ``measnet-export`` wrote, or a
     checkpoint. ``backend`` is ``auto``, ``onnxruntime``, ``tensorrt``, ``torch``, the address of a server
     (``triton://HOST:PORT/MODEL``), or an object that computes (``measnet.testing.FakeBackend``). ``tile`` is
-    ``auto`` (tiles when a picture is too large for ``memory``, in bytes, by default what is free), ``off``, or
-    the side of square tiles in pixels. Tiles are given the image-level decisions of the whole picture, where
+    ``auto`` (tiles when a picture is too large for ``memory``, in bytes, by default what is free), ``off``,
+    or the side of square tiles in pixels. Tiles are given the image-level decisions of the whole picture, where
     the model can be steered. ``task`` (``dehaze``) holds the prompt to what that degradation calls for, where
     the weights know it.
 
