@@ -63,7 +63,7 @@ def main(cameras_file: Path, check: bool, report: Path | None, quiet: bool, debu
 
         def tell(event: Event) -> None:
             if event.state == "failed" or not quiet:
-                click.echo(f"{event.camera}: {event.state or event.kind}: {event.words}", err=True)
+                click.echo(f"{event.camera}: {event.words}", err=True)
 
         events.listen(tell)
         stop = threading.Event()
