@@ -106,8 +106,8 @@ class Restorer:
     (``triton://HOST:PORT/MODEL``), or an object that computes (``measnet.testing.FakeBackend``). ``tile`` is
     ``auto`` (tiles when a picture is too large for ``memory``, in bytes, by default what is free), ``off``,
     or the side of square tiles in pixels. Tiles are given the image-level decisions of the whole picture,
-    where the model can be steered. ``task`` (``dehaze``) holds the prompt to what that degradation calls for, where
-    the weights know it.
+    where the model can be steered. ``task`` (``dehaze``) holds the prompt to what that degradation calls for,
+    where the weights know it.
 
     Any number of threads may share it. They take turns at computing, because one inference keeps all cores
     busy already; TensorRT has a context for each thread, so there they do not wait. It belongs to the process

@@ -27,10 +27,10 @@ from measnet.errors import MissingPackageError, UsageError
 from measnet.runtime.options import Operating, Reading, RunOptions
 
 NOT_OF_CAMERAS = {
-    *("out", "compare", "raw_out", "dry_run", "preview", "report", "restart"),
+    *("out", "compare", "raw_out", "dry_run", "preview", "report", "restart", "verify", "verify_share"),
     *(one.name for kind in (Reading, Operating) for one in fields(kind)),
 }
-"""Options of a run that mean nothing for one camera of several."""
+"""Options that are not for one camera of several."""
 
 DEFAULTS = {"reconnect": float("inf")}
 """Options that are another thing for one camera of several: the others run anyway, so it is waited for."""

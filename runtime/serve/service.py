@@ -9,14 +9,14 @@ from functools import partial
 
 from measnet.errors import InputError, MEASNetError
 from measnet.runtime.engine import guard_for
+from measnet.runtime.job import Job
 from measnet.runtime.live.events import Events
-from measnet.runtime.live.watch import Watch
 from measnet.runtime.restorer import Restorer
 from measnet.runtime.run_report import RunReport
 from measnet.runtime.serve.cameras import Camera
 from measnet.runtime.serve.shared_engine import Engines, SharedEngine
 from measnet.runtime.serve.turns import Turns
-from measnet.runtime.serve.wiring import open_job
+from measnet.runtime.serve.wiring import CameraWatch, open_job
 from measnet.runtime.stream import Observer
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
@@ -43,7 +43,7 @@ class Service:
         self,
         cameras: Sequence[Camera],
         events: Events,
-        observers_of: Callable[[Watch], Sequence[Observer]] = lambda watch: (),
+        observers_of: Callable[[CameraWatch], Sequence[Observer]] = lambda watch: (),
     ) -> None:
         self._engines = Engines()
         try:
@@ -52,7 +52,7 @@ class Service:
             self._engines.close()
             raise
         self._lines = [
-            _Line(camera, Watch(camera.name, events), *engine, observers_of)
+            _Line(camera, CameraWatch(camera.name, events), *engine, observers_of)
             for camera, engine in zip(cameras, engines, strict=True)
         ]
 
@@ -89,10 +89,10 @@ class _Line:
     def __init__(
         self,
         camera: Camera,
-        watch: Watch,
+        watch: CameraWatch,
         restorer: Restorer,
         turns: Turns,
-        observers_of: Callable[[Watch], Sequence[Observer]],
+        observers_of: Callable[[CameraWatch], Sequence[Observer]],
     ) -> None:
         self.camera = camera
         self.watch = watch
@@ -109,40 +109,39 @@ class _Line:
             self._fail(str(error))
         except Exception as error:
             self._fail(f"{type(error).__name__}: {error} (a fault of this program)")
+        else:
+            self.watch.over("ended", "stopped" if stop.is_set() else "ended")
 
     def _serve(self, stop: threading.Event) -> None:
-        self.watch.enter("connecting", "connecting")
-        pause = FIRST_PAUSE
-        said = ""
-        while not stop.is_set():
-            try:
-                job = open_job(self.camera, self.watch, stop)
-                break
-            except InputError as error:
-                if str(error) != said:
-                    said = str(error)
-                    self.watch.say("note", f"{said}; it is tried again")
-                self.watch.enter("reconnecting", "not there yet")
-            except MEASNetError:
-                if not stop.is_set():
-                    raise
-            stop.wait(pause * random.uniform(0.8, 1.2))  # cameras that went together come back one by one
-            pause = min(2 * pause, LONGEST_PAUSE)
-        else:
-            self.watch.enter("ended", "stopped")
+        job = self._job(stop)
+        if job is None:
             return
         self.report = job.report
         self.report.input = self.camera.name
         share = partial(SharedEngine, turns=self._turns)
         guard = guard_for(self._restorer, self.camera.options, job.info, share)
-        self.watch.enter("running", f"{job.info.width}x{job.info.height}")
         try:
             job.run(guard, self._observers, stop, lambda figures: None)
         finally:
             guard.close()
-        frames = f"{self.report.frames} frames"
-        self.watch.end(f"stopped after {frames}" if stop.is_set() else f"ended after {frames}")
+
+    def _job(self, stop: threading.Event) -> Job | None:
+        """Opens the camera, as soon as it can be; None where it is told to stop before."""
+        pause, said = FIRST_PAUSE, ""
+        while not stop.is_set():
+            try:
+                return open_job(self.camera, self.watch, stop)
+            except InputError as error:
+                if str(error) != said:
+                    said = str(error)
+                    self.watch.try_again(f"{said}; it is tried again")
+            except MEASNetError:
+                if not stop.is_set():
+                    raise
+            stop.wait(pause * random.uniform(0.8, 1.2))  # cameras that went together come back one by one
+            pause = min(2 * pause, LONGEST_PAUSE)
+        return None
 
     def _fail(self, words: str) -> None:
         self.report.error = words
-        self.watch.enter("failed", " ".join(words.split()))
+        self.watch.over("failed", " ".join(words.split()))
