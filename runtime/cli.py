@@ -18,7 +18,7 @@ from measnet.command_line import HELP, INTERRUPTED, print_any_name, read_by
 from measnet.errors import MEASNetError
 from measnet.headed_help import HeadedCommand
 from measnet.runtime.live.title import hide_arguments
-from measnet.runtime.operations.address import Address
+from measnet.runtime.operations.command_line import operating_options
 from measnet.runtime.options import RECONNECT, PreviewPlace, RunOptions, parse_every, parse_tile, parse_time
 
 _USUAL_EXAMPLES = """\b
@@ -285,22 +285,7 @@ class _RunCommand(HeadedCommand):
     type=click.Choice(PLACES),
     help="Show source and result meanwhile; alone: a window, else the terminal.",
 )
-@click.option(
-    "--console",
-    metavar="[HOST:]PORT",
-    callback=read_by(Address.parse),
-    help="Serve a page with input and result, figures and events; for other machines: 0.0.0.0:PORT.",
-)
-@click.option(
-    "--metrics", metavar="[HOST:]PORT", callback=read_by(Address.parse), help="Serve metrics to Prometheus."
-)
-@click.option(
-    "--log",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="What is said on stderr: lines for people, or a JSON value each.",
-)
+@operating_options
 @click.option(
     "--report",
     metavar="FILE",

@@ -152,6 +152,8 @@ class Session:
 
         watch = Watch(shown(spec), self.events)
         self.watches.append(watch)
+        if self._show is not None:
+            self._show(watch.telemetry, None)  # while it connects
         try:
             job = Job(spec, self._options, watch=watch, stop=self._stop)
         except MEASNetError as error:

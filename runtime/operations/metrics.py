@@ -15,7 +15,7 @@ from measnet.runtime.live.events import State
 from measnet.runtime.live.telemetry import CameraFigures
 from measnet.runtime.operations.board import Board
 
-DROPPED = ("newer", "late", "ladder", "sink")
+DROPPED = ("newer", "full", "late", "ladder", "sink")
 """Reasons that are there from the first scrape on: a rate needs a zero to begin at."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import threading
 from collections.abc import Callable
@@ -42,6 +43,9 @@ REQUEST_SECONDS = 10
 """Time that a request may take to arrive."""
 
 TICK = 1.0
+
+_LOGGER = logging.getLogger("measnet.operations")
+_LOGGER.setLevel(logging.CRITICAL)  # what strangers send is no news; ERROR shows faults of this server
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +196,6 @@ def _config(app: Access) -> Config:
         ws="none",
         lifespan="off",
         log_config=None,
-        log_level="critical",
-        access_log=False,
         proxy_headers=False,
         server_header=False,
         limit_concurrency=CONNECTIONS,
@@ -207,6 +209,11 @@ class _Patient(H11Protocol):
     """HTTP whose requests have to arrive in their time: uvicorn itself would wait for ever."""
 
     _deadline: asyncio.TimerHandle | None = None
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # Uvicorn's own are those of the program that this one may be part of.
+        self.logger, self.access_log = _LOGGER, False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)

@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from measnet.command_line import HELP, read_by, run_command, stopping_on_signals
-from measnet.runtime.operations.address import Address
+from measnet.command_line import HELP, run_command, stopping_on_signals
+from measnet.runtime.operations.command_line import operating_options
 from measnet.runtime.options import Operating
 
 _EPILOG = """\b
@@ -30,22 +30,7 @@ Exit status: 0 all ended well or were stopped, 1 one of them failed, 2 the file 
 @click.command(context_settings=HELP, epilog=_EPILOG)
 @click.argument("cameras_file", metavar="CAMERAS.YAML", type=click.Path(path_type=Path))
 @click.option("--check", is_flag=True, help="Only read the file, and say all that is wrong with it.")
-@click.option(
-    "--console",
-    metavar="[HOST:]PORT",
-    callback=read_by(Address.parse),
-    help="Serve a page with input and result of each camera; for other machines: 0.0.0.0:PORT.",
-)
-@click.option(
-    "--metrics", metavar="[HOST:]PORT", callback=read_by(Address.parse), help="Serve metrics to Prometheus."
-)
-@click.option(
-    "--log",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="What is said on stderr: lines for people, or a JSON value each.",
-)
+@operating_options
 @click.option("--report", metavar="FILE", type=click.Path(path_type=Path), help="Figures of all, as JSON.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 @click.option("--debug", is_flag=True, help="Show where an error came from.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
 import socket
 import threading
@@ -197,6 +198,14 @@ def test_it_ends_with_its_clients_still_there_and_gives_the_port_back(events: Ev
         asking.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "measnet-operations"]
     socket.create_server(place).close()
+
+
+def test_loggers_of_the_program_around_it_stay_as_they_were(events: Events) -> None:
+    names = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
+    before = [(logging.getLogger(name).level, logging.getLogger(name).propagate) for name in names]
+    with Operations(events, console=HERE):
+        pass
+    assert [(logging.getLogger(name).level, logging.getLogger(name).propagate) for name in names] == before
 
 
 def test_one_that_never_began_can_be_closed(events: Events) -> None:
