@@ -63,7 +63,8 @@ def open_source(
     live = live or Live()
     if is_live(spec):
         reading.refuse_for(shown(spec))
-        return LiveSource(spec, live.reconnect, watch=watch, stop=stop)
+        drain = live.late != "block"
+        return LiveSource(spec, live.reconnect, watch=watch, stop=stop, drain=drain)
     if live.max_latency is not None:
         raise UsageError(f"--max-latency is for cameras and streams only; {shown(spec)} is neither")
     if spec == STANDARD_INPUT:

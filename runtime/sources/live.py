@@ -73,6 +73,8 @@ class LiveSource(Source):
         patience: seconds that an outage may last; 0 ends at the first. The first connection must succeed.
         watch: hears of every change of state.
         stop: once set, the first picture is not waited for any longer.
+        drain: lets frames go that come before ``read`` begins, but for the newest, so that the decoder is
+            never held up.
 
     Raises:
         InputError: nothing answers, nothing arrives, or what arrives is not video.
@@ -86,6 +88,7 @@ class LiveSource(Source):
         *,
         watch: Watch | None = None,
         stop: threading.Event | None = None,
+        drain: bool = True,
     ) -> None:
         super().__init__()
         self._spec = spec
@@ -108,6 +111,8 @@ class LiveSource(Source):
             self._first = self._first_picture(stop or threading.Event())
             assert self._connection is not None
             self.info = self._connection.info
+            if drain and not self._connection.finished:
+                self._feed.idle()
         except BaseException as error:
             if isinstance(error, StoppedError):
                 self._watch.enter("ended", "stopped")
@@ -129,7 +134,8 @@ class LiveSource(Source):
         """See Source.read. Ends when the stream ends, or is gone for longer than ``patience``."""
         assert self._connection is not None
         self._watch.enter("running", f"running: {self._connection.picture}")
-        yield self._placed(self._first)
+        if not self._feed.has_more:
+            yield self._placed(self._first)
         while (over := (yield from self._until_over())) is not None:
             if over.error is not None and not isinstance(over.error, InputError):
                 raise over.error

@@ -112,6 +112,33 @@ def test_credentials_reach_neither_lines_nor_report(clip: MakeClip, measnet_run:
     assert report(figures)["input"] == camera.url.replace("://", "://***@")
 
 
+def test_a_mistyped_address_among_several_inputs_is_shown_without_credentials(
+    clip: MakeClip, measnet_run: Run, tmp_path: Path
+) -> None:
+    figures = tmp_path / "run.json"
+    answer = measnet_run(clip("a.mp4"), "rtsq://bob:s3cret@cam/a", "-o", tmp_path, "--report", figures)
+    compared = measnet_run("rtsp://bob:s3cret@127.0.0.1:1/a", "-o", tmp_path / "a.mkv", "--compare", "side")
+    assert (answer.status, compared.status) == (2, 2)
+    everything = answer.out + answer.err + compared.out + compared.err + figures.read_text()
+    assert "s3cret" not in everything and "bob" not in everything
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "http", "tcp", "rtmp", "udp"])
+def test_ffmpeg_itself_writes_nothing_to_the_terminal(scheme: str, tmp_path: Path) -> None:
+    with answers_nothing() as port:
+        place = f"{scheme}://bob:s3cret@127.0.0.1:{port if scheme == 'tcp' else 1}/app/key"
+        command = [*IDENTITY_COMMAND, "0", place, "-o", str(tmp_path / "out.mkv"), "--debug"]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        assert "connecting" in process.stderr.readline()
+        if scheme in ("tcp", "udp"):
+            process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "s3cret" not in errors and "bob" not in errors and "***@127" in errors
+    assert "@ 0x" not in errors
+
+
 @pytest.mark.parametrize(
     "wrong", [["--max-latency", "1"], ["--max-latency", "0"], ["--reconnect", "-1"], ["--late", "never"]]
 )

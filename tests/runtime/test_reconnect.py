@@ -460,6 +460,19 @@ def test_wrong_credentials_are_refused_in_one_line_that_does_not_tell_them(
     assert "gu3ssed" not in everything and "s3cret" not in everything and "***@" in everything
 
 
+def test_while_nobody_reads_yet_the_decoder_is_emptied_and_the_newest_is_kept() -> None:
+    sender = over_tcp()
+    with sending(sender):
+        source = opened(sender.url)
+        loaded = time.monotonic() + 1.5  # as when an engine is loaded
+        time.sleep(1.5)
+        frames = (item for item in source.read() if isinstance(item, Frame))
+        first = next(frames)
+        source.close()
+    assert loaded - first.captured < 0.75
+    assert float(first.pts * first.time_base) > 0.5
+
+
 def test_sound_alone_is_refused(clip: MakeClip) -> None:
     url = f"tcp://127.0.0.1:{free_port()}"
     sender = Sender(url, "-map", "1:a", "-f", "mpegts", f"{url}?listen=1", sound=True)
