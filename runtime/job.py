@@ -103,6 +103,8 @@ class Job:
             ParityError: the output is there, but the engine strays from the reference.
         """
         figures: RunFigures | None = None
+        if self.info.kind != "live":  # a live source says so itself
+            self.watch.telemetry.enter("running")
         try:
             self._begin(guard, on_note)
             live = self._options.live
@@ -125,11 +127,12 @@ class Job:
                 ladder=self._ladder,
             )
             self._finish(figures)
+            if self.info.kind != "live":
+                self.watch.telemetry.enter("ended")
         except BaseException as error:
             self._tell_how_to_go_on(error)
             self.report.error = str(error)
-            if self.info.kind == "live":
-                self.watch.enter("failed", str(error))
+            self._fail(error)
             raise
         finally:
             self._sink.abort()
@@ -285,6 +288,12 @@ class Job:
         if output is not None:
             report.output = str(output)
             report.output_bytes = output.stat().st_size if output.is_file() else None
+
+    def _fail(self, error: BaseException) -> None:
+        if self.info.kind == "live":
+            self.watch.enter("failed", str(error))
+        else:
+            self.watch.telemetry.enter("failed")
 
     def _fill_live(self) -> None:
         """Tells how a live source came and went, and how late its frames were."""

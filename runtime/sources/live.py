@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from measnet.errors import InputError, StoppedError
+from measnet.errors import InputError, MEASNetError, StoppedError
 from measnet.runtime.frame import Frame, Pixels
 from measnet.runtime.live.address import shown
 from measnet.runtime.live.backoff import Backoff
@@ -44,6 +44,7 @@ _FIRST_PICTURE_SECONDS = 30.0
 _POLL_SECONDS = 0.1
 _LEAVE_SECONDS = 1.0
 _STEADY_SECONDS = 2.0
+_LEAP_SECONDS = 10.0
 _KEPT_OUTAGES = 1000
 _KEPT_WARNINGS = 50
 
@@ -125,7 +126,7 @@ class LiveSource(Source):
         self._gone_after: float = max(GONE_SECONDS, 2 * self._stalled_after)
         self._size: tuple[int, int] = (self.info.width, self.info.height)
         self._shift: int = 0
-        self._last_pts: int = 0
+        self._last_pts: int = -1
         self._last_captured: float = self._first.captured
         self._last_at: float = time.time()
         self._running_since: float = time.monotonic()
@@ -137,7 +138,7 @@ class LiveSource(Source):
         if not self._feed.has_more:
             yield self._placed(self._first)
         while (over := (yield from self._until_over())) is not None:
-            if over.error is not None and not isinstance(over.error, InputError):
+            if over.error is not None and not isinstance(over.error, MEASNetError):
                 raise over.error
             if over.ended:
                 self._watch.end(over.why)
@@ -242,7 +243,7 @@ class LiveSource(Source):
                 if item.ended:
                     self._watch.end(item.why)
                     return None
-                if item.error is not None and not isinstance(item.error, InputError):
+                if item.error is not None and not isinstance(item.error, MEASNetError):
                     raise item.error
                 why = item.why.removeprefix(f"{self._name} ")
         if not self._off.is_set():
@@ -290,11 +291,22 @@ class LiveSource(Source):
         if frame.time_base != unit:
             pts = round(pts * frame.time_base / unit)
             duration = round(duration * frame.time_base / unit)
-        pts += self._shift
-        self._last_pts, self._last_captured = max(pts, self._last_pts), frame.captured
-        self._last_at = time.time()
+        pts = self._in_order(pts + self._shift, frame.captured)
+        self._last_pts, self._last_captured, self._last_at = pts, frame.captured, time.time()
         pixels = self._fitted(frame.pixels, float(pts * unit))
         return replace(frame, pixels=pixels, pts=pts, time_base=unit, duration=duration)
+
+    def _in_order(self, pts: int, captured: float) -> int:
+        """Has times rise. Damage can make them leap: then this machine's clock says how far they go on."""
+        assert self._connection is not None
+        unit = self.info.time_base
+        gone = captured - self._last_captured
+        step = (pts - self._last_pts) * unit
+        if not self._connection.finished and (step > gone + _LEAP_SECONDS or step < -_LEAP_SECONDS):
+            at = self._last_pts + max(1, round(gone / unit))
+            self._shift += at - pts
+            return at
+        return max(pts, self._last_pts + 1)
 
     def _shifted(self, packet: Packet[Stream]) -> Packet[Stream]:
         steps = round(self._shift * self.info.time_base / packet.time_base)
