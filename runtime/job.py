@@ -75,7 +75,9 @@ class Job:
             if self.target != STANDARD_OUTPUT:
                 check_target(self.target, _files_behind(spec), overwrite=options.overwrite)
             self._sink = _open_sink(self.target, self._source, spec, options)
-        except BaseException:
+        except BaseException as error:
+            if is_live(spec):
+                self.watch.enter("failed", str(error))
             self._source.close()
             raise
         self._ladder: Ladder | None = None

@@ -253,7 +253,8 @@ class Live:
     the source wait. None is ``drop-oldest`` for live sources and ``block`` for all others."""
 
     max_latency: float | None = None
-    """Seconds from the decoder to the engine after which a frame is left out, above 0; None is no limit."""
+    """Seconds from the decoder to the engine after which a frame is left out, above 0; None is no limit. Not
+    for files."""
 
     ladder: bool = True
     """With ``max_latency``: does less work per second when the engine cannot keep to it."""

@@ -140,13 +140,42 @@ def test_ffmpeg_itself_writes_nothing_to_the_terminal(scheme: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "wrong", [["--max-latency", "1"], ["--max-latency", "0"], ["--reconnect", "-1"], ["--late", "never"]]
+    "wrong",
+    [
+        ["--max-latency", "1"],
+        ["--max-latency", "0"],
+        ["--reconnect", "-1"],
+        ["--late", "never"],
+        ["--late", "drop-newest"],
+    ],
 )
 def test_options_that_make_no_sense_are_refused(
     wrong: list[str], clip: MakeClip, measnet_run: Run, tmp_path: Path
 ) -> None:
     answer = measnet_run(clip("a.mp4"), "-o", tmp_path / "out.mp4", *wrong)
     assert answer.status == 2 and wrong[0] in answer.err
+
+
+def test_frames_of_standard_input_may_be_dropped(clip: MakeClip, tmp_path: Path) -> None:
+    film, figures = clip("pipe.ts", "-bf", "0", seconds=1.6, audio=False), tmp_path / "run.json"
+    out = tmp_path / "out.mkv"
+    command = [
+        *IDENTITY_COMMAND,
+        "0.1",
+        "-",
+        "-o",
+        str(out),
+        "--late",
+        "drop-oldest",
+        "--report",
+        str(figures),
+    ]
+    with film.open("rb") as pipe:
+        done = subprocess.run(command, stdin=pipe, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    said = report(figures)
+    assert said["frames"] + said["dropped"] == 40 and said["dropped"] > 0
+    assert len(probe(out).times) == said["frames"]
 
 
 def test_a_stop_while_it_connects_ends_it_at_once(tmp_path: Path) -> None:
