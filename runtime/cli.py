@@ -298,7 +298,7 @@ class _RunCommand(HeadedCommand):
     default=RECONNECT,
     show_default=True,
     metavar="SECONDS",
-    help="How long an outage may last before the run ends; 0: end at the first.",
+    help="How long an outage may last before the run ends; 0: end at the first; inf: at none.",
 )
 @click.option("--restart", is_flag=True, help="Begin anew what an earlier run left unfinished.")
 @click.option("-y", "--overwrite", is_flag=True, help="Replace results that exist.")

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
+from math import isinf
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -229,7 +230,8 @@ class LiveSource(Source):
         began, tries, first_why = time.monotonic(), 0, why
         if began - self._running_since > _STEADY_SECONDS:
             self._backoff.reset()
-        self._watch.enter("reconnecting", f"{why}; trying again for {self._patience:g} s")
+        limit = "" if isinf(self._patience) else f" for {self._patience:g} s"
+        self._watch.enter("reconnecting", f"{why}; trying again{limit}")
         until = began + self._patience
         while (left := until - time.monotonic()) > 0:
             if self._off.wait(min(self._backoff.pause(), left)):

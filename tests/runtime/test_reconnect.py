@@ -246,6 +246,18 @@ def test_an_rtsp_camera_is_cut_off_three_times_and_comes_back_in_other_sizes(
     assert "from 96×64 to 128×96" in line
 
 
+def test_infinite_patience_never_gives_up() -> None:
+    sender = over_tcp()
+    with sending(sender), watched(sender.url, patience=float("inf")) as live:
+        live.more()
+        sender.kill()
+        live.heard("reconnecting")
+        sender.start()
+        live.heard("running", 2)
+    (said,) = [event.words for event in live.events if event.state == "reconnecting"]
+    assert said.endswith("; trying again")
+
+
 def test_rate_and_codec_may_change_on_the_way(tmp_path: Path) -> None:
     sender = over_tcp()
     with sending(sender), watched(sender.url) as live:
