@@ -290,7 +290,7 @@ class _RunCommand(HeadedCommand):
     "--ladder/--no-ladder",
     default=True,
     show_default=True,
-    help="With --max-latency: fewer frames, then a smaller picture, while the engine cannot keep up.",
+    help="With --max-latency: fewer frames, nano for small, a smaller picture, while the engine is too slow.",
 )
 @click.option(
     "--reconnect",

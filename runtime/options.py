@@ -260,7 +260,7 @@ class Live:
     """With ``max_latency``: does less work per second when the engine cannot keep to it."""
 
     reconnect: float = RECONNECT
-    """Seconds that an outage may last, once there was a picture; 0 ends at the first one, infinity at none."""
+    """Seconds that an outage may last, once there was a picture; 0 ends at the first, infinity at none."""
 
     def __post_init__(self) -> None:
         if self.max_latency is not None and not 0 < self.max_latency < float("inf"):
