@@ -10,9 +10,7 @@ FIRST, LONGEST = 0.5, 5.0
 
 
 class Backoff:
-    """Lengthens its pauses by half, from ``FIRST`` to ``LONGEST``; each is cut by chance, to no less than half.
-
-    So a short outage is noticed to be over soon, by a camera that many wait for as well.
+    """Lengthens its pauses by half, from ``FIRST`` to ``LONGEST``; each is cut by chance, to half at least.
 
     Args:
         chance: gives numbers from 0 to 1.
