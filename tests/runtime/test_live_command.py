@@ -209,3 +209,17 @@ def test_the_process_title_holds_no_credentials(tmp_path: Path) -> None:
         finally:
             process.terminate()
             process.communicate(timeout=30)
+
+
+def test_sound_of_a_stream_is_converted_where_the_file_cannot_hold_it(
+    measnet_run: Run, tmp_path: Path
+) -> None:
+    sender = over_tcp()
+    sender.sound = True
+    out = tmp_path / "out.webm"
+    with sending(sender):
+        answer = when_up(measnet_run, sender.url, "-o", out, "--sound", "convert", "--frames", "30")
+    assert answer.status == 0, answer.err
+    recorded = probe(out)
+    assert recorded.kinds == ["video", "audio"]
+    assert len([kind for kind, _, size in recorded.copied if size > 0]) > 5
