@@ -308,7 +308,7 @@ class _RunCommand(HeadedCommand):
     "--ladder/--no-ladder",
     default=True,
     show_default=True,
-    help="With --max-latency: fewer frames, then a smaller picture, while the engine cannot keep up.",
+    help="With --max-latency: fewer frames, nano for small, a smaller picture, while the engine is too slow.",
 )
 @click.option(
     "--reconnect",
@@ -316,7 +316,7 @@ class _RunCommand(HeadedCommand):
     default=RECONNECT,
     show_default=True,
     metavar="SECONDS",
-    help="How long an outage may last before the run ends; 0: end at the first.",
+    help="How long an outage may last before the run ends; 0: end at the first; inf: at none.",
 )
 @click.option("--restart", is_flag=True, help="Begin anew what an earlier run left unfinished.")
 @click.option("-y", "--overwrite", is_flag=True, help="Replace results that exist.")

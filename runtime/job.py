@@ -75,7 +75,9 @@ class Job:
             check_targets(self.targets, files, overwrite=options.overwrite, parts=options.parts is not None)
             file = files[0] if is_on_disk(spec) else None
             self._sink = open_sinks(self.targets, self._source, file, options, self.watch)
-        except BaseException:
+        except BaseException as error:
+            if is_live(spec):
+                self.watch.enter("failed", str(error))
             self._source.close()
             raise
         self._ladder: Ladder | None = None
@@ -103,6 +105,8 @@ class Job:
             ParityError: the output is there, but the engine strays from the reference.
         """
         figures: RunFigures | None = None
+        if self.info.kind != "live":  # a live source says so itself
+            self.watch.telemetry.enter("running")
         try:
             self._begin(guard, on_note)
             live = self._options.live
@@ -125,11 +129,12 @@ class Job:
                 ladder=self._ladder,
             )
             self._finish(figures)
+            if self.info.kind != "live":
+                self.watch.telemetry.enter("ended")
         except BaseException as error:
             self._tell_how_to_go_on(error)
             self.report.error = str(error)
-            if self.info.kind == "live":
-                self.watch.enter("failed", str(error))
+            self._fail(error)
             raise
         finally:
             self._sink.abort()
@@ -296,6 +301,12 @@ class Job:
             report.output = str(output)
             is_file = isinstance(output, Path) and output.is_file()
             report.output_bytes = Path(str(output)).stat().st_size if is_file else None
+
+    def _fail(self, error: BaseException) -> None:
+        if self.info.kind == "live":
+            self.watch.enter("failed", str(error))
+        else:
+            self.watch.telemetry.enter("failed")
 
     def _fill_live(self) -> None:
         """Tells how a live source came and went, and how late its frames were."""

@@ -270,13 +270,14 @@ class Live:
     the source wait. None is ``drop-oldest`` for live sources and ``block`` for all others."""
 
     max_latency: float | None = None
-    """Seconds from the decoder to the engine after which a frame is left out, above 0; None is no limit."""
+    """Seconds from the decoder to the engine after which a frame is left out, above 0; None is no limit. Not
+    for files."""
 
     ladder: bool = True
     """With ``max_latency``: does less work per second when the engine cannot keep to it."""
 
     reconnect: float = RECONNECT
-    """Seconds that an outage may last, once there was a picture; 0 ends at the first one."""
+    """Seconds that an outage may last, once there was a picture; 0 ends at the first, infinity at none."""
 
     def __post_init__(self) -> None:
         if self.max_latency is not None and not 0 < self.max_latency < float("inf"):

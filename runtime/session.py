@@ -134,7 +134,7 @@ class Session:
                 survey = survey or Survey(self._options)
                 amounts[index] = survey.examine(inputs[index])
             except MEASNetError as error:
-                self._reports[index] = RunReport(input=inputs[index], error=str(error))
+                self._reports[index] = RunReport(input=shown(inputs[index]), error=str(error))
                 raise
             return 0
 

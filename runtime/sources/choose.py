@@ -56,18 +56,23 @@ def open_source(
 
     Raises:
         InputError: it cannot be read.
-        UsageError: ``reading`` asks for what only a video file has, and it is none.
+        UsageError: ``reading`` asks for what only a video file has, and it is none; or ``live`` for what no
+            file has.
         StoppedError: ``stop`` was set before it had sent a picture.
     """
     reading = reading or Reading()
     live = live or Live()
     if is_live(spec):
         reading.refuse_for(shown(spec))
-        return LiveSource(spec, live.reconnect, watch=watch, stop=stop)
-    if live.max_latency is not None:
-        raise UsageError(f"--max-latency is for cameras and streams only; {shown(spec)} is neither")
+        drain = live.late != "block"
+        return LiveSource(spec, live.reconnect, watch=watch, stop=stop, drain=drain)
     if spec == STANDARD_INPUT:
         return VideoFile(StandardInput(), reading)
+    if live.max_latency is not None or live.late not in (None, "block"):
+        raise UsageError(
+            f"{shown(spec)} is a file, and frames of files are never late: --max-latency and --late drop-... "
+            "are for cameras, streams and standard input"
+        )
     path = Path(spec)
     if "://" in spec and not path.exists():
         raise InputError(f"{shown(spec)}: addresses begin with {', '.join(URL_SCHEMES)}")

@@ -33,7 +33,7 @@ class Connection(ABC):
 
     codec: str
     finished = False
-    """True of a stream that will not grow any more."""
+    """True of a stream that says how long it is, and so will not grow any more."""
 
     def __init__(self) -> None:
         self.damaged = 0
@@ -91,6 +91,7 @@ class Feed:
         self._items: deque[Item] = deque()
         self._changed = threading.Condition()
         self._called_off = threading.Event()
+        self._idle = False
         # A look-up of a name cannot be interrupted: the program may end without it.
         self._thread = threading.Thread(target=self._work, name="measnet-connection", daemon=True)
         self._thread.start()
@@ -98,12 +99,24 @@ class Feed:
     def get(self, seconds: float) -> Item | None:
         """Waits so long for the next item; None where none came, or it was called off."""
         with self._changed:
+            self._idle = False
             self._changed.wait_for(lambda: self._items or self._called_off.is_set(), max(0.0, seconds))
             if self._called_off.is_set() or not self._items:
                 return None
             item = self._items.popleft()
             self._changed.notify_all()
             return item
+
+    def idle(self) -> None:
+        """Until the next ``get`` nobody waits: lets the oldest go where there is no room."""
+        with self._changed:
+            self._idle = True
+            self._changed.notify_all()
+
+    @property
+    def has_more(self) -> bool:
+        """Says whether something waits to be taken."""
+        return bool(self._items)
 
     def call_off(self) -> None:
         """Has it end soon, and whoever waits for it go on at once."""
@@ -140,7 +153,9 @@ class Feed:
     def _put(self, item: Item) -> bool:
         """Waits for room; False once it is called off."""
         with self._changed:
-            self._changed.wait_for(lambda: len(self._items) < ROOM or self._called_off.is_set())
+            self._changed.wait_for(lambda: self._idle or len(self._items) < ROOM or self._called_off.is_set())
+            while self._idle and len(self._items) >= ROOM:
+                self._items.popleft()
             self._items.append(item)
             self._changed.notify_all()
             return not self._called_off.is_set()

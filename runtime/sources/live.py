@@ -13,12 +13,13 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
+from math import isinf
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
-from measnet.errors import InputError, StoppedError
+from measnet.errors import InputError, MEASNetError, StoppedError
 from measnet.runtime.frame import Frame, Pixels
 from measnet.runtime.live.address import shown
 from measnet.runtime.live.backoff import Backoff
@@ -44,6 +45,7 @@ _FIRST_PICTURE_SECONDS = 30.0
 _POLL_SECONDS = 0.1
 _LEAVE_SECONDS = 1.0
 _STEADY_SECONDS = 2.0
+_LEAP_SECONDS = 10.0
 _KEPT_OUTAGES = 1000
 _KEPT_WARNINGS = 50
 
@@ -73,6 +75,8 @@ class LiveSource(Source):
         patience: seconds that an outage may last; 0 ends at the first. The first connection must succeed.
         watch: hears of every change of state.
         stop: once set, the first picture is not waited for any longer.
+        drain: lets frames go that come before ``read`` begins, but for the newest, so that the decoder is
+            never held up.
 
     Raises:
         InputError: nothing answers, nothing arrives, or what arrives is not video.
@@ -86,6 +90,7 @@ class LiveSource(Source):
         *,
         watch: Watch | None = None,
         stop: threading.Event | None = None,
+        drain: bool = True,
     ) -> None:
         super().__init__()
         self._spec = spec
@@ -108,6 +113,8 @@ class LiveSource(Source):
             self._first = self._first_picture(stop or threading.Event())
             assert self._connection is not None
             self.info = self._connection.info
+            if drain and not self._connection.finished:
+                self._feed.idle()
         except BaseException as error:
             if isinstance(error, StoppedError):
                 self._watch.enter("ended", "stopped")
@@ -120,7 +127,7 @@ class LiveSource(Source):
         self._gone_after: float = max(GONE_SECONDS, 2 * self._stalled_after)
         self._size: tuple[int, int] = (self.info.width, self.info.height)
         self._shift: int = 0
-        self._last_pts: int = 0
+        self._last_pts: int = -1
         self._last_captured: float = self._first.captured
         self._last_at: float = time.time()
         self._running_since: float = time.monotonic()
@@ -129,9 +136,10 @@ class LiveSource(Source):
         """See Source.read. Ends when the stream ends, or is gone for longer than ``patience``."""
         assert self._connection is not None
         self._watch.enter("running", f"running: {self._connection.picture}")
-        yield self._placed(self._first)
+        if not self._feed.has_more:
+            yield self._placed(self._first)
         while (over := (yield from self._until_over())) is not None:
-            if over.error is not None and not isinstance(over.error, InputError):
+            if over.error is not None and not isinstance(over.error, MEASNetError):
                 raise over.error
             if over.ended:
                 self._watch.end(over.why)
@@ -222,7 +230,8 @@ class LiveSource(Source):
         began, tries, first_why = time.monotonic(), 0, why
         if began - self._running_since > _STEADY_SECONDS:
             self._backoff.reset()
-        self._watch.enter("reconnecting", f"{why}; trying again for {self._patience:g} s")
+        limit = "" if isinf(self._patience) else f" for {self._patience:g} s"
+        self._watch.enter("reconnecting", f"{why}; trying again{limit}")
         until = began + self._patience
         while (left := until - time.monotonic()) > 0:
             if self._off.wait(min(self._backoff.pause(), left)):
@@ -236,7 +245,7 @@ class LiveSource(Source):
                 if item.ended:
                     self._watch.end(item.why)
                     return None
-                if item.error is not None and not isinstance(item.error, InputError):
+                if item.error is not None and not isinstance(item.error, MEASNetError):
                     raise item.error
                 why = item.why.removeprefix(f"{self._name} ")
         if not self._off.is_set():
@@ -284,11 +293,22 @@ class LiveSource(Source):
         if frame.time_base != unit:
             pts = round(pts * frame.time_base / unit)
             duration = round(duration * frame.time_base / unit)
-        pts += self._shift
-        self._last_pts, self._last_captured = max(pts, self._last_pts), frame.captured
-        self._last_at = time.time()
+        pts = self._in_order(pts + self._shift, frame.captured)
+        self._last_pts, self._last_captured, self._last_at = pts, frame.captured, time.time()
         pixels = self._fitted(frame.pixels, float(pts * unit))
         return replace(frame, pixels=pixels, pts=pts, time_base=unit, duration=duration)
+
+    def _in_order(self, pts: int, captured: float) -> int:
+        """Has times rise. Damage can make them leap: then this machine's clock says how far they go on."""
+        assert self._connection is not None
+        unit = self.info.time_base
+        gone = captured - self._last_captured
+        step = (pts - self._last_pts) * unit
+        if not self._connection.finished and (step > gone + _LEAP_SECONDS or step < -_LEAP_SECONDS):
+            at = self._last_pts + max(1, round(gone / unit))
+            self._shift += at - pts
+            return at
+        return max(pts, self._last_pts + 1)
 
     def _shifted(self, packet: Packet[Stream]) -> Packet[Stream]:
         steps = round(self._shift * self.info.time_base / packet.time_base)

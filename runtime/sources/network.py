@@ -82,7 +82,7 @@ class NetworkConnection(Connection):
             self._started = time.monotonic()
             self.info = replace(self._decoder.info(self._first, "live"), copied=tuple(self.kept.streams))
             self.codec = self._decoder.stream.codec_context.name
-            self.finished = self._form.startswith("hls") and self._container.duration is not None
+            self.finished = self._over_http and self._container.duration is not None
             self._by_clock = self._form in _WITHOUT_TIMES or self._first.pts is None
             if self._by_clock:
                 self.info = replace(self.info, time_base=CLOCK, rate=None)

@@ -12,6 +12,7 @@ import pytest
 
 from measnet.errors import BackendError, UsageError
 from measnet.runtime.frame import Frame, Mark, Pixels, Restoration
+from measnet.runtime.live.backoff import FIRST, LONGEST, Backoff
 from measnet.runtime.live.events import Event, Events
 from measnet.runtime.live.ladder import LEAST_FRAMES, PATIENCE, WINDOW, AtRung, Ladder, rungs
 from measnet.runtime.live.latencies import Latencies
@@ -136,6 +137,17 @@ def test_outages_are_the_time_stalled_and_reconnecting_and_end_with_the_stream()
     time.sleep(0.02)
     assert figures().outage_seconds == told and figures().state == "ended"
     assert [event.words for event in watch.events.recent()][-1] == "stopped"
+
+
+def test_pauses_between_connections_grow_to_a_limit_and_differ_by_chance() -> None:
+    steady = Backoff(lambda: 0.0)
+    pauses = [steady.pause() for _ in range(10)]
+    assert pauses[0] == FIRST and pauses[-1] == LONGEST
+    assert pauses == sorted(pauses) and pauses[3] == FIRST * 1.5**3
+    steady.reset()
+    assert steady.pause() == FIRST
+    assert Backoff(lambda: 1.0).pause() == FIRST / 2
+    assert len({Backoff().pause() for _ in range(20)}) > 10
 
 
 def test_drops_are_told_now_and_then_with_their_reasons(monkeypatch: pytest.MonkeyPatch) -> None:

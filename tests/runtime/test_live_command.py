@@ -112,14 +112,70 @@ def test_credentials_reach_neither_lines_nor_report(clip: MakeClip, measnet_run:
     assert report(figures)["input"] == camera.url.replace("://", "://***@")
 
 
+def test_a_mistyped_address_among_several_inputs_is_shown_without_credentials(
+    clip: MakeClip, measnet_run: Run, tmp_path: Path
+) -> None:
+    figures = tmp_path / "run.json"
+    answer = measnet_run(clip("a.mp4"), "rtsq://bob:s3cret@cam/a", "-o", tmp_path, "--report", figures)
+    compared = measnet_run("rtsp://bob:s3cret@127.0.0.1:1/a", "-o", tmp_path / "a.mkv", "--compare", "side")
+    assert (answer.status, compared.status) == (2, 2)
+    everything = answer.out + answer.err + compared.out + compared.err + figures.read_text()
+    assert "s3cret" not in everything and "bob" not in everything
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "http", "tcp", "rtmp", "udp"])
+def test_ffmpeg_itself_writes_nothing_to_the_terminal(scheme: str, tmp_path: Path) -> None:
+    with answers_nothing() as port:
+        place = f"{scheme}://bob:s3cret@127.0.0.1:{port if scheme == 'tcp' else 1}/app/key"
+        command = [*IDENTITY_COMMAND, "0", place, "-o", str(tmp_path / "out.mkv"), "--debug"]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        assert "connecting" in process.stderr.readline()
+        if scheme in ("tcp", "udp"):
+            process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "s3cret" not in errors and "bob" not in errors and "***@127" in errors
+    assert "@ 0x" not in errors
+
+
 @pytest.mark.parametrize(
-    "wrong", [["--max-latency", "1"], ["--max-latency", "0"], ["--reconnect", "-1"], ["--late", "never"]]
+    "wrong",
+    [
+        ["--max-latency", "1"],
+        ["--max-latency", "0"],
+        ["--reconnect", "-1"],
+        ["--late", "never"],
+        ["--late", "drop-newest"],
+    ],
 )
 def test_options_that_make_no_sense_are_refused(
     wrong: list[str], clip: MakeClip, measnet_run: Run, tmp_path: Path
 ) -> None:
     answer = measnet_run(clip("a.mp4"), "-o", tmp_path / "out.mp4", *wrong)
     assert answer.status == 2 and wrong[0] in answer.err
+
+
+def test_frames_of_standard_input_may_be_dropped(clip: MakeClip, tmp_path: Path) -> None:
+    film, figures = clip("pipe.ts", "-bf", "0", seconds=1.6, audio=False), tmp_path / "run.json"
+    out = tmp_path / "out.mkv"
+    command = [
+        *IDENTITY_COMMAND,
+        "0.1",
+        "-",
+        "-o",
+        str(out),
+        "--late",
+        "drop-oldest",
+        "--report",
+        str(figures),
+    ]
+    with film.open("rb") as pipe:
+        done = subprocess.run(command, stdin=pipe, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    said = report(figures)
+    assert said["frames"] + said["dropped"] == 40 and said["dropped"] > 0
+    assert len(probe(out).times) == said["frames"]
 
 
 def test_a_stop_while_it_connects_ends_it_at_once(tmp_path: Path) -> None:
@@ -153,3 +209,17 @@ def test_the_process_title_holds_no_credentials(tmp_path: Path) -> None:
         finally:
             process.terminate()
             process.communicate(timeout=30)
+
+
+def test_sound_of_a_stream_is_converted_where_the_file_cannot_hold_it(
+    measnet_run: Run, tmp_path: Path
+) -> None:
+    sender = over_tcp()
+    sender.sound = True
+    out = tmp_path / "out.webm"
+    with sending(sender):
+        answer = when_up(measnet_run, sender.url, "-o", out, "--sound", "convert", "--frames", "30")
+    assert answer.status == 0, answer.err
+    recorded = probe(out)
+    assert recorded.kinds == ["video", "audio"]
+    assert len([kind for kind, _, size in recorded.copied if size > 0]) > 5

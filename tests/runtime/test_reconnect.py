@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from measnet.runtime.live.watch import Watch
 from measnet.runtime.options import Encoding
 from measnet.runtime.sinks.video import VideoSink
 from measnet.runtime.sources.live import LiveSource, fitted
+from measnet.runtime.sources.network import NetworkConnection
 from measnet.runtime.stream import run
 
 from .conftest import Each, MakeClip, probe
@@ -175,9 +177,10 @@ def test_a_sender_that_is_killed_and_started_again_goes_on(kind: str, tmp_path: 
         "http mjpeg": single_pictures_over_http,
         "hls": lambda: HlsSender(tmp_path / "hls"),
     }[kind]()
+    outages_wanted = 1 if kind == "srt" else 2  # its receiver waits for 5 seconds of its own
     with sending(sender), watched(sender.url) as live:
         began = time.monotonic()
-        for times in (1, 2):
+        for times in range(1, outages_wanted + 1):
             live.more()
             sender.kill()
             live.heard("reconnecting", times)
@@ -185,10 +188,10 @@ def test_a_sender_that_is_killed_and_started_again_goes_on(kind: str, tmp_path: 
             live.heard("running", times + 1)
         live.more()
         ran = time.monotonic() - began
-    assert live.changes == ["running", "reconnecting", "running", "reconnecting", "running", "ended"]
+    assert live.changes == ["running", *["reconnecting", "running"] * outages_wanted, "ended"]
     assert rising(live.frames)
     outages = live.source.for_report()["outages"]
-    assert len(outages) == 2 == live.watch.telemetry.figures().reconnects
+    assert len(outages) == outages_wanted == live.watch.telemetry.figures().reconnects
     assert all(outage["seconds"] > 0 and outage["connections"] >= 1 for outage in outages)
     shown_for = float(live.frames[-1].pts * live.frames[-1].time_base)
     # A stream of segments is read ahead of its time.
@@ -241,6 +244,18 @@ def test_an_rtsp_camera_is_cut_off_three_times_and_comes_back_in_other_sizes(
     assert len(live.source.for_report()["outages"]) == 3
     (line,) = [line for line in live.source.warnings if "changes its size" in line]
     assert "from 96×64 to 128×96" in line
+
+
+def test_infinite_patience_never_gives_up() -> None:
+    sender = over_tcp()
+    with sending(sender), watched(sender.url, patience=float("inf")) as live:
+        live.more()
+        sender.kill()
+        live.heard("reconnecting")
+        sender.start()
+        live.heard("running", 2)
+    (said,) = [event.words for event in live.events if event.state == "reconnecting"]
+    assert said.endswith("; trying again")
 
 
 def test_rate_and_codec_may_change_on_the_way(tmp_path: Path) -> None:
@@ -458,6 +473,76 @@ def test_wrong_credentials_are_refused_in_one_line_that_does_not_tell_them(
         source.close()
     everything = f"{caught.value} {events.recent()} {source.info} {source.warnings}"
     assert "gu3ssed" not in everything and "s3cret" not in everything and "***@" in everything
+
+
+def test_datagrams_that_are_lost_damaged_and_reordered_cost_frames_and_nothing_else() -> None:
+    sender = over_udp()
+    sender.size = "320x240"
+    port = int(sender.url.rpartition(":")[2])
+    receiver = f"udp://127.0.0.1:{free_port()}"
+    target = ("127.0.0.1", int(receiver.rpartition(":")[2]))
+    random, over = np.random.default_rng(5), threading.Event()
+
+    def pass_on() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as network:
+            network.bind(("127.0.0.1", port))
+            network.settimeout(0.2)
+            held = b""
+            while not over.is_set():
+                with contextlib.suppress(TimeoutError, ConnectionRefusedError):
+                    data = network.recv(65_536)
+                    fate = random.random()
+                    if fate < 0.03:
+                        continue
+                    if fate < 0.06:
+                        data = data[:700] + random.bytes(100) + data[800:]
+                    elif fate < 0.1:
+                        data, held = held, data
+                    network.sendto(data, target)
+
+    passing = threading.Thread(target=pass_on)
+    passing.start()
+    try:
+        with sending(sender), watched(receiver) as live:
+            live.more(100)
+    finally:
+        over.set()
+        passing.join()
+    assert "failed" not in live.states and rising(live.frames)
+    assert float(live.frames[-1].pts * live.frames[-1].time_base) < 60
+    assert {frame.pixels.shape for frame in live.frames} == {(240, 320, 3)}
+    assert live.source.damaged > 0
+
+
+def test_a_time_that_damage_made_leap_costs_neither_the_order_nor_hours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def leaping(self: NetworkConnection, frame: Any, captured: float) -> Frame:
+        made = honest(self, frame, captured)
+        numbers.append(len(numbers))
+        wrong = {12: 20 * 3600, 20: -3600, 25: -1}.get(numbers[-1], 0)
+        return replace(made, pts=made.pts + round(wrong / made.time_base))
+
+    honest, numbers = NetworkConnection._frame, list[int]()
+    monkeypatch.setattr(NetworkConnection, "_frame", leaping)
+    sender = over_tcp()
+    with sending(sender), watched(sender.url) as live:
+        live.more(50)
+    assert rising(live.frames)
+    assert 1 < float(live.frames[-1].pts * live.frames[-1].time_base) < 60
+
+
+def test_while_nobody_reads_yet_the_decoder_is_emptied_and_the_newest_is_kept() -> None:
+    sender = over_tcp()
+    with sending(sender):
+        source = opened(sender.url)
+        loaded = time.monotonic() + 1.5  # as when an engine is loaded
+        time.sleep(1.5)
+        frames = (item for item in source.read() if isinstance(item, Frame))
+        first = next(frames)
+        source.close()
+    assert loaded - first.captured < 0.75
+    assert float(first.pts * first.time_base) > 0.5
 
 
 def test_sound_alone_is_refused(clip: MakeClip) -> None:
