@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-FIRST, LONGEST = 0.5, 10.0
+FIRST, LONGEST = 0.5, 5.0
 """Seconds."""
 
 

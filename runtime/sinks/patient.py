@@ -118,7 +118,7 @@ class PatientSink(Sink):
         """See Sink.finish. Nothing is waited for longer than ``END_SECONDS``."""
         self._end(at_once=False)
         self._thread.join(END_SECONDS)
-        if self._thread.is_alive():
+        if self._thread.is_alive() and self._sink is not None:
             words = f"{self._name} took nothing for {END_SECONDS:.0f} s at the end"
             self._watch.say("sink", words)
             raise OutputError(words)
@@ -214,9 +214,14 @@ class PatientSink(Sink):
             self._pause()
             return
         with self._changed:
-            self._sink = sink
-            self._written_at = time.monotonic()
-        self._watch.say("sink", f"{self._name} is back")
+            late = self._ending
+            if not late:
+                self._sink = sink
+                self._written_at = time.monotonic()
+        if late:
+            sink.abort()
+        else:
+            self._watch.say("sink", f"{self._name} is back")
 
     def _pause(self) -> None:
         with self._changed:

@@ -122,6 +122,7 @@ class _Sent(Muxer):
 
     def __init__(self, address: Address, info: StreamInfo, encoding: PictureEncoding) -> None:
         description = io.BytesIO()
+        self._sender: _Sender | None = None
         super().__init__(description, address, SENT[address.scheme], info, encoding)
         try:
             # NUT is read up to its first packet.
@@ -134,21 +135,23 @@ class _Sent(Muxer):
         self._sender = _Sender(address, description.getvalue())
 
     def put(self, packet: Packet[Any]) -> None:
+        assert self._sender is not None
         self._sender.send(packet)
 
     def close(self) -> None:
         for converted in self._converted.values():
             self._mux_converted(converted, None)
+        assert self._sender is not None
         self._sender.close()
 
     def losses(self, times_rounded: int) -> list[str]:
         return []  # of times, which are those of the moment here
 
     def close_anyhow(self) -> None:
-        if hasattr(self, "_sender"):
-            self._sender.end()
-        else:
+        if self._sender is None:
             super().close_anyhow()
+        else:
+            self._sender.end()
 
 
 class _Sender:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.server
+import json
 import os
 import re
 import shutil
@@ -429,25 +430,29 @@ def test_a_browser_plays_a_playlist_from_any_web_server(tmp_path: Path) -> None:
     camera = Camera(60)
     send(camera, HlsSink(tmp_path / "cam.m3u8", camera.info, ULTRAFAST))
     (tmp_path / "index.html").write_text(
-        "<video src=cam.m3u8 muted autoplay ontimeupdate='if (this.currentTime > 1) "
-        "document.title = `shown ${this.videoWidth}`' onerror='document.title = this.error.message'></video>"
+        "<video src=cam.m3u8 muted autoplay onerror='fetch(`/error-${this.error.message}`)' "
+        "ontimeupdate='if (this.currentTime > 1) fetch(`/shown-${this.videoWidth}`)'></video>"
     )
-    handler = functools.partial(Quiet, directory=str(tmp_path))
+    asked: list[str] = []
+
+    class Listening(Quiet):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            super().do_GET()
+
+    handler = functools.partial(Listening, directory=str(tmp_path))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         serving = threading.Thread(target=server.serve_forever)
         serving.start()
+        command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0"]
+        command += ["--autoplay-policy=no-user-gesture-required", f"--user-data-dir={tmp_path}/profile"]
         try:
-            command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=8000"]
-            command += [
-                "--autoplay-policy=no-user-gesture-required",
-                f"--user-data-dir={tmp_path / 'profile'}",
-            ]
-            url = f"http://127.0.0.1:{server.server_address[1]}/"
-            page = subprocess.run([*command, "--dump-dom", url], capture_output=True, text=True, timeout=90)
+            with process(*command, f"http://127.0.0.1:{server.server_address[1]}/"):
+                wait_for(lambda: any(path.startswith(("/shown", "/error")) for path in asked))
         finally:
             server.shutdown()
             serving.join()
-    assert "<title>shown 160</title>" in page.stdout, page.stdout
+    assert "/shown-160" in asked, asked
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -570,6 +575,7 @@ def test_a_pipe_that_nobody_reads_stops_no_live_stream(reader: str, clip: MakeCl
     with mpegts_over_tcp(clip("live.mp4", "-g", "5", "-bf", "0", seconds=4.0)) as url:
         wait_for(lambda: _is_up(int(url.rpartition(":")[2])))
         command = [*IDENTITY_COMMAND, "0", url, "-o", "-", "-o", str(out), "--preset", "ultrafast"]
+        command += ["--report", str(tmp_path / "run.json")]
         running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert running.stdout is not None and running.stderr is not None
         if reader == "leaves":
@@ -579,7 +585,12 @@ def test_a_pipe_that_nobody_reads_stops_no_live_stream(reader: str, clip: MakeCl
         running.stdout.close()
         running.stderr.close()
     assert status == 0 and "Fatal" not in said, said
-    assert len(probe(out).times) > 50
+    (report,) = json.loads((tmp_path / "run.json").read_text())["runs"]
+    pipe, file = report["sinks"]
+    assert len(probe(out).times) == file["frames"] > 50
+    assert file["error"] is None and pipe["frames"] < file["frames"]
+    assert ("has gone" in str(pipe["error"])) == (reader == "leaves")
+    assert pipe["dropped"] or reader == "leaves"
 
 
 @pytest.mark.parametrize(
