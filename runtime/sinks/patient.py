@@ -28,6 +28,9 @@ SOUND_ROOM = 500
 SILENT_SECONDS = 2.0
 """A sink that frames wait for, and that takes none for so long, is said to stall."""
 
+STEADY_SECONDS = 3.0
+"""A sink that lasted for so long is tried again soon when it is lost; others ever more seldom."""
+
 END_SECONDS = 10.0
 """It has so long to write what waits, when the stream has ended."""
 
@@ -61,7 +64,7 @@ class PatientSink(Sink):
         self._ending = False
         self._gone: OutputError | None = None
         self._stalled = False
-        self._written_at = time.monotonic()
+        self._written_at = self._opened_at = time.monotonic()
         self._written = self._left_out = self._failures = 0
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name=f"measnet-sink-{self._name}", daemon=True)
@@ -181,7 +184,6 @@ class PatientSink(Sink):
             self._written += 1
             self._written_at = time.monotonic()
             recovered, self._stalled = self._stalled, False
-        self._backoff.reset()
         if recovered:
             self._watch.say("sink", f"{self._name} takes frames again")
 
@@ -191,6 +193,8 @@ class PatientSink(Sink):
         sink.abort()
         self._take_over(sink)
         final = self._again is None
+        if time.monotonic() >= self._opened_at + STEADY_SECONDS:
+            self._backoff.reset()
         with self._changed:
             self._sink = None
             self._failures += 1
@@ -217,7 +221,7 @@ class PatientSink(Sink):
             late = self._ending
             if not late:
                 self._sink = sink
-                self._written_at = time.monotonic()
+                self._written_at = self._opened_at = time.monotonic()
         if late:
             sink.abort()
         else:

@@ -26,7 +26,7 @@ from measnet.errors import OutputError, UsageError
 from measnet.runtime.frame import Frame, StreamInfo
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.options import Encoding
-from measnet.runtime.sinks import Sink, patient, push
+from measnet.runtime.sinks import Sink, hls, patient, push
 from measnet.runtime.sinks.hls import LISTED, HlsSink
 from measnet.runtime.sinks.loopback import LoopbackSink
 from measnet.runtime.sinks.parts import PartsSink
@@ -567,6 +567,19 @@ def test_a_full_disk_ends_that_file_where_it_is_and_no_other(tmp_path: Path) -> 
         camera.interrupt()
         subprocess.run(["umount", "-l", str(disk)], check=True)
     assert len(probe(fine).times) == sinks[1].figures()[0]["frames"]
+
+
+def test_a_playlist_on_a_full_disk_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hls, "KEY_SECONDS", 0.1)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(tmp_path)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no small disk can be made here")
+    try:
+        camera = Camera(200, pause=0.01, noisy=True)
+        with pytest.raises(OutputError, match=r"no space left while writing .*x\.m3u8"):
+            send(camera, HlsSink(tmp_path / "x.m3u8", camera.info, ULTRAFAST))
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
 
 @pytest.mark.parametrize("reader", ["leaves", "stalls"])
