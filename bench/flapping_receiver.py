@@ -67,9 +67,8 @@ def main() -> None:
         receiver.wait()
         with av.open(str(file)) as made:
             frames = sum(packet.size > 0 for packet in made.demux(video=0))
-    print(
-        f"missed after {min(missed):.2f} to {max(missed):.2f} s, back after {min(back):.2f} to {max(back):.2f} s"
-    )
+    for words, seconds in (("missed", missed), ("back", back)):
+        print(f"{words} after {min(seconds):.2f} to {max(seconds):.2f} s")
     print(f"{frames} frames in the file", *both.figures(), sep="\n")
 
 
