@@ -133,6 +133,11 @@ class PatientSink(Sink):
             return self.target if self._written else None
         try:
             return sink.finish(partial=partial)
+        except OutputError as error:
+            if self._again is None:
+                raise
+            self._watch.say("sink", f"{self._name} is lost at the end: {error}")
+            return self.target if self._written else None
         finally:
             sink.abort()
             self._take_over(sink)

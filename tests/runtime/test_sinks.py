@@ -352,6 +352,20 @@ def test_a_live_run_goes_on_until_the_last_of_its_sinks_is_gone() -> None:
     assert all(end.aborted for end in ends)
 
 
+def test_a_receiver_that_goes_at_the_very_end_is_an_event_and_no_failure() -> None:
+    class GoneAtTheEnd(Failing):
+        def finish(self, *, partial: bool = False) -> Path | None:
+            raise OutputError("the connection is gone")
+
+    watch, end = Watch("yard"), GoneAtTheEnd(1000)
+    send(Camera(20, pause=0.01), PatientSink(Path("away"), end, watch, lambda: end))
+    assert [event.words for event in watch.events.recent() if event.kind == "sink"] == [
+        "away is lost at the end: the connection is gone"
+    ]
+    with pytest.raises(OutputError, match="the connection is gone"):
+        send(Camera(20, pause=0.01), PatientSink(Path("file"), GoneAtTheEnd(1000), watch))
+
+
 def test_one_result_that_fails_leaves_the_others_whole(tmp_path: Path) -> None:
     watch, camera = Watch("yard"), Camera(50, pause=0.01)
     file = tmp_path / "x.mp4"
