@@ -39,7 +39,10 @@ ANSWER_SECONDS = 10.0
 STALL_SECONDS = 5.0
 """A receiver that takes nothing for so long is given up, until it is tried again."""
 
-_MUXERS = {"rtsp": "rtsp", "rtmp": "flv", "srt": "mpegts", "udp": "mpegts", "tcp": "mpegts"}
+_MUXERS = {
+    **{"rtsp": "rtsp", "rtsps": "rtsp", "rtmp": "flv", "rtmps": "flv"},
+    **{"srt": "mpegts", "udp": "mpegts", "tcp": "mpegts"},
+}
 _OPTIONS: dict[str, dict[str, str]] = {
     # UDP beside it would lose parts of frames, and pass few firewalls.
     "rtsp": {"rtsp_transport": "tcp"},
@@ -71,7 +74,7 @@ class PushSink(EncodedSink):
     Frames of a file are sent at the pace they are shown at, those of a live source as they come.
 
     Args:
-        address: ``rtsp://``, ``rtmp://``, ``srt://``, ``udp://`` or ``tcp://``.
+        address: ``rtsp://``, ``rtmp://``, both also with TLS, ``srt://``, ``udp://`` or ``tcp://``.
         info: what belongs to the source's stream and is to survive.
         encoding: asked for.
 
