@@ -43,7 +43,8 @@ def check_targets(targets: Sequence[Target], inputs: list[Path], *, overwrite: b
     their sinks are opened. ``parts``: files get names of their own. Raises UsageError."""
     for target in targets:
         if isinstance(target, Path) and target != STANDARD_OUTPUT and not is_loopback(target):
-            check_target(target, inputs, overwrite=overwrite or parts)
+            numbered = parts and target.suffix.lower() in CONTAINERS
+            check_target(target, inputs, overwrite=overwrite or numbered)
 
 
 def _address(out: str) -> Address:

@@ -58,7 +58,7 @@ def open_sinks(
             opens = _opener(target, info, options)
             sink = opens()
             if info.kind == "live":
-                sink = PatientSink(target, sink, watch, opens if isinstance(target, Address) else None)
+                sink = PatientSink(target, sink, watch, opens if _comes_back(target) else None)
             sinks.append(sink)
     except BaseException:
         for sink in sinks:
@@ -91,6 +91,11 @@ def _opener(target: Target, info: StreamInfo, options: RunOptions) -> Callable[[
     if parts is not None:
         return lambda: PartsSink(target, info, encoding, parts)
     return lambda: VideoSink(target, info, encoding)
+
+
+def _comes_back(target: Target) -> bool:
+    """Says whether a sink there may be opened anew after it failed, as nothing is lost by that but time."""
+    return isinstance(target, Address) or target.suffix.lower() == ENDING
 
 
 def _is_file(target: Target) -> bool:

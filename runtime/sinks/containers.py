@@ -154,14 +154,19 @@ CONTAINERS = {
 
 _SENT_AS_TS = replace(_MPEG_TS, muxer="nut", deep_codec="h264", subtitles=frozenset(), live=True)
 
+_SENT_AS_RTP = replace(
+    _SENT_AS_TS,
+    names=frozenset(),
+    sound=frozenset(("aac", "libopus", "opus", "pcm_alaw", "pcm_mulaw", "mp2", "mp3", "mp3float")),
+    sound_headers=True,
+)
+_SENT_AS_FLV = replace(CONTAINERS[".flv"], muxer="nut", names=frozenset(), live=True)
+
 SENT = {
-    "rtsp": replace(
-        _SENT_AS_TS,
-        names=frozenset(),
-        sound=frozenset(("aac", "libopus", "opus", "pcm_alaw", "pcm_mulaw", "mp2", "mp3", "mp3float")),
-        sound_headers=True,
-    ),
-    "rtmp": replace(CONTAINERS[".flv"], muxer="nut", names=frozenset(), live=True),
+    "rtsp": _SENT_AS_RTP,
+    "rtsps": _SENT_AS_RTP,
+    "rtmp": _SENT_AS_FLV,
+    "rtmps": _SENT_AS_FLV,
     "srt": _SENT_AS_TS,
     "udp": _SENT_AS_TS,
     "tcp": _SENT_AS_TS,

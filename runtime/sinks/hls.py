@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import re
+import time
 from pathlib import Path
 
 from measnet.file_name import for_ffmpeg
-from measnet.runtime.frame import StreamInfo
+from measnet.runtime.frame import Frame, StreamInfo
 from measnet.runtime.options import Encoding
+from measnet.runtime.sinks.aside import write_error
 from measnet.runtime.sinks.containers import HLS
 from measnet.runtime.sinks.encoded import EncodedSink
 from measnet.runtime.sinks.encoder import KEY_SECONDS, PictureEncoding
 from measnet.runtime.sinks.muxer import Muxer
 from measnet.runtime.sinks.push import for_players
+from measnet.runtime.sinks.target import Target
 
 ENDING = ".m3u8"
 
@@ -33,7 +39,7 @@ class HlsSink(EncodedSink):
 
     Raises:
         UsageError: the encoder cannot do what was asked.
-        OutputError: the encoder refuses the picture.
+        OutputError: the encoder refuses the picture; and when the disk is full, within two seconds.
     """
 
     def __init__(self, target: Path, info: StreamInfo, encoding: Encoding | None = None) -> None:
@@ -54,6 +60,29 @@ class HlsSink(EncodedSink):
             options["hls_playlist_type"] = "event"
         muxer = Muxer(target, target, HLS, info, picture, options=options)
         super().__init__(target, place, picture, muxer)
+        self._playlist = target
+        self._looked = time.monotonic()
+
+    def write(self, frame: Frame) -> None:
+        """See Sink.write."""
+        super().write(frame)
+        if time.monotonic() >= self._looked + KEY_SECONDS:
+            self._looked = time.monotonic()
+            self._look()
+
+    def finish(self, *, partial: bool = False) -> Target | None:
+        """See Sink.finish."""
+        made = super().finish(partial=partial)
+        if made is not None:
+            self._look()
+        return made
+
+    def _look(self) -> None:
+        """Raises OutputError where the disk is full, which FFmpeg says of no playlist."""
+        with contextlib.suppress(OSError):
+            full = os.statvfs(self._playlist.parent).f_bavail == 0
+            if full or (self._playlist.exists() and self._playlist.stat().st_size == 0):
+                raise write_error(self._playlist, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 
 
 class _Playlist:

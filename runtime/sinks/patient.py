@@ -28,6 +28,9 @@ SOUND_ROOM = 500
 SILENT_SECONDS = 2.0
 """A sink that frames wait for, and that takes none for so long, is said to stall."""
 
+STEADY_SECONDS = 3.0
+"""A sink that lasted for so long is tried again soon when it is lost; others ever more seldom."""
+
 END_SECONDS = 10.0
 """It has so long to write what waits, when the stream has ended."""
 
@@ -61,7 +64,7 @@ class PatientSink(Sink):
         self._ending = False
         self._gone: OutputError | None = None
         self._stalled = False
-        self._written_at = time.monotonic()
+        self._written_at = self._opened_at = time.monotonic()
         self._written = self._left_out = self._failures = 0
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name=f"measnet-sink-{self._name}", daemon=True)
@@ -118,7 +121,7 @@ class PatientSink(Sink):
         """See Sink.finish. Nothing is waited for longer than ``END_SECONDS``."""
         self._end(at_once=False)
         self._thread.join(END_SECONDS)
-        if self._thread.is_alive():
+        if self._thread.is_alive() and self._sink is not None:
             words = f"{self._name} took nothing for {END_SECONDS:.0f} s at the end"
             self._watch.say("sink", words)
             raise OutputError(words)
@@ -130,6 +133,11 @@ class PatientSink(Sink):
             return self.target if self._written else None
         try:
             return sink.finish(partial=partial)
+        except OutputError as error:
+            if self._again is None:
+                raise
+            self._watch.say("sink", f"{self._name} is lost at the end: {error}")
+            return self.target if self._written else None
         finally:
             sink.abort()
             self._take_over(sink)
@@ -181,7 +189,6 @@ class PatientSink(Sink):
             self._written += 1
             self._written_at = time.monotonic()
             recovered, self._stalled = self._stalled, False
-        self._backoff.reset()
         if recovered:
             self._watch.say("sink", f"{self._name} takes frames again")
 
@@ -191,6 +198,8 @@ class PatientSink(Sink):
         sink.abort()
         self._take_over(sink)
         final = self._again is None
+        if time.monotonic() >= self._opened_at + STEADY_SECONDS:
+            self._backoff.reset()
         with self._changed:
             self._sink = None
             self._failures += 1
@@ -214,9 +223,14 @@ class PatientSink(Sink):
             self._pause()
             return
         with self._changed:
-            self._sink = sink
-            self._written_at = time.monotonic()
-        self._watch.say("sink", f"{self._name} is back")
+            late = self._ending
+            if not late:
+                self._sink = sink
+                self._written_at = self._opened_at = time.monotonic()
+        if late:
+            sink.abort()
+        else:
+            self._watch.say("sink", f"{self._name} is back")
 
     def _pause(self) -> None:
         with self._changed:

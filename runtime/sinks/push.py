@@ -39,7 +39,10 @@ ANSWER_SECONDS = 10.0
 STALL_SECONDS = 5.0
 """A receiver that takes nothing for so long is given up, until it is tried again."""
 
-_MUXERS = {"rtsp": "rtsp", "rtmp": "flv", "srt": "mpegts", "udp": "mpegts", "tcp": "mpegts"}
+_MUXERS = {
+    **{"rtsp": "rtsp", "rtsps": "rtsp", "rtmp": "flv", "rtmps": "flv"},
+    **{"srt": "mpegts", "udp": "mpegts", "tcp": "mpegts"},
+}
 _OPTIONS: dict[str, dict[str, str]] = {
     # UDP beside it would lose parts of frames, and pass few firewalls.
     "rtsp": {"rtsp_transport": "tcp"},
@@ -71,7 +74,7 @@ class PushSink(EncodedSink):
     Frames of a file are sent at the pace they are shown at, those of a live source as they come.
 
     Args:
-        address: ``rtsp://``, ``rtmp://``, ``srt://``, ``udp://`` or ``tcp://``.
+        address: ``rtsp://``, ``rtmp://``, both also with TLS, ``srt://``, ``udp://`` or ``tcp://``.
         info: what belongs to the source's stream and is to survive.
         encoding: asked for.
 
@@ -122,6 +125,7 @@ class _Sent(Muxer):
 
     def __init__(self, address: Address, info: StreamInfo, encoding: PictureEncoding) -> None:
         description = io.BytesIO()
+        self._sender: _Sender | None = None
         super().__init__(description, address, SENT[address.scheme], info, encoding)
         try:
             # NUT is read up to its first packet.
@@ -134,21 +138,23 @@ class _Sent(Muxer):
         self._sender = _Sender(address, description.getvalue())
 
     def put(self, packet: Packet[Any]) -> None:
+        assert self._sender is not None
         self._sender.send(packet)
 
     def close(self) -> None:
         for converted in self._converted.values():
             self._mux_converted(converted, None)
+        assert self._sender is not None
         self._sender.close()
 
     def losses(self, times_rounded: int) -> list[str]:
         return []  # of times, which are those of the moment here
 
     def close_anyhow(self) -> None:
-        if hasattr(self, "_sender"):
-            self._sender.end()
-        else:
+        if self._sender is None:
             super().close_anyhow()
+        else:
+            self._sender.end()
 
 
 class _Sender:

@@ -47,7 +47,7 @@ def main() -> int:
     asked = json.loads(pipe.readline())
     url: str = asked["url"]
     try:
-        file: Any = SrtSocket(url) if url.startswith("srt://") else url
+        file: Any = SrtSocket(url) if url.lower().startswith("srt://") else url
         with (
             av.open(io.BytesIO(_block(pipe)), format="nut", options=_NO_GUESSING) as described,
             av.open(file, "w", format=asked["muxer"], container_options=asked["options"]) as out,

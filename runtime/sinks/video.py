@@ -79,12 +79,14 @@ class VideoSink(EncodedSink):
         except OutputError as error:
             raise self._ended_by(error) from None
         if self._live and time.monotonic() >= self._synced + SYNC_SECONDS:
-            self._sync()
+            self._sync(self._aside.path)
 
     def finish(self, *, partial: bool = False) -> Path | None:
         """See Sink.finish."""
         kept = super().finish(partial=partial)
         assert kept is None or isinstance(kept, Path)
+        if self._live and kept is not None:
+            self._sync(kept)
         return kept
 
     def abort(self) -> None:
@@ -106,9 +108,9 @@ class VideoSink(EncodedSink):
             return self._aside.keep(partial=True)
         return None
 
-    def _sync(self) -> None:
+    def _sync(self, path: Path) -> None:
         with contextlib.suppress(OSError):
-            file = os.open(self._aside.path, os.O_RDONLY)
+            file = os.open(path, os.O_RDONLY)
             try:
                 os.fsync(file)
             finally:
