@@ -10,7 +10,7 @@ FIRST, LONGEST = 0.5, 5.0
 
 
 class Backoff:
-    """Doubles its pauses from ``FIRST`` to ``LONGEST``; each is cut by chance, to no less than half.
+    """Lengthens its pauses by half, from ``FIRST`` to ``LONGEST``; each is cut by chance, to half at least.
 
     Args:
         chance: gives numbers from 0 to 1.
@@ -22,7 +22,7 @@ class Backoff:
 
     def pause(self) -> float:
         """Seconds until the next try."""
-        pause, self._next = self._next, min(2 * self._next, LONGEST)
+        pause, self._next = self._next, min(1.5 * self._next, LONGEST)
         return pause * (1 - self._chance() / 2)
 
     def reset(self) -> None:
