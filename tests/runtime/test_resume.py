@@ -432,7 +432,18 @@ def test_of_every_option_it_is_known_whether_it_changes_the_result(part: Path) -
     assert header is not None
     noticed = {word.removeprefix("--").replace("-", "_") for word in header.made_of if word.startswith("--")}
     noticed |= {"inputs", "model", "backend", "codec"}  # by what they are, not by what they are called
-    elsewhere = {"out", "raw_out", "compare", "preview", "report", "verify", "verify_share", "quiet", "debug"}
+    elsewhere = {
+        "out",
+        "parts",
+        "raw_out",
+        "compare",
+        "preview",
+        "report",
+        "verify",
+        "verify_share",
+        "quiet",
+        "debug",
+    }
     not_a_run = {"dry_run", "restart", "overwrite", "version", "help_all"}
     only_on_faults = {"checkpoint"}
     kept_otherwise = {"memory"}  # it decides about tiles, and these are stored themselves
