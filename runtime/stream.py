@@ -325,19 +325,22 @@ class _Stream:
         first = sink is self._sinks[0]
         while (item := queue.get()) is not None:
             started = time.perf_counter()
-            if isinstance(item, Frame):
+            if isinstance(item, Frame) and first:
+                sink.deliver(item, self._note_delivered)
+            elif isinstance(item, Frame):
                 sink.write(item)
-                if first:
-                    latency = time.monotonic() - item.captured
-                    self._watch.telemetry.delivered(latency)
-                    if self._ladder is not None:
-                        self._ladder.saw(latency)
             elif isinstance(item, Mark):
                 sink.end_segment(item)
             else:
                 assert not isinstance(item, Restoration)
                 sink.copy(item)
             self._figures.seconds["encode"] += time.perf_counter() - started
+
+    def _note_delivered(self, frame: Frame) -> None:
+        latency = time.monotonic() - frame.captured
+        self._watch.telemetry.delivered(latency)
+        if self._ladder is not None:
+            self._ladder.saw(latency)
 
     def _guarded(self, work: Callable[..., None], *arguments: object) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +86,11 @@ class Sink:
     def write(self, frame: Frame, /) -> None:
         """Takes the next frame. Raises OutputError."""
         raise NotImplementedError
+
+    def deliver(self, frame: Frame, delivered: Callable[[Frame], None], /) -> None:
+        """Takes the next frame as ``write``; ``delivered`` is called once it has it, in whatever thread."""
+        self.write(frame)
+        delivered(frame)
 
     def copy(self, packet: Packet[Stream], /) -> None:
         """Takes a packet of one of the source's other streams, where it has a place for it."""

@@ -59,6 +59,7 @@ class PatientSink(Sink):
         self._backoff = Backoff()
         self._report = sink.for_report()
         self.warnings = list(sink.warnings)
+        self._delivered: Callable[[Frame], None] = lambda frame: None
         self._items: deque[Frame | Packet[Stream]] = deque()
         self._frames = self._packets = 0
         self._ending = False
@@ -86,6 +87,11 @@ class PatientSink(Sink):
                     "error": None if self._gone is None else str(self._gone),
                 }
             ]
+
+    def deliver(self, frame: Frame, delivered: Callable[[Frame], None]) -> None:
+        """See Sink.deliver. Of a frame that is left out nothing is told."""
+        self._delivered = delivered
+        self.write(frame)
 
     def write(self, frame: Frame) -> None:
         """See Sink.write. Never waits. Raises OutputError once it is gone for good."""
@@ -170,7 +176,7 @@ class PatientSink(Sink):
                 self._fail(sink, error)
                 continue
             if isinstance(item, Frame):
-                self._note_written()
+                self._note_written(item)
 
     def _next(self) -> Frame | Packet[Stream] | None:
         with self._changed:
@@ -184,7 +190,8 @@ class PatientSink(Sink):
                 self._packets -= 1
             return item
 
-    def _note_written(self) -> None:
+    def _note_written(self, frame: Frame) -> None:
+        self._delivered(frame)
         with self._changed:
             self._written += 1
             self._written_at = time.monotonic()

@@ -39,6 +39,11 @@ class Several(Sink):
         """See Sink.figures."""
         return [figures for sink in self._all for figures in sink.figures()]
 
+    def deliver(self, frame: Frame, delivered: Callable[[Frame], None]) -> None:
+        """See Sink.deliver. It is told of the first that is left."""
+        first = self._left[0]
+        self._each(lambda sink: sink.deliver(frame, delivered) if sink is first else sink.write(frame))
+
     def write(self, frame: Frame) -> None:
         """See Sink.write."""
         self._each(lambda sink: sink.write(frame))

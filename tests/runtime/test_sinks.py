@@ -718,3 +718,22 @@ def test_the_address_of_a_receiver_stands_in_no_process_title() -> None:
             sink.abort()
     assert any(b"sender.py" in title for title in titles)
     assert not any(b"hush" in title for title in titles)
+
+
+def test_a_frame_counts_as_delivered_once_its_sink_has_it() -> None:
+    class Slow(Failing):
+        def write(self, frame: Frame) -> None:
+            assert go.wait(GENEROUS)
+            super().write(frame)
+
+    go, told = threading.Event(), list[Frame]()
+    camera = Camera(1)
+    frame = Frame(np.zeros((8, 8, 3), np.uint8), 0, Fraction(1, 25))
+    patient = PatientSink(Path("x"), Slow(2), Watch("yard"))
+    several = Several([patient, PatientSink(Path("y"), Slow(2), Watch("yard"))])
+    several.deliver(frame, told.append)
+    assert not told
+    go.set()
+    wait_for(lambda: told == [frame])
+    several.finish()
+    assert len(told) == 1 and camera
