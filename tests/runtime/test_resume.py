@@ -436,8 +436,9 @@ def test_of_every_option_it_is_known_whether_it_changes_the_result(part: Path) -
     not_a_run = {"dry_run", "restart", "overwrite", "version", "help_all"}
     only_on_faults = {"checkpoint"}
     kept_otherwise = {"memory"}  # it decides about tiles, and these are stored themselves
+    not_of_files = {"late", "max_latency", "ladder", "reconnect"}
     options = {option.name for option in main.params}
-    assert options - noticed == elsewhere | not_a_run | only_on_faults | kept_otherwise
+    assert options - noticed == elsewhere | not_a_run | only_on_faults | kept_otherwise | not_of_files
 
 
 def test_another_model_is_refused(
