@@ -113,7 +113,8 @@ class LiveSource(Source):
             self._first = self._first_picture(stop or threading.Event())
             assert self._connection is not None
             self.info = self._connection.info
-            if drain and not self._connection.finished:
+            self._drains: bool = drain and not self._connection.finished
+            if self._drains:
                 self._feed.idle()
         except BaseException as error:
             if isinstance(error, StoppedError):
@@ -136,7 +137,7 @@ class LiveSource(Source):
         """See Source.read. Ends when the stream ends, or is gone for longer than ``patience``."""
         assert self._connection is not None
         self._watch.enter("running", f"running: {self._connection.picture}")
-        if not self._feed.has_more:
+        if not (self._drains and self._feed.has_more):
             yield self._placed(self._first)
         while (over := (yield from self._until_over())) is not None:
             if over.error is not None and not isinstance(over.error, MEASNetError):

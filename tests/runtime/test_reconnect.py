@@ -325,12 +325,20 @@ def test_a_stream_of_segments_ends_when_its_list_says_so(growing: bool, tmp_path
     assert live.source.lost is None and live.frames
 
 
-def test_a_file_over_http_ends(clip: MakeClip) -> None:
+@pytest.mark.parametrize("drain", [True, False])
+def test_of_a_file_over_http_nothing_is_lost_before_it_is_read_and_it_ends(
+    drain: bool, clip: MakeClip
+) -> None:
     film = clip("film.mp4", "-bf", "0")
+    watch = Watch("door")
     with serving(film.parent) as base:
-        live = Watching(f"{base}/film.mp4")
-        live.ended()
-    assert live.changes == ["running", "ended"]
+        source = LiveSource(f"{base}/film.mp4", drain=drain, watch=watch)
+        time.sleep(0.3)
+        frames = [item for item in source.read() if isinstance(item, Frame)]
+        source.close()
+    assert [frame.pts * frame.time_base for frame in frames] == probe(film).times
+    assert source.lost is None and not source.warnings
+    assert [event.state for event in watch.events.recent()] == ["connecting", "running", "ended"]
 
 
 def test_an_outage_that_lasts_too_long_is_lost_and_what_was_sent_is_there() -> None:
