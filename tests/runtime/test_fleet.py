@@ -29,7 +29,7 @@ from .test_resume import frame_sums
 RUN = [sys.executable, "-c", "from measnet.runtime.cli import main; main()"]
 COMMON = ["--threads", "1", "--preset", "ultrafast", "--temporal", "2"]
 
-LENGTH = FRAMES * 3 // 2
+LENGTH = FRAMES + 24
 
 
 def needs_ray() -> None:
@@ -37,10 +37,10 @@ def needs_ray() -> None:
 
 
 def archive(folder: Path) -> Path:
-    """A video of one and a half segments, short ones, and a picture, in folders."""
+    """A video of more than a segment, short ones, and a picture, in folders."""
     (folder / "in" / "deep").mkdir(parents=True)
     noise = "testsrc2=s=64x48:r=25,noise=alls=20:allf=t"
-    for name, frames in (("a.mp4", LENGTH), ("deep/b.mkv", 20), ("deep/short.mp4", 5)):
+    for name, frames in (("a.mp4", LENGTH), ("deep/b.mkv", 12), ("deep/short.mp4", 5)):
         codec = ["-c:v", "libx264", "-preset", "ultrafast", "-frames:v", str(frames)]
         ffmpeg("-f", "lavfi", "-i", noise, *codec, folder / "in" / name)
     cv2.imwrite(str(folder / "in" / "shot.png"), np.full((40, 60, 3), 90, np.uint8))
