@@ -23,7 +23,7 @@ LOST = 5
 """Workers that may be lost over one file; it is given up then, as it may be what kills them."""
 
 _CONNECT_SECONDS = 5.0
-_LOOK = 0.5
+_LOOK = 0.1
 _LAST_SECONDS = 30.0
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from measnet.errors import InputError, MEASNetError
 from measnet.runtime.engine import guard_for
@@ -14,8 +13,7 @@ from measnet.runtime.live.events import Events
 from measnet.runtime.restorer import Restorer
 from measnet.runtime.run_report import RunReport
 from measnet.runtime.serve.cameras import Camera
-from measnet.runtime.serve.shared_engine import Engines, SharedEngine
-from measnet.runtime.serve.turns import Turns
+from measnet.runtime.serve.shared_engine import Engines
 from measnet.runtime.serve.wiring import CameraWatch, open_job
 from measnet.runtime.stream import Observer
 
@@ -47,13 +45,13 @@ class Service:
     ) -> None:
         self._engines = Engines()
         try:
-            engines = [self._engines.open(camera.options) for camera in cameras]
+            restorers = [self._engines.open(camera.options) for camera in cameras]
         except BaseException:
             self._engines.close()
             raise
         self._lines = [
-            _Line(camera, CameraWatch(camera.name, events), *engine, observers_of)
-            for camera, engine in zip(cameras, engines, strict=True)
+            _Line(camera, CameraWatch(camera.name, events), restorer, self._engines, observers_of)
+            for camera, restorer in zip(cameras, restorers, strict=True)
         ]
 
     @property
@@ -91,14 +89,14 @@ class _Line:
         camera: Camera,
         watch: CameraWatch,
         restorer: Restorer,
-        turns: Turns,
+        engines: Engines,
         observers_of: Callable[[CameraWatch], Sequence[Observer]],
     ) -> None:
         self.camera = camera
         self.watch = watch
         self.report = RunReport(input=camera.name)
         self._restorer = restorer
-        self._turns = turns
+        self._engines = engines
         self._observers = observers_of(watch)
 
     def run(self, stop: threading.Event) -> None:
@@ -118,8 +116,7 @@ class _Line:
             return
         self.report = job.report
         self.report.input = self.camera.name
-        share = partial(SharedEngine, turns=self._turns)
-        guard = guard_for(self._restorer, self.camera.options, job.info, share)
+        guard = guard_for(self._restorer, self.camera.options, job.info, self._engines.share)
         try:
             job.run(guard, self._observers, stop, lambda figures: None)
         finally:

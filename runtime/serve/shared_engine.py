@@ -8,7 +8,7 @@ from measnet.decisions import Vector
 from measnet.image import Pixels
 from measnet.runtime.backends import Steering
 from measnet.runtime.engine import open_restorer
-from measnet.runtime.options import RunOptions
+from measnet.runtime.options import EngineOptions, RunOptions
 from measnet.runtime.restorer import RestoredFrame, Restorer
 from measnet.runtime.serve.turns import Turns
 from measnet.runtime.tiles import Tile
@@ -84,20 +84,31 @@ class Engines:
 
     def __init__(self) -> None:
         self._turns = Turns()
-        self._shared: dict[Any, Restorer] = {}
+        self._shared: dict[EngineOptions, Restorer] = {}
         self._opened: list[Restorer] = []
 
-    def open(self, options: RunOptions) -> tuple[Restorer, Turns]:
+    def open(self, options: RunOptions) -> Restorer:
         """Opens the engine that ``options`` ask for, or finds it open. Raises MEASNetError."""
-        remote = options.engine.backend.startswith("triton://")
-        restorer = None if remote else self._shared.get(options.engine)
-        if restorer is None:
-            restorer = open_restorer(options)
-            self._opened.append(restorer)
+        known = self._shared.get(options.engine)
+        if known is not None:
+            return known
+        restorer = open_restorer(options)
+        self._opened.append(restorer)
+        if not _batches_itself(restorer):
             self._shared[options.engine] = restorer
-        return restorer, Turns() if remote else self._turns
+        # What steers it is loaded when it is first asked for: here, and not by two cameras at once.
+        _ = restorer.steerable
+        return restorer
+
+    def share(self, restorer: Restorer) -> SharedEngine:
+        """Gives one camera's part of an engine of its own, or of one that it has fallen back to."""
+        return SharedEngine(restorer, Turns() if _batches_itself(restorer) else self._turns)
 
     def close(self) -> None:
         """Lets go of all of them."""
         for restorer in self._opened:
             restorer.close()
+
+
+def _batches_itself(restorer: Restorer) -> bool:
+    return bool(restorer.description.get("backend") == "triton")

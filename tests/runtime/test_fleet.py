@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -29,20 +28,24 @@ from .test_resume import frame_sums
 RUN = [sys.executable, "-c", "from measnet.runtime.cli import main; main()"]
 COMMON = ["--threads", "1", "--preset", "ultrafast", "--temporal", "2"]
 
-LENGTH = FRAMES * 3 // 2
+LENGTH = FRAMES + 24
 
 
 def needs_ray() -> None:
     pytest.importorskip("ray", reason="ray is not installed")
 
 
-def archive(folder: Path) -> Path:
-    """A video of one and a half segments, short ones, and a picture, in folders."""
-    (folder / "in" / "deep").mkdir(parents=True)
+def video(path: Path, frames: int) -> None:
     noise = "testsrc2=s=64x48:r=25,noise=alls=20:allf=t"
-    for name, frames in (("a.mp4", LENGTH), ("deep/b.mkv", 20), ("deep/short.mp4", 5)):
-        codec = ["-c:v", "libx264", "-preset", "ultrafast", "-frames:v", str(frames)]
-        ffmpeg("-f", "lavfi", "-i", noise, *codec, folder / "in" / name)
+    codec = ["-c:v", "libx264", "-preset", "ultrafast", "-frames:v", str(frames)]
+    ffmpeg("-f", "lavfi", "-i", noise, *codec, path)
+
+
+def archive(folder: Path) -> Path:
+    """A video of more than a segment, short ones, and a picture, in folders."""
+    (folder / "in" / "deep").mkdir(parents=True)
+    for name, frames in (("a.mp4", LENGTH), ("deep/b.mkv", 12), ("deep/short.mp4", 5)):
+        video(folder / "in" / name, frames)
     cv2.imwrite(str(folder / "in" / "shot.png"), np.full((40, 60, 3), 90, np.uint8))
     (folder / "in" / "readme.txt").write_text("no picture")
     return folder / "in"
@@ -186,10 +189,9 @@ def test_without_its_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 
 def test_ctrl_c_keeps_whole_segments_with_which_one_process_goes_on(tmp_path: Path) -> None:
     needs_ray()
-    source, out = archive(tmp_path), tmp_path / "out"
-    for name in ("deep", "shot.png"):
-        path = source / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    video(source / "a.mp4", 2 * FRAMES - 1)
     command = [*RUN, "--ray", "local:1", str(source), "-o", str(out), *COMMON]
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     manifest = out / "a.restored.mp4.part" / "manifest.jsonl"
@@ -203,7 +205,7 @@ def test_ctrl_c_keeps_whole_segments_with_which_one_process_goes_on(tmp_path: Pa
     assert lines_of(manifest) >= 2 and not (out / "a.restored.mp4").exists()
     result = out / "a.restored.mp4"
     alone = CliRunner().invoke(cli.main, [str(source / "a.mp4"), "-o", str(result), *COMMON])
-    assert alone.exit_code == 0 and f"going on at frame {FRAMES} of {LENGTH}" in " ".join(
+    assert alone.exit_code == 0 and f"going on at frame {FRAMES} of {2 * FRAMES - 1}" in " ".join(
         alone.stderr.split()
     )
-    assert len(probe(result).times) == LENGTH
+    assert len(probe(result).times) == 2 * FRAMES - 1

@@ -21,6 +21,9 @@ from measnet.runtime import cli
 from measnet.runtime.backends import triton as backend_module
 from measnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from measnet.runtime.backends.triton import Address, TritonBackend
+from measnet.runtime.live.events import Events
+from measnet.runtime.serve.cameras import read_cameras
+from measnet.runtime.serve.service import Service
 from measnet.weights import bundled
 
 from .conftest import MakeClip, decode
@@ -31,6 +34,8 @@ from measnet.export.graph import Graph, read_graph
 from measnet.export.triton import write_repository
 
 from .protobuf_server import ProtobufServer, serving
+from .test_live import free_port
+from .test_serve import sender, write
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +163,29 @@ def test_many_threads_have_requests_under_way_at_once(
         assert server.together == 4
         for picture, result in zip(pictures, restored, strict=True):
             assert np.array_equal(result, here(picture))
+
+
+def test_cameras_have_requests_under_way_at_once(repository: Path, tmp_path: Path) -> None:
+    sources = [f"tcp://127.0.0.1:{free_port()}" for _ in range(2)]
+    with serving(repository) as server, sender(sources[0]), sender(sources[1]):
+        listed = [
+            {"name": f"cam{index}", "source": url, "sinks": [str(tmp_path / f"{index}.mkv")], "frames": 2}
+            for index, url in enumerate(sources)
+        ]
+        path = write(tmp_path / "cameras.yaml", listed, backend=f"{server.address}/steered", temporal=0)
+        service = Service(read_cameras(path), Events())
+        server.hold.set()
+        running = threading.Thread(target=service.run, args=(threading.Event(),), daemon=True)
+        running.start()
+        try:
+            server.wait_for_requests(2)
+        finally:
+            server.hold.clear()
+        running.join(60)
+        assert not running.is_alive() and server.together == 2
+    for report in service.reports:
+        assert (report.frames, report.engine["backend"]) == (2, "triton")
+        assert report.engine["steady"] == pytest.approx(0.9)  # the graph can be steered, over there as here
 
 
 def test_shared_memory_is_given_back(repository: Path, noisy_picture: np.ndarray) -> None:
