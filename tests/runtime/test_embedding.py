@@ -199,6 +199,7 @@ def test_a_cancelled_call_computes_nothing_and_harms_no_other() -> None:
             await asyncio.to_thread(begun.wait, LIMIT)
             for task in tasks[:8]:
                 task.cancel()
+            await asyncio.wait(tasks[:8])
             may_end.set()
             assert FakeFrames.number_of(255 - await tasks[8]) == 8
             assert all([task.cancelled() for task in tasks[:8]])
