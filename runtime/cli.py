@@ -350,6 +350,8 @@ def main(inputs: tuple[str, ...], ray: str | None, quiet: bool, debug: bool, **v
 
             status = restore_archive(ray, inputs, options, console)
     except MEASNetError as error:
+        if debug:
+            raise
         console.error(str(error))
         status = error.exit_code
     except KeyboardInterrupt:
