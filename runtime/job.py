@@ -69,7 +69,7 @@ class Job:
         try:
             self.info = self._source.info
             self.targets: list[Target] = targets_for(
-                shown(spec) if is_live(spec) else spec, self.info, options.out
+                shown(spec) if is_live(spec) else spec, self.info, options.out, watched=options.is_watched
             )
             files = _files_behind(spec)
             check_targets(self.targets, files, overwrite=options.overwrite, parts=options.parts is not None)

@@ -344,6 +344,11 @@ class RunOptions:
         if self.parts is not None and self.parts <= 0:
             raise UsageError("--parts 0 would never fill a file; give the seconds of each")
 
+    @property
+    def is_watched(self) -> bool:
+        """Says whether somebody can look at the frames while they come."""
+        return self.operating.console is not None or self.preview is not None
+
     @classmethod
     def named(cls, values: Mapping[str, Any]) -> RunOptions:
         """Fills the options from their names, all on one level: ``{"crf": 14, "start": "1:30"}``.

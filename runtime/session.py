@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import importlib.util
 import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +21,7 @@ from measnet.errors import MEASNetError, UsageError
 from measnet.runtime.live.address import shown
 from measnet.runtime.live.events import Events
 from measnet.runtime.live.watch import Watch
+from measnet.runtime.operations.address import LOOPBACK, Address, is_free
 
 if TYPE_CHECKING:
     from measnet.metrics import Parity
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
     from measnet.runtime.restorer import Restorer
     from measnet.runtime.run_report import RunReport
     from measnet.runtime.stream import Observer
+
+PAGE_PORT = 8080
+"""Of the page that shows what nobody wanted written, where it is free."""
 
 LARGER, SMALLER = "small", "nano"
 """Bundled models: what takes over when the larger one is too slow for a live source."""
@@ -81,6 +86,7 @@ class Session:
             inputs = tuple(spec for spec in inputs if spec != result)
         self._several = len(inputs) > 1
         status = self._guarded(partial(self._check_places, inputs))
+        self._show_what_goes_nowhere(inputs)
         served = contextlib.ExitStack()
         status = status or self._guarded(partial(self._serve, served))
         if status:
@@ -113,6 +119,20 @@ class Session:
             outcome = self._guarded(self._write_report)
             status = status or outcome
         return status
+
+    def _show_what_goes_nowhere(self, inputs: Sequence[str]) -> None:
+        """Has a camera or stream without a result looked at: on a page, or where that cannot be had in a
+        preview."""
+        from measnet.runtime.sources.choose import is_live
+
+        options = self._options
+        if options.out or options.dry_run or options.is_watched or not any(map(is_live, inputs)):
+            return
+        if importlib.util.find_spec("starlette") is None:
+            self._options = replace(options, preview="auto")
+        else:
+            place = Address(LOOPBACK, PAGE_PORT if is_free(LOOPBACK, PAGE_PORT) else 0)
+            self._options = replace(options, operating=replace(options.operating, console=place))
 
     @property
     def reports(self) -> list[RunReport]:

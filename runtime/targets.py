@@ -15,7 +15,7 @@ from measnet.runtime.sinks.containers import CONTAINERS, FALLBACK_ENDING
 from measnet.runtime.sinks.loopback import is_loopback
 from measnet.runtime.sinks.push import SCHEMES
 from measnet.runtime.sinks.standard_output import STANDARD_OUTPUT
-from measnet.runtime.sinks.target import Address, Target
+from measnet.runtime.sinks.target import Address, Target, Watched
 from measnet.runtime.sources.standard_input import STANDARD_INPUT
 
 _SLASHES = ("/", os.sep)
@@ -23,15 +23,18 @@ _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.IGNORECASE | re.DOTALL)
 _LISTENS = re.compile(r"[?&](listen=[^0]|mode=(listener|rendezvous))", re.IGNORECASE)
 
 
-def targets_for(spec: str, info: StreamInfo, outs: Sequence[str]) -> list[Target]:
-    """The results' places: one for each of ``outs``, or without any the one beside the input.
+def targets_for(spec: str, info: StreamInfo, outs: Sequence[str], *, watched: bool = False) -> list[Target]:
+    """The results' places: one for each of ``outs``, or without any the one beside the input. A live source
+    that is ``watched`` needs none.
 
     Raises:
         UsageError: as ``target_for``; or an address is none that can be sent to; or two are the same.
     """
-    targets = [_address(out) if _ADDRESS.fullmatch(out) else target_for(spec, info, out) for out in outs] or [
-        target_for(spec, info, None)
-    ]
+    if info.kind == "live" and watched and not outs:
+        return [Watched()]
+    targets: list[Target] = [
+        _address(out) if _ADDRESS.fullmatch(out) else target_for(spec, info, out) for out in outs
+    ] or [target_for(spec, info, None)]
     for number, target in enumerate(targets):
         if target in targets[:number]:
             raise UsageError(f"--out {target} is given twice")
@@ -77,7 +80,8 @@ def target_for(spec: str, info: StreamInfo, out: str | None) -> Path:
         return STANDARD_OUTPUT
     if info.kind == "live" or spec == STANDARD_INPUT:
         if out is None:
-            raise UsageError(f"{spec} has no file name of its own; say where to write with --out")
+            watch = ", or --console 8080 to look at it" if info.kind == "live" else ""
+            raise UsageError(f"{spec} has no file name of its own; say where to write with --out{watch}")
         return Path(out)
     source = Path(spec)
     if out is not None and out.endswith(_SLASHES) and not source.is_dir() and not Path(out).is_dir():

@@ -64,3 +64,12 @@ def _why(error: OSError) -> str:
     if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
         return "this machine has no such address; give one of its own, or 0.0.0.0 for all of them"
     return f"cannot listen there ({error.strerror or error})"
+
+
+def is_free(host: str, port: int) -> bool:
+    """Says whether nobody listens there yet."""
+    try:
+        with socket.create_server((host, port)):
+            return True
+    except OSError:
+        return False

@@ -19,8 +19,9 @@ from measnet.runtime.sinks.push import PushSink
 from measnet.runtime.sinks.segmented import SegmentedVideoSink
 from measnet.runtime.sinks.several import Several
 from measnet.runtime.sinks.standard_output import STANDARD_OUTPUT, StandardOutput
-from measnet.runtime.sinks.target import Address, Target
+from measnet.runtime.sinks.target import Address, Target, Watched
 from measnet.runtime.sinks.video import VideoSink
+from measnet.runtime.sinks.watched import WatchedSink
 from measnet.runtime.sources import Source
 
 
@@ -80,6 +81,8 @@ def _for_pictures(targets: Sequence[Target], file: Path | None) -> Sink:
 
 def _opener(target: Target, info: StreamInfo, options: RunOptions) -> Callable[[], Sink]:
     encoding, parts = options.encoding, options.parts
+    if isinstance(target, Watched):
+        return WatchedSink
     if isinstance(target, Address):
         return lambda: PushSink(target, info, encoding)
     if target == STANDARD_OUTPUT:
@@ -95,7 +98,7 @@ def _opener(target: Target, info: StreamInfo, options: RunOptions) -> Callable[[
 
 def _comes_back(target: Target) -> bool:
     """Says whether a sink there may be opened anew after it failed, as nothing is lost by that but time."""
-    return isinstance(target, Address) or target.suffix.lower() == ENDING
+    return isinstance(target, Address) or (isinstance(target, Path) and target.suffix.lower() == ENDING)
 
 
 def _is_file(target: Target) -> bool:

@@ -29,9 +29,21 @@ class Address:
         return str(self)
 
 
-Target: TypeAlias = Path | Address
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """No place at all: the result is looked at while it comes, on the page or in a preview."""
+
+    name: str = "shown"
+
+    def __str__(self) -> str:
+        return "shown, not written"
+
+
+Target: TypeAlias = Path | Address | Watched
 
 
 def named(target: Target) -> str:
     """Words for all things of a target's kind: ``.mp4 files``, ``rtmp streams``."""
-    return f"{target.scheme} streams" if isinstance(target, Address) else f"{target.suffix} files"
+    if isinstance(target, Path):
+        return f"{target.suffix} files"
+    return f"{target.scheme} streams" if isinstance(target, Address) else target.name

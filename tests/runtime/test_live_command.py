@@ -103,7 +103,7 @@ def test_credentials_reach_neither_lines_nor_report(clip: MakeClip, measnet_run:
     figures = tmp_path / "run.json"
     with rtsp_camera(picture, tmp_path, login="bob:s3cret") as camera:
         url = camera.url.replace("://", "://bob:s3cret@")
-        missing = measnet_run(url)
+        missing = measnet_run(url, "-o", tmp_path / "missing" / "o.mkv")
         answer = measnet_run(url, "-o", tmp_path / "o.mkv", "--frames", "3", "--report", figures)
         excerpt = measnet_run(url, "-o", tmp_path / "p.mkv", "--start", "3")
     assert (missing.status, answer.status, excerpt.status) == (2, 0, 2)

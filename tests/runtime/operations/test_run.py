@@ -26,6 +26,7 @@ from measnet.runtime.operations.log import JsonConsole
 from measnet.runtime.run_report import RunReport
 from runtime.conftest import IDENTITY_COMMAND, Answer, MakeClip
 from runtime.operations.kit import TOKEN, Client, wait_for
+from runtime.senders import sending, single_pictures_over_http
 
 Run = Callable[..., Answer]
 
@@ -75,6 +76,24 @@ def test_a_run_is_seen_while_it_goes_on_and_its_log_is_json(clip: MakeClip, tmp_
         assert process.wait(60) == 130
     assert all({"time", "level", "kind", "words"} <= line.keys() for line in others)
     assert (last["kind"], last["values"]["status"]) == ("result", "partial")
+
+
+def test_a_stream_without_a_result_is_shown_on_a_page(tmp_path: Path) -> None:
+    sender, figures = single_pictures_over_http(), tmp_path / "run.json"
+    with sending(sender), running(sender.url, "--log", "json", "--report", figures) as process:
+        lines = read_lines(process)
+        address = re.fullmatch(r"console: (http://127\.0\.0\.1:\d+)/", next(lines)["words"])
+        assert address is not None
+        asking = Client(address[1])
+        wait_for(lambda: [one for one in asking.json("/api/cameras") if one["state"] == "running"])
+        _, seen, result = asking.next_pair(sender.url)
+        assert seen.shape == result.shape
+        asking.close()
+        process.send_signal(signal.SIGINT)
+        *_, last = lines
+        assert process.wait(60) == 0 and last["values"]["output"] == "shown, not written"
+    (said,) = json.loads(figures.read_text())["runs"]
+    assert said["frames"] > 0 and sorted(path.name for path in tmp_path.iterdir()) == ["run.json", "run.svg"]
 
 
 def test_a_port_that_is_taken_ends_it_before_anything_begins(
