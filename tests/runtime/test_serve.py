@@ -301,11 +301,15 @@ def test_what_the_machine_has_not_is_named_before_anything_starts(
     listed = [
         {"name": "a", "source": "camera:0", "sinks": ["/nowhere/a.mkv"]},
         {"name": "b", "source": "tcp://127.0.0.1:1", "sinks": ["there.mkv"], "model": "absent.onnx"},
+        {"name": "c", "source": "rstp://u:secret@10.0.0.5/stream", "sinks": ["c.mkv"]},
+        {"name": "d", "source": "camera:front", "sinks": ["d.mkv"]},
     ]
     result = CliRunner().invoke(main, [str(write(tmp_path / "c.yaml", listed))])
     assert result.exit_code == 2
     said = result.stderr.splitlines()
-    assert len(said) == 3
+    assert len(said) == 5
+    for name, line in zip("cd", said[3:], strict=True):
+        assert f"camera {name}: its source is no camera:N" in line and "secret" not in line
     assert "camera a: the folder /nowhere does not exist" in said[0]
     assert "camera b: the model 'absent.onnx' is neither" in said[1]
     assert "camera b: there.mkv exists already" in said[2]
