@@ -1,6 +1,6 @@
 """Times frames of several cameras restored one by one and in batches, as measnet-serve could do it.
 
-    python bench/batching.py [--model nano] [--size 320x192] [--rounds 12] [--threads 1]
+python bench/batching.py [--model nano] [--size 320x192] [--rounds 12] [--threads 1]
 """
 
 from __future__ import annotations
