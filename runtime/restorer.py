@@ -25,6 +25,7 @@ from measnet.metrics import Choices
 from measnet.runtime.backends import Backend, SteerableBackend, Steering
 from measnet.runtime.backends.choice import choose_backend, steerable_twin
 from measnet.runtime.backends.tensorrt import TensorRTBackend
+from measnet.runtime.backends.triton import TritonBackend
 from measnet.runtime.frame_kinds import AnyFrame, in_kind_of, to_host
 from measnet.runtime.in_flight import restore_in_order
 from measnet.runtime.memory import largest_area
@@ -148,7 +149,7 @@ class Restorer:
         self._steered: SteerableBackend | None = None
         # A signal's handler may close what its own thread is computing with: it must not wait for itself.
         self._turn: AbstractContextManager[Any] = (
-            nullcontext() if isinstance(self._backend, TensorRTBackend) else threading.RLock()
+            nullcontext() if isinstance(self._backend, TensorRTBackend | TritonBackend) else threading.RLock()
         )
         self._lock = threading.RLock()  # of all that follows
         self._figures = RestorerFigures()

@@ -116,7 +116,11 @@ class _Line:
             return
         self.report = job.report
         self.report.input = self.camera.name
-        guard = guard_for(self._restorer, self.camera.options, job.info, self._engines.share)
+        try:
+            guard = guard_for(self._restorer, self.camera.options, job.info, self._engines.share)
+        except BaseException:
+            job.close()
+            raise
         try:
             job.run(guard, self._observers, stop, lambda figures: None)
         finally:

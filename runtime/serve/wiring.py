@@ -39,7 +39,8 @@ class CameraWatch(Watch):
     def over(self, state: State, words: str) -> None:
         """Tells that it is over, by whatever state that has not been told yet."""
         self._trying = False
-        self.enter(state, words)
+        if self.state not in ("ended", "failed"):
+            self.enter(state, words)
 
 
 def open_job(camera: Camera, watch: Watch, stop: threading.Event) -> Job:

@@ -11,7 +11,7 @@ from measnet.errors import UsageError
 from measnet.runtime.cli import main
 from measnet.runtime.options import Encoding, RunOptions
 
-OF_THE_CONSOLE = {"ray", "inputs", "quiet", "debug", "version"}
+OF_THE_CONSOLE = {"inputs", "ray", "quiet", "debug", "version"}
 
 
 def test_the_command_line_has_every_option_and_no_other_default() -> None:

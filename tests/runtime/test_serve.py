@@ -81,7 +81,7 @@ def test_one_of_four_cameras_dies_and_the_others_go_on(tmp_path: Path) -> None:
     sources = addresses()
     names = ["door", "yard", "gate", "street"]
     listed = [
-        {"name": name, "source": source, "sinks": [str(tmp_path / f"{name}.mkv")]}
+        {"name": name, "source": source, "sinks": [str(tmp_path / f"{name}.{end}") for end in ("mkv", "mp4")]}
         for name, source in zip(names, sources, strict=True)
     ]
     cameras = read_cameras(write(tmp_path / "cameras.yaml", listed, temporal=2))
@@ -101,17 +101,21 @@ def test_one_of_four_cameras_dies_and_the_others_go_on(tmp_path: Path) -> None:
             wait_until(lambda: states["yard"][-1] != "running")
             before = {name: counts[name].frames for name in names if name != "yard"}
             wait_until(lambda: all(counts[name].frames > frames + 2 for name, frames in before.items()))
+            stack.enter_context(sender(sources[1]))
+            wait_until(lambda: states["yard"][-1] == "running")
             assert all(states[name][-1] == "running" for name in before)
         finally:
             stop.set()
             serving.join(60)
         assert not serving.is_alive()
     for name, report in zip(names, running.reports, strict=True):
+        assert running.reports[1].live["reconnects"] >= 1
         assert states[name][0] == "connecting" and states[name][-1] == "ended"
         assert report.status == "complete" and report.engine["backend"] == "onnxruntime"
-        result = probe(tmp_path / f"{name}.mkv")
-        assert (result.video["width"], result.video["height"]) == (160, 96)
-        assert len(result.times) == report.frames > 0
+        for ending in ("mkv", "mp4"):
+            result = probe(tmp_path / f"{name}.{ending}")
+            assert (result.video["width"], result.video["height"]) == (160, 96)
+            assert len(result.times) == report.frames > 0
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("measnet-")]
 
 
@@ -177,7 +181,9 @@ def test_ctrl_c_ends_all_of_them_tidily(tmp_path: Path) -> None:
         for index, url in enumerate(sources)
     ]
     report = tmp_path / "report.json"
-    command = [*PROGRAM, str(write(tmp_path / "c.yaml", listed, temporal=0, crf=0)), "--report", str(report)]
+    listening = ["--console", "0", "--log", "json"]
+    config = write(tmp_path / "c.yaml", listed, temporal=0, crf=0)
+    command = [*PROGRAM, str(config), "--report", str(report), *listening]
     with sender(sources[0]), sender(sources[1]):
         running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         grown = [tmp_path / f"{index}.mkv.part" for index in range(2)]
@@ -185,7 +191,9 @@ def test_ctrl_c_ends_all_of_them_tidily(tmp_path: Path) -> None:
         running.send_signal(signal.SIGINT)
         _, said = running.communicate(timeout=60)
     assert running.returncode == 0, said
-    assert all(f"cam{index}: stopped" in said for index in range(2)), said
+    lines = [json.loads(line) for line in said.splitlines()]
+    ended = {line["camera"] for line in lines if line.get("state") == "ended"}
+    assert ended == {"cam0", "cam1"} and any("console: http" in line["words"] for line in lines), said
     runs = json.loads(report.read_text())["runs"]
     assert [run["input"] for run in runs] == ["cam0", "cam1"]
     assert all(len(probe(tmp_path / f"{index}.mkv").times) == runs[index]["frames"] for index in range(2))
@@ -301,11 +309,15 @@ def test_what_the_machine_has_not_is_named_before_anything_starts(
     listed = [
         {"name": "a", "source": "camera:0", "sinks": ["/nowhere/a.mkv"]},
         {"name": "b", "source": "tcp://127.0.0.1:1", "sinks": ["there.mkv"], "model": "absent.onnx"},
+        {"name": "c", "source": "rstp://u:secret@10.0.0.5/stream", "sinks": ["c.mkv"]},
+        {"name": "d", "source": "camera:front", "sinks": ["d.mkv"]},
     ]
     result = CliRunner().invoke(main, [str(write(tmp_path / "c.yaml", listed))])
     assert result.exit_code == 2
     said = result.stderr.splitlines()
-    assert len(said) == 3
+    assert len(said) == 5
+    for name, line in zip("cd", said[3:], strict=True):
+        assert f"camera {name}: its source is no camera:N" in line and "secret" not in line
     assert "camera a: the folder /nowhere does not exist" in said[0]
     assert "camera b: the model 'absent.onnx' is neither" in said[1]
     assert "camera b: there.mkv exists already" in said[2]
