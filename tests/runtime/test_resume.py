@@ -805,10 +805,10 @@ class Trailing:
 
 @pytest.fixture
 def trailing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from measnet.runtime import restorer, steady
+    from measnet.runtime import engine, restorer
 
     monkeypatch.setattr(restorer, "Restorer", Steerable)
-    monkeypatch.setattr(steady, "Steady", Trailing)
+    monkeypatch.setattr(engine, "Steady", Trailing)
     monkeypatch.setattr(Steerable, "last", LENGTH)
 
 
@@ -906,7 +906,7 @@ def test_more_than_can_be_kept_is_said(
 def test_a_run_that_had_fallen_back_goes_on_with_the_engine_it_fell_back_to(
     measnet_run: Run, video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from measnet.runtime import guard, restorer
+    from measnet.runtime import engine, restorer
 
     class Faulty(FailingRestorer):
         def restore(self, pixels: Pixels) -> IdentityRestored:
@@ -922,7 +922,7 @@ def test_a_run_that_had_fallen_back_goes_on_with_the_engine_it_fell_back_to(
 
     once, again, report = (video.with_name(name) for name in ("once.mp4", "again.mp4", "report.json"))
     monkeypatch.setattr(restorer, "Restorer", Faulty)
-    monkeypatch.setattr(guard, "safer_than", lambda *given: Safe())
+    monkeypatch.setattr(engine, "safer_than", lambda *given: Safe())
     assert measnet_run(video, "-o", once, *OPTIONS).status == 0
     monkeypatch.setattr(Safe, "last", 100)
     assert measnet_run(video, "-o", again, *OPTIONS).status == 1

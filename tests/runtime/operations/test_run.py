@@ -86,12 +86,12 @@ def test_a_stream_without_a_result_is_shown_on_a_page(tmp_path: Path) -> None:
         assert address is not None
         asking = Client(address[1])
         wait_for(lambda: [one for one in asking.json("/api/cameras") if one["state"] == "running"])
-        _, seen, result = asking.next_pair(sender.url)
-        assert seen.shape == result.shape
+        _, seen, shown = asking.next_pair(sender.url)
+        assert seen.shape == shown.shape
         asking.close()
         process.send_signal(signal.SIGINT)
-        *_, last = lines
-        assert process.wait(60) == 0 and last["values"]["output"] == "shown, not written"
+        (result,) = [line for line in lines if line["kind"] == "result"]
+        assert process.wait(60) == 0 and result["values"]["output"] == "shown, not written"
     (said,) = json.loads(figures.read_text())["runs"]
     assert said["frames"] > 0 and sorted(path.name for path in tmp_path.iterdir()) == ["run.json", "run.svg"]
 
