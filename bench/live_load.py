@@ -1,0 +1,211 @@
+"""Runs cameras for long, one of them coming and going, and says what became of memory and latency.
+
+    python bench/live_load.py [--minutes 60] [--cameras 1] [--size 640x360] [--fps 10] [--cut-every 180]
+
+Senders are ffmpeg on the loopback, playing the sample clip over and over as H.264 in MPEG-TS; ``measnet-serve``
+restores them, and its metrics are read every five seconds. With several cameras the last one is cut, with one
+that one. Prints a line for each tenth of the time. Fails (status 1) where the last tenth takes 16 MiB more
+memory than the second, or frames that are twice as late.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+CLIP = Path(__file__).parents[1] / "examples" / "car-park.mp4"
+EVERY = 5.0  # seconds between two looks
+AWAY = 5.0  # seconds for which a sender that is cut stays away
+MOST_GROWTH = 16 * 2**20
+PARTS = 10
+
+
+@dataclass(frozen=True)
+class Look:
+    """Metrics at one moment, by name and labels as Prometheus writes them."""
+
+    at: float
+    values: dict[str, float]
+
+    def of(self, name: str, **labels: str) -> list[float]:
+        """Values of all series of this name that have these labels."""
+        wanted = [f'{label}="{value}"' for label, value in labels.items()]
+        return [
+            value
+            for series, value in self.values.items()
+            if series.partition("{")[0] == name and all(one in series for one in wanted)
+        ]
+
+
+@dataclass
+class Sender:
+    """ffmpeg, playing to whoever comes."""
+
+    url: str
+    size: str
+    fps: int
+    process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+
+    def start(self) -> None:
+        picture = f"scale={self.size.replace('x', ':')},fps={self.fps}"
+        command = [
+            "ffmpeg",
+            "-v",
+            "quiet",
+            "-re",
+            "-stream_loop",
+            "-1",
+            "-i",
+            str(CLIP),
+            "-an",
+            "-vf",
+            picture,
+        ]
+        command += ["-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-g", str(self.fps)]
+        self.process = subprocess.Popen(
+            [*command, "-f", "mpegts", f"{self.url}?listen=1"], stdin=subprocess.DEVNULL
+        )
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Says whether whoever it played to has gone: ffmpeg then ends."""
+        return self.process is None or self.process.poll() is not None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--cameras", type=int, default=1)
+    parser.add_argument("--size", default="640x360")
+    parser.add_argument("--fps", type=int, default=10)
+    parser.add_argument("--model", default="nano")
+    parser.add_argument("--temporal", type=int, default=4)
+    parser.add_argument("--cut-every", type=float, default=180, help="seconds; 0 never")
+    options = parser.parse_args()
+    if shutil.which("ffmpeg") is None:
+        sys.exit("ffmpeg is missing")
+    senders = [
+        Sender(f"tcp://127.0.0.1:{_free_port()}", options.size, options.fps) for _ in range(options.cameras)
+    ]
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        for sender in senders:
+            sender.start()
+            stack.callback(sender.kill)
+        port = _free_port()
+        process = stack.enter_context(_serving(folder, senders, port, options.model, options.temporal))
+        looks = list(_watch(process, port, senders, options.minutes * 60, options.cut_every))
+    sys.exit(not _tell(looks))
+
+
+@contextmanager
+def _serving(
+    folder: Path, senders: list[Sender], port: int, model: str, temporal: int
+) -> Iterator[subprocess.Popen[bytes]]:
+    cameras = [
+        {"name": f"camera{number}", "source": sender.url, "sinks": [str(folder / f"{number}.mkv")]}
+        for number, sender in enumerate(senders)
+    ]
+    shared = {"model": model, "temporal": temporal, "preset": "ultrafast", "parts": "60"}
+    (folder / "cameras.yaml").write_text(yaml.safe_dump({"all": shared, "cameras": cameras}))
+    command = [str(Path(sys.executable).with_name("measnet-serve")), str(folder / "cameras.yaml")]
+    process = subprocess.Popen([*command, "--metrics", str(port), "--quiet"])
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+
+
+def _watch(
+    process: subprocess.Popen[bytes], port: int, senders: list[Sender], seconds: float, cut_every: float
+) -> Iterator[Look]:
+    began = time.monotonic()
+    cut = began + cut_every if cut_every else float("inf")
+    while (now := time.monotonic()) < began + seconds:
+        if process.poll() is not None:
+            sys.exit(f"measnet-serve ended with status {process.returncode}")
+        if now > cut:
+            senders[-1].kill()
+            time.sleep(AWAY)
+            cut += cut_every
+        for sender in senders:
+            if sender.has_ended:
+                sender.start()
+        time.sleep(EVERY)
+        try:
+            yield Look(time.monotonic() - began, _metrics(port))
+        except OSError:
+            continue  # it has not begun to listen
+
+
+def _metrics(port: int) -> dict[str, float]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    pairs = [re.fullmatch(r"([^#\s]\S*(?: [^{}\s]+\}|)) (\S+)", line) for line in lines]
+    return {found[1]: float(found[2]) for found in pairs if found is not None}
+
+
+def _tell(looks: list[Look]) -> bool:
+    """Prints the table; says whether memory and latency stayed what they were."""
+    length = looks[-1].at / PARTS
+    parts: dict[int, list[Look]] = defaultdict(list)
+    for look in looks:
+        parts[min(PARTS - 1, int(look.at / length))].append(look)
+    print(
+        "| minutes | memory, MiB | frames a second | p50, ms | p99, ms | largest, ms | left out | outages |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    rows = {}
+    for number, part in sorted(parts.items()):
+        memory = statistics.median(one for look in part for one in look.of("process_resident_memory_bytes"))
+        fps = statistics.median(sum(look.of("measnet_fps_out")) for look in part)
+        late = {
+            quantile: statistics.median(
+                [max(look.of("measnet_latency_seconds", quantile=quantile), default=0.0) for look in part]
+            )
+            for quantile in ("0.5", "0.99", "1")
+        }
+        gone, outages = (
+            sum(part[-1].of(name)) for name in ("measnet_frames_dropped_total", "measnet_reconnects_total")
+        )
+        rows[number] = memory, late["0.99"]
+        cells = [f"{part[-1].at / 60:.1f}", f"{memory / 2**20:.1f}", f"{fps:.1f}"]
+        cells += [f"{1000 * seconds:.0f}" for seconds in late.values()]
+        print("| " + " | ".join([*cells, f"{gone:.0f}", f"{outages:.0f}"]) + " |")
+    (first, early), (last, lately) = rows[min(1, max(rows))], rows[max(rows)]
+    grown = last - first
+    print(f"memory {grown / 2**20:+.1f} MiB, p99 {1000 * early:.0f} to {1000 * lately:.0f} ms")
+    return grown <= MOST_GROWTH and lately <= 2 * early
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+if __name__ == "__main__":
+    main()
