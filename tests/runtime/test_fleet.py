@@ -155,7 +155,7 @@ def test_two_files_with_one_result_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "needs a folder for the results"),
+        ([], "needs one folder for the results"),
         (["-o", "file"], "is a file; with --ray"),
         (["-o", "out", "--compare", "side"], "--compare does not go with --ray"),
         (["-o", "out", "--verify", "1/9"], "--verify does not go with --ray"),

@@ -657,7 +657,7 @@ def test_a_pipe_that_nobody_reads_stops_no_live_stream(reader: str, clip: MakeCl
     with mpegts_over_tcp(clip("live.mp4", "-g", "5", "-bf", "0", seconds=4.0)) as url:
         wait_for(lambda: _is_up(int(url.rpartition(":")[2])))
         command = [*IDENTITY_COMMAND, "0", url, "-o", "-", "-o", str(out), "--preset", "ultrafast"]
-        command += ["--report", str(tmp_path / "run.json")]
+        command += ["--report", str(tmp_path / "run.json"), "--reconnect", "0"]
         running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert running.stdout is not None and running.stderr is not None
         if reader == "leaves":
