@@ -21,6 +21,8 @@ KEPT: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("pixel ensemble", re.compile(r"pixel_experts1\..*")),
     # Empty in small frames and not in large ones, so that ranges seen in one size are wrong in another.
     ("low band", re.compile(r"frequency\d\.low_attention\..*")),
+    # How much each channel of a gated block counts: nothing to gain.
+    ("one row a picture", re.compile(r".*\.(?:scale|prompt_to_scale)/.*")),
 )
 """Parts that stay as they are, besides the islands of 16-bit graphs, by their names in reports."""
 

@@ -111,7 +111,7 @@ def test_a_graph_with_a_hostile_value_is_refused(graph: Path, tmp_path: Path) ->
 def test_nothing_is_told_of_weights_that_were_not_taught() -> None:
     assert to_metadata(False) == {} and from_metadata({}) is False
     assert from_metadata(to_metadata(True)) is True
-    with Restorer("nano") as untaught:
+    with Restorer("small") as untaught:
         done = untaught.restore(PICTURE)
     assert done.prompt_weights and done.damage is None
     experts = Experts()

@@ -172,7 +172,7 @@ def test_an_onnx_file_of_something_else_is_refused(tmp_path: Path) -> None:
 
 def test_a_graph_with_nan_in_its_weights_is_refused(tmp_path: Path) -> None:
     def poison(model: onnx.ModelProto) -> None:
-        weight = next(t for t in model.graph.initializer if t.name.endswith("output.weight"))
+        weight = next(t for t in model.graph.initializer if "output.weight" in t.name)
         values = onnx.numpy_helper.to_array(weight).copy()
         values[0, 0, 0, 0] = np.nan
         weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
