@@ -109,6 +109,7 @@ def main() -> None:
     senders = [
         Sender(f"tcp://127.0.0.1:{_free_port()}", options.size, options.fps) for _ in range(options.cameras)
     ]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and what it started ends with it
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for sender in senders:
