@@ -2,10 +2,10 @@
 
     python bench/live_load.py [--minutes 60] [--cameras 1] [--size 640x360] [--fps 10] [--cut-every 180]
 
-Senders are ffmpeg on the loopback, playing the sample clip over and over as H.264 in MPEG-TS; ``measnet-serve``
-restores them, and its metrics are read every five seconds. With several cameras the last one is cut, with one
-that one. Prints a line for each tenth of the time. Fails (status 1) where the last tenth takes 16 MiB more
-memory than the second, or frames that are twice as late.
+Senders are ffmpeg on the loopback, playing the sample clip over and over as H.264 in MPEG-TS;
+``measnet-serve`` restores them, and its metrics are read every five seconds. The last camera is cut. Prints a
+line for each tenth of the time. Fails (status 1) where the last tenth takes 16 MiB more memory than the
+second, or frames that are twice as late.
 """
 
 from __future__ import annotations
