@@ -45,7 +45,7 @@ def keep_half(weights: Path, kept: Path) -> None:
     """Copies weights in half precision, everything that is said about them included."""
     from measnet.checkpoint import load_checkpoint, save_checkpoint, stored_facts
 
-    save_checkpoint(load_checkpoint(weights).half(), kept, stored_facts(weights))
+    save_checkpoint(load_checkpoint(weights).half().float(), kept, stored_facts(weights), half=True)
 
 
 def say_table(logs: Mapping[str, Sequence[Line]]) -> str:

@@ -56,7 +56,7 @@ NANO = bundled("nano", ".onnx")
 @pytest.fixture(scope="module")
 def one_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundled graph, its size settled: 368x640."""
-    model = onnx.load(NANO)
+    model = read_graph(NANO).model
     sides = model.graph.input[0].type.tensor_type.shape.dim
     sides[2].dim_value, sides[3].dim_value = 368, 640
     metadata = {entry.key: entry.value for entry in model.metadata_props} | {"measnet.size": "368x640"}
@@ -127,7 +127,7 @@ def typed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundled graph in FP16."""
     from measnet.export.precision import typed_graph
 
-    model = typed_graph(onnx.load(NANO), "fp16").model
+    model = typed_graph(read_graph(NANO).model, "fp16").model
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     description = replace(GraphDescription.from_metadata(metadata, "nano"), precision="fp16")
     helper.set_model_props(model, description.to_metadata())
@@ -159,7 +159,7 @@ def test_the_form_for_turing_computes_the_same() -> None:
     from measnet.export.session import run_graph
     from measnet.export.turing import turing_graph
 
-    model = onnx.load(NANO)
+    model = read_graph(NANO).model
     rewritten = turing_graph(model)
     products = [node.name for node in model.graph.node if node.op_type == "Gemm"]
     assert products and not any(node.op_type == "Gemm" for node in rewritten.graph.node)

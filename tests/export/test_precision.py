@@ -48,7 +48,7 @@ def typed(dynamic_graph: Path, static_graph: Path, gated_graph: Path) -> dict[tu
         zip(GRAPHS, (bundled("nano", ".onnx"), gated_graph, dynamic_graph, static_graph), strict=True)
     )
     return {
-        (name, precision): typed_graph(onnx.load(path), precision)
+        (name, precision): typed_graph(read_graph(path).model, precision)
         for name, path in paths.items()
         for precision in PRECISIONS
     }
@@ -327,7 +327,7 @@ def test_the_emulation_rounds_after_every_operator(precision: Precision) -> None
 
 def test_our_operators_mean_the_same_in_the_opset_of_bfloat16() -> None:
     pictures, _ = real_pictures(None, 1, 128, 160)
-    model = onnx.load(bundled("nano", ".onnx"))
+    model = read_graph(bundled("nano", ".onnx")).model
     results = []
     for opset in (20, 22):
         model.opset_import[0].version = opset

@@ -21,7 +21,7 @@ from measnet.train.degradations import (
 from measnet.train.degradations.blur import disc_kernel, even_kernel, line_kernel, shake_kernel
 from measnet.train.degradations.camera import Camera
 from measnet.train.degradations.coded import Coder, code_frames, noise_level, pan
-from measnet.train.degradations.haze import add_haze, guided_filter, make_depth, outdoor_depth
+from measnet.train.degradations.haze import add_haze, guided_filter, outdoor_depth
 from measnet.train.degradations.low_light import add_low_light
 from measnet.train.degradations.noise import (
     add_gaussian_noise,
@@ -78,8 +78,6 @@ def test_haze_takes_contrast_and_adds_one_light() -> None:
         assert hazy.std() < picture.std() + 1e-3
         # Black turns into airlight times what the haze hides: brighter in every channel.
         assert (add_haze(np.random.default_rng(seed), np.zeros_like(picture)) >= 0).all()
-    depth = make_depth(np.random.default_rng(0), picture)
-    assert depth.shape == (96, 96) and depth.min() >= 0 and depth.max() <= 1.31
 
 
 def test_the_guided_filter_keeps_an_edge_and_smooths_the_rest() -> None:
