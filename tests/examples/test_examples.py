@@ -198,7 +198,10 @@ def test_the_camera_loop_restores_a_stream_until_it_is_interrupted(clip: Path, t
     sends = ["ffmpeg", "-v", "error", "-re", "-stream_loop", "-1", "-i", clip, "-c", "copy"]
     sends += ["-f", "mpegts", f"{address}?pkt_size=1316"]
     shows = [sys.executable, EXAMPLES / "camera_loop.py", address, target]
+    # What a shell runs in the background ignores Ctrl-C, and so would what it starts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with program(*sends), program(*shows) as loop:
+        signal.signal(signal.SIGINT, before)
         wait_for(lambda: loop.poll() is not None or target.exists(), "a restored frame")
         time.sleep(0.5)  # for some more; one is enough
         loop.send_signal(signal.SIGINT)
