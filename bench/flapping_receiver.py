@@ -26,7 +26,7 @@ from measnet.runtime.live.watch import Watch
 from measnet.runtime.sinks.patient import STEADY_SECONDS, PatientSink
 from measnet.runtime.sinks.push import PushSink
 from measnet.runtime.sinks.several import Several
-from measnet.runtime.sinks.target import Address
+from measnet.runtime.sinks.target import Receiver
 from measnet.runtime.sinks.video import VideoSink
 
 BASE = Fraction(1, 90_000)
@@ -40,7 +40,7 @@ def main() -> None:
     times: int = parser.parse_args().times
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = Address(f"tcp://127.0.0.1:{free.getsockname()[1]}")
+        address = Receiver(f"tcp://127.0.0.1:{free.getsockname()[1]}")
     watch, end, missed, back = Watch("camera"), threading.Event(), [], []
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "all.mkv"
@@ -72,13 +72,13 @@ def main() -> None:
     print(f"{frames} frames in the file", *both.figures(), sep="\n")
 
 
-def listen(address: Address) -> subprocess.Popen[bytes]:
+def listen(address: Receiver) -> subprocess.Popen[bytes]:
     """A receiver, once it is started."""
     command = ["ffmpeg", "-v", "quiet", "-i", f"{address.url}?listen=1", "-c", "copy", "-f", "null", "-"]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL)
 
 
-def opened(address: Address) -> PushSink:
+def opened(address: Receiver) -> PushSink:
     """A sink, as soon as the receiver listens."""
     while True:
         try:

@@ -24,7 +24,7 @@ LARGEST = 50_000_000  # pixels
 AT_ONCE = 4  # pictures decoded and restored; more wait
 
 os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(LARGEST)  # OpenCV reads it as it is loaded
-import cv2  # noqa: E402
+import cv2  # noqa: E402 - after that
 
 app = FastAPI(title="MEASNet")
 restorer = Restorer("nano", channel_order="bgr")  # OpenCV's order

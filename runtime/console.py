@@ -87,7 +87,7 @@ class Console:
             yield lambda frames: bar.update(task, completed=frames)
 
     def event(self, event: Event) -> None:
-        """What happened to a camera: a line, but for what is said elsewhere, frames dropped and failures."""
+        """Says in a line what happened to a camera. Frames dropped and failures are said elsewhere."""
         if event.kind != "late" and event.state != "failed":
             self.note(f"{event.camera}: {event.words}")
 

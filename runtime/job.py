@@ -299,8 +299,8 @@ class Job:
             report.kept = self._sink.kept()
         if output is not None:
             report.output = str(output)
-            is_file = isinstance(output, Path) and output.is_file()
-            report.output_bytes = Path(str(output)).stat().st_size if is_file else None
+            if isinstance(output, Path) and output.is_file():
+                report.output_bytes = output.stat().st_size
 
     def _fail(self, error: BaseException) -> None:
         if self.info.kind == "live":

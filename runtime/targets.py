@@ -15,7 +15,7 @@ from measnet.runtime.sinks.containers import CONTAINERS, FALLBACK_ENDING
 from measnet.runtime.sinks.loopback import is_loopback
 from measnet.runtime.sinks.push import SCHEMES
 from measnet.runtime.sinks.standard_output import STANDARD_OUTPUT
-from measnet.runtime.sinks.target import Address, Target, Watched
+from measnet.runtime.sinks.target import Receiver, Target, Watched
 from measnet.runtime.sources.standard_input import STANDARD_INPUT
 
 _SLASHES = ("/", os.sep)
@@ -50,8 +50,8 @@ def check_targets(targets: Sequence[Target], inputs: list[Path], *, overwrite: b
             check_target(target, inputs, overwrite=overwrite or numbered)
 
 
-def _address(out: str) -> Address:
-    address = Address(out)
+def _address(out: str) -> Receiver:
+    address = Receiver(out)
     if address.scheme not in SCHEMES:
         raise UsageError(
             f"{address} is nothing that a result can be sent to; use one of "

@@ -19,7 +19,7 @@ gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402 - their versions are chosen first
 
 sys.path.append(str(Path(__file__).parent / "python"))
-from measnet_element import MEASNet  # noqa: E402
+from measnet_element import MEASNet  # noqa: E402 - its folder is added first
 
 NEWEST = "queue leaky=downstream max-size-buffers=1 max-size-bytes=0 max-size-time=0"
 H264 = "x264enc tune=zerolatency speed-preset=veryfast ! rtph264pay name=pay0 config-interval=1"

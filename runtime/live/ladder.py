@@ -21,7 +21,7 @@ WINDOW = 2.0
 """Seconds after a step before the next one is thought of, downwards."""
 
 LEAST_FRAMES = 4
-"""That are to be judged by, at the least."""
+"""Number to judge by, at the least."""
 
 PATIENCE, MOST_PATIENCE = 30.0, 3600.0
 """Seconds in which all must be well before more work is tried; twice as long each time it was too much."""

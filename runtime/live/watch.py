@@ -16,7 +16,7 @@ LATE_EVERY = 10.0
 
 @dataclass(slots=True)
 class Watch:
-    """What a stream is given to speak through. Thread-safe.
+    """Voice of a stream: its events and its figures. Thread-safe.
 
     >>> watch = Watch("door", events)
     >>> Job("rtsp://door/stream", options, watch=watch)

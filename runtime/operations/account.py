@@ -8,7 +8,6 @@ import numpy as np
 from measnet.config import MOST_MODULES
 from measnet.runtime.frame import Restoration
 from measnet.runtime.live.telemetry import Telemetry
-from measnet.runtime.run_report import RunReport
 from measnet.runtime.stream import Observer
 
 
@@ -17,24 +16,14 @@ class Account(Observer):
 
     Args:
         telemetry: of the camera.
-        live: something else tells of its states. A file has none of its own: it runs from its first frame on,
-            and ends with the run.
     """
 
-    def __init__(self, telemetry: Telemetry, *, live: bool) -> None:
+    def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
-        self._live = live
 
     def finished(self, passing: Restoration) -> None:
         """See Observer.finished."""
-        if not self._live:
-            self._telemetry.enter("running")
         self._telemetry.restored_by(_experts(passing), passing.damage or {})
-
-    def fill(self, report: RunReport) -> None:
-        """See Observer.fill."""
-        if not self._live:
-            self._telemetry.enter("failed" if report.error else "ended")
 
 
 def _experts(passing: Restoration) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""What the server answers: the page, its data and pictures, metrics, health."""
+"""Answers of the server: the page, its data and pictures, metrics, health."""
 
 from __future__ import annotations
 

@@ -128,11 +128,11 @@ class Operations:
         """
         pair = LatestPair(info)
         self.watch(telemetry, pair)
-        return [Account(telemetry, live=info is None or info.kind == "live"), pair]
+        return [Account(telemetry), pair]
 
     @property
     def lines(self) -> list[str]:
-        """Where everything is to be found, for the user: a generated token stands in it, so print it once."""
+        """Addresses for the user, a line each; a generated token stands in them, so print them once."""
         return [place.line for place in self._places]
 
     def url(self, name: str = "console") -> str:

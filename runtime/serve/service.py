@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import random
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from measnet.errors import InputError, MEASNetError
 from measnet.runtime.engine import guard_for
 from measnet.runtime.job import Job
+from measnet.runtime.live.backoff import Backoff
 from measnet.runtime.live.events import Events
 from measnet.runtime.restorer import Restorer
 from measnet.runtime.run_report import RunReport
+from measnet.runtime.serve.camera_watch import CameraWatch
 from measnet.runtime.serve.cameras import Camera
 from measnet.runtime.serve.shared_engine import Engines
-from measnet.runtime.serve.wiring import CameraWatch, open_job
 from measnet.runtime.stream import Observer
-
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
-"""Seconds between two tries to reach a camera that has not shown a picture yet."""
 
 _LOOK = 0.2
 
@@ -56,7 +54,7 @@ class Service:
 
     @property
     def reports(self) -> list[RunReport]:
-        """What became of each camera so far."""
+        """Reports of the cameras so far, in their order."""
         return [line.report for line in self._lines]
 
     def run(self, stop: threading.Event) -> bool:
@@ -128,10 +126,11 @@ class _Line:
 
     def _job(self, stop: threading.Event) -> Job | None:
         """Opens the camera, as soon as it can be; None where it is told to stop before."""
-        pause, said = FIRST_PAUSE, ""
+        backoff, said = Backoff(), ""
         while not stop.is_set():
             try:
-                return open_job(self.camera, self.watch, stop)
+                options = replace(self.camera.options, out=self.camera.sinks)
+                return Job(self.camera.source, options, watch=self.watch, stop=stop)
             except InputError as error:
                 if str(error) != said:
                     said = str(error)
@@ -139,8 +138,7 @@ class _Line:
             except MEASNetError:
                 if not stop.is_set():
                     raise
-            stop.wait(pause * random.uniform(0.8, 1.2))  # cameras that went together come back one by one
-            pause = min(2 * pause, LONGEST_PAUSE)
+            stop.wait(backoff.pause())
         return None
 
     def _fail(self, words: str) -> None:

@@ -19,7 +19,7 @@ from measnet.runtime.sinks.push import PushSink
 from measnet.runtime.sinks.segmented import SegmentedVideoSink
 from measnet.runtime.sinks.several import Several
 from measnet.runtime.sinks.standard_output import STANDARD_OUTPUT, StandardOutput
-from measnet.runtime.sinks.target import Address, Target, Watched
+from measnet.runtime.sinks.target import Receiver, Target, Watched
 from measnet.runtime.sinks.video import VideoSink
 from measnet.runtime.sinks.watched import WatchedSink
 from measnet.runtime.sources import Source
@@ -83,7 +83,7 @@ def _opener(target: Target, info: StreamInfo, options: RunOptions) -> Callable[[
     encoding, parts = options.encoding, options.parts
     if isinstance(target, Watched):
         return WatchedSink
-    if isinstance(target, Address):
+    if isinstance(target, Receiver):
         return lambda: PushSink(target, info, encoding)
     if target == STANDARD_OUTPUT:
         return lambda: StandardOutput(info, raw=options.raw_out)
@@ -98,7 +98,7 @@ def _opener(target: Target, info: StreamInfo, options: RunOptions) -> Callable[[
 
 def _comes_back(target: Target) -> bool:
     """Says whether a sink there may be opened anew after it failed, as nothing is lost by that but time."""
-    return isinstance(target, Address) or (isinstance(target, Path) and target.suffix.lower() == ENDING)
+    return isinstance(target, Receiver) or (isinstance(target, Path) and target.suffix.lower() == ENDING)
 
 
 def _is_file(target: Target) -> bool:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Place(Protocol):
-    """Where a result grows."""
+    """Place in which a result grows."""
 
     def keep(self, *, partial: bool = False) -> Target:
         """Gives it its name, or with ``partial`` one that says it is not whole. Raises OutputError."""

@@ -25,7 +25,7 @@ from measnet.runtime.sinks.encoded import EncodedSink, Outside
 from measnet.runtime.sinks.encoder import PictureEncoding
 from measnet.runtime.sinks.muxer import Muxer
 from measnet.runtime.sinks.sender import HEADER, LENGTH, PROGRAM
-from measnet.runtime.sinks.target import Address
+from measnet.runtime.sinks.target import Receiver
 
 if TYPE_CHECKING:
     from av.stream import Stream
@@ -83,7 +83,7 @@ class PushSink(EncodedSink):
         OutputError: the encoder refuses the picture.
     """
 
-    def __init__(self, address: Address, info: StreamInfo, encoding: Encoding | None = None) -> None:
+    def __init__(self, address: Receiver, info: StreamInfo, encoding: Encoding | None = None) -> None:
         self._paced = info.kind != "live"
         self._origin: Fraction | None = None
         self._began = 0.0
@@ -123,7 +123,7 @@ class PushSink(EncodedSink):
 class _Sent(Muxer):
     """Packets on their way to the process that sends them. Its own container only describes the streams."""
 
-    def __init__(self, address: Address, info: StreamInfo, encoding: PictureEncoding) -> None:
+    def __init__(self, address: Receiver, info: StreamInfo, encoding: PictureEncoding) -> None:
         description = io.BytesIO()
         self._sender: _Sender | None = None
         super().__init__(description, address, SENT[address.scheme], info, encoding)
@@ -160,7 +160,7 @@ class _Sent(Muxer):
 class _Sender:
     """The process that has the connection; ``sender.py``. Raises UsageError where nobody takes the stream."""
 
-    def __init__(self, address: Address, description: bytes) -> None:
+    def __init__(self, address: Receiver, description: bytes) -> None:
         self._address = address
         muxer = _MUXERS[address.scheme]
         # The address goes through the pipe: arguments of processes are there for all to see.
@@ -244,14 +244,14 @@ class _Sender:
                 raise OutputError(self._line(1.0) or "the connection is gone") from None
 
     def _line(self, seconds: float) -> str | None:
-        """What it says next; None where it says nothing for so long."""
+        """Reads the next line that it says; None where it says nothing for so long."""
         assert self._process.stdout is not None
         if not select.select([self._process.stdout], [], [], seconds)[0]:
             return None
         return self._process.stdout.readline().decode(errors="replace").strip()
 
 
-def _in_full(address: Address) -> str:
+def _in_full(address: Receiver) -> str:
     """With what FFmpeg is to be told: datagrams have whole packets of MPEG-TS in them."""
     if address.scheme != "udp" or "pkt_size=" in address.url:
         return address.url

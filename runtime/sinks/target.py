@@ -10,7 +10,7 @@ from measnet.runtime.live.address import shown
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class Receiver:
     """A receiver in the network. As text it has no credentials; ``url`` is to be shown to nobody."""
 
     url: str = field(repr=False)
@@ -39,11 +39,11 @@ class Watched:
         return "shown, not written"
 
 
-Target: TypeAlias = Path | Address | Watched
+Target: TypeAlias = Path | Receiver | Watched
 
 
 def named(target: Target) -> str:
     """Words for all things of a target's kind: ``.mp4 files``, ``rtmp streams``."""
     if isinstance(target, Path):
         return f"{target.suffix} files"
-    return f"{target.scheme} streams" if isinstance(target, Address) else target.name
+    return f"{target.scheme} streams" if isinstance(target, Receiver) else target.name

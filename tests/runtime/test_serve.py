@@ -20,7 +20,6 @@ from click.testing import CliRunner
 
 from measnet.runtime.frame import Pixels, Restoration
 from measnet.runtime.live.events import Event, Events
-from measnet.runtime.serve import service
 from measnet.runtime.serve.cameras import Camera, CamerasError, read_cameras
 from measnet.runtime.serve.cli import main
 from measnet.runtime.serve.service import Service
@@ -123,7 +122,6 @@ def test_a_camera_that_is_not_there_is_tried_again_and_holds_nobody_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("measnet.runtime.restorer.Restorer", IdentityRestorer)
-    monkeypatch.setattr(service, "FIRST_PAUSE", 0.1)
     here, late = (f"tcp://127.0.0.1:{free_port()}" for _ in range(2))
     listed = [
         {"name": "here", "source": here, "sinks": [str(tmp_path / "here.mkv")], "frames": 3},

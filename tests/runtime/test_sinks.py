@@ -34,7 +34,7 @@ from measnet.runtime.sinks.parts import PartsSink
 from measnet.runtime.sinks.patient import PatientSink
 from measnet.runtime.sinks.push import PushSink
 from measnet.runtime.sinks.several import Several
-from measnet.runtime.sinks.target import Address
+from measnet.runtime.sinks.target import Receiver
 from measnet.runtime.sinks.video import VideoSink
 from measnet.runtime.sources import Source
 from measnet.runtime.stream import Pace, RunFigures, run
@@ -95,7 +95,7 @@ def opened_when_up(address: str, info: StreamInfo) -> PushSink:
     until = time.monotonic() + GENEROUS
     while True:
         try:
-            return PushSink(Address(address), info, ULTRAFAST)
+            return PushSink(Receiver(address), info, ULTRAFAST)
         except UsageError:
             if time.monotonic() > until:
                 raise
@@ -267,9 +267,9 @@ def test_a_real_rtsp_server_records_it_and_refuses_a_wrong_password(rtsp_recorde
     port, got = rtsp_recorder
     camera = Camera(10_000, pause=0.02, noisy=True)
     with pytest.raises(UsageError, match="401 Unauthorized") as refused:
-        PushSink(Address(f"rtsp://me:hush@127.0.0.1:{port}/yard"), camera.info)
+        PushSink(Receiver(f"rtsp://me:hush@127.0.0.1:{port}/yard"), camera.info)
     assert "hush" not in str(refused.value) and "me:" not in str(refused.value)
-    sink = PushSink(Address(f"rtsp://me:right@127.0.0.1:{port}/yard"), camera.info, ULTRAFAST)
+    sink = PushSink(Receiver(f"rtsp://me:right@127.0.0.1:{port}/yard"), camera.info, ULTRAFAST)
     sending = threading.Thread(target=send, args=(camera, sink))
     sending.start()
     try:
@@ -299,7 +299,7 @@ def test_a_receiver_that_answers_nothing_is_given_up(monkeypatch: pytest.MonkeyP
     with socket.create_server(("127.0.0.1", 0)) as mute:
         port = mute.getsockname()[1]
         with pytest.raises(UsageError, match="no answer within 1 s"):
-            PushSink(Address(f"rtmp://127.0.0.1:{port}/live/x"), Camera(1).info)
+            PushSink(Receiver(f"rtmp://127.0.0.1:{port}/live/x"), Camera(1).info)
 
 
 def test_a_receiver_that_is_killed_and_comes_back_gets_the_rest_and_a_file_misses_nothing(
@@ -317,9 +317,9 @@ def test_a_receiver_that_is_killed_and_comes_back_gets_the_rest_and_a_file_misse
 
     with contextlib.ExitStack() as stack:
         running = stack.enter_context(receiver("-i", f"{address}?listen=1", to=first))
-        opens = functools.partial(PushSink, Address(address), camera.info, ULTRAFAST)
+        opens = functools.partial(PushSink, Receiver(address), camera.info, ULTRAFAST)
         sinks = [
-            PatientSink(Address(address), opened_when_up(address, camera.info), watch, opens),
+            PatientSink(Receiver(address), opened_when_up(address, camera.info), watch, opens),
             PatientSink(file, VideoSink(file, camera.info, ULTRAFAST), watch),
         ]
         sending = threading.Thread(target=send, args=(camera, *sinks))
@@ -354,7 +354,7 @@ def test_a_receiver_that_stalls_holds_up_nobody(tmp_path: Path, monkeypatch: pyt
         mute.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         mute.bind(("127.0.0.1", 0))
         mute.listen()  # it takes one connection, and reads nothing
-        address = Address(f"tcp://127.0.0.1:{mute.getsockname()[1]}")
+        address = Receiver(f"tcp://127.0.0.1:{mute.getsockname()[1]}")
         fine = Encoding(preset="ultrafast", crf=1)
         stuck = PushSink(address, camera.info, fine)
         sinks = [
@@ -711,7 +711,7 @@ def test_a_file_that_is_no_camera_is_refused(tmp_path: Path) -> None:
 def test_the_address_of_a_receiver_stands_in_no_process_title() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"tcp://127.0.0.1:{server.getsockname()[1]}?token=hush"
-        sink = PushSink(Address(address), Camera(1).info)
+        sink = PushSink(Receiver(address), Camera(1).info)
         try:
             titles = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
         finally:

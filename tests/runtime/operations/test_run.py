@@ -23,7 +23,6 @@ from measnet.runtime.live.telemetry import Telemetry
 from measnet.runtime.operations.access import VARIABLE
 from measnet.runtime.operations.account import Account
 from measnet.runtime.operations.log import JsonConsole
-from measnet.runtime.run_report import RunReport
 from runtime.conftest import IDENTITY_COMMAND, Answer, MakeClip
 from runtime.operations.kit import TOKEN, Client, wait_for
 from runtime.senders import sending, single_pictures_over_http
@@ -158,18 +157,14 @@ def test_the_log_has_a_level_for_every_event_and_errors_alone_when_quiet(
     assert lines[5]["words"] == "two lines"
 
 
-def test_the_account_tells_shares_of_experts_over_all_tiles_and_the_states_of_files() -> None:
+def test_the_account_tells_shares_of_experts_over_all_tiles() -> None:
     pixels = np.zeros((8, 8, 3), np.uint8)
     passing = Restoration(Frame(pixels, 0, 1), pixels, damage={"noise": 1.0})  # type: ignore[arg-type]
     for expert in (0, 2):
         passing.choices.append(Choices(np.full((1, 2, 4, 4), expert, np.uint8), None))
     telemetry = Telemetry("a.mp4")
-    account = Account(telemetry, live=False)
-    account.finished(passing)
+    Account(telemetry).finished(passing)
     figures = telemetry.figures()
-    assert (figures.state, figures.experts, figures.damage) == ("running", (0.5, 0.0, 0.5), {"noise": 1.0})
-    account.fill(RunReport(input="a.mp4"))
-    assert telemetry.figures().state == "ended"
-    live = Telemetry("door")
-    Account(live, live=True).finished(Restoration(passing.source, pixels))
-    assert (live.figures().state, live.figures().experts) == ("connecting", ())
+    assert (figures.experts, figures.damage) == ((0.5, 0.0, 0.5), {"noise": 1.0})
+    Account(telemetry).finished(Restoration(passing.source, pixels))
+    assert telemetry.figures().experts == ()

@@ -1,14 +1,9 @@
-"""A camera of ``measnet-serve`` and its stream: opened, and watched from the first try on."""
+"""Watch of a camera of ``measnet-serve``, from the first try to reach it on."""
 
 from __future__ import annotations
 
-import threading
-from dataclasses import replace
-
-from measnet.runtime.job import Job
 from measnet.runtime.live.events import Event, Events, State
 from measnet.runtime.live.watch import Watch
-from measnet.runtime.serve.cameras import Camera
 
 
 class CameraWatch(Watch):
@@ -41,8 +36,3 @@ class CameraWatch(Watch):
         self._trying = False
         if self.state not in ("ended", "failed"):
             self.enter(state, words)
-
-
-def open_job(camera: Camera, watch: Watch, stop: threading.Event) -> Job:
-    """Opens a camera and its sinks. Raises InputError where it gives no picture, MEASNetError."""
-    return Job(camera.source, replace(camera.options, out=camera.sinks), watch=watch, stop=stop)
