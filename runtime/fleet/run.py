@@ -61,6 +61,9 @@ def _place(options: RunOptions) -> Path:
     asked: dict[str, Any] = {
         "--compare": options.compare,
         "--preview": options.preview,
+        "--console": options.operating.console,
+        "--metrics": options.operating.metrics,
+        "--parts": options.parts,
         "--dry-run": options.dry_run,
         "--verify": options.checks.verify,
         "--raw": options.reading.raw,

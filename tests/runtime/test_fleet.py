@@ -159,6 +159,8 @@ def test_two_files_with_one_result_are_refused(tmp_path: Path) -> None:
         (["-o", "file"], "is a file; with --ray"),
         (["-o", "out", "--compare", "side"], "--compare does not go with --ray"),
         (["-o", "out", "--verify", "1/9"], "--verify does not go with --ray"),
+        (["-o", "out", "--console", "0"], "--console does not go with --ray"),
+        (["-o", "out", "--parts", "60"], "--parts does not go with --ray"),
     ],
 )
 def test_what_does_not_go_with_a_cluster_is_refused_at_once(
