@@ -150,16 +150,16 @@ def _camera(rng: np.random.Generator, picture: Pixels, side: int) -> list[Made]:
 
 
 def _coded(rng: np.random.Generator, picture: Pixels, side: int) -> list[Made]:
-    """Frames of one run: half with Gaussian noise, a third from a camera, the rest without noise."""
+    """Frames of one run: three in four with Gaussian noise, one in six from a camera, the rest without noise."""
     room = side + int(rng.integers(0, 33))
     whole = eight_bits(_scene(rng, picture, min(room, *picture.shape[:2])))
     frames = pan(rng, whole, side, int(rng.integers(5, 9)))
     kind, noise = rng.random(), 0.0
-    if kind < 0.5:
+    if kind < 0.75:
         coder = draw_coder(rng, 20, 34, only_h264=rng.random() < 0.8)
-        sigma = rng.uniform(3, 35)
+        sigma = rng.uniform(4, 30)
         coded, noise = code_with_gaussian_noise(rng, frames, sigma, coder), sigma
-    elif kind < 0.84:
+    elif kind < 0.92:
         coder = draw_coder(rng, 18, 34)
         if rng.random() < 0.25:  # an evening, clean and noisy alike: noise to remove, not light to add
             frames = _dimmed(frames, rng.uniform(0.3, 0.7))
