@@ -9,7 +9,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 import textwrap
 import tomllib
 from collections.abc import Callable, Iterator
