@@ -49,12 +49,13 @@ FORMS = ("nchw", "uint8-nhwc")
 def matrix() -> list[tuple[str, str, str, str]]:
     """Variant, size, precision, form. What a form adds at both ends is the same in every variant: each has
     every precision at every size in one form, and each precision in both. The blocks of ``base`` are like one
-    another: ``shallow base`` has one on every level, and stands for it but once."""
+    another: ``shallow base`` has one on every level, and stands for it but once. ``small`` is a wider
+    ``nano``, and has one size."""
     return [("base", "static", "fp16", "uint8-nhwc")] + [
         (variant, size, precision, form)
         for variant, (s, size) in product(("nano", "small", "shallow base"), enumerate(SIZES))
         for (p, precision), (f, form) in product(enumerate(PRECISIONS), enumerate(FORMS))
-        if (s + p + f) % 2 == 0
+        if (s + p + f) % 2 == 0 and (variant, size) != ("small", "static")
     ]
 
 

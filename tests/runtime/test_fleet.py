@@ -199,7 +199,7 @@ def test_ctrl_c_keeps_whole_segments_with_which_one_process_goes_on(tmp_path: Pa
     manifest = out / "a.restored.mp4.part" / "manifest.jsonl"
     until = time.monotonic() + 120
     while lines_of(manifest) < 2:
-        assert time.monotonic() < until and running.poll() is None
+        assert time.monotonic() < until and running.poll() is None, running.communicate()[1]
         time.sleep(0.005)
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=120)
