@@ -91,6 +91,8 @@ def test_a_documented_command_works(command: str, desk: Path, monkeypatch: pytes
     monkeypatch.chdir(desk)
     # Its graphs were traced once, and so tests/export holds them to what is traced today.
     monkeypatch.setattr("measnet.export.bundle.traced_graph", exact_graph)
+    # Frames of 1280x720 say no more.
+    monkeypatch.setattr("measnet.runtime.doctor.self_test.SIZES", [(128, 160)])
     # In this process, which has imported everything; that programs start is tested elsewhere.
     result = CliRunner().invoke(getattr(importlib.import_module(module), name), arguments)
     assert result.exit_code == 0, (result.output, result.exception)
