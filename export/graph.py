@@ -119,7 +119,7 @@ def take_in(model: onnx.ModelProto, folder: Path) -> None:
             tensor.raw_data = files[info.location][start:end]
             tensor.ClearField("data_location")
             tensor.ClearField("external_data")
-    _undo_widening(model)
+    undo_widening(model)
     load_external_data_for_model(model, str(folder))  # of attributes, where others keep some
 
 
@@ -132,9 +132,16 @@ def widen(tensor: onnx.TensorProto) -> onnx.NodeProto:
     )
 
 
-def _undo_widening(model: onnx.ModelProto) -> None:
-    """Makes the weights of a bundled graph float32 ones, as if it had never been stored."""
-    narrow = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name.endswith(_NARROW)}
+def undo_widening(model: onnx.ModelProto) -> None:
+    """Makes the weights of a bundled graph float32 ones, as if it had never been stored.
+
+    Changes ``model``. Weights that still lie in another file stay as they are.
+    """
+    narrow = {
+        tensor.name: tensor
+        for tensor in model.graph.initializer
+        if tensor.name.endswith(_NARROW) and not uses_external_data(tensor)
+    }
     nodes = []
     for node in model.graph.node:
         tensor = narrow.get(node.input[0]) if node.op_type == "Cast" else None

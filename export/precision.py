@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto
 
 from measnet.errors import GraphError
+from measnet.export.graph import undo_widening
 from measnet.export.islands import island_of
 
 Precision = Literal["fp16", "bf16"]
@@ -95,10 +96,11 @@ class _Typing:
         self.ranges = ranges
         self.model = onnx.ModelProto()
         self.model.CopyFrom(model)
+        undo_widening(self.model)  # of a bundled graph that was loaded without read_graph
         self.opset = max(OPSET[precision], opset_of(model))
-        self.constants = {tensor.name: tensor for tensor in model.graph.initializer}
-        self.floats = float_tensors(model)
-        self.nodes = list(model.graph.node)
+        self.constants = {tensor.name: tensor for tensor in self.model.graph.initializer}
+        self.floats = float_tensors(self.model)
+        self.nodes = list(self.model.graph.node)
         self.users: dict[str, list[NodeProto]] = {}
         for node in self.nodes:
             for name in node.input:

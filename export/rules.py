@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto
 
 from measnet.export.precision import lost, opset_of
+from measnet.export.turing import ranks_of, rewritable
 
 TRIED = "TensorRT-RTX 1.7.1"
 TENSORRT = "TensorRT 11"
@@ -96,6 +97,7 @@ class Inspected:
         for value in (*graph.value_info, *graph.input, *graph.output):
             if value.type.HasField("tensor_type"):
                 self.types[value.name] = int(value.type.tensor_type.elem_type)
+        self.ranks = ranks_of(graph)
         self.opset = opset_of(model)
         self.maker = {name: node for node in self.nodes for name in node.output if name}
         self.ours = any(entry.key == "measnet.format" for entry in model.metadata_props)
@@ -206,6 +208,42 @@ def types(graph: Inspected) -> Iterator[Finding]:
     if TensorProto.BFLOAT16 in graph.types.values():
         yield Finding(
             "note", "type", "BF16 needs a GPU of compute capability 8.0 or later", "", source=TENSORRT
+        )
+
+
+def turing_products(graph: Inspected) -> Iterator[Finding]:
+    """Of a float32 graph one note; of one that is FP16 elsewhere a warning for each product."""
+    products = [
+        node
+        for node in graph.nodes
+        if node.op_type in ("Gemm", "MatMul", "Einsum")
+        and {graph.types.get(name) for name in (*node.input[:1], *node.output)} == {TensorProto.FLOAT}
+    ]
+    if TensorProto.BFLOAT16 in graph.types.values():  # not for these cards anyway
+        return
+    casts = {node.output[0]: node.input[0] for node in graph.nodes if node.op_type == "Cast"}
+    mixed = any(
+        graph.types.get(name) == TensorProto.FLOAT16
+        for node in graph.nodes
+        for name in node.output
+        if name not in casts
+    )
+    constants = dict(graph.constants)
+    for name, source in casts.items():  # weights that a bundled graph stores in half
+        if source in constants:
+            constants[name] = TensorProto(data_type=TensorProto.FLOAT, dims=constants[source].dims)
+    refused = [node for node in products if not (mixed and rewritable(node, constants, graph.ranks))]
+    if refused and not mixed:
+        message = "TensorRT-RTX multiplies no float32 matrices on GPUs of compute capability 7.5"
+        yield Finding("note", "turing", message, "for these export it with --fp16", source=TRIED)
+    for node in refused if mixed else ():
+        yield _at(
+            node,
+            "warning",
+            "turing",
+            f"{node.op_type} in FLOAT: TensorRT-RTX builds no such product for compute capability 7.5",
+            "make it FP16, or give it a constant factor of two dimensions, which is written otherwise",
+            TRIED,
         )
 
 
@@ -374,6 +412,7 @@ RULES: tuple[Callable[[Inspected], Iterator[Finding]], ...] = (
     top_k,
     quantisation,
     types,
+    turing_products,
     delicate_operators,
     routers,
     constants,

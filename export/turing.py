@@ -8,9 +8,14 @@ they are, and the builder says which it does not take.
 
 from __future__ import annotations
 
+from math import prod
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from measnet.export.graph import undo_widening
 
 MOST_PRODUCTS = 1 << 20  # numbers per image between multiply and sum, if the builder did not fuse them
 
@@ -24,23 +29,19 @@ def turing_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     those of low bands."""
     rewritten = onnx.ModelProto()
     rewritten.CopyFrom(model)
+    undo_widening(rewritten)
     graph = rewritten.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
-    inferred = onnx.shape_inference.infer_shapes(model).graph
-    rank = {
-        value.name: len(value.type.tensor_type.shape.dim)
-        for value in (*inferred.value_info, *inferred.input, *inferred.output)
-        if value.type.tensor_type.HasField("shape")
-    }
+    ranks = ranks_of(onnx.shape_inference.infer_shapes(rewritten).graph)
     nodes = list(graph.node)
     del graph.node[:]
     for node in nodes:
-        if node.op_type == "MatMul" and LOW_BAND in node.name:
-            graph.node.extend(_thin_product(node, graph))
-        elif (weights := _weights(node, constants, rank)) is not None:
-            graph.node.extend(_multiply_and_sum(node, graph, weights))
-        else:
+        if not rewritable(node, constants, ranks):
             graph.node.append(node)
+        elif LOW_BAND in node.name:
+            graph.node.extend(_thin_product(node, graph))
+        else:
+            graph.node.extend(_multiply_and_sum(node, graph, _weights(node, constants)))
     used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
     kept = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]
@@ -49,22 +50,40 @@ def turing_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     return rewritten
 
 
-def _weights(
-    node: NodeProto, constants: dict[str, TensorProto], rank: dict[str, int]
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None:
-    """The constant factor of a product that can be rewritten, as N K; None of any other node."""
+def ranks_of(graph: onnx.GraphProto) -> dict[str, int]:
+    """The numbers of dimensions of a graph's tensors, as far as shape inference told them."""
+    return {
+        value.name: len(value.type.tensor_type.shape.dim)
+        for value in (*graph.value_info, *graph.input, *graph.output)
+        if value.type.tensor_type.HasField("shape")
+    }
+
+
+def rewritable(node: NodeProto, constants: dict[str, TensorProto], ranks: dict[str, int]) -> bool:
+    """Tells whether ``turing_graph`` rewrites ``node``; ``constants`` need not have their values."""
+    if node.op_type == "MatMul" and LOW_BAND in node.name:
+        return True
     if node.op_type not in ("Gemm", "MatMul") or node.input[1] not in constants:
-        return None
+        return False
     tensor = constants[node.input[1]]
-    if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) != 2 or rank.get(node.input[0]) != 2:
-        return None
-    values = numpy_helper.to_array(tensor)
-    given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) != 2 or ranks.get(node.input[0]) != 2:
+        return False
+    given = _attributes(node)
     if given.get("transA", 0) or given.get("alpha", 1.0) != 1.0 or given.get("beta", 1.0) != 1.0:
-        return None
-    if values.size > MOST_PRODUCTS:
-        return None
-    return np.ascontiguousarray(values if given.get("transB", 0) else values.T)
+        return False
+    return prod(tensor.dims) <= MOST_PRODUCTS
+
+
+def _attributes(node: NodeProto) -> dict[str, Any]:
+    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+
+
+def _weights(
+    node: NodeProto, constants: dict[str, TensorProto]
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """The constant factor of a product, as N K."""
+    values = numpy_helper.to_array(constants[node.input[1]])
+    return np.ascontiguousarray(values if _attributes(node).get("transB", 0) else values.T)
 
 
 def _multiply_and_sum(

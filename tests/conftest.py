@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
+import os
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +46,39 @@ def golden_case(name: str) -> tuple[np.ndarray, np.ndarray, int]:
     image = case["image"][None].astype(np.float32) / np.float32(255)
     output = case["output"]
     return image, output.reshape(output.shape[-3:]), int(case["stride"])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def a_network_is_traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps what the exporter traces, by weights and size, for all tests and processes of a run: it takes
+    ten to thirty seconds each time."""
+    if "torch" not in sys.modules:  # no test that was collected exports anything
+        yield
+        return
+    import onnx
+    from filelock import FileLock
+
+    from measnet.export import trace
+
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    (folder / "traced").mkdir(exist_ok=True)
+    honest = trace._traced
+
+    def traced(exact: Any, config: Any, size: Any) -> Any:
+        key = hashlib.sha256(f"{config} {size} {exact.steered is None}".encode())
+        for name, tensor in exact.state_dict().items():
+            key.update(name.encode() + tensor.detach().contiguous().numpy().tobytes())
+        path = folder / "traced" / f"{key.hexdigest()}.onnx"
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                path.write_bytes(honest(exact, config, size).SerializeToString())
+        return onnx.load_model_from_string(path.read_bytes())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trace, "_traced", traced)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -49,16 +49,18 @@ class Cluster:
         if not address.startswith((LOCAL, "auto")):
             _check_answers(address)
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+        own = _local_cpus(address, threads) if address.partition(":")[0] == LOCAL else 0
         try:
-            if address.partition(":")[0] == LOCAL:
-                ray.init(LOCAL, num_cpus=_local_cpus(address, threads), include_dashboard=False, **quiet)
+            if own:
+                ray.init(LOCAL, num_cpus=own, include_dashboard=False, **quiet)
             else:
                 ray.init(address, **quiet)
-        except (ConnectionError, TimeoutError, RuntimeError, ValueError, AssertionError) as error:
-            raise UsageError(
-                f"no Ray cluster at {address} ({first_line(error)}); start one with 'ray start --head', or "
-                "take --ray local"
-            ) from None
+        except Exception as error:  # Ray raises this very class where a node does not start in time
+            ray.shutdown()
+            told = f"no Ray cluster at {address} ({first_line(error)}); "
+            if own:
+                raise UsageError(f"{told}try again when this machine is less busy") from None
+            raise UsageError(f"{told}start one with 'ray start --head', or take --ray local") from None
         resources = self._ray.cluster_resources()
         self._gpus = int(resources.get("GPU", 0))
         self.workers = self._gpus or int(resources.get("CPU", 1)) // threads

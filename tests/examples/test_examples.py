@@ -22,8 +22,10 @@ import av
 import cv2
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from measnet import Restorer
+from measnet.export.cli import main as export
 from measnet.metrics import psnr
 from measnet.testing import FakeFrames, FakeRestorer
 
@@ -123,7 +125,8 @@ def restored(raw: bytes) -> bytes:
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("graphs")
-    run(Path(sys.executable).with_name("measnet-export"), "--no-verify", "--io", "uint8-nhwc", "-o", folder)
+    done = CliRunner().invoke(export, ["--no-verify", "--io", "uint8-nhwc", "-o", str(folder)])
+    assert done.exit_code == 0, done.output
     return folder / "nano-dynamic.bytes.onnx"
 
 
@@ -395,8 +398,10 @@ def test_a_camera_is_served_restored_by_rtsp(clip: Path, paths: dict[str, str]) 
     with rtsp_server(camera, clip, **paths) as source, rtsp_server(server, source, "0", **paths) as address:
         options = {"rtsp_transport": "tcp", "analyzeduration": "500000"}
         with av.open(address, options=options, timeout=LIMIT) as stream:
-            frames = itertools.islice(stream.decode(video=0), 3)
-            found = [frame.to_ndarray(format="rgb24") for frame in frames]
+            frames = (frame.to_ndarray(format="rgb24") for frame in stream.decode(video=0))
+            # One that lost packets on a busy machine has no number that was sent.
+            whole = (frame for frame in frames if FakeFrames.number_of(frame) < 100)
+            found = list(itertools.islice(whole, 3))
     numbers = [FakeFrames.number_of(frame) for frame in found]
     assert len(numbers) == 3 and numbers == sorted(set(numbers))
     check_restored(found[0], frames_of(clip)[numbers[0]])

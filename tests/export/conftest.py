@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from filelock import FileLock
 
 from measnet.checkpoint import load_checkpoint
 from measnet.config import VARIANTS
@@ -23,17 +21,13 @@ Traced = Callable[[str, MEASNet, tuple[int, int] | None], Path]
 
 @pytest.fixture(scope="session")
 def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Traced:
-    """Writes the graph of a network under a name, once for all processes that the tests run in."""
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-    (folder / "graphs").mkdir(exist_ok=True)
+    """Writes the graph of a network under a name."""
+    folder = tmp_path_factory.mktemp("graphs")
 
     def graph(name: str, network: MEASNet, size: tuple[int, int] | None) -> Path:
-        path = folder / "graphs" / f"{name}.onnx"
-        with FileLock(f"{path}.lock"):
-            if not path.exists():
-                exact_graph(network, size).write(path)
+        path = folder / f"{name}.onnx"
+        if not path.exists():
+            exact_graph(network, size).write(path)
         return path
 
     return graph
@@ -86,21 +80,20 @@ def base_graph(golden_checkpoint: Callable[[str], Path], traced_once: Traced) ->
 
 
 @pytest.fixture(scope="session")
-def graph_of_variant(
-    golden_checkpoint: Callable[[str], Path], traced_once: Traced, request: pytest.FixtureRequest
-) -> Callable[[str, str], Path]:
-    """The float32 graph of a variant, ``static`` or ``dynamic``; of nano the bundled weights."""
+def graph_of_variant(traced_once: Traced, request: pytest.FixtureRequest) -> Callable[[str, str], Path]:
+    """The float32 graph of a variant, ``static`` or ``dynamic``; of nano the bundled weights.
+    ``shallow base`` is ``base`` with one block on every level."""
 
     @functools.cache
     def graph(variant: str, size: str) -> Path:
         if variant == "nano" and size == "dynamic":
             return bundled("nano", ".onnx")
-        if variant != "small" and size == "static":
+        if variant in ("nano", "base"):
+            assert size == "static"
             return Path(request.getfixturevalue(f"{variant}_graph"))
-        if variant == "base":
-            return traced_once("base-dynamic", load_checkpoint(golden_checkpoint("base")), None)
         torch.manual_seed(0)
-        network = MEASNet(VARIANTS[variant]).eval()
+        shallow = replace(VARIANTS["base"], blocks=(1, 1, 1, 1), refinement_blocks=1)
+        network = MEASNet(shallow if variant == "shallow base" else VARIANTS[variant]).eval()
         return traced_once(f"{variant}-{size}", network, None if size == "dynamic" else (128, 160))
 
     return graph

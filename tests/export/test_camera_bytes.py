@@ -210,12 +210,12 @@ def test_the_command_line_writes_it_and_holds_it_against_the_network(tmp_path: P
 
 
 def test_a_graph_for_one_size_is_for_that_size_and_not_for_the_networks(tmp_path: Path) -> None:
-    arguments = ["--shape", "70x101", "--io", "uint8-nhwc", "-o", str(tmp_path)]
+    arguments = ["--shape", "127x159", "--io", "uint8-nhwc", "-o", str(tmp_path)]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
-    assert "nano, 70x101 pixels, RGB bytes in and out" in result.output
-    assert "parity with PyTorch on 70x101" in result.output
-    assert read_graph(tmp_path / "nano-70x101.bytes.onnx").description.static_size == (70, 101)
+    assert "nano, 127x159 pixels, RGB bytes in and out" in result.output
+    assert "parity with PyTorch on 127x159" in result.output
+    assert read_graph(tmp_path / "nano-127x159.bytes.onnx").description.static_size == (127, 159)
 
 
 @pytest.mark.usefixtures("traced")

@@ -19,8 +19,9 @@ from measnet.errors import GraphError
 from measnet.export.builder_process import ParserAnswer, ask_parser
 from measnet.export.check import check_file
 from measnet.export.cli import main
+from measnet.export.precision import typed_graph
 from measnet.export.rules import Finding
-from measnet.weights import bundled
+from measnet.weights import at_hand, bundled
 
 needs_rtx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("tensorrt_rtx", "polygraphy", "filelock")),
@@ -275,6 +276,33 @@ def test_a_constant_that_fp16_would_lose_is_noted_with_what_uses_it(tmp_path: Pa
     model = model_of(node("Add", ["x", "f"]), constants={"f": np.float32(1e-12)})
     finding = the_one(check(model, tmp_path), "constant")
     assert finding.level == "note" and "Add must stay float32" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("shape", "told"), [([1, 8], []), ([1, 4, 8], [("warning", "turing")])], ids=["rewritten", "refused"]
+)
+def test_a_float32_product_in_an_fp16_graph_is_a_warning_unless_turings_form_writes_it_otherwise(
+    shape: list[int | str], told: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    product = node("MatMul", ["x", "w"], "z")
+    narrowed, scaled = node("Cast", ["z"], "h", to=HALF), node("Mul", ["h", "h"])
+    weights = {"w": np.ones((8, 3), np.float32)}
+    model = model_of(product, narrowed, scaled, constants=weights, shape=shape, out=HALF)
+    assert [(finding.level, finding.rule) for finding in check(model, tmp_path)] == told
+
+
+def test_a_float32_graph_is_noted_to_be_none_for_turing(tmp_path: Path) -> None:
+    model = model_of(node("MatMul", ["x", "w"]), constants={"w": np.ones((8, 3), np.float32)})
+    finding = the_one(check(model, tmp_path), "turing")
+    assert finding.level == "note" and "--fp16" in finding.remedy
+
+
+@pytest.mark.parametrize("name", at_hand(".steerable.onnx"))
+def test_fp16_graphs_of_bundled_networks_have_no_product_that_turing_refuses(
+    name: str, tmp_path: Path
+) -> None:
+    model = typed_graph(onnx.load(bundled(name, ".steerable.onnx")), "fp16").model
+    assert [finding for finding in check(model, tmp_path) if finding.rule == "turing"] == []
 
 
 def test_a_plain_graph_is_found_faultless(tmp_path: Path) -> None:

@@ -4,30 +4,37 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
 from click.testing import CliRunner
 from conftest import golden_state
 
+from measnet.checkpoint import save_checkpoint
+from measnet.config import VARIANTS
 from measnet.export.cli import main
+from measnet.export.graph import Graph
+from measnet.export.trace import exact_graph
+from measnet.network import MEASNet
 
 
-def test_a_checkpoint_becomes_a_checked_graph(
-    golden_checkpoint: Callable[[str], Path], tmp_path: Path
-) -> None:
-    result = CliRunner().invoke(
-        main, [str(golden_checkpoint("tiny")), "--shape", "70x100", "-o", str(tmp_path)]
-    )
+def test_a_checkpoint_becomes_a_checked_graph(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    shallow = replace(VARIANTS["nano"], width=16, blocks=(0, 0, 0, 1))  # tracing takes its time
+    save_checkpoint(MEASNet(shallow), tmp_path / "mine.safetensors")
+    words = [str(tmp_path / "mine.safetensors"), "--shape", "130x150", "-o", str(tmp_path / "graphs")]
+    result = CliRunner().invoke(main, words)
     assert result.exit_code == 0, result.output
-    assert "72x104 pixels (frames of 70x100 are padded by reflection)" in result.output
-    assert "parity with PyTorch on 72x104" in result.output
-    metadata = {e.key: e.value for e in onnx.load(tmp_path / "tiny-70x100.onnx").metadata_props}
-    assert metadata["measnet.size"] == "72x104"
-    assert [path.name for path in tmp_path.iterdir()] == ["tiny-70x100.onnx"]
+    assert "144x160 pixels (frames of 130x150 are padded by reflection)" in result.output
+    assert "parity with PyTorch on 144x160" in result.output
+    (graph,) = (tmp_path / "graphs").iterdir()
+    metadata = {e.key: e.value for e in onnx.load(graph).metadata_props}
+    assert graph.name == "mine-130x150.onnx" and metadata["measnet.size"] == "144x160"
 
 
 @pytest.mark.parametrize(
@@ -66,20 +73,18 @@ def test_nan_in_a_checkpoint_ends_in_one_line_and_exit_code_2(tmp_path: Path) ->
 
 
 def test_a_graph_that_does_not_compute_the_network_is_removed(
-    golden_checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from measnet.export.exact import ExactPixelExperts
+    def wrong(*arguments: Any, **options: Any) -> Graph:
+        graph = exact_graph(*arguments, **options)
+        constants = {tensor.name: tensor for tensor in graph.model.graph.initializer}
+        (stem,) = [node for node in graph.model.graph.node if node.name == "stem/Conv"]
+        weights = constants[stem.input[1]]
+        weights.raw_data = (np.frombuffer(weights.raw_data, np.float32) * np.float32(1.01)).tobytes()
+        return graph
 
-    honest = ExactPixelExperts.forward
-
-    def wrong(self: ExactPixelExperts, x: torch.Tensor, prompt: torch.Tensor | None) -> object:
-        out, routing = honest(self, x, prompt)
-        return out * 1.01, routing
-
-    monkeypatch.setattr(ExactPixelExperts, "forward", wrong)
-    result = CliRunner().invoke(
-        main, ["--checkpoint", str(golden_checkpoint("tiny")), "--shape", "64x64", "-o", str(tmp_path)]
-    )
+    monkeypatch.setattr("measnet.export.make.exact_graph", wrong)
+    result = CliRunner().invoke(main, ["nano", "-o", str(tmp_path)])
     assert result.exit_code == 1
     assert "does not compute what the network does" in result.stderr
     assert list(tmp_path.iterdir()) == []

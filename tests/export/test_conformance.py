@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("measnet", "train", "export", "calibration", "runtime")
+FOLDERS = ("src/measnet", "train", "export", "calibration", "runtime")
 API: dict[str, dict[str, Any]] = json.loads((ROOT / "tests/data/tensorrt_api.json").read_text())
 VERSIONS = sorted(API)
 PACKAGES = ("tensorrt", "tensorrt_rtx", "tensorrt_bindings", "tensorrt_rtx_bindings", "tensorrt_lean")

@@ -6,7 +6,6 @@ refuses a graph that any one of its cards cannot run), one for Turing, which tak
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import re
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from measnet.export.build_settings import BuildSettings, Profile
 from measnet.export.camera_bytes import camera_graph
 from measnet.export.graph import Graph, read_graph
 from measnet.export.precision import Precision, typed_graph
-from measnet.weights import at_hand
+from measnet.weights import at_hand, bundled
 
 ABSENT = [
     name for name in ("tensorrt_rtx", "polygraphy", "filelock") if importlib.util.find_spec(name) is None
@@ -38,7 +37,7 @@ needs_rtx = pytest.mark.skipif(
 )
 if "filelock" not in ABSENT:
     from measnet.export.engine import build_engines, graph_profiles
-    from measnet.export.target import Target, find_targets
+    from measnet.export.target import RTX_CARDS, Target, find_targets
 
 Described = tuple[onnx.ModelProto, GraphDescription]
 
@@ -48,13 +47,15 @@ FORMS = ("nchw", "uint8-nhwc")
 
 
 def matrix() -> list[tuple[str, str, str, str]]:
-    """Variant, size, precision, form. What a form adds at both ends is the same in every variant: ``base``,
-    whose builds take longest, has every precision at every size in one form, and each precision in both."""
-    return [
+    """Variant, size, precision, form. What a form adds at both ends is the same in every variant: each has
+    every precision at every size in one form, and each precision in both. The blocks of ``base`` are like one
+    another: ``shallow base`` has one on every level, and stands for it but once. ``small`` is a wider
+    ``nano``, and has one size."""
+    return [("base", "static", "fp16", "uint8-nhwc")] + [
         (variant, size, precision, form)
-        for variant, (s, size) in product(VARIANTS, enumerate(SIZES))
+        for variant, (s, size) in product(("nano", "small", "shallow base"), enumerate(SIZES))
         for (p, precision), (f, form) in product(enumerate(PRECISIONS), enumerate(FORMS))
-        if variant != "base" or (s + p + f) % 2 == 0
+        if (s + p + f) % 2 == 0 and (variant, size) != ("small", "static")
     ]
 
 
@@ -75,7 +76,6 @@ def targets() -> dict[str, Target]:
     return dict(zip((PORTABLE, TURING), find_targets(("tensorrt-rtx",), ("rtx", "sm75")), strict=True))
 
 
-@functools.lru_cache(maxsize=1)  # both forms of a graph are built one after the other
 def in_precision(source: Path, precision: str) -> Graph:
     """The graph of the float32 file ``source`` in a precision."""
     graph = read_graph(source)
@@ -121,7 +121,8 @@ def test_the_graph_builds_for_every_card(
         target = targets[capabilities]
         facts = read_engine_facts(engine.path)
         assert facts.compute_capability == capabilities
-        assert (facts.description.variant, facts.description.precision) == (variant, precision)
+        assert facts.description.variant == ("custom" if variant == "shallow base" else variant)
+        assert facts.description.precision == precision
         assert (facts.description.io, facts.description.static_size is None) == (form, size == "dynamic")
         assert facts.profiles == graph_profiles(written, settings, target)[0]
         assert engine.plan_bytes > 100_000
@@ -154,6 +155,23 @@ def test_what_turing_cannot_run_is_refused_alone_and_beside_other_cards(
         with pytest.raises(BuildError, match=re.escape(reason)):
             build_engines([graph], [target], tmp_path, SETTINGS[size], cache=None)
     assert list(tmp_path.iterdir()) == [graph]
+
+
+@needs_rtx
+@pytest.mark.parametrize("precision", ["fp32", *get_args(Precision)])
+@pytest.mark.parametrize("name", at_hand(".steerable.onnx"))
+def test_every_bundled_network_builds_for_every_card(name: str, precision: str, tmp_path: Path) -> None:
+    """Its steerable graph, which computes all that the plain one does."""
+    files = [bundled(name, ".steerable.onnx")]
+    if precision != "fp32":
+        files = [tmp_path / "typed.onnx"]
+        in_precision(bundled(name, ".steerable.onnx"), precision).write(files[0])
+    older = ["sm75"] if precision == "fp16" else []
+    cards = find_targets(("tensorrt-rtx",), ("+".join(card for card in RTX_CARDS if card != "sm75"), *older))
+    settings = BuildSettings((Profile.parse("128x128"),), optimization_level=0)
+    for built in build_engines(files, cards, tmp_path, settings, cache=None):
+        assert built.facts.description.steerable and built.facts.description.precision == precision
+        assert built.plan_bytes > 1_000_000 and built.notes == ()
 
 
 def test_every_variant_that_there_is_and_every_bundled_graph_is_among_them() -> None:

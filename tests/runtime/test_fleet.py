@@ -66,6 +66,19 @@ def lines_of(path: Path) -> int:
     return len(path.read_bytes().splitlines()) if path.exists() else 0
 
 
+def check_runs(running: subprocess.Popen[str], until: float) -> None:
+    if running.poll() is not None:
+        said = "".join(text for text in running.communicate() if text)
+        check_started(said)
+        pytest.fail(said)
+    assert time.monotonic() < until
+
+
+def check_started(said: str) -> None:
+    if "when this machine is less busy" in said:
+        pytest.skip("this machine is so busy that Ray did not start within its 30 seconds")
+
+
 def test_a_worker_is_killed_and_the_result_is_that_of_one_process(tmp_path: Path) -> None:
     needs_ray()
     source, out, report = archive(tmp_path), tmp_path / "out", tmp_path / "report.json"
@@ -76,7 +89,7 @@ def test_a_worker_is_killed_and_the_result_is_that_of_one_process(tmp_path: Path
         part = out / "a.restored.mp4.part"
         until = time.monotonic() + 120
         while lines_of(part / "manifest.jsonl") < 2:
-            assert time.monotonic() < until and running.poll() is None, running.communicate()[0]
+            check_runs(running, until)
             time.sleep(0.005)
         (worker,) = workers_at(part)
         assert worker != running.pid
@@ -118,6 +131,7 @@ def test_what_cannot_be_restored_is_said_and_the_rest_is_restored(tmp_path: Path
     cv2.imwrite(str(source / "shot.png"), np.full((40, 60, 3), 90, np.uint8))
     command = [*RUN, "--ray", "local:1", str(source), "-o", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    check_started(done.stderr)
     assert done.returncode == 2 and "broken.mp4" in done.stderr and "Traceback" not in done.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["shot.restored.png"]
 
@@ -189,6 +203,19 @@ def test_without_its_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
         Cluster("local", 1)
 
 
+def test_a_node_that_does_not_start_in_time_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs_ray()
+    import ray
+
+    def late(*arguments: object, **options: object) -> None:
+        raise Exception("The current node timed out during startup.\nMore of it.")
+
+    monkeypatch.setattr(ray, "init", late)
+    with pytest.raises(UsageError, match=r"timed out during startup.*less busy") as caught:
+        Cluster("local", 1)
+    assert "\n" not in str(caught.value)
+
+
 def test_ctrl_c_keeps_whole_segments_with_which_one_process_goes_on(tmp_path: Path) -> None:
     needs_ray()
     source, out = tmp_path / "in", tmp_path / "out"
@@ -199,7 +226,7 @@ def test_ctrl_c_keeps_whole_segments_with_which_one_process_goes_on(tmp_path: Pa
     manifest = out / "a.restored.mp4.part" / "manifest.jsonl"
     until = time.monotonic() + 120
     while lines_of(manifest) < 2:
-        assert time.monotonic() < until and running.poll() is None
+        check_runs(running, until)
         time.sleep(0.005)
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=120)
