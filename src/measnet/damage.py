@@ -13,6 +13,8 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from measnet.config import PROMPT_BASIS
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ GROUPS = {
 }
 """The basic prompts that stand for each name."""
 
-MOST_NAMES = 64
 _KEY = "measnet.damage"
 
 
@@ -49,15 +50,9 @@ def from_metadata(metadata: Mapping[str, str]) -> bool:
     if _KEY not in metadata:
         return False
     try:
-        names = json.loads(metadata[_KEY])
+        names = msgspec.json.decode(metadata[_KEY], type=list[str])
     except RecursionError:
         raise ValueError("kinds of damage nested too deep") from None
-    if (
-        not isinstance(names, list)
-        or len(names) > MOST_NAMES
-        or not all(isinstance(name, str) for name in names)
-    ):
-        raise ValueError("kinds of damage that are no list of names")
     return tuple(names) == NAMES
 
 
