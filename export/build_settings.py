@@ -103,12 +103,6 @@ class BuildSettings:
     hardware_compatible: HardwareCompatibility = "none"
     """Other GPUs that may load the plan; costs speed."""
 
-    refit: bool = False
-    """A plan whose weights can be replaced."""
-
-    strip_weights: bool = False
-    """A plan without weights: small; whoever loads it refits it from the graph first."""
-
     aux_streams: int | None = None
     """Streams besides the caller's that a plan may use; None leaves it to TensorRT, 0 needs least memory."""
 

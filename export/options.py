@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from measnet.command_line import RenamedOption
 from measnet.errors import MissingPackageError, UsageError
 from measnet.weights import NAMES, bundled
 
@@ -125,8 +124,6 @@ OPTIONS = (
     click.option(
         "-o",
         "--out",
-        cls=RenamedOption,
-        former="--output",
         default=".",
         type=click.Path(path_type=Path),
         help="Folder for the graphs, or the name of a single .onnx file.  [default: this folder]",

@@ -97,7 +97,6 @@ class _BackendName(click.Choice[str]):
     """Takes the address of a Triton server as well as names."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """See click.ParamType."""
         return value if str(value).startswith("triton://") else super().convert(value, param, ctx)
 
 
@@ -105,7 +104,6 @@ class _RunCommand(HeadedCommand):
     """``--preview`` may stand alone, whatever follows it."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """See click.Command."""
         pairs = itertools.pairwise([*args, ""])
         return super().parse_args(
             ctx,

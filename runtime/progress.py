@@ -231,7 +231,6 @@ class _Rows(Progress):
         )
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """See Progress."""
         if self._picture is not None:
             yield self._picture
         yield self.make_tasks_table(self.tasks)

@@ -84,7 +84,6 @@ class ImageSink(Sink):
         self._written = True
 
     def finish(self, *, partial: bool = False) -> Path | None:
-        """See Sink.finish."""
         if not self._written:
             self.abort()
             return None
@@ -93,7 +92,6 @@ class ImageSink(Sink):
         return self._aside.keep(partial=partial)
 
     def abort(self) -> None:
-        """See Sink.abort."""
         if not self._done:
             self._done = True
             self._aside.discard()
@@ -255,11 +253,9 @@ class ImageFolderSink(Sink):
         """The pictures that are there already, by their sources' names, with the manifest's lines on them."""
 
     def kept(self) -> int:
-        """See Sink.kept."""
         return len(self.finished)
 
     def begin(self, header: Header, *, restart: bool) -> Begun:
-        """See Sink.begin."""
         header = self._folder.begin(header, restart=restart)
         manifest = self._folder.manifest
         try:
@@ -281,7 +277,6 @@ class ImageFolderSink(Sink):
         return Begun(len(names), names, header.settings)
 
     def begun_before(self, header: Header) -> int:
-        """See Sink.begun_before."""
         manifest = self._folder.begun_before(header)
         return 0 if manifest is None else len(self._sound(manifest))
 

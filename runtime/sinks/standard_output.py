@@ -85,7 +85,6 @@ class StandardOutput(Sink):
                 )
 
     def write(self, frame: Frame) -> None:
-        """See Sink.write."""
         place = self._times.place(frame)
         if place is None:
             self.skipped = self._times.skipped
@@ -97,7 +96,6 @@ class StandardOutput(Sink):
         self._put(data, place[0])
 
     def finish(self, *, partial: bool = False) -> Path | None:
-        """See Sink.finish."""
         if self._last is None:
             self.abort()
             return None

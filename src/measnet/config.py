@@ -205,7 +205,7 @@ class MEASNetConfig:
 
 
 def filled(kind: type[T], entries: dict[str, Any]) -> T:
-    """The dataclass ``kind`` with these entries, each of the type that it is to have. Raises ``UsageError``."""
+    """The dataclass ``kind`` with these entries, each of the type that it should have. Raises UsageError."""
     try:
         return msgspec.convert(entries, kind)
     except msgspec.ValidationError as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -111,7 +111,10 @@ def read_engine_facts(path: Path) -> EngineFacts:
 
 
 def _facts(stored: dict[str, Any], path: Path) -> EngineFacts:
+    unknown = stored.keys() - {field.name for field in fields(EngineFacts)}
     try:
+        if unknown:
+            raise msgspec.ValidationError(f"it says {', '.join(sorted(unknown))}")
         facts = msgspec.convert(stored, EngineFacts)
         _ = facts.description
     except (msgspec.ValidationError, GraphError) as error:

@@ -33,15 +33,11 @@ def test_a_checkpoint_becomes_a_checked_graph(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--shape", "64x64", "--json", "x.json"], "--json moved to: measnet-export check FILE -o JSON"),
-        (["--int8"], "--int8 moved to: measnet-calibrate CHECKPOINT FRAMES"),
-        (["--fp16", "--engine", "tensorrt-rtx", "--gpu", "sm89"], "moved to: measnet-export engine GRAPH"),
-        (["--cache-list", "--cache", "kept"], "moved to: measnet-export cache"),
         (["--dynamic", "64x64:128x128:256x256"], "a range is for an engine"),
         (["--shape", "wide"], "a size is HEIGHTxWIDTH"),
         (["--shape", "0x64"], "a size is HEIGHTxWIDTH"),
-        (["--shape", "64x64", "--checkpoint", "nope.ckpt"], "does not exist"),
-        (["--shape", "64x64", "--model", "giant"], "no bundled weights called 'giant'"),
+        (["nope.ckpt", "--shape", "64x64"], "does not exist"),
+        (["giant", "--shape", "64x64"], "no bundled weights called 'giant'"),
         (["--shape", "64x64", "--dynamic", "-o", "x.onnx"], "2 graphs cannot share the name"),
         (["--fp16", "--bf16", "-o", "x.onnx"], "2 graphs cannot share the name"),
     ],
@@ -58,7 +54,7 @@ def test_nan_in_a_checkpoint_ends_in_one_line_and_exit_code_2(tmp_path: Path) ->
     state["patch_embed.proj.weight"].fill_(float("nan"))
     torch.save(state, tmp_path / "x.pt")
     result = CliRunner().invoke(
-        main, ["--checkpoint", str(tmp_path / "x.pt"), "--dynamic", "-o", str(tmp_path)]
+        main, [str(tmp_path / "x.pt"), "--dynamic", "-o", str(tmp_path)]
     )
     assert result.exit_code == 2
     assert "NaN or infinity" in result.stderr and "stem.weight" in result.stderr
@@ -78,7 +74,7 @@ def test_a_graph_that_does_not_compute_the_network_is_removed(
 
     monkeypatch.setattr(ExactPixelExperts, "forward", wrong)
     result = CliRunner().invoke(
-        main, ["--checkpoint", str(golden_checkpoint("tiny")), "--shape", "64x64", "-o", str(tmp_path)]
+        main, [str(golden_checkpoint("tiny")), "--shape", "64x64", "-o", str(tmp_path)]
     )
     assert result.exit_code == 1
     assert "does not compute what the network does" in result.stderr
