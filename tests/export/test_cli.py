@@ -53,9 +53,7 @@ def test_nan_in_a_checkpoint_ends_in_one_line_and_exit_code_2(tmp_path: Path) ->
     state = golden_state("tiny")
     state["patch_embed.proj.weight"].fill_(float("nan"))
     torch.save(state, tmp_path / "x.pt")
-    result = CliRunner().invoke(
-        main, [str(tmp_path / "x.pt"), "--dynamic", "-o", str(tmp_path)]
-    )
+    result = CliRunner().invoke(main, [str(tmp_path / "x.pt"), "--dynamic", "-o", str(tmp_path)])
     assert result.exit_code == 2
     assert "NaN or infinity" in result.stderr and "stem.weight" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["x.pt"]
