@@ -114,13 +114,8 @@ class _BackendName(click.Choice[str]):
 
 BACKEND = _BackendName(
     [
-        "auto",
-        "onnxruntime",
-        "onnxruntime-cpu",
-        "onnxruntime-cuda",
-        "onnxruntime-tensorrt",
-        "tensorrt",
-        "torch",
+        *("auto", "onnxruntime", "onnxruntime-cpu", "onnxruntime-cuda", "onnxruntime-tensorrt"),
+        *("tensorrt", "torch"),
     ]
 )
 
@@ -155,16 +150,15 @@ def _declared(one: Field[Any], hint: Any) -> Callable[[Callable[..., Any]], Call
 
 def _type_of(hint: Any, how: Mapping[str, Any]) -> Any:
     """The type that click reads an option by; None reads text, or a flag."""
-    kinds = [kind for kind in get_args(hint) or (hint,) if kind is not NoneType]
     if "parse" in how:
         return click.Choice(how["choices"]) if "choices" in how else None
+    if NoneType in get_args(hint):
+        hint = next(kind for kind in get_args(hint) if kind is not NoneType)
     if get_origin(hint) is Literal:
         return click.Choice(get_args(hint))
-    if get_origin(kinds[0]) is Literal:
-        return click.Choice(get_args(kinds[0]))
     if "between" in how:
-        return (click.IntRange if kinds[0] is int else click.FloatRange)(**how["between"])
-    return click.Path(path_type=Path) if kinds[0] is Path else None
+        return (click.IntRange if hint is int else click.FloatRange)(**how["between"])
+    return click.Path(path_type=Path) if hint is Path else None
 
 
 class _RunCommand(HeadedCommand):
