@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps, rc_context
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ FLIPS = "#d33"
 def draw(name: str, experts: dict[str, Any]) -> str:
     """The picture of ``experts``, as ``Experts.for_report`` gives it, under the heading ``name``."""
     bins: list[dict[str, Any]] = experts["over_time"]["bins"]
+    edges = _edges(bins, experts["frames"])
     panels: list[tuple[float, Callable[[Axes], None]]] = []
     if "pixel_experts" in experts:
         panels.append((1.8, lambda axes: _pixel_experts(axes, bins, edges, experts["pixel_experts"])))
@@ -37,7 +38,6 @@ def draw(name: str, experts: dict[str, Any]) -> str:
         panels.append((max(0.9, 0.07 * count), lambda axes: _prompts(axes, bins, edges, experts["prompts"])))
     if any(bin_["flicker"] is not None for bin_ in bins):
         panels.append((1.2, lambda axes: _flicker(axes, bins, edges)))
-    edges = _edges(bins, experts["frames"])
     heights = [height for height, _ in panels] or [0.5]
     height = sum(heights) + GAP * (len(heights) - 1) + 1.5
     figure = Figure(figsize=(WIDTH, height))
@@ -104,7 +104,9 @@ def _image_experts(
 ) -> None:
     chosen, flips = total["chosen"][branch], total["flips"][branch]
     shares = _columns(bins, "image_experts", len(chosen), lambda found: found["chosen"][branch])
-    axes.pcolormesh(edges, np.arange(len(chosen) + 1), shares.T, cmap="Blues", vmin=0, vmax=1)
+    axes.pcolormesh(
+        edges, np.arange(len(chosen) + 1), shares.T, cmap="Blues", vmin=0, vmax=1, rasterized=True
+    )
     axes.set_yticks(
         np.arange(len(chosen)) + 0.5, [f"{expert}: {share:.0%}" for expert, share in enumerate(chosen)]
     )
@@ -115,7 +117,7 @@ def _image_experts(
 def _prompts(axes: Axes, bins: list[dict[str, Any]], edges: Columns, total: dict[str, Any]) -> None:
     count = len(total["weights"])
     weights = _columns(bins, "prompts", count, lambda found: found["weights"])
-    shown = axes.pcolormesh(edges, np.arange(count + 1), weights.T, cmap=colormaps["viridis"])
+    shown = axes.pcolormesh(edges, np.arange(count + 1), weights.T, cmap="viridis", rasterized=True)
     axes.figure.colorbar(shown, cax=axes.inset_axes((1.01, 0, 0.01, 1)))
     rate = _rate(total["flips"], total["pairs"])
     axes.set_title(f"Prompt weights: of {count} the strongest changes, {rate}", loc="left")
