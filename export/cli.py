@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from measnet.command_line import HELP, CommandInParts, run_command
+from measnet.errors import need
 from measnet.export.options import GraphOptions, Precision, graph_options
 
 if TYPE_CHECKING:
     from measnet.export.engine import Built
 
 WIDE: dict[str, Any] = {**HELP, "max_content_width": 100}
+BUILDING = ("building engines", "rtx", "filelock", "onnx")
 STOPPED = "stopped; nothing was left half-written"
 FILE = click.Path(path_type=Path)
 IMAGE = "nvcr.io/nvidia/tritonserver:YY.MM-py3"
@@ -51,14 +53,11 @@ def check(file: Path, out: Path | None, debug: bool) -> None:
 
 
 def _check(file: Path, out: Path | None) -> None:
-    from measnet.errors import MissingPackageError, UsageError
+    from measnet.errors import UsageError
 
     if out is not None and out.exists() and file.exists() and out.samefile(file):
         raise UsageError(f"--out {out} is the graph itself; give it another name")
-    try:
-        import onnx  # noqa: F401 - only to find out whether it is there
-    except ModuleNotFoundError:
-        raise MissingPackageError("checking a graph", "onnx", "export") from None
+    need("checking a graph", "export", "onnx")
     from measnet.export.check import check_file, lines, write_findings
 
     findings = check_file(file)
@@ -139,7 +138,7 @@ def engine(
     def build() -> None:
         from rich.console import Console
 
-        _check_builder()
+        need(*BUILDING)
         from measnet.export.build_settings import BuildSettings, Profile
         from measnet.export.cache import EngineCache, default_folder
         from measnet.export.engine import build_engines
@@ -176,17 +175,6 @@ def _graph_file(name: str) -> Path:
     return bundled(name, ".onnx") if name in NAMES else Path(name)
 
 
-def _check_builder() -> None:
-    """Raises ``MissingPackageError`` for what building and keeping engines stand on."""
-    from measnet.errors import MissingPackageError
-
-    try:
-        import filelock  # noqa: F401 - only to find out whether it is there
-        import onnx  # noqa: F401 - only that
-    except ModuleNotFoundError as error:
-        raise MissingPackageError("building engines", error.name or "onnx", "rtx") from None
-
-
 @click.command(
     context_settings=WIDE,
     epilog="""\b
@@ -201,7 +189,7 @@ def cache(clear: bool, cache_folder: Path | None, debug: bool) -> None:
     """Show the engines that are kept, or remove them."""
 
     def manage() -> None:
-        _check_builder()
+        need(*BUILDING)
         from measnet.export.cache import EngineCache, default_folder
 
         kept = EngineCache(cache_folder or default_folder())
