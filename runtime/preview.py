@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from measnet.image import eight_bits
 from measnet.image_header import orientation
 from measnet.runtime.comparison import Layout, laid_out
 from measnet.runtime.frame import Frame, Restoration, StreamInfo
@@ -58,8 +59,7 @@ def pair_shown(source: Frame, restored: Frame, info: StreamInfo | None, room: Ro
 
 def _small(frame: Frame, width: int, height: int) -> Shown:
     """Makes it 8 bits and of the size given."""
-    small = np.asarray(cv2.resize(frame.pixels, (width, height), interpolation=cv2.INTER_NEAREST))
-    return np.asarray(small // 256 if small.dtype == np.uint16 else small, np.uint8)
+    return eight_bits(np.asarray(cv2.resize(frame.pixels, (width, height), interpolation=cv2.INTER_NEAREST)))
 
 
 def _turn(frame: Frame, info: StreamInfo) -> Turn:

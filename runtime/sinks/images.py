@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin, TiffTags
 
 from measnet.errors import OutputError, UsageError
+from measnet.image import eight_bits
 from measnet.image_header import IMAGE_ENDINGS, png_chunks, result_name
 from measnet.runtime.frame import Frame, PictureFile, PictureMetadata, Pixels
 from measnet.runtime.sinks import Begun, Sink
@@ -116,7 +117,7 @@ class ImageEncoder:
         values = _channels(pixels, picture)
         if values.dtype == np.uint16 and kind not in _DEEP:
             self.lost[f"16 bits per channel ({ending} has 8)"] = None
-            values = _eight_bit(values)
+            values = eight_bits(values)
         if picture.alpha is not None and kind in _OPAQUE:
             self.lost[f"transparency ({ending} has none)"] = None
             values = values[:, :, :-1]
@@ -164,11 +165,6 @@ def picture_of(frame: Frame) -> PictureFile:
     if frame.picture is None:
         raise TypeError("an image sink takes frames that came from image files")
     return frame.picture
-
-
-def _eight_bit(values: Pixels) -> Pixels:
-    # 65535 / 255 = 257 exactly.
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def _channels(pixels: Pixels, picture: PictureFile) -> Pixels:

@@ -133,7 +133,7 @@ def test_the_picture_needs_nothing_else_and_takes_any_name() -> None:
     images = [
         image.get("{http://www.w3.org/1999/xlink}href", "") for image in root.iter() if "image" in image.tag
     ]
-    assert len(images) == 3 and all(image.startswith("data:") for image in images)
+    assert images and all(image.startswith("data:") for image in images)
     assert "script" not in svg and "url(http" not in svg
 
 
