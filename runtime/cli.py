@@ -6,7 +6,6 @@ Only options are read here; everything heavy is imported once there is something
 
 from __future__ import annotations
 
-import itertools
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -27,7 +26,6 @@ from measnet.runtime.options import (
     Encoding,
     EngineOptions,
     Live,
-    PreviewPlace,
     Reading,
     RunOptions,
     flag,
@@ -58,7 +56,7 @@ Examples:
   measnet-run clip.mp4 --temporal 0           and none helped by those before it: faster, noisier
   measnet-run clip.mp4 --task dehaze          held to haze, whatever the frames look like
   measnet-run clip.mp4 --compare slider       and a page that shows both, with a slider between
-  measnet-run clip.mp4 --preview              source and result in a window, or in the terminal
+  measnet-run clip.mp4 --preview              source and result in the terminal
   measnet-run clip.mp4 --verify 1/30          check every 30th frame against PyTorch
   ffmpeg ... -f yuv4mpegpipe - | measnet-run - -o - | ffmpeg -i - ...   in the middle of a pipe
   measnet-run camera:0 -o door.mp4            a camera, until Ctrl-C
@@ -68,8 +66,6 @@ Examples:
 Exit status: 0 done, 1 failed on the way, 2 the input or an option is wrong, 130 interrupted.
 """
 
-
-PLACES = get_args(PreviewPlace)
 
 USUAL = (
     *("out", "overwrite", "model", "strength", "task", "temporal", "compare", "crf", "start", "duration"),
@@ -161,22 +157,8 @@ def _type_of(hint: Any, how: Mapping[str, Any]) -> Any:
     return click.Path(path_type=Path) if hint is Path else None
 
 
-class _RunCommand(HeadedCommand):
-    """``--preview`` may stand alone, whatever follows it."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        pairs = itertools.pairwise([*args, ""])
-        return super().parse_args(
-            ctx,
-            [
-                "--preview=auto" if word == "--preview" and after not in PLACES else word
-                for word, after in pairs
-            ],
-        )
-
-
 @click.command(
-    cls=_RunCommand,
+    cls=HeadedCommand,
     headings=HEADINGS,
     usual=USUAL,
     usual_epilog=_USUAL_EXAMPLES,

@@ -29,7 +29,6 @@ Log = Literal["text", "json"]
 RawFormat = Literal["rgb24", "bgr24"]
 Sound = Literal["copy", "convert", "none"]
 Comparing = Literal["side", "split", "slider"]
-PreviewPlace = Literal["auto", "window", "terminal"]
 Late = Literal["drop-oldest", "drop-newest", "block"]
 
 RECONNECT = 60.0
@@ -366,9 +365,7 @@ class RunOptions:
     )
     raw_out: RawFormat | None = option(None, "With -o -: bare pixels instead of y4m.")
     dry_run: bool = option(False, "Try a few frames, say what would happen and how long it takes.")
-    preview: PreviewPlace | None = option(
-        None, "Show source and result meanwhile; alone: a window, else the terminal."
-    )
+    preview: bool = option(False, "Show source and result in the terminal meanwhile.")
     report: Path | None = option(
         None, "Figures as JSON, and beside it as .svg a picture of who restored what.", metavar="FILE"
     )
@@ -387,7 +384,7 @@ class RunOptions:
     @property
     def is_watched(self) -> bool:
         """Says whether somebody can look at the frames while they come."""
-        return self.operating.console is not None or self.preview is not None
+        return self.operating.console is not None or self.preview
 
     @classmethod
     def named(cls, values: Mapping[str, Any]) -> RunOptions:
