@@ -211,16 +211,9 @@ class Reading:
 
     def refuse_for(self, spec: str) -> None:
         """Raises UsageError where ``spec`` is no video file, but was asked for what only those have."""
-        asked = {
-            "--start or --duration": self.is_part,
-            "--raw": self.raw is not None,
-            "--interlaced": self.interlaced != "deinterlace",
-            "--track": self.track is not None,
-            "--keep-tracks": self.keep_tracks,
-        }
-        for name, given in asked.items():
-            if given:
-                raise UsageError(f"{name} is for video files only; {spec} is not one")
+        for one in fields(self):
+            if getattr(self, one.name) != one.default:
+                raise UsageError(f"{flag(one.name)} is for video files only; {spec} is not one")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
