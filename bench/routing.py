@@ -22,7 +22,7 @@ from __future__ import annotations
 import argparse
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -220,7 +220,7 @@ def hold_parts(config: MEASNetConfig, decisions: Tensor, *kinds: Kind) -> Held:
 def mean_prompt(config: MEASNetConfig, seen: Sequence[Seen]) -> Held:
     """Holds the prompt to the mean of the mixing weights."""
     decisions = torch.zeros_like(seen[0].decisions)
-    weights = np.mean([one.prompt_weights for one in seen], axis=0)
+    weights = np.mean([np.asarray(one.prompt_weights) for one in seen], axis=0)
     decisions[decisions_of(config).prompt] = torch.from_numpy(np.log(weights + 1e-12)).float()
     return hold_parts(config, decisions, "prompt")
 
@@ -336,7 +336,7 @@ def by_degradation(seen: Sequence[Seen], values: Sequence[Any]) -> list[tuple[st
     ]
 
 
-def percents(shares: Sequence[float]) -> list[str]:
+def percents(shares: Iterable[float]) -> list[str]:
     return [f"{100 * share:.0f} %" for share in shares]
 
 
