@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -56,7 +57,10 @@ def draw(name: str, experts: dict[str, Any]) -> str:
     if not in_frames:
         rows[-1].xaxis.set_major_formatter(lambda at, _: str(timedelta(seconds=round(at, 2)))[2:10])
     written = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "measnet"}):
+    with (
+        rc_context({"svg.fonttype": "none", "svg.hashsalt": "measnet"}),
+        warnings.catch_warnings(action="ignore"),  # signs that are not in its font: the viewer has others
+    ):
         figure.savefig(written, format="svg", metadata={"Date": None})
     return written.getvalue()
 
