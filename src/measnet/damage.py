@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
@@ -35,6 +35,7 @@ GROUPS = {
 """The basic prompts that stand for each name."""
 
 _KEY = "measnet.damage"
+_Names = Annotated[list[str], msgspec.Meta(max_length=64)]
 
 
 def to_metadata(taught: bool) -> dict[str, str]:
@@ -50,7 +51,7 @@ def from_metadata(metadata: Mapping[str, str]) -> bool:
     if _KEY not in metadata:
         return False
     try:
-        names = msgspec.json.decode(metadata[_KEY], type=list[str])
+        names = msgspec.json.decode(metadata[_KEY], type=_Names)
     except RecursionError:
         raise ValueError("kinds of damage nested too deep") from None
     return tuple(names) == NAMES
