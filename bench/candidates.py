@@ -121,7 +121,7 @@ def session(exact: ExactMEASNet, size: tuple[int, int]) -> ort.InferenceSession:
         torch.onnx.export(
             exact,
             (torch.zeros(1, 3, *size),),
-            buffer,
+            buffer,  # type: ignore[arg-type]  # the exporter without dynamo takes it
             opset_version=18,
             dynamo=False,
             input_names=exact.input_names,
@@ -139,7 +139,7 @@ def endless_crops(paths: list[Path]) -> Iterator[Tensor]:
         for index in draw.integers(len(pictures), size=BATCH):
             height, width = pictures[index].shape[:2]
             top, left = draw.integers(height - CROP + 1), draw.integers(width - CROP + 1)
-            crop = np.rot90(pictures[index][top : top + CROP, left : left + CROP], draw.integers(4))
+            crop = np.rot90(pictures[index][top : top + CROP, left : left + CROP], int(draw.integers(4)))
             batch.append(to_image(np.ascontiguousarray(crop[:, ::-1] if draw.integers(2) else crop)))
         yield torch.from_numpy(np.concatenate(batch))
 

@@ -59,7 +59,8 @@ def main() -> None:
     for variant in options.variant or ["nano"]:
         for size in options.size or ["720x1280", "dynamic"]:
             began = time.process_time()
-            static = None if size == "dynamic" else tuple(int(side) for side in size.split("x"))
+            height, _, width = size.partition("x")
+            static = None if size == "dynamic" else (int(height), int(width))
             exact = exact_graph(_network(variant), static)
             head = {"variant": variant, "size": size, "trace_cpu_s": round(time.process_time() - began, 1)}
             for precision in options.precision or PRECISIONS:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -56,9 +57,9 @@ def main() -> None:
                 print(f"after {number} times: {held()}")
             receiver.kill()
             receiver.wait()
-            missed.append(seconds_until(lambda n=number: said(watch, "is lost") > n))
+            missed.append(seconds_until(partial(said_more, watch, "is lost", number)))
             receiver = listen(address)
-            back.append(seconds_until(lambda n=number: said(watch, "is back") > n))
+            back.append(seconds_until(partial(said_more, watch, "is back", number)))
         end.set()
         camera.join()
         both.finish()
@@ -95,9 +96,9 @@ def send(sink: Several, end: threading.Event) -> None:
         number += 1
 
 
-def said(watch: Watch, words: str) -> int:
-    """Events that say it."""
-    return sum(words in event.words for event in watch.events.recent())
+def said_more(watch: Watch, words: str, times: int) -> bool:
+    """Whether more events than these say it."""
+    return sum(words in event.words for event in watch.events.recent()) > times
 
 
 def seconds_until(true: Callable[[], bool]) -> float:

@@ -187,7 +187,7 @@ def safetensors_claim(data: bytes, chance: random.Random) -> bytes:
 def _absurd_config(text: str, chance: random.Random) -> str:
     config: dict[str, Any] = json.loads(text)
     key = chance.choice(list(config))
-    value = chance.choice((*ABSURD, 10**30, -0.5, float("nan"), float("inf"), "x", None, [], True))
+    value: Any = chance.choice((*ABSURD, 10**30, -0.5, float("nan"), float("inf"), "x", None, [], True))
     if isinstance(config[key], list) and chance.random() < 0.7:
         config[key][chance.randrange(len(config[key]))] = value
     else:

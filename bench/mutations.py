@@ -18,6 +18,7 @@ import argparse
 import collections
 import contextlib
 import hashlib
+import importlib
 import io
 import json
 import os
@@ -270,10 +271,8 @@ def digest(result: Path) -> str:
 
 
 def main_of(program: str) -> Callable[..., object]:
-    if program == "measnet-run":
-        from measnet.runtime.cli import main as command
-    else:
-        from measnet.export.cli import main as command
+    name = "measnet.runtime.cli" if program == "measnet-run" else "measnet.export.cli"
+    command: Callable[..., object] = importlib.import_module(name).main
     return command
 
 

@@ -24,7 +24,7 @@ from onnx import NodeProto
 
 from measnet.checkpoint import load_checkpoint
 from measnet.export.emulation import emulated
-from measnet.export.islands import ISLANDS, island_of
+from measnet.export.islands import ISLANDS, Island, island_of
 from measnet.export.pictures import real_pictures
 from measnet.export.precision import Precision, modules_of, typed_graph
 from measnet.export.session import run_graph
@@ -80,20 +80,19 @@ def tables(
         low = sum(not reason for reason in typed.reasons.values())
         return row(name, answers(emulated(typed.model), pictures), expected, low)
 
-    alone = [
-        measure(module, lambda node, module=module: FLOAT32 if module_of[node.name] != module else None)
-        for module in modules
-    ]
-    all_but = [measure("none", lambda node: None)] + [
-        measure(module, lambda node, module=module: FLOAT32 if module_of[node.name] == module else None)
-        for module in modules
-    ]
+    def kept(module: str, alone: bool) -> Callable[[NodeProto], str | None]:
+        return lambda node: FLOAT32 if (module_of[node.name] != module) is alone else None
+
+    alone = [measure(module, kept(module, True)) for module in modules]
+    all_but = [measure("none", lambda node: None)]
+    all_but += [measure(module, kept(module, False)) for module in modules]
     islands = [measure("none: as exported", default)]
     for island in ISLANDS:
-        without = measure(
-            island.name,
-            lambda node, island=island: None if island_of(node) is island else default(node),
-        )
+
+        def but(node: NodeProto, island: Island = island) -> str | None:
+            return None if island_of(node) is island else default(node)
+
+        without = measure(island.name, but)
         if without["operators in 16 bits"] != islands[0]["operators in 16 bits"]:
             islands.append(without)
     return peak_of(expected), {"alone": alone, "all but": all_but, "islands": islands}

@@ -20,8 +20,9 @@ Shapes: B pictures, D numbers of all decisions, G degradations, N experts, S bra
 from __future__ import annotations
 
 import argparse
+import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ from measnet.evaluation.protocol import PROTOCOLS
 from measnet.image import Pixels, to_image
 from measnet.metrics import psnr
 from measnet.network import MEASNet
-from measnet.network.decisions import SteeredNetwork
+from measnet.network.decisions import SteeredNetwork, layout_of
 from measnet.network.measnet import Restoration
 from measnet.network.pixel_experts import PixelRouting
 from measnet.train.data.layouts import find_sets, read_pairs
@@ -201,10 +202,16 @@ def level(restored: Tensor, clean: Tensor) -> float:
 # One choice for all pictures.
 
 
+@functools.cache
+def decisions_of(config: MEASNetConfig) -> DecisionLayout:
+    """The layout of the decisions of a network with this configuration."""
+    return layout_of(MEASNet(config))
+
+
 def hold_parts(config: MEASNetConfig, decisions: Tensor, *kinds: Kind) -> Held:
     """Holds the decisions of ``kinds``, all others are each picture's own."""
     hold = torch.zeros_like(decisions)
-    for part in DecisionLayout.of_former(config).parts:
+    for part in decisions_of(config).parts:
         if part.kind in kinds:
             hold[part.numbers] = 1
     return Held(decisions, hold)
@@ -213,22 +220,22 @@ def hold_parts(config: MEASNetConfig, decisions: Tensor, *kinds: Kind) -> Held:
 def mean_prompt(config: MEASNetConfig, seen: Sequence[Seen]) -> Held:
     """Holds the prompt to the mean of the mixing weights."""
     decisions = torch.zeros_like(seen[0].decisions)
-    weights = np.mean([one.prompt_weights for one in seen], axis=0)
-    decisions[DecisionLayout.of_former(config).prompt] = torch.from_numpy(np.log(weights + 1e-12)).float()
+    weights = np.mean([np.asarray(one.prompt_weights) for one in seen], axis=0)
+    decisions[decisions_of(config).prompt] = torch.from_numpy(np.log(weights + 1e-12)).float()
     return hold_parts(config, decisions, "prompt")
 
 
 def task_prompt(config: MEASNetConfig, scores: Sequence[float]) -> Held:
     """Holds the prompt to the scores of a task."""
-    decisions = torch.zeros(DecisionLayout.of_former(config).size)
-    decisions[DecisionLayout.of_former(config).prompt] = torch.tensor(scores)
+    decisions = torch.zeros(decisions_of(config).size)
+    decisions[decisions_of(config).prompt] = torch.tensor(scores)
     return hold_parts(config, decisions, "prompt")
 
 
 def usual_image_choice(config: MEASNetConfig, seen: Sequence[Seen]) -> Held:
     """Holds FD's filters to their means, and MEE to its most used experts with their mean gates."""
     decisions = torch.stack([one.decisions for one in seen]).mean(dim=0)
-    branches = [part for part in DecisionLayout.of_former(config).parts if part.kind == "experts"]
+    branches = [part for part in decisions_of(config).parts if part.kind == "experts"]
     for branch, part in enumerate(branches):
         counts = np.bincount([e for one in seen for e in one.sets[branch]], minlength=part.shape[0])
         usual = counts.argsort(kind="stable")[::-1][: len(seen[0].sets[branch])].copy()
@@ -329,7 +336,7 @@ def by_degradation(seen: Sequence[Seen], values: Sequence[Any]) -> list[tuple[st
     ]
 
 
-def percents(shares: Sequence[float]) -> list[str]:
+def percents(shares: Iterable[float]) -> list[str]:
     return [f"{100 * share:.0f} %" for share in shares]
 
 
@@ -417,7 +424,7 @@ def worth_table(network: MEASNet, samples: Sequence[Sample], seen: Sequence[Seen
 def held_table(network: MEASNet, samples: Sequence[Sample], seen: Sequence[Seen]) -> Table:
     scores, origin = dict(network.task_prompts), "stored"
     if not scores:
-        prompts = DecisionLayout.of_former(network.config).prompt
+        prompts = decisions_of(network.config).prompt
         own: dict[str, list[Tensor]] = {}
         for one in seen:
             if (task := task_name(one.degradation)) is not None:

@@ -45,12 +45,7 @@ def main() -> None:
             forced = {task: [restorer(degraded) for degraded, _ in pairs] for task, restorer in held.items()}
             row = [mean_psnr([d for d, _ in pairs], pairs), mean_psnr(freely, pairs)]
             row += [mean_psnr(forced[task], pairs) for task in tasks]
-            row.append(
-                min(
-                    np.mean([psnr(a, b, peak=255) for a, b in zip(freely, forced[t], strict=True)])
-                    for t in tasks
-                )
-            )
+            row.append(min(mean_psnr(freely, list(zip(freely, forced[t], strict=True))) for t in tasks))
             print(f"| {folder.name} | " + " | ".join(f"{figure:.2f}" for figure in row) + " |", flush=True)
 
 
@@ -60,7 +55,7 @@ def read_pairs(folder: Path, most: int) -> list[Pair]:
 
 
 def read(path: Path) -> Pixels:
-    return np.asarray(cv2.imread(str(path))[:, :, ::-1], np.uint8)
+    return np.asarray(cv2.imread(str(path)), np.uint8)[:, :, ::-1]
 
 
 def mean_psnr(restored: list[Pixels], pairs: list[Pair]) -> float:

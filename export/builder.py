@@ -154,8 +154,6 @@ def _config_loader(
         "memory_pool_limits": limits,
         "builder_optimization_level": settings["optimization_level"],
         "profiling_verbosity": trt.ProfilingVerbosity.DETAILED,
-        "refittable": settings["refit"],
-        "strip_plan": settings["strip_weights"],
         "max_aux_streams": settings["aux_streams"],
         "load_timing_cache": timing if timing and Path(timing).exists() else None,
         "progress_monitor": monitor,

@@ -45,8 +45,7 @@ REMEDIES: tuple[tuple[str, str], ...] = (
     ),
     (
         r"status == CUDA_SUCCESS|CUDA.*(?:initialization|no device|driver)|cudaGetDevice",
-        "this step asks for a GPU, which is not there: leave --refit and --strip-weights away, or build on "
-        "the target machine",
+        "this step asks for a GPU, which is not there: build on the target machine",
     ),
     (r"lean", "leave --version-compatible away, or install TensorRT's lean runtime"),
     (

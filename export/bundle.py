@@ -26,7 +26,7 @@ import onnx
 from onnx import TensorProto
 
 from measnet.checkpoint import load_checkpoint, save_checkpoint, stored_facts
-from measnet.command_line import HELP, RenamedOption, run_command
+from measnet.command_line import HELP, run_command
 from measnet.config import variant_name
 from measnet.errors import OutputError, ParityError, UsageError
 from measnet.export.graph import widen
@@ -157,8 +157,6 @@ def _offsets(stored: bytes) -> dict[bytes, int]:
 @click.option(
     "-o",
     "--out",
-    cls=RenamedOption,
-    former="--folder",
     type=click.Path(path_type=Path),
     default=FOLDER,
     help="Where to.  [default: src/measnet/weights]",

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from measnet.command_line import HELP, CommandInParts, MovedOption, RenamedOption, run_command
+from measnet.command_line import HELP, CommandInParts, run_command
+from measnet.errors import need
 from measnet.export.options import GraphOptions, Precision, graph_options
 
 if TYPE_CHECKING:
     from measnet.export.engine import Built
 
 WIDE: dict[str, Any] = {**HELP, "max_content_width": 100}
+BUILDING = ("building engines", "rtx", "filelock", "onnx")
 STOPPED = "stopped; nothing was left half-written"
 FILE = click.Path(path_type=Path)
 IMAGE = "nvcr.io/nvidia/tritonserver:YY.MM-py3"
@@ -39,9 +41,7 @@ Examples:
 Exit status: 0 done, 1 it has an error, 2 the file cannot be read.""",
 )
 @click.argument("file", type=FILE)
-@click.option(
-    "-o", "--out", cls=RenamedOption, former="--json", metavar="FILE", type=FILE, help="The same as JSON."
-)
+@click.option("-o", "--out", metavar="FILE", type=FILE, help="The same as JSON.")
 @debug_option
 def check(file: Path, out: Path | None, debug: bool) -> None:
     """Say what TensorRT would refuse in any ONNX file, and what to do.
@@ -53,14 +53,11 @@ def check(file: Path, out: Path | None, debug: bool) -> None:
 
 
 def _check(file: Path, out: Path | None) -> None:
-    from measnet.errors import MissingPackageError, UsageError
+    from measnet.errors import UsageError
 
     if out is not None and out.exists() and file.exists() and out.samefile(file):
         raise UsageError(f"--out {out} is the graph itself; give it another name")
-    try:
-        import onnx  # noqa: F401 - only to find out whether it is there
-    except ModuleNotFoundError:
-        raise MissingPackageError("checking a graph", "onnx", "export") from None
+    need("checking a graph", "export", "onnx")
     from measnet.export.check import check_file, lines, write_findings
 
     findings = check_file(file)
@@ -119,8 +116,6 @@ Examples:
     default="none",
     help="Other GPUs load it too; slower.",
 )
-@click.option("--refit", is_flag=True, help="Weights can be replaced later.")
-@click.option("--strip-weights", is_flag=True, help="A small plan that is refitted where it is loaded.")
 @click.option("--aux-streams", type=int, metavar="N", help="Streams that a plan may use besides its own.")
 @click.option("--timing-cache", metavar="FILE", type=FILE, help="TensorRT's timings, kept.")
 @cache_option
@@ -143,7 +138,7 @@ def engine(
     def build() -> None:
         from rich.console import Console
 
-        _check_builder()
+        need(*BUILDING)
         from measnet.export.build_settings import BuildSettings, Profile
         from measnet.export.cache import EngineCache, default_folder
         from measnet.export.engine import build_engines
@@ -180,17 +175,6 @@ def _graph_file(name: str) -> Path:
     return bundled(name, ".onnx") if name in NAMES else Path(name)
 
 
-def _check_builder() -> None:
-    """Raises ``MissingPackageError`` for what building and keeping engines stand on."""
-    from measnet.errors import MissingPackageError
-
-    try:
-        import filelock  # noqa: F401 - only to find out whether it is there
-        import onnx  # noqa: F401 - only that
-    except ModuleNotFoundError as error:
-        raise MissingPackageError("building engines", error.name or "onnx", "rtx") from None
-
-
 @click.command(
     context_settings=WIDE,
     epilog="""\b
@@ -205,7 +189,7 @@ def cache(clear: bool, cache_folder: Path | None, debug: bool) -> None:
     """Show the engines that are kept, or remove them."""
 
     def manage() -> None:
-        _check_builder()
+        need(*BUILDING)
         from measnet.export.cache import EngineCache, default_folder
 
         kept = EngineCache(cache_folder or default_folder())
@@ -279,33 +263,6 @@ def triton(
     run_command(serve, debug=debug, interrupted=STOPPED)
 
 
-CALIBRATE = "measnet-calibrate CHECKPOINT FRAMES"
-ENGINE = "measnet-export engine GRAPH"
-TRITON = "measnet-export triton GRAPH -o DIR"
-MOVED = (
-    MovedOption("--int8", to=CALIBRATE, takes_value=False),
-    MovedOption("--calibration-frames", to=f"{CALIBRATE} --count N"),
-    MovedOption("--check", to="measnet-export check FILE"),
-    MovedOption("--json", to="measnet-export check FILE -o JSON"),
-    MovedOption("--graph", to=f"{ENGINE}, or {TRITON}"),
-    MovedOption("--cache-list", to="measnet-export cache", takes_value=False),
-    MovedOption("--cache-clear", to="measnet-export cache --clear", takes_value=False),
-    MovedOption("--triton", to=TRITON),
-    MovedOption("--triton-batch", to=f"{TRITON} --batch N"),
-    MovedOption("--triton-instances", to=f"{TRITON} --instances N"),
-    MovedOption("--engine", to=f"{ENGINE} --with tensorrt, or --gpu sm89 for an RTX card elsewhere"),
-    *(
-        MovedOption(f"--{name}", to=f"{ENGINE} --{name}")
-        for name in ("gpu", "profile", "workspace", "optimization-level", "hardware-compatible")
-    ),
-    *(MovedOption(f"--{name}", to=f"{ENGINE} --{name}") for name in ("aux-streams", "timing-cache", "cache")),
-    *(
-        MovedOption(f"--{name}", to=f"{ENGINE} --{name}", takes_value=False)
-        for name in ("tf32", "version-compatible", "refit", "strip-weights", "no-cache")
-    ),
-)
-
-
 @click.command(
     cls=CommandInParts,
     parts={"check": check, "engine": engine, "cache": cache, "triton": triton},
@@ -324,20 +281,16 @@ Exit status: 0 done, 1 failed on the way, 2 an option or a file is wrong.""",
 @click.option("--bf16", is_flag=True, help="The same, for GPUs from compute capability 8.0 on.")
 @click.option(
     "--pictures",
-    cls=RenamedOption,
-    former="--frames",
     metavar="PATH",
     help="Video, picture or folder to verify on.  [default: the sample clip, or made-up ones]",
 )
 @click.option(
     "--verify/--no-verify", default=True, show_default=True, help="Hold the graph against the network."
 )
-@click.option("--checkpoint", "--model", "former", hidden=True)
 @debug_option
 @click.version_option(package_name="measnet")
 def main(
     checkpoint: str,
-    former: str | None,
     shapes: tuple[str, ...],
     fp16: bool,
     bf16: bool,
@@ -352,14 +305,11 @@ def main(
     precisions: list[Precision] = [precision for precision, given in asked if given] or ["fp32"]
 
     def export() -> None:
-        wanted = GraphOptions.of(former or checkpoint, shapes, **options)
+        wanted = GraphOptions.of(checkpoint, shapes, **options)
         wanted.check_count(len(wanted.sizes) * len(precisions))
         _export(wanted, precisions, pictures, verify)
 
     run_command(export, debug=debug, interrupted=STOPPED)
-
-
-main.params.extend(MOVED)
 
 
 def _export(options: GraphOptions, precisions: list[Precision], source: str | None, verify: bool) -> None:

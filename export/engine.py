@@ -20,8 +20,8 @@ from measnet.engine_file import EngineFacts, Range, write_engine
 from measnet.errors import OutputError, UsageError
 from measnet.export.build_settings import (
     DYNAMIC_PROFILE,
+    Batch,
     BuildSettings,
-    Frames,
     Profile,
 )
 from measnet.export.builder_process import Plan, build_plan
@@ -132,8 +132,8 @@ def graph_profiles(
 def _static_profile(size: tuple[int, int], target: Target) -> Profile:
     """One frame at a time; where nothing at all may vary, TensorRT-RTX folds so much into constants for
     Turing that a plan grows twentyfold, so there it is one or two."""
-    one = Frames(1, *size)
-    return Profile(one, one, Frames(2, *size) if target.turing_rtx else one)
+    one = Batch(1, *size)
+    return Profile(one, one, Batch(2, *size) if target.turing_rtx else one)
 
 
 def engine_facts(
@@ -152,7 +152,7 @@ def engine_facts(
     )
 
 
-def _shape(value: onnx.ValueInfoProto, frames: Frames) -> tuple[int, ...]:
+def _shape(value: onnx.ValueInfoProto, frames: Batch) -> tuple[int, ...]:
     """The shape of an input, its free dimensions taken from ``frames`` by their names."""
     named = vars(frames)
     return tuple(

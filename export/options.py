@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from measnet.command_line import RenamedOption
-from measnet.errors import MissingPackageError, UsageError
+from measnet.errors import UsageError, need
 from measnet.weights import NAMES, bundled
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ class GraphOptions:
         """Reads the options as they are typed. Raises ``UsageError``, ``MissingPackageError``."""
         sizes = tuple(_size(shape) for shape in shapes)
         every = (None,) if dynamic or not sizes else ()
-        _check_packages()
+        need("exporting", "export", "onnx", "onnxscript", "torch")
         source, name = _source(checkpoint)
         return cls(source, name, (*sizes, *every), steerable, Form(io, channel_order), out)
 
@@ -125,8 +124,6 @@ OPTIONS = (
     click.option(
         "-o",
         "--out",
-        cls=RenamedOption,
-        former="--output",
         default=".",
         type=click.Path(path_type=Path),
         help="Folder for the graphs, or the name of a single .onnx file.  [default: this folder]",
@@ -159,13 +156,3 @@ def _source(checkpoint: str) -> tuple[Path, str]:
     if checkpoint in NAMES or not (path.exists() or path.suffix or len(path.parts) > 1):
         return bundled(checkpoint, ".safetensors"), checkpoint
     return path, path.stem
-
-
-def _check_packages() -> None:
-    """Raises ``MissingPackageError`` for what exporting stands on, before any work."""
-    try:
-        import onnx  # noqa: F401 - only to find out whether it is there
-        import onnxscript  # noqa: F401 - only that
-        import torch  # noqa: F401 - only that
-    except ModuleNotFoundError as error:
-        raise MissingPackageError("exporting", error.name or "torch", "export") from None

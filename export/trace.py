@@ -16,6 +16,7 @@ import torch
 
 from measnet.checkpoint import weights_sha256
 from measnet.config import MEASNetConfig
+from measnet.decisions import DecisionLayout
 from measnet.description import GraphDescription
 from measnet.errors import UsageError
 from measnet.export.decomposition import decomposed_in_place
@@ -57,7 +58,7 @@ def traced_graph(network: MEASNet, size: tuple[int, int] | None, *, steerable: b
         static_size=size,
         versions=tuple((name, version(name)) for name in ("measnet", "torch", "onnx", "onnxscript")),
         steerable=steerable,
-        decisions=layout_of(network) if steerable else None,
+        decisions=layout_of(network) if steerable else DecisionLayout(),
         task_prompts=network.task_prompts,
         taught=network.taught,
     )
@@ -82,7 +83,7 @@ def _bundled_graph(network: MEASNet, steerable: bool) -> Graph | None:
         found = graph.description
         if (found.weights_sha256, found.config, found.static_size) == wanted:
             # In the words of this version, which may be later than the graph.
-            return graph.become(graph.model, decisions=layout_of(network) if steerable else None)
+            return graph.become(graph.model, decisions=layout_of(network) if steerable else DecisionLayout())
     return None
 
 

@@ -194,8 +194,6 @@ def _why_not_served(facts: EngineFacts, graph: _Model) -> str:
         return "is for TensorRT-RTX, and Triton loads plans of TensorRT alone; serve the ONNX graph instead"
     if facts.graph_sha256 != graph.graph.sha256:
         return f"was not built from {graph.name}.onnx"
-    if facts.settings.get("strip_weights"):
-        return "holds no weights; build it without --strip-weights"
     if any(profile["image"][0][0] > 1 for profile in facts.profiles):
         return "takes no single frames; build it with a profile that begins at a batch of 1"
     return ""

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
+from measnet.image import sixteen_bits
 from measnet.runtime.frame import Colour, Pixels
 
 Siting = Literal["left", "centre"]
@@ -213,7 +214,7 @@ class YuvWriter:
     def write(self, pixels: Pixels) -> av.VideoFrame:
         """H×W×3 RGB, uint8 or uint16, as a tagged frame without a time."""
         if pixels.dtype == np.uint8 and self._bits > 8:
-            pixels = pixels * np.uint16(257)
+            pixels = sixteen_bits(pixels)
         peak = np.iinfo(pixels.dtype).max
         to_yuv = self._to_yuv * np.array([1 / peak] * 3 + [1])
         luma, blue, red = cv2.split(self._limited(cv2.transform(pixels, to_yuv.astype(np.float32))))

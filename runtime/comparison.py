@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from measnet.errors import InputError, MEASNetError, OutputError, UsageError
+from measnet.image import eight_bits, sixteen_bits
 from measnet.image_header import orientation, result_name
 from measnet.runtime.frame import Frame, Pixels, StreamInfo
 from measnet.runtime.options import Comparing, Encoding
@@ -45,17 +46,13 @@ def laid_out(source: Pixels, restored: Pixels, layout: Layout) -> Pixels:
             f"{restored.shape[1]}×{restored.shape[0]} pixels"
         )
     if source.dtype != restored.dtype:
-        source, restored = _deep(source), _deep(restored)
+        source, restored = sixteen_bits(source), sixteen_bits(restored)
     if layout == "side":
         return np.concatenate([source, restored], axis=1)
     middle = source.shape[1] // 2
     picture = np.concatenate([source[:, :middle], restored[:, middle:]], axis=1)
     picture[:, max(0, middle - LINE // 2) : middle + LINE // 2] = np.iinfo(picture.dtype).max
     return picture
-
-
-def _deep(pixels: Pixels) -> Pixels:
-    return pixels if pixels.dtype == np.uint16 else pixels * np.uint16(257)
 
 
 def compare_pictures(source: Path, restored: Path, target: Path, layout: Layout) -> None:
@@ -74,10 +71,9 @@ def compare_pictures(source: Path, restored: Path, target: Path, layout: Layout)
 
 def _upright(path: Path) -> Pixels:
     for frame in Images(path).read():
-        pixels = frame.pixels // 257 if frame.pixels.dtype == np.uint16 else frame.pixels
         assert frame.picture is not None
         turn = EXIF_TURNS[orientation(frame.picture.metadata.exif)]
-        return turned(pixels.astype(np.uint8), turn)[..., ::-1]
+        return turned(eight_bits(frame.pixels), turn)[..., ::-1]
     raise InputError(f"{path} cannot be read; it was there a moment ago")
 
 

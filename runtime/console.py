@@ -12,14 +12,14 @@ from rich.console import Console as RichConsole
 from rich.markup import escape
 from rich.progress import Progress, TextColumn
 
+from measnet.damage import SOUND
 from measnet.runtime.comparison import Layout
 from measnet.runtime.live.events import Event
-from measnet.runtime.options import PreviewPlace
-from measnet.runtime.preview import NoScreenError, Preview
+from measnet.runtime.preview import Preview
 from measnet.runtime.progress import Bars, Overall
 from measnet.runtime.run_report import RunReport
-from measnet.runtime.screens import Terminal, open_screen
 from measnet.runtime.stream import RunFigures
+from measnet.runtime.terminal import NoScreenError, Terminal
 
 WORTH_SAYING = 0.05
 """Less of a kind of damage than this is not said."""
@@ -43,16 +43,15 @@ class Console:
         """Says whether people read what it notes."""
         return not self._quiet
 
-    def preview(self, where: PreviewPlace, layout: Layout) -> Preview | None:
-        """A preview in a window or in this terminal; where there can be none a line says why."""
+    def preview(self, layout: Layout) -> Preview | None:
+        """A preview in this terminal; where there can be none a line says why."""
+        if self._quiet:
+            return None
         try:
-            screen = open_screen(where, self._err)
+            return Preview(Terminal(self._err), layout)
         except NoScreenError as error:
-            self.note(f"no preview: {error}")
+            self.note(f"no preview: {error}; --console 8080 shows it in a browser")
             return None
-        if self._quiet and isinstance(screen, Terminal):
-            return None
-        return Preview(screen, layout)
 
     @contextmanager
     def progress(
@@ -64,8 +63,7 @@ class Console:
         preview: Preview | None = None,
     ) -> Iterator[Callable[[RunFigures], None]]:
         """A bar for one input, and one over all; yields what is to be called with the figures so far."""
-        screen = None if preview is None else preview.screen
-        picture = screen if isinstance(screen, Terminal) else None
+        picture = None if preview is None else preview.screen
         with Bars(self._err, name, total, overall=overall, picture=picture, silent=self._quiet) as bars:
 
             def update(figures: RunFigures) -> None:
@@ -164,7 +162,9 @@ def _seen(damage: dict[str, float]) -> str:
     """Tells what was wrong with the frames, the most of it first."""
     largest = sorted(damage.items(), key=lambda item: -item[1])
     return "seen: " + ", ".join(
-        f"{name} {100 * share:.0f} %" for name, share in largest if share >= WORTH_SAYING
+        f"{'undamaged' if name == SOUND else name} {100 * share:.0f} %"  # sound is what is heard, to people
+        for name, share in largest
+        if share >= WORTH_SAYING
     )
 
 

@@ -47,7 +47,6 @@ class Experts(Observer):
         self._maps: list[NDArray[np.uint8]] | None = None
 
     def finished(self, passing: Restoration) -> None:
-        """See Observer.finished."""
         source, cut = passing.source, passing.new_scene or self._by_number or not self._frames
         change = self._flicker.add(source.pixels, passing.pixels, cut=cut)
         row: _Row = {"cuts": _one(cut and self._frames > 0 and not self._by_number)}
@@ -64,7 +63,6 @@ class Experts(Observer):
         self._frames += 1
 
     def fill(self, report: RunReport) -> None:
-        """See Observer.fill."""
         report.experts = self.for_report(report.resumed_at)
 
     def for_report(self, first_frame: int = 0) -> dict[str, Any] | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
+
+import msgspec
 
 from measnet.errors import BackendError
 from measnet.onnx_file import read_metadata
@@ -15,7 +15,6 @@ from measnet.runtime.health import Health
 from measnet.runtime.options import OnFault
 from measnet.runtime.restorer import Restorer
 from measnet.runtime.scene_cut import SceneCut
-from measnet.runtime.sinks.part_folder import is_count
 from measnet.runtime.sinks.segment import LARGEST_STATE
 from measnet.runtime.steady import Steady
 from measnet.runtime.tiles import Tile
@@ -44,12 +43,11 @@ class Engine(Protocol):
     def close(self) -> None: ...
 
 
-@dataclass
-class Faults:
+class Faults(msgspec.Struct, forbid_unknown_fields=True):
     """Count of frames that came back wrong, and what was done about it."""
 
-    frames: int = 0
-    first: int | None = None
+    frames: Annotated[int, msgspec.Meta(ge=0)] = 0
+    first: Annotated[int, msgspec.Meta(ge=0)] | None = None
     """Number of the first one, from 0."""
 
     what: str | None = None
@@ -60,7 +58,7 @@ class Faults:
 
     def for_report(self) -> dict[str, Any] | None:
         """Ready for JSON; None when nothing was wrong."""
-        return asdict(self) if self.frames else None
+        return msgspec.structs.asdict(self) if self.frames else None
 
 
 class Guard:
@@ -139,7 +137,7 @@ class Guard:
         """
         scene = b"" if self._scenes is None else self._scenes.state()
         own = b"" if self._steady is None else self._steady.state()
-        faults = json.dumps(asdict(self.faults)).encode()
+        faults = msgspec.json.encode(self.faults)
         state = _LENGTH.pack(len(scene)) + scene + faults + b"\n" + own
         if len(state) > LARGEST_STATE:
             raise BackendError(
@@ -261,19 +259,9 @@ def bundled_name(weights_sha256: str) -> str | None:
 def _faults_from(data: bytes) -> Faults:
     """Reads what ``Guard.mark`` wrote of them; it may have been tampered with. Raises ValueError."""
     try:
-        known = json.loads(data)
-        faults = Faults(**known)
-    except (ValueError, RecursionError, TypeError):
+        return msgspec.json.decode(data, type=Faults)
+    except (ValueError, RecursionError):
         raise ValueError("what was noted of its faults cannot be read") from None
-    sound = (
-        is_count(faults.frames)
-        and (faults.first is None or is_count(faults.first))
-        and isinstance(faults.what, str | None)
-        and isinstance(faults.fallback, dict | None)
-    )
-    if not sound:
-        raise ValueError("what was noted of its faults cannot be read")
-    return faults
 
 
 def _name(engine: Engine) -> str:

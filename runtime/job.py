@@ -118,7 +118,7 @@ class Job:
             figures = run(
                 self._source,
                 [first, self._finish_step] if self._finish_step.is_needed else [first],
-                [self._sink],
+                self._sink,
                 observers=observers,
                 on_progress=on_progress,
                 stop=stop,

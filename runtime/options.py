@@ -29,7 +29,6 @@ Log = Literal["text", "json"]
 RawFormat = Literal["rgb24", "bgr24"]
 Sound = Literal["copy", "convert", "none"]
 Comparing = Literal["side", "split", "slider"]
-PreviewPlace = Literal["auto", "window", "terminal"]
 Late = Literal["drop-oldest", "drop-newest", "block"]
 
 RECONNECT = 60.0
@@ -108,6 +107,16 @@ class RawVideo:
         }
 
 
+def option(default: Any, words: str, **how: Any) -> Any:
+    """Declares an option for Python and for the command line; ``words`` document it for both.
+
+    ``how`` may have ``parse``, which reads it from text and raises UsageError, and what the command line has
+    to know besides: ``metavar``; ``between``, the limits of a number, as click's ranges take them; ``names``,
+    if it has others than its field's; ``choices``; and ``late``, to have it parsed with all the others alone.
+    """
+    return field(default=default, metadata={"words": words, **how})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operating:
     """Wishes for where a run tells how it is. An address that other machines reach needs a token."""
@@ -126,35 +135,28 @@ class Operating:
 class Encoding:
     """Wishes for how a video is written. None leaves a choice to the container, the source or the encoder."""
 
-    codec: str | None = None
-    """``h264``, ``hevc``, ``vp9``, ``av1``, ``prores``, ``ffv1``, or a graphics card's (``h264_nvenc``)."""
-
-    crf: int | None = None
-    """Quality, 0 to 63, lower is better."""
-
-    preset: str | None = None
-    """Effort, in the encoder's own words."""
-
-    bits: int | None = field(default=None, metadata={"parse": int})
-    """Per channel: 8, 10, 12 or 16."""
-
-    pixel_format: str | None = None
-    """FFmpeg's name, as ``yuv422p10le``."""
-
-    sound: Sound = "copy"
-    """Copied as it is or refused; copied or else encoded again; left out."""
+    codec: str | None = option(
+        None,
+        "Video codec: h264, hevc, vp9, av1, prores, ffv1, or a graphics card's, as h264_nvenc.",
+        metavar="NAME",
+    )
+    crf: int | None = option(
+        None, "Video quality, lower is better.", between={"min": 0, "max": 63}, metavar="0..63"
+    )
+    preset: str | None = option(None, "Encoder effort, in the encoder's own words.", metavar="NAME")
+    bits: int | None = option(
+        None, "Per channel of a video; else as the source.", choices=("8", "10", "12", "16"), parse=int
+    )
+    pixel_format: str | None = option(None, "Of a video, as yuv422p10le; else as the source.", metavar="NAME")
+    sound: Sound = option(
+        "copy", "Copy it or refuse; convert it where the file cannot hold it; leave it out."
+    )
 
     def asked_of_pictures(self) -> dict[str, Any]:
         """Options that were given and say how pictures of a video are encoded, by their names on the command
         line."""
-        said = {
-            "--codec": self.codec,
-            "--crf": self.crf,
-            "--preset": self.preset,
-            "--bits": self.bits,
-            "--pixel-format": self.pixel_format,
-        }
-        return {name: value for name, value in said.items() if value is not None}
+        names = ("codec", "crf", "preset", "bits", "pixel_format")
+        return {flag(name): value for name in names if (value := getattr(self, name)) is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,23 +167,27 @@ class Reading:
         UsageError: the duration is zero.
     """
 
-    start: Fraction | None = field(default=None, metadata={"parse": parse_time})
-    """Seconds from the file's beginning, as players count; the first frame shown then or later is taken."""
-
-    duration: Fraction | None = field(default=None, metadata={"parse": parse_time})
-    """Seconds; None reads to the end."""
-
-    interlaced: Interlaced = "deinterlace"
-    """Treatment of frames that the decoder finds interlaced."""
-
-    track: int | None = None
-    """Which of several video tracks, from 1; None takes the default one."""
-
-    keep_tracks: bool = False
-    """Copies the other video tracks."""
-
-    raw: RawVideo | None = field(default=None, metadata={"parse": RawVideo.parse})
-    """Of an input that is bare pixels."""
+    start: Fraction | None = option(
+        None,
+        "Begin there: seconds or [hh:]mm:ss.fff of the video.",
+        parse=parse_time,
+        metavar="TIME",
+    )
+    duration: Fraction | None = option(None, "Restore so much of it.", parse=parse_time, metavar="TIME")
+    interlaced: Interlaced = option(
+        "deinterlace", "What to do with frames that the decoder finds interlaced."
+    )
+    track: int | None = option(
+        None, "Which of several video tracks, from 1.", between={"min": 1}, metavar="N"
+    )
+    keep_tracks: bool = option(False, "Copy the other video tracks as they are.")
+    raw: RawVideo | None = option(
+        None,
+        "INPUT is raw video: 640x360:yuv420p@25.",
+        parse=RawVideo.parse,
+        late=True,
+        metavar="WxH:FORMAT@RATE",
+    )
 
     def __post_init__(self) -> None:
         if self.duration == 0:
@@ -205,56 +211,63 @@ class Reading:
 
     def refuse_for(self, spec: str) -> None:
         """Raises UsageError where ``spec`` is no video file, but was asked for what only those have."""
-        asked = {
-            "--start or --duration": self.is_part,
-            "--raw": self.raw is not None,
-            "--interlaced": self.interlaced != "deinterlace",
-            "--track": self.track is not None,
-            "--keep-tracks": self.keep_tracks,
-        }
-        for option, given in asked.items():
-            if given:
-                raise UsageError(f"{option} is for video files only; {spec} is not one")
+        for one in fields(self):
+            if getattr(self, one.name) != one.default:
+                raise UsageError(f"{flag(one.name)} is for video files only; {spec} is not one")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
     """Choice of what restores, as ``measnet.Restorer`` takes it."""
 
-    model: str = "nano"
-    """A bundled name, or an .onnx, .engine or checkpoint file."""
-
-    backend: str = "auto"
-    """Name of what computes; docs/running.md lists them."""
-
-    tile: int | Literal["auto", "off"] = field(default="auto", metadata={"parse": parse_tile})
-    """Side of square tiles in pixels; ``auto`` where memory asks for tiles, or ``off``."""
-
-    memory: float | None = None
-    """The most that one inference may take, in GB; None is what is free."""
-
-    threads: int | None = None
-    """Of the CPU."""
-
-    task: str | None = None
-    """Holds the prompt to one degradation."""
+    model: str = option("nano", "nano, small, or an .onnx, .engine or .ckpt file.", metavar="NAME|FILE")
+    backend: str = option(
+        "auto",
+        "What computes: auto, onnxruntime, onnxruntime-cpu, -cuda or -tensorrt, tensorrt, torch, or "
+        "triton://HOST:PORT/MODEL.",
+        metavar="NAME",
+    )
+    tile: int | Literal["auto", "off"] = option(
+        "auto",
+        "Restore in squares of N pixels; auto: where memory asks for it; off: never.",
+        parse=parse_tile,
+        metavar="N",
+    )
+    memory: float | None = option(
+        None,
+        "Most that one inference may take, tiles are sized by it; else what is free.",
+        between={"min": 0, "min_open": True},
+        metavar="GB",
+    )
+    threads: int | None = option(None, "CPU threads for the engine.", between={"min": 1}, metavar="N")
+    task: str | None = option(
+        None,
+        "Hold the prompt to one degradation: denoise, derain, dehaze, deblur, lowlight or compression.",
+        metavar="NAME",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checks:
     """Choice of what is looked at on the way, and what a fault leads to."""
 
-    verify: int | None = field(default=None, metadata={"parse": parse_every})
-    """Every so many frames one is held against PyTorch."""
-
-    verify_share: float = 0.25
-    """The most of the time that this may take, above 0 to 1."""
-
-    checkpoint: str | None = None
-    """The checkpoint that an .onnx or .engine file was made from."""
-
-    on_fault: OnFault = "fallback"
-    """Restores on in float32, stops, or only counts."""
+    verify: int | None = option(
+        None,
+        "Check one frame in N against PyTorch, in the background.",
+        parse=parse_every,
+        metavar="1/N",
+    )
+    verify_share: float = option(
+        0.25,
+        "Most of the time that checking may take; frames beyond it are left out.",
+        between={"min": 0, "max": 1, "min_open": True},
+        metavar="0..1",
+    )
+    checkpoint: str | None = option(None, "With --verify: what .onnx or .engine came from.", metavar="FILE")
+    on_fault: OnFault = option(
+        "fallback",
+        "When a frame comes back black, frozen or not at all: go on in float32, stop, or count.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,19 +278,28 @@ class Live:
         UsageError: a number that makes no sense.
     """
 
-    late: Late | None = None
-    """Frame that goes when the engine is not done: the one that waits, or the one that comes; ``block`` lets
-    the source wait. None is ``drop-oldest`` for live sources and ``block`` for all others."""
-
-    max_latency: float | None = None
-    """Seconds from the decoder to the engine after which a frame is left out, above 0; None is no limit. Not
-    for files."""
-
-    ladder: bool = True
-    """With ``max_latency``: does less work per second when the engine cannot keep to it."""
-
-    reconnect: float = RECONNECT
-    """Seconds that an outage may last, once there was a picture; 0 ends at the first, infinity at none."""
+    late: Late | None = option(
+        None,
+        "Which frame goes when the engine is not done; block: the source waits.  "
+        "[default: drop-oldest for cameras and streams, block for files]",
+    )
+    max_latency: float | None = option(
+        None,
+        "Leave out frames that are older when the engine would take them; do less per second if need be.",
+        between={"min": 0, "min_open": True},
+        metavar="SECONDS",
+    )
+    ladder: bool = option(
+        True,
+        "With --max-latency: fewer frames, nano for small, a smaller picture, while the engine is too slow.",
+        names=("--ladder/--no-ladder",),
+    )
+    reconnect: float = option(
+        RECONNECT,
+        "How long an outage may last before the run ends; 0: end at the first; inf: at none.",
+        between={"min": 0},
+        metavar="SECONDS",
+    )
 
     def __post_init__(self) -> None:
         if self.max_latency is not None and not 0 < self.max_latency < float("inf"):
@@ -293,45 +315,53 @@ class RunOptions:
     >>> RunOptions(encoding=Encoding(crf=14), temporal=0)
     """
 
-    out: tuple[str, ...] = field(default=(), metadata={"parse": lambda out: (out,)})
-    """Names of the results, files or addresses; ``-`` is standard output."""
-
-    parts: Fraction | None = field(default=None, metadata={"parse": parse_time})
-    """Seconds after which a live source's file is closed and another begun; None writes one."""
-
-    overwrite: bool = False
-    """Replaces results that exist."""
-
-    restart: bool = False
-    """Throws away what an earlier run left unfinished."""
-
-    frames: int | None = None
-    """Ends after so many."""
-
-    strength: float = 1.0
-    """Share of the restored picture in the result, 0 to 1; the rest is the source."""
-
-    steady: float | None = None
-    """Share of each image-level decision that comes from the frames before, 0 to under 1; None is
-    ``STEADY`` where the model can be steered."""
-
-    temporal: int = 12
-    """Frames before that a frame of a video takes from; 0 leaves each alone."""
-
-    compare: Comparing | None = None
-    """Also makes a comparison of source and result."""
-
-    raw_out: RawFormat | None = None
-    """Bare pixels on standard output, instead of y4m."""
-
-    dry_run: bool = False
-    """Tries a few frames and says what would happen."""
-
-    preview: PreviewPlace | None = None
-    """Shows source and result meanwhile."""
-
-    report: Path | None = None
-    """Figures as JSON."""
+    out: tuple[str, ...] = option(
+        (),
+        "Result; its ending says which kind of file, .m3u8 is for browsers. Or a receiver: rtsp://, "
+        "rtmp://, srt://, udp://, tcp://. For several give it again.",
+        parse=lambda out: (out,),
+        late=True,
+        names=("-o", "--out"),
+        metavar="PATH",
+    )
+    parts: Fraction | None = option(
+        None,
+        "Of a camera or stream: begin another file after so long, NAME.0001.mp4 and on.",
+        parse=parse_time,
+        metavar="TIME",
+    )
+    overwrite: bool = option(False, "Replace results that exist.", names=("-y", "--overwrite"))
+    restart: bool = option(False, "Begin anew what an earlier run left unfinished.")
+    frames: int | None = option(None, "Stop after N frames.", between={"min": 1}, metavar="N")
+    strength: float = option(
+        1.0,
+        "Share of the restored picture; the rest is the source.",
+        between={"min": 0, "max": 1},
+        metavar="0..1",
+    )
+    steady: float | None = option(
+        None,
+        "Against flicker: the share of each image-level decision that comes from the frames before.  "
+        f"[default: {STEADY}, where the model can be steered]",
+        between={"min": 0, "max": 1, "max_open": True},
+        metavar="0..1",
+    )
+    temporal: int = option(
+        12,
+        "Let the frames of a video help each other: up to so many before each one. 0: none.",
+        between={"min": 0, "max": 64},
+        metavar="FRAMES",
+    )
+    compare: Comparing | None = option(
+        None,
+        "Also make NAME.compare: source and result side by side, half and half, or as a page with a slider.",
+    )
+    raw_out: RawFormat | None = option(None, "With -o -: bare pixels instead of y4m.")
+    dry_run: bool = option(False, "Try a few frames, say what would happen and how long it takes.")
+    preview: bool = option(False, "Show source and result in the terminal meanwhile.")
+    report: Path | None = option(
+        None, "Figures as JSON, and beside it as .svg a picture of who restored what.", metavar="FILE"
+    )
 
     operating: Operating = field(default_factory=Operating)
     reading: Reading = field(default_factory=Reading)
@@ -347,7 +377,7 @@ class RunOptions:
     @property
     def is_watched(self) -> bool:
         """Says whether somebody can look at the frames while they come."""
-        return self.operating.console is not None or self.preview is not None
+        return self.operating.console is not None or self.preview
 
     @classmethod
     def named(cls, values: Mapping[str, Any]) -> RunOptions:
@@ -386,3 +416,8 @@ def _defaults(options: Any) -> dict[str, Any]:
         value = getattr(options, one.name)
         found |= _defaults(value) if is_dataclass(value) else {one.name: value}
     return found
+
+
+def flag(name: str) -> str:
+    """The name of a field on the command line: ``pixel_format`` -> ``--pixel-format``."""
+    return f"--{name.replace('_', '-')}"

@@ -187,7 +187,6 @@ class BackgroundChecker(Observer):
         self._thread.start()
 
     def restored(self, passing: Restoration) -> None:
-        """See Observer.restored."""
         # A ladder has frames restored at another size: then there is no result to compare.
         if self._seen % self._every == 0 and passing.engine_result is not None:
             started = time.perf_counter()

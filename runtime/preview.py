@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from measnet.image import eight_bits
 from measnet.image_header import orientation
 from measnet.runtime.comparison import Layout, laid_out
 from measnet.runtime.frame import Frame, Restoration, StreamInfo
 from measnet.runtime.sinks.orientation import EXIF_TURNS, Turn, turn_of, turned
 from measnet.runtime.stream import Observer
+
+if TYPE_CHECKING:
+    from measnet.runtime.terminal import Terminal
 
 Shown = npt.NDArray[np.uint8]
 """H×W×3, RGB."""
@@ -58,8 +61,7 @@ def pair_shown(source: Frame, restored: Frame, info: StreamInfo | None, room: Ro
 
 def _small(frame: Frame, width: int, height: int) -> Shown:
     """Makes it 8 bits and of the size given."""
-    small = np.asarray(cv2.resize(frame.pixels, (width, height), interpolation=cv2.INTER_NEAREST))
-    return np.asarray(small // 256 if small.dtype == np.uint16 else small, np.uint8)
+    return eight_bits(np.asarray(cv2.resize(frame.pixels, (width, height), interpolation=cv2.INTER_NEAREST)))
 
 
 def _turn(frame: Frame, info: StreamInfo) -> Turn:
@@ -71,47 +73,11 @@ def _turn(frame: Frame, info: StreamInfo) -> Turn:
     return EXIF_TURNS[1]
 
 
-class NoScreenError(Exception):
-    """There is none of this kind here; the message says why."""
-
-
-class Screen(Protocol):
-    """Shows pictures. All calls come from one thread."""
-
-    @property
-    def open(self) -> bool:
-        """Says whether it is there."""
-        ...
-
-    @property
-    def outlasts(self) -> bool:
-        """Says whether what was shown last is still to be seen when the program has ended."""
-        ...
-
-    def room(self) -> Room:
-        """Tells the space for the next picture, in pixels."""
-        ...
-
-    def show(self, picture: Shown) -> None:
-        """Put the picture there, in place of the one before."""
-        ...
-
-    def attend(self) -> None:
-        """See to what the person at the screen did. Called about ten times a second."""
-        ...
-
-    def close(self) -> None:
-        """Take it away."""
-        ...
-
-
 PER_SECOND = 5
 """Most pictures a second."""
 
 SHARE = 0.05
 """Most of the time, by the clock, that drawing takes. It is done in the thread that waits for the run."""
-
-_ATTEND_EVERY = 0.05
 
 
 class Preview(Observer):
@@ -124,7 +90,7 @@ class Preview(Observer):
     """
 
     def __init__(
-        self, screen: Screen, layout: Layout, clock: Callable[[], float] = time.perf_counter
+        self, screen: Terminal, layout: Layout, clock: Callable[[], float] = time.perf_counter
     ) -> None:
         self.screen = screen
         self._layout = layout
@@ -139,32 +105,18 @@ class Preview(Observer):
         self._newest = None
 
     def finished(self, passing: Restoration) -> None:
-        """See Observer.finished. It only takes note of the newest pair."""
+        # It only takes note: drawing is for a thread that has nothing else to do.
         self._newest = passing.source, passing.result
 
     def draw(self) -> None:
-        """Show the newest pair if it is time to."""
+        """Shows the newest pair if it is time to."""
         if self._clock() >= self._free_from:
-            self._draw_newest()
-        self.screen.attend()
+            self.end()
 
     def end(self) -> None:
-        """Show the last pair of the stream, whenever the one before was shown."""
-        self._draw_newest()
-        self.screen.attend()
-
-    def linger(self, stop: threading.Event) -> None:
-        """Wait until the person has seen enough, or ``stop`` is set; at once where what is shown stays."""
-        while self.screen.open and not self.screen.outlasts and not stop.wait(_ATTEND_EVERY):
-            self.screen.attend()
-
-    def close(self) -> None:
-        """Take the screen away."""
-        self.screen.close()
-
-    def _draw_newest(self) -> None:
+        """Shows the last pair of the stream, whenever the one before was shown."""
         newest, self._newest = self._newest, None
-        if newest is None or self._info is None or not self.screen.open:
+        if newest is None or self._info is None:
             return
         started = self._clock()
         self.screen.show(shown(*newest, self._info, self._layout, self.screen.room()))

@@ -13,8 +13,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
-from measnet.runtime.screens import Terminal
 from measnet.runtime.stream import RunFigures
+from measnet.runtime.terminal import Terminal
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +231,6 @@ class _Rows(Progress):
         )
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """See Progress."""
         if self._picture is not None:
             yield self._picture
         yield self.make_tasks_table(self.tasks)

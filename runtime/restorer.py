@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from measnet.damage import shares_by_name
-from measnet.decisions import Vector
+from measnet.decisions import DecisionLayout, Vector
 from measnet.errors import BackendError, UsageError
 from measnet.forked import never_end_in_children
 from measnet.image import ChannelOrder, Image, Pixels, pad, to_image, to_pixels
@@ -145,7 +145,6 @@ class Restorer:
         self._backend.activate()
         self._process = os.getpid()
         never_end_in_children(self._backend)
-        self._layout = self._backend.description.layout
         self._steered: SteerableBackend | None = None
         # A signal's handler may close what its own thread is computing with: it must not wait for itself.
         self._turn: AbstractContextManager[Any] = (
@@ -299,6 +298,12 @@ class Restorer:
                 "model, a checkpoint, or a graph or an engine made with --steerable"
             )
         return np.array(known[task], np.float32)
+
+    @property
+    def _layout(self) -> DecisionLayout:
+        """Of what is steered."""
+        steered = self._steerable()
+        return DecisionLayout() if steered is None else steered.description.decisions
 
     @property
     def decisions_size(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -84,6 +85,7 @@ def write_pictures(path: Path, reports: list[RunReport]) -> list[Path]:
 
     Raises OutputError.
     """
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells where its cache is, or is not
     from measnet.runtime.experts_picture import draw
 
     written = []

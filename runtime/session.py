@@ -69,7 +69,6 @@ class Session:
         self._reports: dict[int, RunReport] = {}
         self._overall: Overall | None = None
         self._preview: Preview | None = None
-        self._last_was_picture = False
         self.events = Events()
         self.watches: list[Watch] = []
         self.events.listen(console.event)
@@ -95,9 +94,9 @@ class Session:
             numbers = list(range(len(inputs)))
             if self._several:
                 status, numbers = self._survey(inputs)
-            if self._options.preview is not None and not self._options.dry_run and numbers:
+            if self._options.preview and not self._options.dry_run and numbers:
                 layout: Layout = "split" if self._options.compare == "split" else "side"
-                self._preview = self._console.preview(self._options.preview, layout)
+                self._preview = self._console.preview(layout)
             for place, index in enumerate(numbers):
                 if self._overall is not None:
                     self._overall.begin(place)
@@ -109,10 +108,6 @@ class Session:
                     break
             if self._restorer is not None:
                 self._restorer.close()
-            if self._preview is not None:
-                if self._last_was_picture:
-                    self._preview.linger(self._stop)
-                self._preview.close()
         if self._several and self._options.dry_run:
             self._console.rehearsed(self.reports)
         if self._report is not None:
@@ -129,7 +124,7 @@ class Session:
         if options.out or options.dry_run or options.is_watched or not any(map(is_live, inputs)):
             return
         if importlib.util.find_spec("starlette") is None:
-            self._options = replace(options, preview="auto")
+            self._options = replace(options, preview=True)
         else:
             place = Address(LOOPBACK, PAGE_PORT if is_free(LOOPBACK, PAGE_PORT) else 0)
             self._options = replace(options, operating=replace(options.operating, console=place))
@@ -264,7 +259,6 @@ class Session:
             observers += self._show(job.watch.telemetry, job.info)
         if self._report is not None:
             observers.append(Experts(by_number=job.info.kind == "images"))
-        self._last_was_picture = job.info.kind == "images" and job.info.frames == 1
         if self._preview is not None:
             self._preview.begin(job.info)
             observers.append(self._preview)

@@ -1,9 +1,9 @@
-"""One stream: a source's frames through the steps that restore them, into sinks, all at the same time.
+"""One stream: a source's frames through the steps that restore them, into a sink, all at the same time.
 
-    source ── queue ── restore ── queue ── fuse ── queues ── sinks
+    source ── queue ── restore ── queue ── fuse ── queue ── sink
                           └ observers ─────┘
 
-The source, each step and each sink have a thread. Queues between them are bounded, so that a slow one holds
+The source, each step and the sink have a thread. Queues between them are bounded, so that a slow one holds
 the others back instead of filling memory. An error in any thread, and a stop from outside, reach all of them
 through the queues: nobody is left waiting, and no thread outlives ``run``.
 
@@ -60,7 +60,7 @@ class Observer:
         """Sees a frame as the engine gave it back, in the thread that restores."""
 
     def finished(self, passing: Restoration) -> None:
-        """Sees a frame as it goes to the sinks, in the thread of the last step."""
+        """Sees a frame as it goes to the sink, in the thread of the last step."""
 
     def fill(self, report: RunReport) -> None:
         """Adds what it has seen to the report of a run that ended, well or not."""
@@ -74,7 +74,7 @@ class Pace:
     """Way in which frames wait for the next step."""
 
     room: int
-    """Frames that may wait for the first step, and for each sink."""
+    """Frames that may wait for the first step, and for the sink."""
 
     late: Late = "block"
     """Frame that goes when there is no room for the first step."""
@@ -129,7 +129,7 @@ class RunFigures:
 def run(
     source: Source,
     steps: Sequence[Step],
-    sinks: Sequence[Sink],
+    sink: Sink,
     *,
     observers: Sequence[Observer] = (),
     on_progress: Callable[[RunFigures], None] = lambda figures: None,
@@ -140,17 +140,16 @@ def run(
     watch: Watch | None = None,
     ladder: Ladder | None = None,
 ) -> RunFigures:
-    """Takes every frame of ``source`` through ``steps`` into ``sinks``; none of them is closed or finished.
+    """Takes every frame of ``source`` through ``steps`` into ``sink``; none of them is closed or finished.
 
     Args:
         steps: the first one restores.
-        sinks: the first one also gets the copied packets, as only one file can take them over.
         on_progress: called about ten times a second in the caller's thread.
         stop: once set, the frames restored so far are written and the run ends.
         pace: by default that of the source's kind.
         limit: end after so many frames, those before ``resumed_at`` included.
         resumed_at: frames that were done before and that ``source`` leaves out.
-        watch: gets the figures of every frame: arrived, dropped, delivered to the first sink.
+        watch: gets the figures of every frame: arrived, dropped, delivered to the sink.
         ladder: told of every latency, and says which frames are spared.
 
     Raises:
@@ -161,7 +160,7 @@ def run(
         return figures
     pace = pace or PACES[source.info.kind]
     watch = watch or Watch(source.info.name)
-    stream = _Stream(source, steps, sinks, observers, pace, limit, figures, watch, ladder)
+    stream = _Stream(source, steps, sink, observers, pace, limit, figures, watch, ladder)
     return stream.run(on_progress, stop or threading.Event())
 
 
@@ -170,7 +169,7 @@ class _Stream:
         self,
         source: Source,
         steps: Sequence[Step],
-        sinks: Sequence[Sink],
+        sink: Sink,
         observers: Sequence[Observer],
         pace: Pace,
         limit: int | None,
@@ -184,15 +183,15 @@ class _Stream:
         self._dropping = threading.Lock()
         self._source = source
         self._steps = steps
-        self._sinks = sinks
+        self._sink = sink
         self._observers = observers
         self._limit = limit
         self._figures = figures
-        self._segment = next((sink.segment_frames for sink in sinks if sink.segment_frames), None)
+        self._segment = sink.segment_frames
         # Between two steps one frame waits: more would only fill memory.
         later = [FrameQueue(1) for _ in steps[1:]]
         self._to_steps = [FrameQueue(pace.room, pace.late, self._drop), *later]
-        self._to_sinks = [FrameQueue(pace.room) for _ in sinks]
+        self._to_sink = FrameQueue(pace.room)
         self._failure: BaseException | None = None
         self._failing = threading.Lock()
         self._exhausted = False
@@ -205,10 +204,7 @@ class _Stream:
             threads.append(
                 threading.Thread(target=self._guarded, args=(work, number), name=f"measnet-{step.name}")
             )
-        for sink, queue in zip(self._sinks, self._to_sinks, strict=True):
-            threads.append(
-                threading.Thread(target=self._guarded, args=(self._write, sink, queue), name="measnet-encode")
-            )
+        threads.append(threading.Thread(target=self._guarded, args=(self._write,), name="measnet-encode"))
         try:
             for thread in threads:
                 thread.start()
@@ -251,9 +247,7 @@ class _Stream:
         """The first step: frames become restorations, and segments end."""
         figures, queue = self._figures, self._to_steps[number]
         # Whatever ends this step, what has been restored is still to be written.
-        with contextlib.ExitStack() as stack:
-            for following in self._following(number):
-                stack.callback(following.close)
+        with contextlib.closing(self._following(number)):
             while (item := queue.get()) is not None:
                 if not isinstance(item, Frame):
                     self._hand_on(number, item)
@@ -280,9 +274,7 @@ class _Stream:
                 self._hand_on(number, self._steps[number].mark(Mark()))
 
     def _go_on_steps(self, number: int) -> None:
-        with contextlib.ExitStack() as stack:
-            for following in self._following(number):
-                stack.callback(following.close)
+        with contextlib.closing(self._following(number)):
             while (item := self._to_steps[number].get()) is not None:
                 if isinstance(item, Restoration):
                     self._take(number, item)
@@ -308,8 +300,8 @@ class _Stream:
         step.take(passing)
         self._figures.seconds[step.name] += time.perf_counter() - started
 
-    def _following(self, number: int) -> list[FrameQueue]:
-        return self._to_sinks if number + 1 == len(self._steps) else [self._to_steps[number + 1]]
+    def _following(self, number: int) -> FrameQueue:
+        return self._to_sink if number + 1 == len(self._steps) else self._to_steps[number + 1]
 
     def _hand_on(self, number: int, item: Item) -> None:
         last = number + 1 == len(self._steps)
@@ -317,18 +309,14 @@ class _Stream:
             for observer in self._observers:
                 observer.finished(item)
             item = item.result
-        for place, queue in enumerate(self._following(number)):
-            if place == 0 or isinstance(item, Frame | Mark):
-                queue.put(item)
+        self._following(number).put(item)
 
-    def _write(self, sink: Sink, queue: FrameQueue) -> None:
-        first = sink is self._sinks[0]
-        while (item := queue.get()) is not None:
+    def _write(self) -> None:
+        sink = self._sink
+        while (item := self._to_sink.get()) is not None:
             started = time.perf_counter()
-            if isinstance(item, Frame) and first:
+            if isinstance(item, Frame):
                 sink.deliver(item, self._note_delivered)
-            elif isinstance(item, Frame):
-                sink.write(item)
             elif isinstance(item, Mark):
                 sink.end_segment(item)
             else:
@@ -362,7 +350,7 @@ class _Stream:
 
     def _abort(self) -> None:
         self._source.interrupt()
-        for queue in (*self._to_steps, *self._to_sinks):
+        for queue in (*self._to_steps, self._to_sink):
             queue.abort()
 
 

@@ -18,12 +18,6 @@ COMMANDS = [
     if "@click.command(" in path.read_text()
 ]
 COMMANDS.append("measnet.evaluation.cli")
-FORMER_NAMES = [
-    ("measnet.export.cli", ["--output", "there"]),
-    ("measnet.calibration.cli", ["nano", "clip.mp4", "--output", "there"]),
-    ("measnet.export.bundle", ["x.ckpt", "nano", "--folder", "there"]),
-    ("measnet.runtime.doctor.cli", ["--json", "there"]),
-]
 
 
 def command(module: str) -> click.Command:
@@ -44,14 +38,6 @@ def test_every_command_answers_to_the_short_form_of_help(module: str) -> None:
 def test_every_command_that_writes_a_result_takes_its_place_with_o_and_out(module: str) -> None:
     (out,) = (option for option in command(module).params if "-o" in option.opts)
     assert out.opts == ["-o", "--out"]
-
-
-@pytest.mark.parametrize(("module", "arguments"), FORMER_NAMES)
-def test_former_names_of_an_option_still_work_and_are_not_shown(module: str, arguments: list[str]) -> None:
-    given = command(module).make_context("x", [*arguments]).params["out"]
-    assert given == Path("there")
-    help_text = CliRunner().invoke(command(module), ["--help"]).output
-    assert f"{arguments[-2]} " not in help_text
 
 
 @pytest.mark.parametrize("module", ["measnet.runtime.cli", "measnet.export.cli"])

@@ -97,7 +97,7 @@ def unsteered(description: GraphDescription) -> Steering | None:
     """Gives what a steerable graph takes when nobody steers; None for others."""
     if not description.steerable:
         return None
-    nothing = description.layout.hold(0)
+    nothing = description.decisions.hold(0)
     return Steering(held=nothing, hold=nothing)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from measnet.command_line import HELP, RenamedOption, run_command
+from measnet.command_line import HELP, run_command
 
 if TYPE_CHECKING:
     from measnet.runtime.doctor.abilities import Ability
@@ -32,8 +32,6 @@ Exit status: 0 all well, 1 a self-test failed, 2 an option is wrong, 130 interru
 @click.option(
     "-o",
     "--out",
-    cls=RenamedOption,
-    former="--json",
     type=click.Path(path_type=Path),
     help="Where the figures go.  [default: measnet-doctor.json with --self-test]",
 )

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from measnet.errors import MEASNetError, MissingPackageError, first_line
+from measnet.errors import MEASNetError, MissingPackageError, first_line, need
 from measnet.gpu import free_memory
 from measnet.image import Pixels, pad, to_image, to_pixels
 from measnet.runtime.backends import Backend
@@ -128,7 +128,7 @@ def _peak_memory() -> int | None:
 
 def write_fp16(graph: str, output: str) -> dict[str, Any]:
     """Writes the FP16 form of one of our float32 graphs. Raises as the export stage does."""
-    _needs_onnx()
+    need("building engines", "rtx", "filelock", "onnx")
     from measnet.errors import UsageError
     from measnet.export.graph import read_graph
     from measnet.export.precision import typed_graph
@@ -150,7 +150,7 @@ def build(graph: str, flavour: str, card: str | None, folder: str) -> dict[str, 
 
     Raises as ``build_engines`` does.
     """
-    _needs_onnx()
+    need("building engines", "rtx", "filelock", "onnx")
     from measnet.export.build_settings import BuildSettings
     from measnet.export.engine import build_engines
     from measnet.export.target import find_targets
@@ -164,16 +164,6 @@ def build(graph: str, flavour: str, card: str | None, folder: str) -> dict[str, 
         "plan_mb": round(built.plan_bytes / 1e6, 1),
         "notes": list(built.notes),
     }
-
-
-def _needs_onnx() -> None:
-    from measnet.errors import MissingPackageError
-
-    try:
-        import filelock  # noqa: F401 - only to find out whether it is there
-        import onnx  # noqa: F401 - only that
-    except ModuleNotFoundError as error:
-        raise MissingPackageError("building engines", error.name or "onnx", "rtx") from None
 
 
 Result = dict[str, Any]

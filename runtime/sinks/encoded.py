@@ -38,7 +38,6 @@ class Outside:
         self._target = target
 
     def keep(self, *, partial: bool = False) -> Target:
-        """See Place.keep."""
         return self._target
 
     def discard(self) -> None:
@@ -66,15 +65,12 @@ class EncodedSink(Sink):
         self.warnings = [*encoding.warnings, *muxer.warnings]
 
     def for_report(self) -> dict[str, Any]:
-        """See Sink.for_report."""
         return self.encoding.for_report()
 
     def copy(self, packet: Packet[Stream]) -> None:
-        """See Sink.copy."""
         self._muxer.mux_copy(packet)
 
     def write(self, frame: Frame) -> None:
-        """See Sink.write."""
         place = self._times.place(frame)
         if place is None:
             self.skipped = self._times.skipped
@@ -86,7 +82,6 @@ class EncodedSink(Sink):
         self._muxer.mux_picture(packets)
 
     def finish(self, *, partial: bool = False) -> Target | None:
-        """See Sink.finish."""
         if self._done or self._times.last is None:
             self.abort()
             return None
@@ -106,7 +101,6 @@ class EncodedSink(Sink):
         return self._place.keep(partial=partial)
 
     def abort(self) -> None:
-        """See Sink.abort."""
         if self._done:
             return
         self._done = True

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin, TiffTags
 
 from measnet.errors import OutputError, UsageError
+from measnet.image import eight_bits
 from measnet.image_header import IMAGE_ENDINGS, png_chunks, result_name
 from measnet.runtime.frame import Frame, PictureFile, PictureMetadata, Pixels
 from measnet.runtime.sinks import Begun, Sink
@@ -84,7 +85,6 @@ class ImageSink(Sink):
         self._written = True
 
     def finish(self, *, partial: bool = False) -> Path | None:
-        """See Sink.finish."""
         if not self._written:
             self.abort()
             return None
@@ -93,7 +93,6 @@ class ImageSink(Sink):
         return self._aside.keep(partial=partial)
 
     def abort(self) -> None:
-        """See Sink.abort."""
         if not self._done:
             self._done = True
             self._aside.discard()
@@ -118,7 +117,7 @@ class ImageEncoder:
         values = _channels(pixels, picture)
         if values.dtype == np.uint16 and kind not in _DEEP:
             self.lost[f"16 bits per channel ({ending} has 8)"] = None
-            values = _eight_bit(values)
+            values = eight_bits(values)
         if picture.alpha is not None and kind in _OPAQUE:
             self.lost[f"transparency ({ending} has none)"] = None
             values = values[:, :, :-1]
@@ -166,11 +165,6 @@ def picture_of(frame: Frame) -> PictureFile:
     if frame.picture is None:
         raise TypeError("an image sink takes frames that came from image files")
     return frame.picture
-
-
-def _eight_bit(values: Pixels) -> Pixels:
-    # 65535 / 255 = 257 exactly.
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def _channels(pixels: Pixels, picture: PictureFile) -> Pixels:
@@ -255,11 +249,9 @@ class ImageFolderSink(Sink):
         """The pictures that are there already, by their sources' names, with the manifest's lines on them."""
 
     def kept(self) -> int:
-        """See Sink.kept."""
         return len(self.finished)
 
     def begin(self, header: Header, *, restart: bool) -> Begun:
-        """See Sink.begin."""
         header = self._folder.begin(header, restart=restart)
         manifest = self._folder.manifest
         try:
@@ -281,7 +273,6 @@ class ImageFolderSink(Sink):
         return Begun(len(names), names, header.settings)
 
     def begun_before(self, header: Header) -> int:
-        """See Sink.begun_before."""
         manifest = self._folder.begun_before(header)
         return 0 if manifest is None else len(self._sound(manifest))
 

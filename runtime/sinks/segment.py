@@ -15,9 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 from av.packet import Packet
+from msgspec import Meta
 
 from measnet.runtime.sinks.part_folder import is_count, is_plain_file
 from measnet.whole_file import write_whole
@@ -37,10 +39,14 @@ LARGEST_STATE = 1 << 22
 """Bytes that an engine may have kept from one segment to the next."""
 
 _LARGEST_TABLE = 1 << 20
-_LARGEST_TIME = 1 << 62
-_LARGEST_PACKET = 1 << 28
 
-Row = tuple[int, int, int, int]
+Row = tuple[
+    Annotated[int, Meta(ge=1, le=1 << 28)],
+    Annotated[int, Meta(ge=-(1 << 62), le=1 << 62)],
+    Annotated[int, Meta(ge=0, le=1 << 62)],
+    Annotated[int, Meta(ge=0, le=1)],
+]
+"""Of a packet: bytes, presentation time, duration, 1 for a key frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +79,9 @@ class Segment:
         with self.path.open("rb") as file:
             file.seek(self.table)
             try:
-                rows = json.loads(file.read(_LARGEST_TABLE))
+                return msgspec.json.decode(file.read(_LARGEST_TABLE), type=list[Row])
             except (ValueError, RecursionError):
-                rows = None
-        if not isinstance(rows, list) or not all(_is_row(row) for row in rows):
-            raise OSError(f"{self.path} is no segment")
-        return [(size, pts, duration, key) for size, pts, duration, key in rows]
+                raise OSError(f"{self.path} is no segment") from None
 
     def packets(self, time_base: Fraction) -> Iterator[Packet[Stream]]:
         """The packets as the encoder made them, but for their decoding times. Raises OSError."""
@@ -157,17 +160,6 @@ def read_segment(path: Path, part: dict[str, Any]) -> Segment | None:
     except OSError:
         return None
     return segment if sum(row[0] for row in rows) == segment.picture_bytes else None
-
-
-def _is_row(row: Any) -> bool:
-    return (
-        isinstance(row, list)
-        and len(row) == 4
-        and is_count(row[0], 1, _LARGEST_PACKET)
-        and is_count(row[1], -_LARGEST_TIME)
-        and is_count(row[2])
-        and is_count(row[3], 0, 1)
-    )
 
 
 KEPT = 2

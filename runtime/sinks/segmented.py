@@ -120,7 +120,6 @@ class SegmentedVideoSink(Sink):
         return Begun(self.done, settings=header.settings, mark=mark)
 
     def begun_before(self, header: Header) -> int:
-        """See Sink.begun_before."""
         manifest = self._folder.begun_before(header)
         if manifest is None:
             return 0
@@ -128,7 +127,6 @@ class SegmentedVideoSink(Sink):
         return sum(part["frames"] for part in good)
 
     def kept(self) -> int:
-        """See Sink.kept."""
         try:
             changed = self._source_was and of_input(self._source) != self._source_was
         except InputError:  # it is gone
@@ -136,7 +134,6 @@ class SegmentedVideoSink(Sink):
         return 0 if changed else self.done
 
     def made_of(self) -> dict[str, Any]:
-        """See Sink.made_of."""
         encoding = self.encoding
         self._source_was = of_input(self._source)
         return self._source_was | {
@@ -149,11 +146,9 @@ class SegmentedVideoSink(Sink):
         }
 
     def settings(self) -> dict[str, Any]:
-        """See Sink.settings."""
         return {"encoder_threads": min(MOST_THREADS, os.cpu_count() or 1)}
 
     def for_report(self) -> dict[str, Any]:
-        """See Sink.for_report."""
         return self.encoding.for_report()
 
     def write(self, frame: Frame) -> None:
@@ -171,7 +166,6 @@ class SegmentedVideoSink(Sink):
             raise write_error(self._target, error) from None
 
     def end_segment(self, mark: Mark) -> None:
-        """See Sink.end_segment."""
         try:
             if self._written:
                 self._finish_segment(mark)

@@ -36,7 +36,6 @@ class Several(Sink):
         return self._all[0].for_report()
 
     def figures(self) -> list[dict[str, Any]]:
-        """See Sink.figures."""
         return [figures for sink in self._all for figures in sink.figures()]
 
     def deliver(self, frame: Frame, delivered: Callable[[Frame], None]) -> None:
@@ -45,11 +44,9 @@ class Several(Sink):
         self._each(lambda sink: sink.deliver(frame, delivered) if sink is first else sink.write(frame))
 
     def write(self, frame: Frame) -> None:
-        """See Sink.write."""
         self._each(lambda sink: sink.write(frame))
 
     def copy(self, packet: Packet[Stream]) -> None:
-        """See Sink.copy."""
         # That it is hidden cannot be told of a twin: it would be heard, if it is not the run-up before zero.
         hidden = packet.is_discard and not -RUN_UP < (packet.pts or 0) * packet.time_base < 0
         twins = [] if hidden else [_twin(packet) for _ in self._left[1:]]
@@ -65,7 +62,6 @@ class Several(Sink):
         return next((target for target in there if isinstance(target, Path)), there[0] if there else None)
 
     def abort(self) -> None:
-        """See Sink.abort."""
         for sink in self._all:
             sink.abort()
         self._gather()

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import av
-import numpy as np
 from av.error import FFmpegError
 
 from measnet.errors import OutputError, UsageError
+from measnet.image import eight_bits
 from measnet.runtime.frame import Frame, Pixels, StreamInfo
 from measnet.runtime.options import Encoding, RawFormat
 from measnet.runtime.sinks import Sink
@@ -85,7 +85,6 @@ class StandardOutput(Sink):
                 )
 
     def write(self, frame: Frame) -> None:
-        """See Sink.write."""
         place = self._times.place(frame)
         if place is None:
             self.skipped = self._times.skipped
@@ -97,7 +96,6 @@ class StandardOutput(Sink):
         self._put(data, place[0])
 
     def finish(self, *, partial: bool = False) -> Path | None:
-        """See Sink.finish."""
         if self._last is None:
             self.abort()
             return None
@@ -138,8 +136,7 @@ class StandardOutput(Sink):
 
     def _encoded(self, pixels: Pixels, pts: int) -> bytes:
         if self._raw is not None:
-            if pixels.dtype != np.uint8:
-                pixels = np.rint(pixels / np.float32(257)).astype(np.uint8)
+            pixels = eight_bits(pixels)
             return (pixels if self._raw == "rgb24" else pixels[:, :, ::-1]).tobytes()
         packets = self._encoder.encode(pixels, pts, 1)
         return b"FRAME\n" + b"".join(bytes(packet) for packet in packets)

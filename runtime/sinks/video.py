@@ -66,14 +66,12 @@ class VideoSink(EncodedSink):
         self._synced = time.monotonic()
 
     def copy(self, packet: Packet[Stream]) -> None:
-        """See Sink.copy."""
         try:
             super().copy(packet)
         except OutputError as error:
             raise self._ended_by(error) from None
 
     def write(self, frame: Frame) -> None:
-        """See Sink.write."""
         try:
             super().write(frame)
         except OutputError as error:
@@ -82,7 +80,6 @@ class VideoSink(EncodedSink):
             self._sync(self._aside.path)
 
     def finish(self, *, partial: bool = False) -> Path | None:
-        """See Sink.finish."""
         kept = super().finish(partial=partial)
         assert kept is None or isinstance(kept, Path)
         if self._live and kept is not None:

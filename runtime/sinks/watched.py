@@ -15,11 +15,9 @@ class WatchedSink(Sink):
         self._frames = 0
 
     def write(self, frame: Frame) -> None:
-        """See Sink.write."""
         self._frames += 1
 
     def finish(self, *, partial: bool = False) -> Target | None:
-        """See Sink.finish."""
         return Watched() if self._frames else None
 
     def abort(self) -> None:

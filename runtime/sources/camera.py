@@ -85,11 +85,9 @@ class CameraConnection(Connection):
             yield Frame(grabbed, pts=round((now - started) / CLOCK), time_base=CLOCK, captured=now)
 
     def over(self) -> Over:
-        """See Connection.over."""
         return Over("it stopped giving pictures")
 
     def close(self) -> None:
-        """See Connection.close."""
         self._device.release()
 
     def _grab(self) -> Pixels | None:

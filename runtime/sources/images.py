@@ -186,7 +186,6 @@ class Images(Source):
         )
 
     def skip(self, frames: int, names: frozenset[str]) -> None:
-        """See Source.skip."""
         self._skipped = names
 
     def read(self) -> Iterator[Frame]:

@@ -103,7 +103,6 @@ class VideoFile(Source):
             container.close()
 
     def read(self) -> Iterator[Frame | Packet[Stream]]:
-        """See Source.read."""
         info = self.info
         reader = RgbReader(info.colour, info.width, info.height, self._origin)
         items = itertools.chain(self._head, self._items)
@@ -126,12 +125,10 @@ class VideoFile(Source):
         self._settle(reader)
 
     def interrupt(self) -> None:
-        """See Source.interrupt."""
         if isinstance(self._path, StandardInput):
             self._path.stop_waiting()
 
     def close(self) -> None:
-        """See Source.close."""
         self._container.close()
 
     def _new_decoder(self, container: InputContainer) -> PictureDecoder:

@@ -21,40 +21,6 @@ HELP: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 """Settings of every command."""
 
 
-class RenamedOption(click.Option):
-    """An option that is still known by its ``former`` name, which help does not show."""
-
-    def __init__(self, *arguments: Any, former: str, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._former = former
-
-    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
-        """See click.Option."""
-        super().add_to_parser(parser, ctx)
-        parser.add_option(self, [self._former], dest=self.name, action="store", nargs=self.nargs)
-
-
-class MovedOption(click.Option):
-    """An option that a command no longer has: in one line it says where it went, and ends the command."""
-
-    def __init__(self, *names: str, to: str, takes_value: bool = True) -> None:
-        super().__init__(
-            names,
-            hidden=True,
-            expose_value=False,
-            is_flag=not takes_value,
-            multiple=takes_value,
-            is_eager=True,
-            callback=self._tell,
-        )
-        self._to = to
-
-    def _tell(self, ctx: click.Context, parameter: click.Parameter, value: object) -> None:
-        if value:
-            click.echo(f"error: {self.opts[0]} moved to: {self._to}", err=True)
-            ctx.exit(2)
-
-
 class CommandInParts(click.Command):
     """A command that does one thing by itself, and others by the names of its ``parts``: the first word."""
 
@@ -63,7 +29,6 @@ class CommandInParts(click.Command):
         self._parts = parts
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """See click.Command."""
         if not args or args[0] not in self._parts:
             return super().parse_args(ctx, args)
         part = self._parts[args[0]]
@@ -71,7 +36,6 @@ class CommandInParts(click.Command):
         return []
 
     def invoke(self, ctx: click.Context) -> Any:
-        """See click.Command."""
         if ctx.obj is None:
             return super().invoke(ctx)
         part, inner = ctx.obj
@@ -79,7 +43,6 @@ class CommandInParts(click.Command):
             return part.invoke(inner)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """See click.Command."""
         super().format_options(ctx, formatter)
         with formatter.section("Also"):
             formatter.write_dl(

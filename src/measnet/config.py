@@ -10,9 +10,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
+
+import msgspec
 
 from measnet.errors import UsageError
+
+T = TypeVar("T")
 
 Ensemble = Literal["logsumexp", "weighted_sum"]
 Block = Literal["transformer", "gated"]
@@ -191,28 +195,25 @@ class MEASNetConfig:
 
     @classmethod
     def from_dict(cls, stored: Any) -> MEASNetConfig:
-        known = {field.name: field for field in dataclasses.fields(cls)}
-        if not isinstance(stored, dict) or not set(stored) <= set(known):
+        """The configuration of these entries, which are checked. Raises ``UsageError``."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(stored, dict) or not set(stored) <= known:
             raise UsageError(
                 "the stored MEASNet configuration has unknown entries; was it written by a newer version?"
             )
-        values = {}
-        for name, value in stored.items():
-            default = known[name].default
-            values[name] = _as_type_of(default, value, name)
-        return cls(**values)
+        return filled(cls, stored)
 
 
-def _as_type_of(default: Any, value: Any, name: str) -> Any:
-    """``value`` in the type of ``default``; JSON has lists where we have tuples."""
-    if isinstance(default, tuple):
-        if not isinstance(value, list | tuple) or len(value) != len(default):
-            raise UsageError(f"{name} must be {len(default)} whole numbers, got {value!r}")
-        return tuple(_as_type_of(0, entry, name) for entry in value)
-    expected = (int, float) if isinstance(default, float) else type(default)
-    if not isinstance(value, expected) or isinstance(value, bool) is not isinstance(default, bool):
-        raise UsageError(f"{name} must be {type(default).__name__}, got {value!r}")
-    return value
+def filled(kind: type[T], entries: dict[str, Any]) -> T:
+    """The dataclass ``kind`` with these entries, each of the type that it should have. Raises UsageError."""
+    try:
+        return msgspec.convert(entries, kind)
+    except msgspec.ValidationError as error:
+        said, _, place = str(error).replace("`", "").partition(" - at $.")
+        allowed = get_args(get_type_hints(kind).get(place))
+        if said.startswith("Invalid enum"):
+            said = f"{entries[place]!r}, must be one of {list(allowed)}"
+        raise UsageError(f"{place} is not of the right kind: {said}") from None
 
 
 VARIANTS: dict[str, MEASNetConfig] = {

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
 
 from measnet.config import PROMPT_BASIS
 
@@ -32,8 +34,8 @@ GROUPS = {
 }
 """The basic prompts that stand for each name."""
 
-MOST_NAMES = 64
 _KEY = "measnet.damage"
+_Names = Annotated[list[str], msgspec.Meta(max_length=64)]
 
 
 def to_metadata(taught: bool) -> dict[str, str]:
@@ -49,15 +51,9 @@ def from_metadata(metadata: Mapping[str, str]) -> bool:
     if _KEY not in metadata:
         return False
     try:
-        names = json.loads(metadata[_KEY])
+        names = msgspec.json.decode(metadata[_KEY], type=_Names)
     except RecursionError:
         raise ValueError("kinds of damage nested too deep") from None
-    if (
-        not isinstance(names, list)
-        or len(names) > MOST_NAMES
-        or not all(isinstance(name, str) for name in names)
-    ):
-        raise ValueError("kinds of damage that are no list of names")
     return tuple(names) == NAMES
 
 

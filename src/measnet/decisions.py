@@ -12,21 +12,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-
-from measnet.config import (
-    FILTER_GROUPS,
-    FILTER_SIZE,
-    FREQUENCY_HEADS,
-    PROMPT_BASIS,
-    TONE_STATISTICS,
-    MEASNetConfig,
-)
 
 Kind = Literal["prompt", "attention", "filters", "experts", "mean", "peak"]
 Vector = NDArray[np.float32]
@@ -49,7 +40,7 @@ class Part:
     (N,), of a gated or a frequency block's features ``mean`` (C,), and of the latter's ``peak`` (C,)."""
 
     name: str
-    """Its place in the network; "" in graphs that do not say it."""
+    """Its place in the network."""
 
     kind: Kind
     shape: tuple[int, ...]
@@ -72,7 +63,7 @@ class Part:
 class DecisionLayout:
     """The order of the D decisions and E norms: the name, kind and shape of each of ``points``."""
 
-    def __init__(self, points: Iterable[tuple[str, Kind, tuple[int, ...]]]) -> None:
+    def __init__(self, points: Iterable[tuple[str, Kind, tuple[int, ...]]] = ()) -> None:
         parts: list[Part] = []
         self.size = self.norms_size = 0
         for name, kind, shape in points:
@@ -95,11 +86,6 @@ class DecisionLayout:
         if layout.size > MOST_NUMBERS:
             raise ValueError(f"{layout.size} decisions")
         return layout
-
-    @classmethod
-    def of_former(cls, config: MEASNetConfig) -> DecisionLayout:
-        """The layout of graphs from before they stored it, whose network had this configuration."""
-        return cls(("", kind, shape) for kind, shape in _former_parts(config))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, DecisionLayout) and self.parts == other.parts
@@ -152,49 +138,3 @@ def _point(stored: object) -> tuple[str, Kind, tuple[int, ...]]:
     if kind == "attention" and len(shape) != 3:
         raise ValueError(f"the decision {str(stored)[:60]}")
     return name, cast(Kind, kind), tuple(shape)
-
-
-def _former_parts(config: MEASNetConfig) -> Iterator[tuple[Kind, tuple[int, ...]]]:
-    if config.tspg:
-        yield "prompt", (PROMPT_BASIS,)
-    if config.block == "gated":
-        yield "mean", (TONE_STATISTICS,)
-    for level in (1, 2, 3, 4):
-        yield from _blocks(config, level, config.channels(level), config.blocks[level - 1])
-    yield from _frequency_block(config, 4)
-    for level in (3, 2, 1):
-        if level in config.fd_mee_levels:
-            if config.fd:
-                yield "filters", (FILTER_GROUPS, FILTER_SIZE**2)
-            if config.mee:
-                branches = 2 if config.fd else 1
-                for _ in range(branches):
-                    yield "experts", (config.image_experts[level - 1],)
-        yield from _blocks(config, level, config.decoder_channels(level), config.blocks[level - 1])
-        yield from _frequency_block(config, level)
-    yield from _blocks(config, 1, config.decoder_channels(1), config.refinement_blocks)
-
-
-def _blocks(
-    config: MEASNetConfig, level: int, channels: int, count: int
-) -> Iterator[tuple[Kind, tuple[int, ...]]]:
-    """A gated block decides by its channels' means, a transformer block by attention."""
-    if config.block == "gated":
-        yield from (("mean", (channels,)) for _ in range(count))
-    else:
-        yield from _attention(config.heads[level - 1], channels, count)
-
-
-def _frequency_block(config: MEASNetConfig, level: int) -> Iterator[tuple[Kind, tuple[int, ...]]]:
-    """The cut-off's mean; attention of the high and of the low band; the low band's summary; the joining."""
-    if config.frequency_blocks and level > 1:
-        channels = config.channels(level)
-        yield "mean", (channels,)
-        yield from _attention(FREQUENCY_HEADS, channels, 2)
-        yield from (("mean", (channels,)), ("peak", (channels,)))
-        yield from _attention(FREQUENCY_HEADS, channels, 1)
-
-
-def _attention(heads: int, channels: int, blocks: int) -> Iterator[tuple[Kind, tuple[int, ...]]]:
-    for _ in range(blocks):
-        yield "attention", (heads, channels // heads, channels // heads)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Literal, cast
 
+import msgspec
+
 from measnet import damage, task_prompts
 from measnet.config import MEASNetConfig, SizeRule, variant_name
 from measnet.decisions import DecisionLayout
@@ -61,8 +63,8 @@ class GraphDescription:
     steerable: bool = False
     """True for a graph that takes image-level decisions and returns its own (``measnet/decisions.py``)."""
 
-    decisions: DecisionLayout | None = None
-    """Their layout, of a steerable graph; None in those from before it was stored."""
+    decisions: DecisionLayout = field(default_factory=DecisionLayout)
+    """Their layout; empty where it is not steerable."""
 
     calibration: Calibration | None = None
     """Of an INT8 graph; None in those from before it was told apart."""
@@ -81,11 +83,6 @@ class GraphDescription:
     def size_rule(self) -> SizeRule:
         """The sizes that the network inside takes."""
         return self.config.size_rule
-
-    @property
-    def layout(self) -> DecisionLayout:
-        """The layout of its decisions, also where it is not stored."""
-        return self.decisions or DecisionLayout.of_former(self.config)
 
     @property
     def takes_bytes(self) -> bool:
@@ -129,7 +126,7 @@ class GraphDescription:
             "measnet.precision": self.precision,
             "measnet.versions": json.dumps(dict(self.versions)),
             **({"measnet.steerable": "yes"} if self.steerable else {}),
-            **({"measnet.decisions": self.decisions.to_json()} if self.decisions else {}),
+            **({"measnet.decisions": self.decisions.to_json()} if self.steerable else {}),
             **({"measnet.calibration": json.dumps(asdict(self.calibration))} if self.calibration else {}),
             **task_prompts.to_metadata(self.task_prompts),
             **damage.to_metadata(self.taught),
@@ -145,23 +142,26 @@ class GraphDescription:
         try:
             size = metadata["measnet.size"]
             static = None if size == "dynamic" else _parse_size(size)
-            versions = json.loads(metadata["measnet.versions"])
+            versions = msgspec.json.decode(metadata["measnet.versions"], type=dict[str, str])
             # Graphs from before there was a choice say nothing of it.
             io = metadata.get("measnet.io", "nchw")
             order = metadata.get("measnet.channel_order", "rgb")
             if (io, order) not in FORMS:
                 raise ValueError(f"{io}, {order}")
+            steerable = metadata.get("measnet.steerable") == "yes"
             return cls(
                 config=MEASNetConfig.from_json(metadata["measnet.config"]),
                 weights_sha256=metadata["measnet.weights_sha256"],
                 static_size=static,
                 precision=metadata["measnet.precision"],
-                versions=tuple((str(name), str(version)) for name, version in versions.items()),
+                versions=tuple(versions.items()),
                 io=cast(IO, io),
                 channel_order=cast(ChannelOrder, order),
-                steerable=metadata.get("measnet.steerable") == "yes",
-                decisions=_decisions(metadata.get("measnet.decisions")),
-                calibration=_calibration(metadata.get("measnet.calibration")),
+                steerable=steerable,
+                decisions=DecisionLayout.from_json(metadata["measnet.decisions"] if steerable else "[]"),
+                calibration=msgspec.json.decode(
+                    metadata.get("measnet.calibration", "null"), type=Calibration | None
+                ),
                 task_prompts=task_prompts.from_metadata(metadata),
                 taught=damage.from_metadata(metadata),
             )
@@ -169,20 +169,6 @@ class GraphDescription:
             raise GraphError(
                 f"{origin} has a damaged MEASNet description ({error}); export it again"
             ) from None
-
-
-def _decisions(text: str | None) -> DecisionLayout | None:
-    return None if text is None else DecisionLayout.from_json(text)
-
-
-def _calibration(text: str | None) -> Calibration | None:
-    if text is None:
-        return None
-    stored = json.loads(text)
-    source, frames, sha256 = stored["source"], stored["frames"], stored["sha256"]
-    if not isinstance(source, str) or not isinstance(frames, int) or not isinstance(sha256, str):
-        raise ValueError("the calibration")
-    return Calibration(source, frames, sha256)
 
 
 def _parse_size(text: str) -> tuple[int, int]:

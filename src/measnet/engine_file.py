@@ -10,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from measnet.description import GraphDescription
 from measnet.errors import EngineError, GraphError
@@ -20,7 +22,7 @@ from measnet.sealed_file import read_facts, read_sealed, write_sealed
 
 KIND = "engine"
 
-Shape = tuple[int, ...]
+Shape = tuple[Annotated[int, msgspec.Meta(ge=1)], ...]
 Range = tuple[Shape, Shape, Shape]
 """The smallest, the usual and the largest shape of an input."""
 
@@ -109,38 +111,12 @@ def read_engine_facts(path: Path) -> EngineFacts:
 
 
 def _facts(stored: dict[str, Any], path: Path) -> EngineFacts:
+    unknown = stored.keys() - {field.name for field in fields(EngineFacts)}
     try:
-        fields = dict(stored)
-        fields["graph"] = _texts(fields["graph"])
-        fields["profiles"] = tuple(_profile(profile) for profile in fields["profiles"])
-        if not isinstance(fields["settings"], dict):
-            raise ValueError("settings")
-        facts = EngineFacts(**fields)
-        for name in set(fields) - {"graph", "profiles", "settings"}:
-            if not isinstance(fields[name], str):
-                raise ValueError(name)
+        if unknown:
+            raise msgspec.ValidationError(f"it says {', '.join(sorted(unknown))}")
+        facts = msgspec.convert(stored, EngineFacts)
         _ = facts.description
-    except (TypeError, ValueError, KeyError, AttributeError, GraphError) as error:
+    except (msgspec.ValidationError, GraphError) as error:
         raise EngineError(f"{path} is not an engine of this version ({error}); build it again") from None
     return facts
-
-
-def _texts(stored: Any) -> dict[str, str]:
-    if not all(isinstance(value, str) for value in stored.values()):
-        raise ValueError("graph")
-    return dict(stored)
-
-
-def _profile(stored: Any) -> dict[str, Range]:
-    return {name: _range(shapes) for name, shapes in stored.items()}
-
-
-def _range(stored: Any) -> Range:
-    smallest, usual, largest = (tuple(_side(side) for side in shape) for shape in stored)
-    return smallest, usual, largest
-
-
-def _side(stored: Any) -> int:
-    if not isinstance(stored, int) or isinstance(stored, bool) or stored < 1:
-        raise ValueError(f"a side of {stored!r}")
-    return stored

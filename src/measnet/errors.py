@@ -19,6 +19,8 @@ A message says what happened, with the numbers, and what to do about it, on one 
 
 from __future__ import annotations
 
+import importlib
+
 
 class MEASNetError(Exception):
     """Root of the tree. ``exit_code`` is what a command line ends with."""
@@ -61,6 +63,15 @@ class MissingPackageError(UsageError):
         )
         self.package = package
         self.extra = extra
+
+
+def need(what: str, extra: str, *modules: str) -> None:
+    """Imports what ``what`` stands on, before any work. Raises MissingPackageError, which names ``extra``."""
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise MissingPackageError(what, error.name or module, extra) from None
 
 
 class SourceLostError(MEASNetError):

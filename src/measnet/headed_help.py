@@ -58,7 +58,6 @@ class HeadedCommand(click.Command):
         return bool(self._usual) and not ctx.meta.get(_ALL, False)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """See click.Command."""
         whole = self.epilog
         if self._is_short(ctx) and self._usual_epilog is not None:
             self.epilog = self._usual_epilog
@@ -68,7 +67,6 @@ class HeadedCommand(click.Command):
             self.epilog = whole
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """See click.Command."""
         records = {
             parameter.name: record
             for parameter in self.get_params(ctx)

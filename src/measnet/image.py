@@ -49,6 +49,18 @@ def images_to_batch(images: Image, channel_order: ChannelOrder = "rgb", depth: D
     return np.ascontiguousarray(batch[..., ::-1] if channel_order == "bgr" else batch)
 
 
+def eight_bits(pixels: Pixels) -> NDArray[np.uint8]:
+    """Pixels of any shape, uint8 as they are, uint16 rounded: 65535 becomes 255."""
+    if pixels.dtype == np.uint8:
+        return np.asarray(pixels, np.uint8)
+    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def sixteen_bits(pixels: Pixels) -> NDArray[np.uint16]:
+    """Pixels of any shape, uint16 as they are, of uint8 255 becomes 65535."""
+    return np.asarray(pixels if pixels.dtype == np.uint16 else pixels * np.uint16(257), np.uint16)
+
+
 def pad(image: Image, size: tuple[int, int]) -> Image:
     """Grows B 3 H W to ``size`` (height, width) at the bottom and the right, by reflection."""
     height, width = size[0] - image.shape[2], size[1] - image.shape[3]

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import msgspec
+
 from measnet.errors import EngineError
 from measnet.whole_file import write_whole
 
@@ -27,6 +29,13 @@ MAGIC = b"MEASNet sealed\r\n"  # a transfer that rewrites line ends breaks it
 FORMAT = 1
 HEADER = struct.Struct("<16sII32s")
 LONGEST_FACTS = 1 << 20  # bytes
+
+
+class _Said(msgspec.Struct):
+    kind: str
+    bytes: int
+    sha256: str
+    facts: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -52,23 +61,22 @@ def read_sealed(path: Path, kind: str) -> Sealed:
     Raises ``EngineError`` when it is absent, cut short, changed, or of another ``kind`` or version.
     """
     with _opened(path) as file:
-        sealed = _read_facts(file, path, kind)
+        said = _read_facts(file, path, kind)
         payload = _read(file, path)
-    if len(payload) != sealed["bytes"]:
+    if len(payload) != said.bytes:
         raise EngineError(
             f"{path} is cut short or has something behind it: it holds {len(payload)} bytes of "
-            f"{kind} and says {sealed['bytes']}; build it again"
+            f"{kind} and says {said.bytes}; build it again"
         )
-    if hashlib.sha256(payload).hexdigest() != sealed["sha256"]:
+    if hashlib.sha256(payload).hexdigest() != said.sha256:
         raise EngineError(f"{path} is damaged: its {kind} is not the one that was written; build it again")
-    return Sealed(sealed["facts"], payload)
+    return Sealed(said.facts, payload)
 
 
 def read_facts(path: Path, kind: str) -> dict[str, Any]:
     """The facts of ``path`` alone, for lists; the payload is not looked at. Raises as ``read_sealed``."""
     with _opened(path) as file:
-        facts: dict[str, Any] = _read_facts(file, path, kind)["facts"]
-        return facts
+        return _read_facts(file, path, kind).facts
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -90,7 +98,7 @@ def _read(file: BinaryIO, path: Path, length: int = -1) -> bytes:
         raise EngineError(f"cannot read {path}: {error.strerror or error}") from None
 
 
-def _read_facts(file: BinaryIO, path: Path, kind: str) -> dict[str, Any]:
+def _read_facts(file: BinaryIO, path: Path, kind: str) -> _Said:
     start = _read(file, path, HEADER.size)
     if len(start) < HEADER.size or not start.startswith(MAGIC):
         raise EngineError(
@@ -108,18 +116,11 @@ def _read_facts(file: BinaryIO, path: Path, kind: str) -> dict[str, Any]:
     if hashlib.sha256(text).digest() != digest:
         raise EngineError(f"{path} is damaged: its description is not the one written; build it again")
     try:
-        sealed = json.loads(text)
-        sound = (
-            isinstance(sealed["kind"], str)
-            and isinstance(sealed["bytes"], int)
-            and isinstance(sealed["sha256"], str)
-            and isinstance(sealed["facts"], dict)
-        )
-    except (ValueError, KeyError, TypeError, RecursionError):
-        sound = False
-    if not sound:
-        raise EngineError(f"{path} is damaged: its description says nothing that can be read; build it again")
-    if sealed["kind"] != kind:
-        raise EngineError(f"{path} is a {sealed['kind'][:40]} of ours; expected: {kind}")
-    described: dict[str, Any] = sealed
-    return described
+        said = msgspec.json.decode(text, type=_Said)
+    except (ValueError, RecursionError):
+        raise EngineError(
+            f"{path} is damaged: its description says nothing that can be read; build it again"
+        ) from None
+    if said.kind != kind:
+        raise EngineError(f"{path} is a {said.kind[:40]} of ours; expected: {kind}")
+    return said

@@ -8,15 +8,18 @@ Shapes: T basic prompts.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
+from typing import Annotated
+
+import msgspec
 
 from measnet.config import PROMPT_BASIS
 
 TaskPrompts = Mapping[str, tuple[float, ...]]
 """T scores for each task (``dehaze``), before the softmax that turns them into prompt weights."""
 
-MOST_TASKS = 64
+_Scores = Annotated[list[float], msgspec.Meta(min_length=PROMPT_BASIS, max_length=PROMPT_BASIS)]
+_Stored = Annotated[dict[str, _Scores], msgspec.Meta(max_length=64)]
 _KEY = "measnet.task_prompts"
 
 
@@ -29,18 +32,7 @@ def to_metadata(prompts: TaskPrompts) -> dict[str, str]:
 def from_metadata(metadata: Mapping[str, str]) -> TaskPrompts:
     """Reads what ``to_metadata`` wrote. Raises ``ValueError`` for anything else."""
     try:
-        stored = json.loads(metadata.get(_KEY, "{}"))
+        stored = msgspec.json.decode(metadata.get(_KEY, "{}"), type=_Stored)
     except RecursionError:
         raise ValueError("task prompts nested too deep") from None
-    if not isinstance(stored, dict) or len(stored) > MOST_TASKS:
-        raise ValueError("task prompts that are no table of tasks")
-    return {task: _scores(scores) for task, scores in stored.items()}
-
-
-def _scores(scores: object) -> tuple[float, ...]:
-    if not isinstance(scores, list) or len(scores) != PROMPT_BASIS:
-        raise ValueError(f"a task prompt that is not {PROMPT_BASIS} scores")
-    for score in scores:
-        if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
-            raise ValueError("a task prompt with a score that is no number")
-    return tuple(float(score) for score in scores)
+    return {task: tuple(scores) for task, scores in stored.items()}

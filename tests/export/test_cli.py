@@ -40,15 +40,11 @@ def test_a_checkpoint_becomes_a_checked_graph(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--shape", "64x64", "--json", "x.json"], "--json moved to: measnet-export check FILE -o JSON"),
-        (["--int8"], "--int8 moved to: measnet-calibrate CHECKPOINT FRAMES"),
-        (["--fp16", "--engine", "tensorrt-rtx", "--gpu", "sm89"], "moved to: measnet-export engine GRAPH"),
-        (["--cache-list", "--cache", "kept"], "moved to: measnet-export cache"),
         (["--dynamic", "64x64:128x128:256x256"], "a range is for an engine"),
         (["--shape", "wide"], "a size is HEIGHTxWIDTH"),
         (["--shape", "0x64"], "a size is HEIGHTxWIDTH"),
-        (["--shape", "64x64", "--checkpoint", "nope.ckpt"], "does not exist"),
-        (["--shape", "64x64", "--model", "giant"], "no bundled weights called 'giant'"),
+        (["nope.ckpt", "--shape", "64x64"], "does not exist"),
+        (["giant", "--shape", "64x64"], "no bundled weights called 'giant'"),
         (["--shape", "64x64", "--dynamic", "-o", "x.onnx"], "2 graphs cannot share the name"),
         (["--fp16", "--bf16", "-o", "x.onnx"], "2 graphs cannot share the name"),
     ],
@@ -64,9 +60,7 @@ def test_nan_in_a_checkpoint_ends_in_one_line_and_exit_code_2(tmp_path: Path) ->
     state = golden_state("tiny")
     state["patch_embed.proj.weight"].fill_(float("nan"))
     torch.save(state, tmp_path / "x.pt")
-    result = CliRunner().invoke(
-        main, ["--checkpoint", str(tmp_path / "x.pt"), "--dynamic", "-o", str(tmp_path)]
-    )
+    result = CliRunner().invoke(main, [str(tmp_path / "x.pt"), "--dynamic", "-o", str(tmp_path)])
     assert result.exit_code == 2
     assert "NaN or infinity" in result.stderr and "stem.weight" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["x.pt"]

@@ -50,9 +50,7 @@ def test_the_command_says_that_a_smaller_graph_was_tried(
 ) -> None:
     monkeypatch.setattr(make, "MOST_OPERATIONS", 1.0)
     checkpoint = str(golden_checkpoint("tiny"))
-    result = CliRunner().invoke(
-        main, ["--checkpoint", checkpoint, "--fp16", "--shape", "136x200", "-o", str(tmp_path)]
-    )
+    result = CliRunner().invoke(main, [checkpoint, "--fp16", "--shape", "136x200", "-o", str(tmp_path)])
     assert result.exit_code == 0, result.output
     assert "on a smaller graph of the same network at 128x160:" in result.output
     assert "in ONNX Runtime on this CPU" in result.output

@@ -124,7 +124,6 @@ def test_a_plan_for_batches_is_batched(tmp_path: Path) -> None:
     [
         ({"flavour": "tensorrt-rtx"}, "is for TensorRT-RTX"),
         ({"graph_sha256": "ab" * 32}, "was not built from nano.onnx"),
-        ({"settings": {"strip_weights": True}}, "holds no weights"),
         ({"profiles": ({"image": ((2, 3, 128, 128),) * 3},)}, "takes no single frames"),
     ],
 )

@@ -96,11 +96,6 @@ def test_the_layout_has_every_decision_in_the_order_in_which_the_network_takes_t
     assert done.norms.shape == (1, layout.norms_size)
     assert order == [part.name for part in layout.parts] and len(set(order)) == len(order)
     assert DecisionLayout.from_json(layout.to_json()) == layout
-    # Graphs from before the layout was stored have the same.
-    former = DecisionLayout.of_former(config)
-    assert [(part.kind, part.shape, part.start, part.norms_start) for part in former.parts] == [
-        (part.kind, part.shape, part.start, part.norms_start) for part in layout.parts
-    ]
 
 
 def test_a_network_that_is_steered_leaves_the_one_whose_weights_it_shares_as_it_is() -> None:

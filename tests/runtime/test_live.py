@@ -104,7 +104,7 @@ def record(
         return pixels
 
     try:
-        figures = run(source, [Each(restore)], [sink])  # type: ignore[arg-type]
+        figures = run(source, [Each(restore)], sink)  # type: ignore[arg-type]
         sink.finish()
     finally:
         sink.abort()

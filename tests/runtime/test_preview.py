@@ -6,18 +6,13 @@ import fcntl
 import os
 import pty
 import re
-import shutil
-import signal
 import struct
 import subprocess
-import sys
 import termios
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -25,7 +20,7 @@ import pytest
 
 from measnet.runtime.frame import Frame, PictureFile, PictureMetadata, Restoration, StreamInfo
 from measnet.runtime.preview import PER_SECOND, SHARE, Preview, Room, shown
-from measnet.runtime.screens import lines
+from measnet.runtime.terminal import Terminal, lines
 
 from .conftest import IDENTITY_COMMAND, Answer, MakeClip
 
@@ -115,9 +110,6 @@ def test_it_is_shown_as_players_and_viewers_do(
 class Screen:
     """Notes what it is shown, and takes its time by a clock of its own."""
 
-    open = True
-    outlasts = False
-
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.now = 0.0
@@ -130,17 +122,11 @@ class Screen:
         self.now += self.seconds
         self.pictures.append(picture)
 
-    def attend(self) -> None:
-        pass
-
-    def close(self) -> None:
-        self.open = False
-
 
 @pytest.mark.parametrize("seconds", [0.0, 0.1])
 def test_it_keeps_to_its_share_of_the_time(seconds: float) -> None:
     screen = Screen(seconds)
-    preview = Preview(screen, "side", lambda: screen.now)
+    preview = Preview(cast(Terminal, screen), "side", lambda: screen.now)
     preview.begin(info())
     while screen.now < 60:
         preview.finished(Restoration(frame(noise(8, 8)), noise(8, 8)))
@@ -152,9 +138,6 @@ def test_it_keeps_to_its_share_of_the_time(seconds: float) -> None:
     preview.finished(Restoration(last, last.pixels))
     preview.end()
     assert (screen.pictures[-1] == 9).all()
-    stop = threading.Event()
-    stop.set()
-    preview.linger(stop)  # would wait for ever
 
 
 def on_a_terminal(
@@ -194,7 +177,7 @@ def test_a_terminal_shows_both_and_the_result_is_the_same(clip: MakeClip, tmp_pa
 
 def test_the_last_picture_stays_on_the_terminal(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "grey.png"), np.full((16, 20, 3), 90, np.uint8))
-    status, written = on_a_terminal(tmp_path / "grey.png", "--preview", "terminal")
+    status, written = on_a_terminal(tmp_path / "grey.png", "--preview")
     before, result, _ = written.rpartition("grey.restored.png")
     assert status == 0 and result
     left = before.rpartition("\x1b[2K")[2]  # all that came before is wiped out
@@ -202,120 +185,10 @@ def test_the_last_picture_stays_on_the_terminal(tmp_path: Path) -> None:
 
 
 def test_where_nothing_can_be_shown_one_line_says_so(
-    measnet_run: Run, clip: MakeClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    measnet_run: Run, clip: MakeClip, tmp_path: Path
 ) -> None:
-    monkeypatch.delenv("DISPLAY", raising=False)
     arguments = [clip("plain.mp4"), "--preset", "ultrafast", "-y", "-o", tmp_path / "out.mp4"]
-    for where, why in (("window", "no preview: "), ("terminal", "the output goes to no terminal")):
-        answer = measnet_run(*arguments, "--preview", where)
-        assert answer.status == 0 and why in answer.err and answer.err.count("\n") == 1
-    # Alone, it does not take what follows for its own.
-    answer = measnet_run("--preview", *arguments)
-    assert answer.status == 0 and "no terminal, and for a window" in answer.err
+    answer = measnet_run(*arguments, "--preview")
+    assert answer.status == 0 and answer.err.count("\n") == 1
+    assert "no preview: the output goes to no terminal; --console 8080 shows it" in answer.err
     assert measnet_run(*arguments, "--preview", "--quiet").err == ""
-
-
-@pytest.fixture
-def display(tmp_path: Path) -> Iterator[tuple[dict[str, str], Path]]:
-    """A display without a screen, and the file in which its picture is."""
-    pytest.importorskip("tkinter", reason="this Python has no tkinter")
-    if shutil.which("Xvfb") is None:
-        pytest.skip("no Xvfb to have windows on")
-    ours, theirs = os.pipe()
-    server = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(theirs), "-screen", "0", "400x300x24", "-fbdir", str(tmp_path)],
-        pass_fds=[theirs],
-        stderr=subprocess.DEVNULL,
-    )
-    os.close(theirs)
-    with os.fdopen(ours) as told:
-        number = told.readline().strip()
-    try:
-        yield {**os.environ, "DISPLAY": f":{number}"}, tmp_path / "Xvfb_screen0"
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def screenshot(file: Path) -> np.ndarray[Any, Any]:
-    """H×W×3 RGB of an X window dump of 32 bits per pixel."""
-    data = file.read_bytes()
-    header = struct.unpack(">25I", data[:100])
-    width, height, colours = header[4], header[5], header[19]
-    start = header[0] + 12 * colours
-    pixels = np.frombuffer(data, np.uint8, width * height * 4, start).reshape(height, width, 4)
-    return pixels[:, :, 2::-1]
-
-
-PERSON = """
-import pathlib, sys, tkinter
-seen, here = pathlib.Path(sys.argv.pop(1)), sys.argv.pop(1)
-class Tk(tkinter.Tk):
-    def __init__(self, **options):
-        super().__init__(**options)
-        self.after(50, self.press)
-    def press(self):
-        if not seen.exists():
-            self.after(50, self.press)
-            return
-        self.focus_force()
-        self.update()
-        self.event_generate("<q>")
-tkinter.Tk = Tk
-sys.path.insert(0, here)
-import identity_run
-"""
-"""``measnet-run`` in front of a person who presses q once there is a certain file."""
-
-
-def test_a_window_shows_both_until_the_person_closes_it(
-    display: tuple[dict[str, str], Path], tmp_path: Path
-) -> None:
-    environment, screen = display
-    halves = np.full((60, 80, 3), (200, 60, 20), np.uint8)
-    cv2.imwrite(str(tmp_path / "photo.png"), halves[:, :, ::-1])
-    here = str(Path(__file__).parent)
-    seen = tmp_path / "seen"
-    person = [sys.executable, "-c", PERSON, str(seen), here, "0"]
-    running = subprocess.Popen([*person, str(tmp_path / "photo.png"), "--preview", "window"], env=environment)
-    for _ in range(400):
-        if (screenshot(screen) == halves[0, 0]).all(axis=2).sum() == 2 * 60 * 80:
-            break
-        time.sleep(0.05)
-    else:
-        running.kill()
-        pytest.fail("the window does not show both")
-    assert running.poll() is None
-    seen.touch()
-    assert running.wait(timeout=20) == 0
-
-
-def test_a_run_goes_on_when_its_window_is_closed(
-    display: tuple[dict[str, str], Path], clip: MakeClip, tmp_path: Path
-) -> None:
-    environment, _ = display
-    here = Path(__file__).parent
-    person = [sys.executable, "-c", PERSON, str(here), str(here), "0.05"]
-    arguments = [str(clip("plain.mp4")), "-o", str(tmp_path / "out.mp4"), "--preview", "window"]
-    done = subprocess.run([*person, *arguments], env=environment, capture_output=True, text=True, timeout=30)
-    assert done.returncode == 0 and "20 frames" in done.stdout, done.stderr
-    assert done.stderr == ""
-
-
-def test_ctrl_c_ends_a_run_that_waits_with_its_window(
-    display: tuple[dict[str, str], Path], tmp_path: Path
-) -> None:
-    cv2.imwrite(str(tmp_path / "photo.png"), np.zeros((16, 20, 3), np.uint8))
-    running = subprocess.Popen(
-        [*IDENTITY_COMMAND, "0", str(tmp_path / "photo.png"), "--preview"],
-        env=display[0],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert running.stdout is not None
-    assert "photo.restored.png" in running.stdout.readline()
-    time.sleep(0.2)
-    assert running.poll() is None
-    running.send_signal(signal.SIGINT)
-    running.communicate(timeout=10)
-    assert running.returncode == 0

@@ -14,8 +14,9 @@ from conftest import copied_graph
 
 from measnet import Restorer, UsageError
 from measnet.config import VARIANTS
-from measnet.decisions import DecisionLayout
 from measnet.metrics import largest_difference, psnr
+from measnet.network import MEASNet
+from measnet.network.decisions import layout_of
 from measnet.runtime.backends import Inference, Steering
 from measnet.runtime.cli import main
 from measnet.runtime.parity import Verifier
@@ -194,4 +195,4 @@ def test_less_memory_means_more_tiles() -> None:
 @pytest.mark.parametrize("name", sorted(VARIANTS))
 def test_what_a_steady_video_knows_can_be_kept_of_every_variant(name: str) -> None:
     beside = 64 * 1024  # the scene's thumbnail, and what the guard says of faults
-    assert 1 + 4 * DecisionLayout.of_former(VARIANTS[name]).size + beside <= LARGEST_STATE
+    assert 1 + 4 * layout_of(MEASNet(VARIANTS[name])).size + beside <= LARGEST_STATE

@@ -214,7 +214,7 @@ def test_the_fake_tensorrt_notices_inputs_that_do_not_belong_together(bench: Ben
     backend = bench.backend(
         bench.engine([((1, 3, 128, 128), (1, 3, 128, 128), (2, 3, 128, 160))], graph=steerable)
     )
-    nothing = np.zeros((1, backend.description.layout.size), np.float32)
+    nothing = np.zeros((1, backend.description.decisions.size), np.float32)
     shapes = {"image": (1, 3, 128, 160), "window": (1, 1, 128, 128)}
     inputs = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     inputs |= {"held": nothing, "hold": nothing}

@@ -488,11 +488,6 @@ def test_a_damaged_engine_never_reaches_tensorrt(bench: Bench) -> None:
         bench.backend(path)
 
 
-def test_an_engine_without_weights_is_refused(bench: Bench) -> None:
-    with pytest.raises(EngineError, match="holds no weights"):
-        bench.backend(bench.engine(settings={"strip_weights": True}))
-
-
 def test_an_engine_for_another_machine_says_for_which_and_what_is_here(bench: Bench) -> None:
     path = bench.engine(compute_capability="12.0", gpu="NVIDIA Elsewhere 5090")
     with pytest.raises(EngineError) as refusal:

@@ -212,10 +212,7 @@ class TensorRTBackend:
                 f"{self.engine} is no engine file of ours; a plan from trtexec or TensorRT does not say what "
                 f"it was built from and for, so {build}"
             )
-        facts, plan = read_engine(self.engine)
-        if facts.settings.get("strip_weights"):
-            raise EngineError(f"{self.engine} holds no weights, so it does not run as it is; {build}")
-        return facts, plan
+        return read_engine(self.engine)
 
     def _active(self) -> LoadedPlan:
         if self._plan is None:

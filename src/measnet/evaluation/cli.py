@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from measnet.command_line import HELP, run_command
+from measnet.command_line import HELP, read_by, run_command
 from measnet.evaluation.request import Request
 from measnet.headed_help import HeadedCommand
+from measnet.runtime.options import parse_tile
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -45,14 +46,6 @@ HEADINGS = {
     "Video": ("video", "video_target", "degrade", "video_task"),
     "Both": ("tasks", "seed", "limit", "classical", "json_file", "contact_sheet", "debug", "version"),
 }
-
-
-def _tile(context: click.Context, option: click.Parameter, value: str) -> int | str:
-    if value in ("auto", "off"):
-        return value
-    if value.isdecimal():
-        return int(value)
-    raise click.BadParameter("must be auto, off or a number of pixels", context, option)
 
 
 @click.command(cls=HeadedCommand, headings=HEADINGS, epilog=_EXAMPLES, context_settings=HELP)
@@ -114,7 +107,9 @@ def _tile(context: click.Context, option: click.Parameter, value: str) -> int | 
     show_default=True,
     help="As published, or in full, as video always is.",
 )
-@click.option("--tile", default="auto", show_default=True, callback=_tile, help="As in measnet-run.")
+@click.option(
+    "--tile", default="auto", show_default=True, callback=read_by(parse_tile), help="As in measnet-run."
+)
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="To compute.  [default: all]")
 @click.option("--classical", is_flag=True, help="Measure classical tools too.")
 @click.option("--json", "json_file", type=_PATH, metavar="FILE", help="All figures, per picture too.")

@@ -81,8 +81,8 @@ def _set(one: SetFigures, models: int) -> dict[str, Any]:
     comparison = None
     if models == 2:
         comparison = {
-            "difference_db": _finite(difference(restored[0].psnr_db, restored[1].psnr_db)),
-            "worst_picture_db": _finite(one.worst_loss_db),
+            "difference_db": finite(difference(restored[0].psnr_db, restored[1].psnr_db)),
+            "worst_picture_db": finite(one.worst_loss_db),
             "likeness": _likeness(one.likeness),
         }
     return {
@@ -91,9 +91,9 @@ def _set(one: SetFigures, models: int) -> dict[str, Any]:
         "sigma": one.sigma,
         "pictures": len(one.pictures),
         "in_tiles": one.tiled,
-        "before": _quality(one.before),
-        "restored": [_quality(quality) for quality in restored],
-        "gain_db": _finite(difference(one.before.psnr_db, restored[0].psnr_db)),
+        "before": quality_for_report(one.before),
+        "restored": [quality_for_report(quality) for quality in restored],
+        "gain_db": finite(difference(one.before.psnr_db, restored[0].psnr_db)),
         "improved": one.improved,
         "classical": _qualities(one.classical),
         "published": _qualities(published(one.task, one.name, one.sigma)),
@@ -106,24 +106,26 @@ def _picture(picture: PictureFigures) -> dict[str, Any]:
     return {
         "name": picture.name,
         "tiles": picture.tiles,
-        "before": _quality(picture.before),
-        "restored": [_quality(quality) for quality in picture.restored],
+        "before": quality_for_report(picture.before),
+        "restored": [quality_for_report(quality) for quality in picture.restored],
         "classical": _qualities(picture.classical),
         "likeness": _likeness(picture.likeness),
     }
 
 
 def _qualities(found: Mapping[str, Quality]) -> dict[str, dict[str, float | None]]:
-    return {name: _quality(quality) for name, quality in found.items()}
+    return {name: quality_for_report(quality) for name, quality in found.items()}
 
 
-def _quality(quality: Quality) -> dict[str, float | None]:
-    return {"psnr_db": _finite(quality.psnr_db), "ssim": quality.ssim}
+def quality_for_report(quality: Quality) -> dict[str, float | None]:
+    """PSNR and SSIM, ready for JSON."""
+    return {"psnr_db": finite(quality.psnr_db), "ssim": quality.ssim}
 
 
 def _likeness(alike: Likeness | None) -> dict[str, float | None] | None:
-    return None if alike is None else {**asdict(alike), "psnr_db": _finite(alike.psnr_db)}
+    return None if alike is None else {**asdict(alike), "psnr_db": finite(alike.psnr_db)}
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def finite(value: float | None) -> float | None:
+    """A figure as JSON has it: null for what is infinite or does not exist."""
+    return value if value is not None and math.isfinite(value) else None

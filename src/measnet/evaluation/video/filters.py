@@ -68,7 +68,6 @@ class FrameByFrame:
         self._tool = tool
 
     def run(self, footage: Footage) -> Iterator[Pixels]:
-        """See VideoTool."""
         for pixels in footage.degraded():
             with Stopwatch() as watch:
                 done = self._tool.apply(pixels, None)
@@ -85,7 +84,6 @@ class _Filter:
         self._threads = threads
 
     def run(self, footage: Footage) -> Iterator[Pixels]:
-        """See VideoTool."""
         yield from _in_rgb(self._filtered(footage.planes()))
 
     def _filtered(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
@@ -186,7 +184,6 @@ class _Feeder(threading.Thread):
         self._first, self._rest, self._pipe = first, rest, pipe
 
     def run(self) -> None:
-        """See Thread."""
         try:
             for frame in itertools.chain([self._first], self._rest):
                 self.written.append(frame)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from measnet.evaluation.measure import Quality
+from measnet.evaluation.report import finite, quality_for_report
 from measnet.evaluation.video.figures import MethodFigures, SequenceFigures, VideoFigures
 from measnet.evaluation.video.measure import VideoOptions
 from measnet.evaluation.video.stopwatch import Taken
@@ -22,8 +22,7 @@ def video_report(figures: VideoFigures, options: VideoOptions) -> dict[str, Any]
         "methods": {method: _mean(figures, method) for method in figures.methods},
         "settings_tried": {
             family: [
-                {"setting": one.setting, "gain_db": _finite(one.gain_db), **_taken(one.taken)}
-                for one in tried
+                {"setting": one.setting, "gain_db": finite(one.gain_db), **_taken(one.taken)} for one in tried
             ]
             for family, tried in figures.trials.items()
         },
@@ -33,10 +32,10 @@ def video_report(figures: VideoFigures, options: VideoOptions) -> dict[str, Any]
 
 def _mean(figures: VideoFigures, method: str) -> dict[str, Any]:
     return {
-        **_quality(figures.mean(method)),
-        "gain_db": _finite(figures.gain(method)),
-        "last_frame_db": _finite(figures.last(method)),
-        "worst_frame_db": _finite(figures.worst(method)),
+        **quality_for_report(figures.mean(method)),
+        "gain_db": finite(figures.gain(method)),
+        "last_frame_db": finite(figures.last(method)),
+        "worst_frame_db": finite(figures.worst(method)),
         "flicker": figures.flicker(method),
         "warping": figures.warping(method),
         "fps": figures.fps(method),
@@ -58,9 +57,9 @@ def _sequence(one: SequenceFigures) -> dict[str, Any]:
 def _method(one: SequenceFigures, method: str, found: MethodFigures) -> dict[str, Any]:
     worst = one.worst(method)
     return {
-        **_quality(found.mean),
-        "gain_db": _finite(one.gain(method)),
-        "worst_frame": None if worst is None else {"number": worst[0], "gain_db": _finite(worst[1])},
+        **quality_for_report(found.mean),
+        "gain_db": finite(one.gain(method)),
+        "worst_frame": None if worst is None else {"number": worst[0], "gain_db": finite(worst[1])},
         "flicker": found.flicker,
         "warping": one.warping(method),
         "warping_steps": found.warping,
@@ -71,7 +70,7 @@ def _method(one: SequenceFigures, method: str, found: MethodFigures) -> dict[str
 
 def _frames(frames: Sequence[Quality]) -> dict[str, list[float | None]]:
     return {
-        "psnr_db": [_finite(quality.psnr_db) for quality in frames],
+        "psnr_db": [finite(quality.psnr_db) for quality in frames],
         "ssim": [quality.ssim for quality in frames],
     }
 
@@ -81,11 +80,3 @@ def _taken(taken: Taken | None) -> dict[str, float | None]:
         "seconds_per_frame": None if taken is None else taken.clock,
         "core_seconds_per_frame": None if taken is None else taken.cores,
     }
-
-
-def _quality(quality: Quality) -> dict[str, float | None]:
-    return {"psnr_db": _finite(quality.psnr_db), "ssim": quality.ssim}
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 
-import cv2
 import numpy as np
 
 from measnet.evaluation.panels import GAP, WHITE, enlarged, stacked, strip, text, with_most_detail
 from measnet.evaluation.table import decibels
 from measnet.evaluation.video.figures import DEGRADED, VideoFigures
 from measnet.evaluation.video.measure import CLEAN
-from measnet.image import Pixels
+from measnet.image import Pixels, eight_bits
 
 MOST_SEQUENCES = 8
 SIDE = 150  # pixels: of a crop
@@ -71,13 +70,13 @@ class VideoSheet:
         if number >= MOST_SEQUENCES:
             return
         if number not in self._places:
-            self._places[number] = with_most_detail(_eight_bits(results[CLEAN]), SIDE)[0]
+            self._places[number] = with_most_detail(eight_bits(results[CLEAN]), SIDE)[0]
         stills, place = self._stills.setdefault(number, {}), self._places[number]
         if CLEAN in results:
             self._choose(number, results[CLEAN][place])
         for method, pixels in results.items():
             one = stills.setdefault(method, _Stills())
-            one.add(_eight_bits(pixels[place]), is_still=one.count == self._shown[number][-1])
+            one.add(eight_bits(pixels[place]), is_still=one.count == self._shown[number][-1])
 
     def _choose(self, number: int, clean: Pixels) -> None:
         """Chooses the next frame as the still, if it is the best so far."""
@@ -110,7 +109,3 @@ class VideoSheet:
 
 def _settings(figures: VideoFigures) -> set[str]:
     return {trial.setting for tried in figures.trials.values() for trial in tried}
-
-
-def _eight_bits(pixels: Pixels) -> Pixels:
-    return pixels if pixels.dtype == np.uint8 else cv2.convertScaleAbs(pixels, alpha=1 / 257).astype(np.uint8)
