@@ -87,7 +87,7 @@ HEADINGS = {
     ),
     "What restores": ("model", "backend", "tile", "memory", "threads", "ray"),
     "Checks on the way": ("verify", "verify_share", "checkpoint", "on_fault"),
-    "Cameras and streams": ("late", "max_latency", "ladder", "reconnect"),
+    "Cameras and streams": ("late", "max_latency", "ladder", "reconnect", "insecure"),
     "Who looks after it": ("console", "metrics", "log"),
     "The run itself": ("dry_run", "preview", "report", "restart", "quiet", "debug", "version", "help_all"),
 }
@@ -317,6 +317,9 @@ class _RunCommand(HeadedCommand):
     show_default=True,
     metavar="SECONDS",
     help="How long an outage may last before the run ends; 0: end at the first; inf: at none.",
+)
+@click.option(
+    "--insecure", is_flag=True, help="Take any certificate of rtsps://, https:// and rtmps:// addresses."
 )
 @click.option("--restart", is_flag=True, help="Begin anew what an earlier run left unfinished.")
 @click.option("-y", "--overwrite", is_flag=True, help="Replace results that exist.")

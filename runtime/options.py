@@ -279,6 +279,9 @@ class Live:
     reconnect: float = RECONNECT
     """Seconds that an outage may last, once there was a picture; 0 ends at the first, infinity at none."""
 
+    insecure: bool = False
+    """Takes any certificate of the other side where source and receivers speak TLS."""
+
     def __post_init__(self) -> None:
         if self.max_latency is not None and not 0 < self.max_latency < float("inf"):
             raise UsageError("--max-latency must be seconds above 0")
