@@ -270,8 +270,8 @@ def stalled(folder: Path) -> tuple[str, bool]:
     file, away = report["sinks"]
     words = (
         f"the file got {file['frames']} frames and lost {file['dropped']}; the receiver got "
-        f"{away['frames']}, lost {away['dropped']}, failed {away['failures']} times; ended in {seconds:.1f} s; "
-        f"{told(report)}"
+        f"{away['frames']}, lost {away['dropped']}, failed {away['failures']} times; "
+        f"ended in {seconds:.1f} s; {told(report)}"
     )
     return words, status == 0 and file["frames"] > 0 == file["failures"] and away["failures"] > 0
 

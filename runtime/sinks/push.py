@@ -19,7 +19,7 @@ from av.packet import Packet
 
 from measnet.errors import OutputError, UsageError
 from measnet.runtime.frame import Frame, StreamInfo
-from measnet.runtime.live.tls import tls_options, why_untrusted
+from measnet.runtime.live.peer import tls_options, why_refused
 from measnet.runtime.options import Encoding
 from measnet.runtime.sinks.containers import SENT
 from measnet.runtime.sinks.encoded import EncodedSink, Outside
@@ -194,7 +194,7 @@ class _Sender:
                 raise OutputError(answer or "the sender ended")
         except OutputError as error:
             self.end()
-            why = None if insecure or not asked["tls"] else why_untrusted(address.url)
+            why = why_refused(address.url, insecure=insecure)
             why = f": {why}" if why else f" ({error}); check the address and that the receiver is on"
             raise UsageError(f"{address} does not take the stream{why}") from None
         except BaseException:

@@ -15,7 +15,7 @@ from measnet.errors import InputError
 from measnet.runtime.colour import RgbReader
 from measnet.runtime.frame import Frame
 from measnet.runtime.live.address import shown
-from measnet.runtime.live.tls import tls_options, why_untrusted
+from measnet.runtime.live.peer import tls_options, why_refused
 from measnet.runtime.side_data import HDR_TREATMENT, is_hdr, read_captions
 from measnet.runtime.sources.connection import CLOCK, Connection, Over
 from measnet.runtime.sources.decoder import PictureDecoder
@@ -219,8 +219,7 @@ def _open(url: str, *, insecure: bool) -> InputContainer:
     except av.error.ProtocolNotFoundError:
         raise  # there is another way in
     except (av.error.FFmpegError, OSError) as error:
-        why = None if insecure else why_untrusted(url)
-        why = why or f"{error.strerror}; check the address and that it is on"
+        why = why_refused(url, insecure=insecure) or f"{error.strerror}; check the address and that it is on"
         raise InputError(f"{name} cannot be opened: {why}") from None
 
 

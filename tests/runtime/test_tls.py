@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from measnet.errors import InputError
-from measnet.runtime.live.tls import tls_options, why_untrusted
+from measnet.runtime.live.peer import tls_options, why_refused
 from measnet.runtime.options import Live
 from measnet.runtime.sources.choose import open_source
 
@@ -69,4 +69,9 @@ def test_a_certificate_for_another_name_is_refused(tmp_path: Path, monkeypatch: 
 
 def test_addresses_without_tls_are_asked_for_no_certificate() -> None:
     assert tls_options("rtsp://cam/stream", insecure=False) == {}
-    assert why_untrusted("rtsp://127.0.0.1:9/stream") is None
+    assert why_refused("rtsp://127.0.0.1:9/stream", insecure=False) is None
+
+
+def test_a_name_that_nobody_has_is_said() -> None:
+    with pytest.raises(InputError, match=r"no machine is called nobody\.invalid; check the name"):
+        size("rtsp://nobody.invalid/stream")

@@ -1,4 +1,4 @@
-"""TLS: the other side's certificate is checked, by those that this system trusts."""
+"""The other side of an address: the certificate it has to show, and why it cannot be reached."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import socket
 import ssl
 from urllib.parse import urlsplit
 
-_PORTS = {"https": 443, "rtsps": 322, "rtmps": 443}
+_TLS_PORTS = {"https": 443, "rtsps": 322, "rtmps": 443}
 _ANSWER_SECONDS = 5.0
 
 
@@ -15,7 +15,7 @@ def tls_options(url: str, *, insecure: bool) -> dict[str, str]:
 
     Trusted is what Python's ``ssl`` trusts: the system's certificates, or the file that SSL_CERT_FILE names.
     """
-    if urlsplit(url).scheme not in (*_PORTS, "http"):  # which may lead on to https
+    if urlsplit(url).scheme not in (*_TLS_PORTS, "http"):  # which may lead on to https
         return {}
     if insecure:
         return {"tls_verify": "0"}
@@ -23,24 +23,29 @@ def tls_options(url: str, *, insecure: bool) -> dict[str, str]:
     return {"tls_verify": "1", **({"ca_file": trusted} if trusted else {})}
 
 
-def why_untrusted(url: str) -> str | None:
-    """Asks the other side for its certificate, and says in words why it is not trusted; None where it is, or
-    nobody answers in TLS."""
+def why_refused(url: str, *, insecure: bool) -> str | None:
+    """Says in words what FFmpeg calls an input/output error: a name that nobody has, or a certificate that is
+    not trusted; None where it is neither. Asks the other side, which takes some seconds at most."""
     try:
         parts = urlsplit(url)
-        where = parts.hostname or "", parts.port or _PORTS[parts.scheme]
+        host, port = parts.hostname or "", parts.port or _TLS_PORTS.get(parts.scheme, 0)
+        socket.getaddrinfo(host, port)
+        if insecure or parts.scheme not in _TLS_PORTS:
+            return None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.load_default_certs()
         with (
-            socket.create_connection(where, timeout=_ANSWER_SECONDS) as plain,
-            context.wrap_socket(plain, server_hostname=where[0]),
+            socket.create_connection((host, port), timeout=_ANSWER_SECONDS) as plain,
+            context.wrap_socket(plain, server_hostname=host),
         ):
             return None
+    except socket.gaierror:
+        return f"no machine is called {host}; check the name, and that this machine is in the network"
     except ssl.SSLCertVerificationError as error:
         reason = error.verify_message.rstrip(".")
         return (
             f"its certificate is not trusted ({reason}); have the variable SSL_CERT_FILE name a file with "
             "the right one, or take any with --insecure"
         )
-    except (OSError, KeyError, ValueError):
+    except (OSError, ValueError):
         return None
