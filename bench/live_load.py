@@ -1,11 +1,12 @@
 """Runs cameras for long, one of them coming and going, and says what became of memory and latency.
 
-    python bench/live_load.py [--minutes 60] [--cameras 1] [--size 640x360] [--fps 10] [--cut-every 180]
+    python bench/live_load.py [--minutes 60] [--cameras 1] [--size 640x360] [--fps 10] [--threads 1]
+        [--cut-every 180]
 
 Senders are ffmpeg on the loopback, playing the sample clip over and over as H.264 in MPEG-TS;
 ``measnet-serve`` restores them, and its metrics are read every five seconds. The last camera is cut. Prints a
 line for each tenth of the time. Fails (status 1) where the last tenth takes 16 MiB more memory than the
-second, or frames that are twice as late.
+second, has more threads or open files, or frames that are twice as late.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 import yaml
@@ -32,7 +33,7 @@ import yaml
 CLIP = Path(__file__).parents[1] / "examples" / "car-park.mp4"
 EVERY = 5.0  # seconds between two looks
 AWAY = 5.0  # seconds for which a sender that is cut stays away
-MOST_GROWTH = 16 * 2**20
+MOST_GROWTH = 16.0  # MiB
 PARTS = 10
 
 
@@ -102,6 +103,7 @@ def main() -> None:
     parser.add_argument("--fps", type=int, default=10)
     parser.add_argument("--model", default="nano")
     parser.add_argument("--temporal", type=int, default=4)
+    parser.add_argument("--threads", type=int, help="of the engine; the machine's cores by default")
     parser.add_argument("--cut-every", type=float, default=180, help="seconds; 0 never")
     options = parser.parse_args()
     if shutil.which("ffmpeg") is None:
@@ -116,20 +118,23 @@ def main() -> None:
             sender.start()
             stack.callback(sender.kill)
         port = _free_port()
-        process = stack.enter_context(_serving(folder, senders, port, options.model, options.temporal))
-        looks = list(_watch(process, port, senders, options.minutes * 60, options.cut_every))
-    sys.exit(not _tell(looks))
+        shared = {"model": options.model, "temporal": options.temporal, "preset": "ultrafast", "parts": "60"}
+        if options.threads:
+            shared["threads"] = options.threads
+        process = stack.enter_context(_serving(folder, senders, port, shared))
+        seconds = options.minutes * 60
+        well = _tell(_watch(process, port, senders, seconds, options.cut_every), seconds / PARTS)
+    sys.exit(not well)
 
 
 @contextmanager
 def _serving(
-    folder: Path, senders: list[Sender], port: int, model: str, temporal: int
+    folder: Path, senders: list[Sender], port: int, shared: dict[str, str | int]
 ) -> Iterator[subprocess.Popen[bytes]]:
     cameras = [
         {"name": f"camera{number}", "source": sender.url, "sinks": [str(folder / f"{number}.mkv")]}
         for number, sender in enumerate(senders)
     ]
-    shared = {"model": model, "temporal": temporal, "preset": "ultrafast", "parts": "60"}
     (folder / "cameras.yaml").write_text(yaml.safe_dump({"all": shared, "cameras": cameras}))
     command = [str(Path(sys.executable).with_name("measnet-serve")), str(folder / "cameras.yaml")]
     process = subprocess.Popen([*command, "--metrics", str(port), "--quiet"])
@@ -157,7 +162,9 @@ def _watch(
                 sender.start()
         time.sleep(EVERY)
         try:
-            yield Look(time.monotonic() - began, _metrics(port))
+            values = _metrics(port)
+            values["threads"] = len(list(Path(f"/proc/{process.pid}/task").iterdir()))
+            yield Look(time.monotonic() - began, values)
         except OSError:
             continue  # it has not begun to listen
 
@@ -169,37 +176,37 @@ def _metrics(port: int) -> dict[str, float]:
     return {found[1]: float(found[2]) for found in pairs if found is not None}
 
 
-def _tell(looks: list[Look]) -> bool:
-    """Prints the table; says whether memory and latency stayed what they were."""
-    length = looks[-1].at / PARTS
-    parts: dict[int, list[Look]] = defaultdict(list)
-    for look in looks:
-        parts[min(PARTS - 1, int(look.at / length))].append(look)
+def _tell(looks: Iterator[Look], length: float) -> bool:
+    """Prints a line for each part of the time; says whether nothing has grown."""
     print(
-        "| minutes | memory, MiB | frames a second | p50, ms | p99, ms | largest, ms | left out | outages |"
+        "| minutes | memory, MiB | threads | files | frames a second | p50, ms | p99, ms | largest, ms "
+        "| left out | outages |\n|---|---|---|---|---|---|---|---|---|---|"
     )
-    print("|---|---|---|---|---|---|---|---|")
-    rows = {}
-    for number, part in sorted(parts.items()):
-        memory = statistics.median(one for look in part for one in look.of("process_resident_memory_bytes"))
-        fps = statistics.median(sum(look.of("measnet_fps_out")) for look in part)
-        late = {
-            quantile: statistics.median(
-                [max(look.of("measnet_latency_seconds", quantile=quantile), default=0.0) for look in part]
-            )
-            for quantile in ("0.5", "0.99", "1")
-        }
-        gone, outages = (
-            sum(part[-1].of(name)) for name in ("measnet_frames_dropped_total", "measnet_reconnects_total")
-        )
-        rows[number] = memory, late["0.99"]
-        cells = [f"{part[-1].at / 60:.1f}", f"{memory / 2**20:.1f}", f"{fps:.1f}"]
-        cells += [f"{1000 * seconds:.0f}" for seconds in late.values()]
-        print("| " + " | ".join([*cells, f"{gone:.0f}", f"{outages:.0f}"]) + " |")
-    (first, early), (last, lately) = rows[min(1, max(rows))], rows[max(rows)]
-    grown = last - first
-    print(f"memory {grown / 2**20:+.1f} MiB, p99 {1000 * early:.0f} to {1000 * lately:.0f} ms")
-    return grown <= MOST_GROWTH and lately <= 2 * early
+    rows: list[tuple[float, float, float, float]] = []
+    for _, part in groupby(looks, lambda look: min(PARTS - 1, int(look.at / length))):
+        rows.append(_row(list(part)))
+    first, last = rows[min(1, len(rows) - 1)], rows[-1]
+    print(f"memory {last[0] - first[0]:+.1f} MiB, p99 {first[1]:.0f} to {last[1]:.0f} ms")
+    return last[0] - first[0] <= MOST_GROWTH and last[1] <= 2 * first[1] and last[2:] <= first[2:]
+
+
+def _row(part: list[Look]) -> tuple[float, float, float, float]:
+    """Prints what a part of the time was like; gives memory in MiB, p99 in ms, threads and open files."""
+
+    def middle(name: str, **labels: str) -> float:
+        return statistics.median([max(look.of(name, **labels), default=0.0) for look in part])
+
+    memory = middle("process_resident_memory_bytes") / 2**20
+    threads, files = middle("threads"), middle("process_open_fds")
+    fps = statistics.median([sum(look.of("measnet_fps_out")) for look in part])
+    late = [1000 * middle("measnet_latency_seconds", quantile=one) for one in ("0.5", "0.99", "1")]
+    left_out, outages = (
+        sum(part[-1].of(name)) for name in ("measnet_frames_dropped_total", "measnet_reconnects_total")
+    )
+    cells = [f"{part[-1].at / 60:.1f}", f"{memory:.1f}", f"{threads:.0f}", f"{files:.0f}", f"{fps:.1f}"]
+    cells += [f"{one:.0f}" for one in late]
+    print("| " + " | ".join([*cells, f"{left_out:.0f}", f"{outages:.0f}"]) + " |", flush=True)
+    return memory, late[1], threads, files
 
 
 def _free_port() -> int:

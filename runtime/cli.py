@@ -95,7 +95,7 @@ HEADINGS = {
     ),
     "What restores": ("model", "backend", "tile", "memory", "threads", "ray"),
     "Checks on the way": ("verify", "verify_share", "checkpoint", "on_fault"),
-    "Cameras and streams": ("late", "max_latency", "ladder", "reconnect"),
+    "Cameras and streams": ("late", "max_latency", "ladder", "reconnect", "insecure"),
     "Who looks after it": ("console", "metrics", "log"),
     "The run itself": ("dry_run", "preview", "report", "restart", "quiet", "debug", "version", "help_all"),
 }

@@ -300,6 +300,7 @@ class Live:
         between={"min": 0},
         metavar="SECONDS",
     )
+    insecure: bool = option(False, "Take any certificate of rtsps://, https:// and rtmps:// addresses.")
 
     def __post_init__(self) -> None:
         if self.max_latency is not None and not 0 < self.max_latency < float("inf"):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from measnet.errors import UsageError
 from measnet.image_header import IMAGE_ENDINGS, ending_of_result
+from measnet.runtime.live.address import shown
 from measnet.runtime.session import results_among
 from measnet.runtime.sinks.containers import CONTAINERS, FALLBACK_ENDING
 
@@ -65,11 +66,12 @@ def find(inputs: Iterable[str], out: Path, *, overwrite: bool) -> Archive:
     folder. One that is there has been restored before, unless ``overwrite`` is set: results appear whole.
 
     Raises:
-        UsageError: an input is not there, or two files would have one result.
+        UsageError: an input is not there or is an address (``s3://``), or two files would have one result.
     """
     items: list[Item] = []
     others = 0
     for name in inputs:
+        refuse_address(name)
         top = Path(name).resolve()
         if top.is_file():
             items.append(_item(top, out))
@@ -90,6 +92,14 @@ def find(inputs: Iterable[str], out: Path, *, overwrite: bool) -> Archive:
             raise UsageError(f"{first} and {item.source} would both become {item.target}; rename one of them")
     done = [] if overwrite else [item for item in items if item.target.exists()]
     return Archive([item for item in items if item not in done], done, others)
+
+
+def refuse_address(name: str) -> None:
+    """Raises UsageError for what is no place in the file system."""
+    if "://" in name:
+        raise UsageError(
+            f"{shown(name)} is an address, and --ray reads and writes folders; mount the store as one"
+        )
 
 
 def _files_below(top: Path) -> Iterator[Path]:

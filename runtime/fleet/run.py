@@ -10,7 +10,7 @@ from typing import Any
 from measnet.command_line import INTERRUPTED, stopping_on_signals
 from measnet.errors import UsageError
 from measnet.runtime.console import Console
-from measnet.runtime.fleet.archive import find
+from measnet.runtime.fleet.archive import find, refuse_address
 from measnet.runtime.fleet.cluster import Cluster
 from measnet.runtime.options import RunOptions
 from measnet.runtime.run_report import write_reports
@@ -55,6 +55,7 @@ def restore_archive(address: str, inputs: tuple[str, ...], options: RunOptions, 
 def _place(options: RunOptions) -> Path:
     if len(options.out) != 1 or options.out[0] == "-":
         raise UsageError("--ray needs one folder for the results: -o FOLDER")
+    refuse_address(options.out[0])
     out = Path(options.out[0]).resolve()
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file; with --ray it is the folder of the results")

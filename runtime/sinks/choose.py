@@ -84,7 +84,7 @@ def _opener(target: Target, info: StreamInfo, options: RunOptions) -> Callable[[
     if isinstance(target, Watched):
         return WatchedSink
     if isinstance(target, Receiver):
-        return lambda: PushSink(target, info, encoding)
+        return lambda: PushSink(target, info, encoding, insecure=options.live.insecure)
     if target == STANDARD_OUTPUT:
         return lambda: StandardOutput(info, raw=options.raw_out)
     if is_loopback(target):

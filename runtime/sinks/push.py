@@ -19,6 +19,7 @@ from av.packet import Packet
 
 from measnet.errors import OutputError, UsageError
 from measnet.runtime.frame import Frame, StreamInfo
+from measnet.runtime.live.peer import tls_options, why_refused
 from measnet.runtime.options import Encoding
 from measnet.runtime.sinks.containers import SENT
 from measnet.runtime.sinks.encoded import EncodedSink, Outside
@@ -77,19 +78,27 @@ class PushSink(EncodedSink):
         address: ``rtsp://``, ``rtmp://``, both also with TLS, ``srt://``, ``udp://`` or ``tcp://``.
         info: what belongs to the source's stream and is to survive.
         encoding: asked for.
+        insecure: takes any certificate of a receiver that speaks TLS.
 
     Raises:
         UsageError: nobody answers there, or they refuse; or the encoder cannot do what was asked.
         OutputError: the encoder refuses the picture.
     """
 
-    def __init__(self, address: Receiver, info: StreamInfo, encoding: Encoding | None = None) -> None:
+    def __init__(
+        self,
+        address: Receiver,
+        info: StreamInfo,
+        encoding: Encoding | None = None,
+        *,
+        insecure: bool = False,
+    ) -> None:
         self._paced = info.kind != "live"
         self._origin: Fraction | None = None
         self._began = 0.0
         asked = for_players(encoding or Encoding(), info)
         picture = PictureEncoding(address, SENT[address.scheme], info, asked)
-        super().__init__(address, Outside(address), picture, _Sent(address, info, picture))
+        super().__init__(address, Outside(address), picture, _Sent(address, info, picture, insecure=insecure))
 
     def write(self, frame: Frame) -> None:
         """See Sink.write."""
@@ -123,7 +132,9 @@ class PushSink(EncodedSink):
 class _Sent(Muxer):
     """Packets on their way to the process that sends them. Its own container only describes the streams."""
 
-    def __init__(self, address: Receiver, info: StreamInfo, encoding: PictureEncoding) -> None:
+    def __init__(
+        self, address: Receiver, info: StreamInfo, encoding: PictureEncoding, *, insecure: bool
+    ) -> None:
         description = io.BytesIO()
         self._sender: _Sender | None = None
         super().__init__(description, address, SENT[address.scheme], info, encoding)
@@ -135,7 +146,7 @@ class _Sent(Muxer):
             super().put(nothing)
         finally:
             super().close_anyhow()
-        self._sender = _Sender(address, description.getvalue())
+        self._sender = _Sender(address, description.getvalue(), insecure=insecure)
 
     def put(self, packet: Packet[Any]) -> None:
         assert self._sender is not None
@@ -160,11 +171,12 @@ class _Sent(Muxer):
 class _Sender:
     """The process that has the connection; ``sender.py``. Raises UsageError where nobody takes the stream."""
 
-    def __init__(self, address: Receiver, description: bytes) -> None:
+    def __init__(self, address: Receiver, description: bytes, *, insecure: bool) -> None:
         self._address = address
         muxer = _MUXERS[address.scheme]
         # The address goes through the pipe: arguments of processes are there for all to see.
         asked = {"url": _in_full(address), "muxer": muxer, "options": _sending(muxer)}
+        asked["tls"] = tls_options(address.url, insecure=insecure)
         self._process = subprocess.Popen(
             [sys.executable, "-P", str(PROGRAM)],
             stdin=subprocess.PIPE,
@@ -182,9 +194,9 @@ class _Sender:
                 raise OutputError(answer or "the sender ended")
         except OutputError as error:
             self.end()
-            raise UsageError(
-                f"{address} does not take the stream ({error}); check the address and that the receiver is on"
-            ) from None
+            why = why_refused(address.url, insecure=insecure)
+            why = f": {why}" if why else f" ({error}); check the address and that the receiver is on"
+            raise UsageError(f"{address} does not take the stream{why}") from None
         except BaseException:
             self.end()
             raise

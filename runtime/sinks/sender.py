@@ -4,9 +4,10 @@ It stands apart because FFmpeg may wait for the network for minutes, with Python
 and when it ends. A process can be ended at any moment. It imports nothing of this package, so that it starts
 quickly.
 
-On standard input: a line of JSON (``url``, ``muxer``, ``options``), then blocks, each a length and so many
-bytes. The first one is NUT that describes the streams, every further one a packet behind its ``HEADER``. On
-standard output: the line ``ok`` once the receiver has taken the streams; what fails is told in one line.
+On standard input: a line of JSON (``url``, ``muxer``, ``options``, ``tls``), then blocks, each a length and
+so many bytes. The first one is NUT that describes the streams, every further one a packet behind its
+``HEADER``. On standard output: the line ``ok`` once the receiver has taken the streams; what fails is told in
+one line.
 """
 
 from __future__ import annotations
@@ -48,9 +49,14 @@ def main() -> int:
     url: str = asked["url"]
     try:
         file: Any = SrtSocket(url) if url.lower().startswith("srt://") else url
+        muxer, options = asked["muxer"], asked["options"] | asked["tls"]
+        if asked["tls"] and muxer != "rtsp":
+            # PyAV passes options to muxers alone; the one that is a tee passes them on to what it opens.
+            pairs = [f"{name}={_escaped(value, ':]')}" for name, value in {"f": muxer, **options}.items()]
+            file, muxer, options = _escaped(f"[{':'.join(pairs)}]{url}", "|"), "tee", {}
         with (
             av.open(io.BytesIO(_block(pipe)), format="nut", options=_NO_GUESSING) as described,
-            av.open(file, "w", format=asked["muxer"], container_options=asked["options"]) as out,
+            av.open(file, "w", format=muxer, container_options=options) as out,
         ):
             streams = [out.add_stream_from_template(stream, opaque=True) for stream in described.streams]
             out.start_encoding()
@@ -70,6 +76,10 @@ def main() -> int:
         print(getattr(error, "strerror", None) or type(error).__name__, flush=True)
         return 1
     return 0
+
+
+def _escaped(text: str, special: str) -> str:
+    return "".join(f"\\{letter}" if letter in f"\\'{special}" else letter for letter in text)
 
 
 def _block(pipe: BinaryIO) -> bytes:

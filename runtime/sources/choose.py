@@ -65,7 +65,7 @@ def open_source(
     if is_live(spec):
         reading.refuse_for(shown(spec))
         drain = live.late != "block"
-        return LiveSource(spec, live.reconnect, watch=watch, stop=stop, drain=drain)
+        return LiveSource(spec, live.reconnect, watch=watch, stop=stop, drain=drain, insecure=live.insecure)
     if spec == STANDARD_INPUT:
         return VideoFile(StandardInput(), reading)
     if live.max_latency is not None or live.late not in (None, "block"):

@@ -77,6 +77,7 @@ class LiveSource(Source):
         stop: once set, the first picture is not waited for any longer.
         drain: lets frames go that come before ``read`` begins, but for the newest, so that the decoder is
             never held up.
+        insecure: takes any certificate of an address that speaks TLS.
 
     Raises:
         InputError: nothing answers, nothing arrives, or what arrives is not video.
@@ -91,11 +92,13 @@ class LiveSource(Source):
         watch: Watch | None = None,
         stop: threading.Event | None = None,
         drain: bool = True,
+        insecure: bool = False,
     ) -> None:
         super().__init__()
         self._spec = spec
         self._name = shown(spec)
         self._patience = patience
+        self._insecure = insecure
         self._watch = watch or Watch(self._name)
         self._is_camera = spec.startswith(CAMERA_PREFIX) or is_device(spec)
         if self._is_camera:
@@ -184,7 +187,7 @@ class LiveSource(Source):
     def _connect(self) -> Connection:
         if self._is_camera:
             return CameraConnection(self._spec)
-        connection = NetworkConnection(self._spec, self._kept)
+        connection = NetworkConnection(self._spec, self._kept, insecure=self._insecure)
         self._kept = connection.kept
         return connection
 

@@ -15,6 +15,7 @@ from measnet.errors import InputError
 from measnet.runtime.colour import RgbReader
 from measnet.runtime.frame import Frame
 from measnet.runtime.live.address import shown
+from measnet.runtime.live.peer import tls_options, why_refused
 from measnet.runtime.side_data import HDR_TREATMENT, is_hdr, read_captions
 from measnet.runtime.sources.connection import CLOCK, Connection, Over
 from measnet.runtime.sources.decoder import PictureDecoder
@@ -54,12 +55,13 @@ class NetworkConnection(Connection):
     Args:
         url: the address, with the credentials that it needs.
         kept: streams of an earlier connection, that sound and subtitles go on in.
+        insecure: takes any certificate.
 
     Raises:
         InputError: nothing answers, nothing arrives, or what arrives is not video.
     """
 
-    def __init__(self, url: str, kept: KeptStreams | None = None) -> None:
+    def __init__(self, url: str, kept: KeptStreams | None = None, *, insecure: bool = False) -> None:
         super().__init__()
         self._name = shown(url)
         self._over_http = url.lower().startswith("http")
@@ -67,7 +69,7 @@ class NetworkConnection(Connection):
         self._readers: dict[tuple[int, int], RgbReader] = {}
         self._relay: Relay | None = None
         try:
-            self._container = _open(url)
+            self._container = _open(url, insecure=insecure)
         except av.error.ProtocolNotFoundError:
             self._relay = Relay(url, OPEN_SECONDS)
             self._container = _open_relay(self._relay)
@@ -189,11 +191,14 @@ def _rebased(packet: Packet[Stream], origin: Fraction) -> bool:
     return True
 
 
-def _open(url: str) -> InputContainer:
+def _open(url: str, *, insecure: bool) -> InputContainer:
     name = shown(url)
     # Over UDP a busy network loses parts of frames; what was read while probing is kept, or the
     # first picture would have to wait for the next key frame.
-    options = {"rtsp_flags": "prefer_tcp"}
+    options = {"rtsp_flags": "prefer_tcp", **tls_options(url, insecure=insecure)}
+    # FFmpeg would look at twenty frames to guess their rate. Of a slow camera these take longer than
+    # OPEN_SECONDS, and where that limit falls while it looks, nothing comes behind what it has read by then.
+    options |= {"fpsprobesize": "4", "analyzeduration": "3000000"}
     if url.lower().startswith("udp:"):
         options["overrun_nonfatal"] = "1"
     try:
@@ -217,9 +222,8 @@ def _open(url: str) -> InputContainer:
     except av.error.ProtocolNotFoundError:
         raise  # there is another way in
     except (av.error.FFmpegError, OSError) as error:
-        raise InputError(
-            f"{name} cannot be opened: {error.strerror}; check the address and that it is on"
-        ) from None
+        why = why_refused(url, insecure=insecure) or f"{error.strerror}; check the address and that it is on"
+        raise InputError(f"{name} cannot be opened: {why}") from None
 
 
 def _open_relay(relay: Relay) -> InputContainer:

@@ -48,7 +48,7 @@ def test_the_frame_that_goes_is_chosen(late: Any, reason: str | None) -> None:
     if reason is None:
         assert numbers == list(range(60))
     else:
-        assert figures.dropped > 10
+        assert figures.dropped > 0
     if reason == "newer":
         assert numbers[-2:] == [58, 59]
     if reason == "full":

@@ -21,6 +21,7 @@ import pytest
 
 from measnet.errors import InputError, StoppedError
 from measnet.runtime.frame import Frame
+from measnet.runtime.live import interrupt
 from measnet.runtime.live.events import Event, Events
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.options import Encoding
@@ -165,6 +166,37 @@ def rising(frames: list[Frame]) -> bool:
 def has_srt() -> bool:
     protocols = subprocess.run(["ffmpeg", "-v", "quiet", "-protocols"], capture_output=True, text=True)
     return "srt" in protocols.stdout.split()
+
+
+def test_a_camera_of_two_frames_a_second_is_opened_in_time_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("measnet.runtime.sources.network.OPEN_SECONDS", 5.0)
+    sender = over_tcp()
+    sender.rate = 2
+    with sending(sender), watched(sender.url) as watching:
+        watching.more(14)
+        assert "reconnecting" not in watching.states
+
+
+def test_time_in_which_the_program_got_no_processor_is_not_counted_as_silence() -> None:
+    told: list[float] = []
+
+    def read() -> None:
+        called_off = threading.Event()
+        interrupt.end_calls_when(called_off)
+        told.append(interrupt._Clock.monotonic())
+        time.sleep(1)  # nobody asks meanwhile: as where Python's lock is waited for
+        told.append(interrupt._Clock.monotonic())
+        called_off.set()
+        told.append(interrupt._Clock.monotonic())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    reader.join()
+    assert 0.15 < told[1] - told[0] < 0.3
+    assert told[2] - told[1] > 1e6
+    assert abs(interrupt._Clock.monotonic() - time.monotonic()) < 60  # which others keep
 
 
 @pytest.mark.parametrize("kind", ["tcp", "http mjpeg", "hls", "srt"])

@@ -447,7 +447,7 @@ def test_of_every_option_it_is_known_whether_it_changes_the_result(part: Path) -
     not_a_run = {"dry_run", "restart", "overwrite", "version", "help_all"}
     only_on_faults = {"checkpoint"}
     kept_otherwise = {"memory"}  # it decides about tiles, and these are stored themselves
-    not_of_files = {"late", "max_latency", "ladder", "reconnect"}
+    not_of_files = {"late", "max_latency", "ladder", "reconnect", "insecure"}
     beside = {"console", "metrics", "log", "ray"}
     options = {option.name for option in main.params}
     others = elsewhere | not_a_run | only_on_faults | kept_otherwise | not_of_files | beside

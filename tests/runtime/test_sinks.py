@@ -11,7 +11,6 @@ import re
 import shutil
 import signal
 import socket
-import ssl
 import subprocess
 import threading
 import time
@@ -41,6 +40,7 @@ from measnet.runtime.stream import Pace, RunFigures, run
 
 from .conftest import IDENTITY_COMMAND, Answer, Each, MakeClip, probe
 from .test_live import free_port, mpegts_over_tcp, open_when_up, process
+from .tls_proxy import inside_tls
 
 ULTRAFAST = Encoding(preset="ultrafast")
 GENEROUS = 60.0
@@ -148,48 +148,11 @@ def test_a_receiver_gets_the_stream_and_nothing_of_it_is_held_back(scheme: str, 
     assert scheme == "udp" or keys == [0, 20, 40]
 
 
-@contextlib.contextmanager
-def inside_tls(port: int, folder: Path) -> Iterator[int]:
-    """The port of a proxy that takes TLS and hands on what is inside, to one caller after another."""
-    key, certificate = folder / "key.pem", folder / "certificate.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
-    command += ["-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(command, check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-
-    def pump(one: socket.socket, other: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := one.recv(65_536):
-                other.sendall(data)
-        with contextlib.suppress(OSError):
-            other.shutdown(socket.SHUT_RDWR)
-
-    def serve() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                caller = context.wrap_socket(listener.accept()[0], server_side=True)
-                with caller, socket.create_connection(("127.0.0.1", port)) as inner:
-                    back = threading.Thread(target=pump, args=(inner, caller))
-                    back.start()
-                    pump(caller, inner)
-                    back.join()
-
-    listener = socket.create_server(("127.0.0.1", 0))
-    serving = threading.Thread(target=serve)
-    serving.start()
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        with contextlib.suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        serving.join()
-
-
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 @pytest.mark.parametrize("scheme", ["rtmp", "rtsp"])
-def test_a_receiver_inside_tls_gets_the_stream(scheme: str, tmp_path: Path) -> None:
+def test_a_receiver_inside_tls_gets_the_stream_if_its_certificate_is_trusted(
+    scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     address, arguments = RECEIVERS[scheme]
     port, got, camera = free_port(), tmp_path / "got.mkv", Camera(45, pause=0.02)
     with (
@@ -197,7 +160,11 @@ def test_a_receiver_inside_tls_gets_the_stream(scheme: str, tmp_path: Path) -> N
         inside_tls(port, tmp_path) as outside,
     ):
         wait_for(lambda: _is_up(port))
-        send(camera, opened_when_up(address.replace(scheme, f"{scheme}s", 1).format(outside), camera.info))
+        url = address.replace(scheme, f"{scheme}s", 1).format(outside)
+        with pytest.raises(UsageError, match=r"certificate is not trusted \(self-signed certificate\); have"):
+            PushSink(Receiver(url), camera.info, ULTRAFAST)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+        send(camera, opened_when_up(url, camera.info))
         running.wait(GENEROUS)
     assert len(probe(got).times) == 45
 

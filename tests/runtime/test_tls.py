@@ -1,0 +1,77 @@
+"""Sources inside TLS: their certificates are checked."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from measnet.errors import InputError
+from measnet.runtime.live.peer import tls_options, why_refused
+from measnet.runtime.options import Live
+from measnet.runtime.sources.choose import open_source
+
+from .conftest import MakeClip
+from .rtsp_server import RtspServer
+from .senders import serving
+from .tls_proxy import inside_tls
+
+pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+
+
+@pytest.fixture(params=["rtsps", "https"])
+def address(request: pytest.FixtureRequest, clip: MakeClip, tmp_path: Path) -> Iterator[str]:
+    """A camera inside TLS, whose certificate is ``certificate.pem``."""
+    video = clip("cam.mp4", "-g", "5", "-bf", "0", "-movflags", "+faststart")
+    if request.param == "https":
+        with serving(video.parent) as plain, inside_tls(int(plain.rpartition(":")[2]), tmp_path) as port:
+            yield f"https://me:hush@127.0.0.1:{port}/{video.name}"
+        return
+    server = RtspServer(video, tmp_path, endless=True)
+    server.restore()
+    try:
+        with inside_tls(int(server.url.split(":")[2].partition("/")[0]), tmp_path) as port:
+            yield f"rtsps://me:hush@127.0.0.1:{port}/cam"
+    finally:
+        server.close()
+
+
+def size(url: str, *, insecure: bool = False) -> tuple[int, int]:
+    source = open_source(url, live=Live(insecure=insecure))
+    try:
+        next(iter(source.read()))
+        return source.info.width, source.info.height
+    finally:
+        source.close()
+
+
+def test_a_camera_inside_tls_is_taken_if_its_certificate_is_trusted_or_any_is(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError) as refused:
+        size(address)
+    line = str(refused.value)
+    assert "its certificate is not trusted (self-signed certificate)" in line and "--insecure" in line
+    assert "hush" not in line and "***@127.0.0.1" in line
+    taken = size(address, insecure=True)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+    assert size(address) == taken
+
+
+def test_a_certificate_for_another_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(tmp_path) as plain, inside_tls(int(plain.rpartition(":")[2]), tmp_path, "DNS:cam") as port:
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+        with pytest.raises(InputError, match=r"not trusted \(IP address mismatch"):
+            size(f"https://127.0.0.1:{port}/cam.mp4")
+
+
+def test_addresses_without_tls_are_asked_for_no_certificate() -> None:
+    assert tls_options("rtsp://cam/stream", insecure=False) == {}
+    assert why_refused("rtsp://127.0.0.1:9/stream", insecure=False) is None
+
+
+def test_a_name_that_nobody_has_is_said() -> None:
+    with pytest.raises(InputError, match=r"no machine is called nobody\.invalid; check the name"):
+        size("rtsp://nobody.invalid/stream")
