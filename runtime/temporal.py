@@ -14,6 +14,7 @@ H W of the frame, h w half of it.
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,7 +61,9 @@ _LITTLE, _NOTHING = np.float32(1e-3), np.float32(0)
 _ALIKE = 0.8  # of a restored frame's variance that the source explains: below, more than noise was taken
 _CALM, _FINE_SHARE = 0.3, 0.97  # of the places; of white noise, which is finer than 9 pixels
 _ENOUGH = 2.5  # frames, before which no detail is given back
-_HEAD = struct.Struct("<IIBddd")
+_LONGEST_STEP = 1.0  # seconds from frame to frame, beyond which the clock jumped or frames are lost
+_USUAL_STEPS = 3.0  # times the step before: a slow video may take longer
+_HEAD = struct.Struct("<IIBddddd")
 
 
 @dataclass
@@ -123,18 +126,36 @@ class TemporalFusion:
         self._depth = np.float32(depth)
         self._still_depth = np.float32(STILL_DEPTH * max(1.0, depth / DEPTH) if depth >= DEPTH else depth)
         self._past: _Past | None = None
+        self._shown_at: float | None = None
+        self._step = 0.0  # seconds, from the frame before the last to the last
         self._cut = SceneCut()
         self._motion = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
         self._motion.setPatchStride(_FINER)
         self.figures = Figures(depth)
 
-    def fuse(self, source: Pixels, restored: Pixels, new_scene: bool | None = None) -> Pixels:
+    def fuse(
+        self,
+        source: Pixels,
+        restored: Pixels,
+        new_scene: bool | None = None,
+        *,
+        shown_at: float | None = None,
+        faulty: bool = False,
+    ) -> Pixels:
         """A frame and what was made of it, H W 3, uint8 or uint16 -> the fused one, as deep as the latter.
 
         ``new_scene`` says whether it begins another scene; where nobody says so, it is looked at for that.
+        ``shown_at`` is when it is shown, in seconds. A ``faulty`` one, which did not come back as it should
+        have, is given back as it is, and none after it is fused with it.
         """
+        begins = self._cut.begins_with(source) if new_scene is None else new_scene
+        gap = self._is_gap(shown_at)
+        if faulty:
+            self._let_go("a fault")
+            self._note(1.0)
+            return restored
         now = _levels(restored)
-        self._check_past(now, self._cut.begins_with(source) if new_scene is None else new_scene)
+        self._check_past(now, begins, gap)
         if min(now.shape[:2]) < _LEAST:
             return restored
         if self._past is None:
@@ -153,23 +174,27 @@ class TemporalFusion:
         """Packs what it knows of the frames before. It goes on from what these bytes hold, which is a little
         coarser than what it knew, so that one who takes them up makes the same frames."""
         if self._past is None:
-            return _HEAD.pack(0, 0, 0, -1.0, -1.0, -1.0) + self._cut.state()
+            return _HEAD.pack(0, 0, 0, *self._state_figures(None)) + self._cut.state()
         past = self._past
         parts = [_fine_bytes(past.mean), past.count.tobytes()]
         if past.sources is not None:
             sources = past.sources
             parts += [_fine_bytes(sources.mean), sources.count.tobytes(), sources.noise.tobytes()]
-        figures = [-1.0 if f is None else f for f in (past.usual, past.still_share, past.whiteness)]
-        head = _HEAD.pack(*past.mean.shape[:2], past.sources is not None, *figures)
+        head = _HEAD.pack(*past.mean.shape[:2], past.sources is not None, *self._state_figures(past))
         state = head + b"".join(parts) + self._cut.state()
         self.set_state(state)
         return state
+
+    def _state_figures(self, past: _Past | None) -> list[float]:
+        figures = (None, None, None) if past is None else (past.usual, past.still_share, past.whiteness)
+        shown_at = math.nan if self._shown_at is None else self._shown_at
+        return [shown_at, self._step, *(-1.0 if figure is None else figure for figure in figures)]
 
     def set_state(self, state: bytes) -> None:
         """Goes on behind the frame after which ``state`` was taken. Raises ValueError for other bytes."""
         if len(state) < _HEAD.size:
             raise ValueError("the frames before are cut short")
-        height, width, has_sources, *figures = _HEAD.unpack_from(state)
+        height, width, has_sources, shown_at, step, *figures = _HEAD.unpack_from(state)
         half = ((height + 1) // 2, (width + 1) // 2)
         whole_bytes, half_bytes = 6 * height * width, 4 * half[0] * half[1]
         size = _HEAD.size + whole_bytes + half_bytes * bool(height)
@@ -177,6 +202,8 @@ class TemporalFusion:
         if len(state) < size or has_sources > bool(height):
             raise ValueError("the frames before are cut short")
         self._cut.set_state(state[size:])
+        self._shown_at = None if math.isnan(shown_at) else shown_at
+        self._step = step
         place = _HEAD.size
 
         def take(shape: tuple[int, ...], kind: str) -> Plane:
@@ -196,7 +223,7 @@ class TemporalFusion:
         past.usual, past.still_share, past.whiteness = (f if 0 <= f <= 65025 else None for f in figures)
         self._past = past
 
-    def _check_past(self, now: Plane, new_scene: bool) -> None:
+    def _check_past(self, now: Plane, new_scene: bool, gap: bool) -> None:
         """Lets go of a past that says nothing of this frame."""
         if self._past is None:
             return
@@ -204,6 +231,17 @@ class TemporalFusion:
             self._let_go("another size")
         elif new_scene:
             self._let_go("a cut")
+        elif gap:
+            self._let_go("a gap in time")
+
+    def _is_gap(self, shown_at: float | None) -> bool:
+        """Says whether the clock jumped, or frames were lost, before the one that is shown now."""
+        before, self._shown_at = self._shown_at, shown_at
+        if before is None or shown_at is None:
+            return False
+        step, usual = shown_at - before, self._step
+        self._step = max(0.0, step)
+        return not 0 <= step <= max(_LONGEST_STEP, _USUAL_STEPS * usual)
 
     def _let_go(self, why: str) -> None:
         self._past = None
@@ -454,7 +492,11 @@ class Finish:
         """See Step.take."""
         source, result = passing.source.pixels, passing.pixels
         if self.fusion is not None:
-            result = self.fusion.fuse(source, result, passing.new_scene)
+            frame = passing.source
+            shown_at = float(frame.pts * frame.time_base)
+            result = self.fusion.fuse(
+                source, result, passing.new_scene, shown_at=shown_at, faulty=passing.faulty
+            )
         if self._strength < 1:
             mixed = cv2.addWeighted(result, self._strength, source, 1 - self._strength, 0)
             result = np.asarray(mixed, source.dtype)

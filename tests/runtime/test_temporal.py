@@ -185,6 +185,45 @@ def test_a_cut_is_reported() -> None:
     assert fusion.figures.for_report()["let_go"] == {"a cut": 1}
 
 
+def _at(times: list[float], faulty: int | None = None) -> tuple[list[Pixels], list[Pixels], TemporalFusion]:
+    """A still scene alone and fused, shown at these times; a frame that came back wrong is black."""
+    fusion, alone, together = TemporalFusion(), [], []
+    for number, time in enumerate(times):
+        wrong = number == faulty
+        alone.append(restored_of(scene(), number) * (not wrong))
+        source = source_of(scene(), number)
+        together.append(fusion.fuse(source, alone[-1], shown_at=time, faulty=wrong))
+    return alone, together, fusion
+
+
+@pytest.mark.parametrize("jump", [5.0, -2.0], ids=["ahead", "back"])
+def test_where_the_clock_jumps_the_past_is_let_go(jump: float) -> None:
+    alone, together, fusion = _at([number * 0.04 + jump * (number >= 4) for number in range(7)])
+    same = [np.array_equal(a, b) for a, b in zip(alone, together, strict=True)]
+    assert same == [True, False, False, False, True, False, False]
+    assert fusion.figures.let_go == {"a gap in time": 1}
+
+
+def test_a_slow_video_is_fused_all_the_same() -> None:
+    _, _, fusion = _at([0, 4, 8, 12, 16, 20])
+    assert fusion.figures.let_go == {"a gap in time": 1}  # the first step: nobody knows yet that all are so
+
+
+def test_a_frame_that_came_back_wrong_is_blended_into_nothing() -> None:
+    alone, together, fusion = _at([number * 0.04 for number in range(7)], faulty=4)
+    assert np.array_equal(together[4], alone[4]) and np.array_equal(together[5], alone[5])
+    assert psnr(together[6], pixels(scene())) > psnr(alone[6], pixels(scene()))
+    assert fusion.figures.let_go == {"a fault": 1}
+
+
+def test_a_frame_of_one_colour_is_a_scene_of_its_own() -> None:
+    clip = [scene()] * 3 + [np.full_like(scene(), 90)] + [scene()] * 3
+    fusion = TemporalFusion()
+    alone, together = fused(clip, fusion)
+    assert np.array_equal(together[3], alone[3]) and np.array_equal(together[4], alone[4])
+    assert fusion.figures.let_go == {"a cut": 2}
+
+
 @pytest.mark.parametrize("clip", [[scene()] * 12, panned(12, 2.0)], ids=["still", "panned"])
 def test_a_run_that_takes_up_the_state_makes_the_same_frames(clip: list[np.ndarray]) -> None:
     whole, first, second = TemporalFusion(), TemporalFusion(), TemporalFusion()
@@ -217,7 +256,7 @@ def test_a_state_that_was_cut_or_changed_is_refused() -> None:
     fused([scene()] * 6, fusion)
     state = fusion.state()
     huge = struct.pack("<II", 1 << 31, 1 << 31) + state[8:]
-    count = 40 + 6 * HEIGHT * WIDTH
+    count = 56 + 6 * HEIGHT * WIDTH
     no_numbers = state[:count] + b"\xff" * 8 + state[count + 8 :]
     for bad in (b"", state[:20], state[:-9000], huge, no_numbers):
         with pytest.raises(ValueError, match=r"the frames before|the scene"):
