@@ -111,7 +111,7 @@ def clip(folder: Path) -> Iterator[Pixels]:
 
 
 def degraded(frames: list[Pixels], chain: str, folder: Path) -> Iterator[Pixels]:
-    """The frames after a chain as ``measnet-eval --degrade`` has it; what a coder makes lies in ``folder``."""
+    """The frames after a chain of ``measnet-eval --degrade``; what a coder makes lies in ``folder``."""
     for number, step in enumerate(parse_chain(chain)):
         if isinstance(step, CodecStep):
             encode(frames, folder / f"{number}.mkv", step)

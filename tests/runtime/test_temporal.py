@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from measnet.image import Pixels
+from measnet.runtime.flicker import flicker
 from measnet.runtime.temporal import TemporalFusion
 
 HEIGHT, WIDTH = 120, 160
@@ -142,6 +143,29 @@ def test_what_a_network_did_to_the_light_is_not_taken_back() -> None:
     alone, together = fused(clip, restore=brightened)
     assert abs(float(together[-1].mean()) - float(alone[-1].mean())) < 0.5
     assert psnr(together[-1], pixels(clip[-1] * 2.5)) > psnr(alone[-1], pixels(clip[-1] * 2.5))
+
+
+def test_light_that_a_network_adds_unsteadily_is_held_steady() -> None:
+    clip = panned(14, 2.0)
+    rng = np.random.default_rng(0)
+
+    def unsteady(clean: np.ndarray, number: int) -> Pixels:
+        return restored_of(clean * 0.9 + 10 + rng.normal(0, 3, 3), number)
+
+    sources = [source_of(clean, number) for number, clean in enumerate(clip)]
+    alone, together = fused(clip, restore=unsteady)
+    before, after = flicker(sources, alone), flicker(sources, together)
+    assert before is not None and after is not None
+    assert after < 0.6 * before
+
+
+def test_a_network_that_judges_the_light_anew_is_taken_at_its_word() -> None:
+    def anew(clean: np.ndarray, number: int) -> Pixels:
+        return restored_of(clean + 50 * (number < 5), number)
+
+    alone, together = fused([scene(11) * 0.6] * 9, restore=anew)
+    for one, both in zip(alone[5:], together[5:], strict=True):
+        assert np.abs((both.astype(float) - one).mean(axis=(0, 1))).max() < 0.5
 
 
 def test_a_clean_clip_stays_as_it_was_restored() -> None:
