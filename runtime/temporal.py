@@ -42,7 +42,7 @@ _TOLERANCE = np.float32(0.9)  # times the usual difference that is no mismatch
 _STILL_TOLERANCE = np.float32(3)  # the same where nothing moves
 _LEAST_VARIANCE = 0.05
 _SUDDEN = 1.5  # times what was usual before, beyond which a difference is never taken to be usual
-_FIRST = 0.55  # of what seems usual between the first two frames, as nothing was seen before
+_FIRST = 0.7  # of what seems usual between the first two frames, as nothing was seen before
 _AS_STILL = 1.2  # times the difference after motion, up to which a place may stand still
 _STILL_SHARES = (
     0.2,
