@@ -1,7 +1,7 @@
 """Frames that help each other: each restored frame is joined with what the frames before it showed.
 
 A network that sees one frame leaves some of its noise in, differently in every frame, and takes some detail
-away, alike in every frame. Both can be mended from the past:
+away, alike in every frame. Both can be mended from the past, once the light that it adds is held steady:
 
     restored ─┬─ motion ── past, where it is now ── how far may it be trusted ── weighted mean ─┐
     source ───┴─ what the network took from still places, averaged until the noise is gone ─────┴─ fused
@@ -14,6 +14,7 @@ H W of the frame, h w half of it.
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,6 +52,13 @@ _MOST_AS_STILL = 2.0
 _NEIGHBOURS = 7  # half-size pixels
 _MAJORITY = 0.7  # of the neighbours
 _COARSE = 8  # pixels: of light that changes, as lamps and fades do
+_BROAD = 16  # pixels: of light that restoring adds
+_ADDED_DEPTH = np.float32(32)  # frames that its mean is worth at most
+_JUDGED_ANEW = np.float32(14)  # levels from that mean, beyond which a network means it; the double: all of it
+_LIT_ANEW = np.float32(2.5)  # times the usual change of the source, beyond which its light has changed
+_MOST_USUAL, _LEAST_CHANGE = np.float32(1.5), np.float32(0.5)  # levels, of that change
+_IN_NOISE = np.float32(0.3)  # times the usual change: so little is left as it is
+_TURNED = np.float32(5)  # levels that light was turned by, beyond which a place is trusted less
 _LIGHT = 0.5  # times the usual difference, up to which light is taken to be the same
 _SMOOTH = 0.9  # share of the frames before in figures of the whole frame
 _FINE = 8.0  # pixels: σ of the detail that is given back
@@ -60,7 +68,9 @@ _LITTLE, _NOTHING = np.float32(1e-3), np.float32(0)
 _ALIKE = 0.8  # of a restored frame's variance that the source explains: below, more than noise was taken
 _CALM, _FINE_SHARE = 0.3, 0.97  # of the places; of white noise, which is finer than 9 pixels
 _ENOUGH = 2.5  # frames, before which no detail is given back
-_HEAD = struct.Struct("<IIBddd")
+_LONGEST_STEP = 1.0  # seconds from frame to frame, beyond which the clock jumped or frames are lost
+_USUAL_STEPS = 3.0  # times the step before: a slow video may take longer
+_HEAD = struct.Struct("<IIBddddd")
 
 
 @dataclass
@@ -78,6 +88,20 @@ class _Sources:
 
 
 @dataclass
+class _Light:
+    """What a restoration adds to the light of its source, over some breadth."""
+
+    source: Plane
+    """h w 3, in tiles of ``_BROAD`` pixels: the source of the frame before."""
+
+    added: Plane
+    """h w 3: the mean of what was added."""
+
+    count: Plane
+    """h w: frames that the mean is worth."""
+
+
+@dataclass
 class _Past:
     """Mean of what the frames before the next one showed."""
 
@@ -87,6 +111,7 @@ class _Past:
     count: Plane
     """h w: frames that the mean is worth."""
 
+    light: _Light
     sources: _Sources | None = None
     usual: float | None = None
     """How much frames usually differ, squared."""
@@ -123,27 +148,51 @@ class TemporalFusion:
         self._depth = np.float32(depth)
         self._still_depth = np.float32(STILL_DEPTH * max(1.0, depth / DEPTH) if depth >= DEPTH else depth)
         self._past: _Past | None = None
+        self._shown_at: float | None = None
+        self._step = 0.0  # seconds, from the frame before the last to the last
         self._cut = SceneCut()
         self._motion = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
         self._motion.setPatchStride(_FINER)
         self.figures = Figures(depth)
 
-    def fuse(self, source: Pixels, restored: Pixels, new_scene: bool | None = None) -> Pixels:
+    def fuse(
+        self,
+        source: Pixels,
+        restored: Pixels,
+        new_scene: bool | None = None,
+        *,
+        shown_at: float | None = None,
+        faulty: bool = False,
+    ) -> Pixels:
         """A frame and what was made of it, H W 3, uint8 or uint16 -> the fused one, as deep as the latter.
 
         ``new_scene`` says whether it begins another scene; where nobody says so, it is looked at for that.
+        ``shown_at`` is when it is shown, in seconds. A ``faulty`` one, which did not come back as it should
+        have, is given back as it is, and none after it is fused with it.
         """
+        begins = self._cut.begins_with(source) if new_scene is None else new_scene
+        gap = self._is_gap(shown_at)
+        if faulty:
+            self._let_go("a fault")
+            self._note(1.0)
+            return restored
         now = _levels(restored)
-        self._check_past(now, self._cut.begins_with(source) if new_scene is None else new_scene)
+        self._check_past(now, begins, gap)
         if min(now.shape[:2]) < _LEAST:
             return restored
         if self._past is None:
             height, width = now.shape[:2]
-            self._past = _Past(now, np.ones(((height + 1) // 2, (width + 1) // 2), np.float32))
+            broad = _coarse(_levels(source), _BROAD)
+            added = _coarse(now, _BROAD) - broad
+            light = _Light(broad, added, np.ones(broad.shape[:2], np.float32))
+            self._past = _Past(now, np.ones(((height + 1) // 2, (width + 1) // 2), np.float32), light)
             self._note(1.0)
             return restored
-        fused, still, trust = self._join(self._past, now)
-        detail = self._detail(self._past, _levels(source), now, still, trust)
+        before = _levels(source)
+        flow = self._motion_since(self._past, now)
+        now = self._with_steady_light(self._past.light, before, now, flow)
+        fused, still, trust = self._join(self._past, now, flow)
+        detail = self._detail(self._past, before, now, still, trust)
         if detail is not None:
             fused = fused + detail
         self._note(float(self._past.count.mean()))
@@ -153,50 +202,61 @@ class TemporalFusion:
         """Packs what it knows of the frames before. It goes on from what these bytes hold, which is a little
         coarser than what it knew, so that one who takes them up makes the same frames."""
         if self._past is None:
-            return _HEAD.pack(0, 0, 0, -1.0, -1.0, -1.0) + self._cut.state()
+            return _HEAD.pack(0, 0, 0, *self._state_figures(None)) + self._cut.state()
         past = self._past
         parts = [_fine_bytes(past.mean), past.count.tobytes()]
+        parts += [plane.tobytes() for plane in (past.light.count, past.light.source, past.light.added)]
         if past.sources is not None:
             sources = past.sources
             parts += [_fine_bytes(sources.mean), sources.count.tobytes(), sources.noise.tobytes()]
-        figures = [-1.0 if f is None else f for f in (past.usual, past.still_share, past.whiteness)]
-        head = _HEAD.pack(*past.mean.shape[:2], past.sources is not None, *figures)
+        head = _HEAD.pack(*past.mean.shape[:2], past.sources is not None, *self._state_figures(past))
         state = head + b"".join(parts) + self._cut.state()
         self.set_state(state)
         return state
+
+    def _state_figures(self, past: _Past | None) -> list[float]:
+        figures = (None, None, None) if past is None else (past.usual, past.still_share, past.whiteness)
+        shown_at = math.nan if self._shown_at is None else self._shown_at
+        return [shown_at, self._step, *(-1.0 if figure is None else figure for figure in figures)]
 
     def set_state(self, state: bytes) -> None:
         """Goes on behind the frame after which ``state`` was taken. Raises ValueError for other bytes."""
         if len(state) < _HEAD.size:
             raise ValueError("the frames before are cut short")
-        height, width, has_sources, *figures = _HEAD.unpack_from(state)
+        height, width, has_sources, shown_at, step, *figures = _HEAD.unpack_from(state)
         half = ((height + 1) // 2, (width + 1) // 2)
         whole_bytes, half_bytes = 6 * height * width, 4 * half[0] * half[1]
         size = _HEAD.size + whole_bytes + half_bytes * bool(height)
+        broad = (max(1, height // _BROAD), max(1, width // _BROAD))
+        size += 28 * broad[0] * broad[1] * bool(height)
         size += has_sources * (whole_bytes + 2 * half_bytes)
         if len(state) < size or has_sources > bool(height):
             raise ValueError("the frames before are cut short")
         self._cut.set_state(state[size:])
+        self._shown_at = None if math.isnan(shown_at) else shown_at
+        self._step = step
         place = _HEAD.size
 
-        def take(shape: tuple[int, ...], kind: str) -> Plane:
+        def take(shape: tuple[int, ...], kind: str, least: float = 0) -> Plane:
             nonlocal place
             values = np.frombuffer(state, kind, int(np.prod(shape)), place).reshape(shape)
             place += values.nbytes
-            if kind == "<f4" and not (np.isfinite(values).all() and (values >= 0).all()):
+            if kind == "<f4" and not (np.isfinite(values).all() and (values >= least).all()):
                 raise ValueError("the frames before are not numbers")
             return values.astype(np.float32) / np.float32(256 if kind == "<u2" else 1)
 
         if not height:
             self._past = None
             return
-        past = _Past(take((height, width, 3), "<u2"), take(half, "<f4"))
+        mean, count, light_count = take((height, width, 3), "<u2"), take(half, "<f4"), take(broad, "<f4")
+        light = _Light(take((*broad, 3), "<f4"), take((*broad, 3), "<f4", least=-256), light_count)
+        past = _Past(mean, count, light)
         if has_sources:
             past.sources = _Sources(take((height, width, 3), "<u2"), take(half, "<f4"), take(half, "<f4"))
         past.usual, past.still_share, past.whiteness = (f if 0 <= f <= 65025 else None for f in figures)
         self._past = past
 
-    def _check_past(self, now: Plane, new_scene: bool) -> None:
+    def _check_past(self, now: Plane, new_scene: bool, gap: bool) -> None:
         """Lets go of a past that says nothing of this frame."""
         if self._past is None:
             return
@@ -204,6 +264,17 @@ class TemporalFusion:
             self._let_go("another size")
         elif new_scene:
             self._let_go("a cut")
+        elif gap:
+            self._let_go("a gap in time")
+
+    def _is_gap(self, shown_at: float | None) -> bool:
+        """Says whether the clock jumped, or frames were lost, before the one that is shown now."""
+        before, self._shown_at = self._shown_at, shown_at
+        if before is None or shown_at is None:
+            return False
+        step, usual = shown_at - before, self._step
+        self._step = max(0.0, step)
+        return not 0 <= step <= max(_LONGEST_STEP, _USUAL_STEPS * usual)
 
     def _let_go(self, why: str) -> None:
         self._past = None
@@ -214,10 +285,44 @@ class TemporalFusion:
         figures.frames += 1
         figures.worth += (worth - figures.worth) / figures.frames
 
-    def _join(self, past: _Past, now: Plane) -> tuple[Plane, NDArray[np.bool_], Plane]:
+    def _motion_since(self, past: _Past, now: Plane) -> Plane:
+        """Finds how far what each pixel shows is from where the past has it, H W 2."""
+        flow = self._motion.calc(_grey(now), _grey(past.mean), None)  # type: ignore[call-overload]
+        return np.asarray(flow, np.float32)
+
+    def _with_steady_light(self, light: _Light, source: Plane, now: Plane, flow: Plane) -> Plane:
+        """Gives the frame the light that restoring added before, where its source's light has not changed.
+
+        What a network adds, it judges anew in every frame, and so adds a little more or less of it. Where it
+        adds something else by far, or the source itself has changed, it is taken at its word.
+        """
+        broad = _coarse(source, _BROAD)
+        height, width = broad.shape[:2]
+        added = _coarse(now, _BROAD) - broad
+        x, y = cv2.split(cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA) / np.float32(_BROAD))
+        x += np.arange(width, dtype=np.float32)
+        y += np.arange(height, dtype=np.float32)[:, None]
+        source_before, mean, count = (
+            np.asarray(cv2.remap(plane, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
+            for plane in (light.source, light.added, light.count)
+        )
+        change = np.abs(broad - source_before).max(axis=2)
+        noise = np.minimum(np.median(change), _MOST_USUAL)
+        anew = np.abs(added - mean).max(axis=2)
+        unlike = np.maximum(0, change / (noise + _LEAST_CHANGE) - _LIT_ANEW) ** 4
+        unlike += np.maximum(0, anew / _JUDGED_ANEW - 1) ** 4
+        unlike[anew > 2 * _JUDGED_ANEW] = np.inf
+        trust = np.minimum(1 / (1 / count + unlike), _ADDED_DEPTH)
+        mean = mean + (added - mean) / (1 + trust)[..., None]
+        light.source, light.added, light.count = broad, mean, trust + 1
+        off = mean - added
+        off = np.sign(off) * np.maximum(np.abs(off) - noise * _IN_NOISE, 0)
+        return np.asarray(now + _whole(off, now), np.float32)
+
+    def _join(self, past: _Past, now: Plane, flow: Plane) -> tuple[Plane, NDArray[np.bool_], Plane]:
         """The frame joined with the past, which it becomes part of; where it stands still, and how far the
         past was trusted, in frames (h w each)."""
-        moved, count = self._where_it_is_now(past, now)
+        moved, count = self._where_it_is_now(past, now, flow)
         unmoved_off, moved_off = _difference(now, past.mean), _difference(now, moved)
         share = float((unmoved_off <= moved_off * _AS_STILL).mean())
         past.still_share = _smoothed(past.still_share, share)
@@ -228,7 +333,8 @@ class TemporalFusion:
         cv2.copyTo(past.mean, _whole(unmoved.astype(np.uint8), now, cv2.INTER_NEAREST), moved)
         count = np.maximum(np.where(unmoved, past.count, count), np.float32(0.05))
         off = np.where(unmoved, unmoved_off, moved_off)
-        if _follow_light(now, moved, off):
+        changed, turned = _follow_light(now, moved, off)
+        if changed:
             past.sources = None
         off = _difference(now, moved)
 
@@ -240,6 +346,7 @@ class TemporalFusion:
         past.usual = _smoothed(past.usual, float(np.median(usual)))
         tolerance = np.where(still, _STILL_TOLERANCE, _TOLERANCE)
         mismatch = np.maximum(0, off / usual - tolerance * (1 + 1 / count))
+        mismatch += cv2.resize(np.maximum(0, turned / _TURNED - 1), count.shape[::-1])
         most = np.where(still, self._still_depth, self._depth)
         trust = np.minimum(1 / (1 / count + mismatch), most)
         past.mean = moved
@@ -247,10 +354,9 @@ class TemporalFusion:
         past.count = trust + 1
         return past.mean, still, mismatch
 
-    def _where_it_is_now(self, past: _Past, now: Plane) -> tuple[Plane, Plane]:
+    def _where_it_is_now(self, past: _Past, now: Plane, flow: Plane) -> tuple[Plane, Plane]:
         """The past's mean and count, moved as what they show has moved."""
         height, width = now.shape[:2]
-        flow = self._motion.calc(_grey(now), _grey(past.mean), None)  # type: ignore[call-overload]
         flow[..., 0] += np.arange(width, dtype=np.float32)
         flow[..., 1] += np.arange(height, dtype=np.float32)[:, None]
         of_half = cv2.resize(flow, past.count.shape[::-1], interpolation=cv2.INTER_AREA) * 0.5 - 0.25
@@ -306,8 +412,9 @@ class TemporalFusion:
         return np.clip(beyond * cv2.merge([_whole(share, now)] * 3), -most, most)
 
 
-def _follow_light(now: Plane, past: Plane, off: Plane) -> bool:
-    """Gives the past, in place, the light of the frame; whether that has changed in most of the picture.
+def _follow_light(now: Plane, past: Plane, off: Plane) -> tuple[bool, Plane]:
+    """Gives the past, in place, the light of the frame; whether that has changed in most of the picture, and
+    by how much in each place, h w in tiles of ``_COARSE`` pixels.
 
     As a gain and an offset for each colour of the whole picture first (fades, exposure), then as an offset
     that changes over some breadth (lamps). ``off`` is how much the two differ, squared (h w).
@@ -315,6 +422,7 @@ def _follow_light(now: Plane, past: Plane, off: Plane) -> bool:
     height, width = now.shape[:2]
     same = np.float32(_LIGHT * np.sqrt(np.quantile(off[::2, ::2], _QUANTILE)))
     coarse_now, coarse = _coarse(now), _coarse(past)
+    before = coarse
     gain, offset, _ = _fit(coarse, coarse_now)
     turned = coarse * gain + offset
     changed = bool(np.abs(turned - coarse).mean() > same)
@@ -326,12 +434,13 @@ def _follow_light(now: Plane, past: Plane, off: Plane) -> bool:
     change = np.sign(change) * np.maximum(np.abs(change) - same, 0)
     if change.any():
         past += cv2.resize(change, (width, height), interpolation=cv2.INTER_LINEAR)
-    return changed or float((change != 0).mean()) > 0.5
+    turned_by = np.abs((turned if changed else coarse) + change - before).max(axis=2)
+    return changed or float((change != 0).mean()) > 0.5, turned_by
 
 
-def _coarse(picture: Plane) -> Plane:
+def _coarse(picture: Plane, side: int = _COARSE) -> Plane:
     height, width = picture.shape[:2]
-    size = (max(1, width // _COARSE), max(1, height // _COARSE))
+    size = (max(1, width // side), max(1, height // side))
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
@@ -454,7 +563,11 @@ class Finish:
         """See Step.take."""
         source, result = passing.source.pixels, passing.pixels
         if self.fusion is not None:
-            result = self.fusion.fuse(source, result, passing.new_scene)
+            frame = passing.source
+            shown_at = float(frame.pts * frame.time_base)
+            result = self.fusion.fuse(
+                source, result, passing.new_scene, shown_at=shown_at, faulty=passing.faulty
+            )
         if self._strength < 1:
             mixed = cv2.addWeighted(result, self._strength, source, 1 - self._strength, 0)
             result = np.asarray(mixed, source.dtype)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from measnet.image import Pixels
+from measnet.runtime.flicker import flicker
 from measnet.runtime.temporal import TemporalFusion
 
 HEIGHT, WIDTH = 120, 160
@@ -144,6 +145,29 @@ def test_what_a_network_did_to_the_light_is_not_taken_back() -> None:
     assert psnr(together[-1], pixels(clip[-1] * 2.5)) > psnr(alone[-1], pixels(clip[-1] * 2.5))
 
 
+def test_light_that_a_network_adds_unsteadily_is_held_steady() -> None:
+    clip = panned(14, 2.0)
+    rng = np.random.default_rng(0)
+
+    def unsteady(clean: np.ndarray, number: int) -> Pixels:
+        return restored_of(clean * 0.9 + 10 + rng.normal(0, 3, 3), number)
+
+    sources = [source_of(clean, number) for number, clean in enumerate(clip)]
+    alone, together = fused(clip, restore=unsteady)
+    before, after = flicker(sources, alone), flicker(sources, together)
+    assert before is not None and after is not None
+    assert after < 0.6 * before
+
+
+def test_a_network_that_judges_the_light_anew_is_taken_at_its_word() -> None:
+    def anew(clean: np.ndarray, number: int) -> Pixels:
+        return restored_of(clean + 50 * (number < 5), number)
+
+    alone, together = fused([scene(11) * 0.6] * 9, restore=anew)
+    for one, both in zip(alone[5:], together[5:], strict=True):
+        assert np.abs((both.astype(float) - one).mean(axis=(0, 1))).max() < 0.5
+
+
 def test_a_clean_clip_stays_as_it_was_restored() -> None:
     clip = [pixels(scene(10))] * 8
     fusion = TemporalFusion()
@@ -185,6 +209,45 @@ def test_a_cut_is_reported() -> None:
     assert fusion.figures.for_report()["let_go"] == {"a cut": 1}
 
 
+def _at(times: list[float], faulty: int | None = None) -> tuple[list[Pixels], list[Pixels], TemporalFusion]:
+    """A still scene alone and fused, shown at these times; a frame that came back wrong is black."""
+    fusion, alone, together = TemporalFusion(), [], []
+    for number, time in enumerate(times):
+        wrong = number == faulty
+        alone.append(restored_of(scene(), number) * (not wrong))
+        source = source_of(scene(), number)
+        together.append(fusion.fuse(source, alone[-1], shown_at=time, faulty=wrong))
+    return alone, together, fusion
+
+
+@pytest.mark.parametrize("jump", [5.0, -2.0], ids=["ahead", "back"])
+def test_where_the_clock_jumps_the_past_is_let_go(jump: float) -> None:
+    alone, together, fusion = _at([number * 0.04 + jump * (number >= 4) for number in range(7)])
+    same = [np.array_equal(a, b) for a, b in zip(alone, together, strict=True)]
+    assert same == [True, False, False, False, True, False, False]
+    assert fusion.figures.let_go == {"a gap in time": 1}
+
+
+def test_a_slow_video_is_fused_all_the_same() -> None:
+    _, _, fusion = _at([0, 4, 8, 12, 16, 20])
+    assert fusion.figures.let_go == {"a gap in time": 1}  # the first step: nobody knows yet that all are so
+
+
+def test_a_frame_that_came_back_wrong_is_blended_into_nothing() -> None:
+    alone, together, fusion = _at([number * 0.04 for number in range(7)], faulty=4)
+    assert np.array_equal(together[4], alone[4]) and np.array_equal(together[5], alone[5])
+    assert psnr(together[6], pixels(scene())) > psnr(alone[6], pixels(scene()))
+    assert fusion.figures.let_go == {"a fault": 1}
+
+
+def test_a_frame_of_one_colour_is_a_scene_of_its_own() -> None:
+    clip = [scene()] * 3 + [np.full_like(scene(), 90)] + [scene()] * 3
+    fusion = TemporalFusion()
+    alone, together = fused(clip, fusion)
+    assert np.array_equal(together[3], alone[3]) and np.array_equal(together[4], alone[4])
+    assert fusion.figures.let_go == {"a cut": 2}
+
+
 @pytest.mark.parametrize("clip", [[scene()] * 12, panned(12, 2.0)], ids=["still", "panned"])
 def test_a_run_that_takes_up_the_state_makes_the_same_frames(clip: list[np.ndarray]) -> None:
     whole, first, second = TemporalFusion(), TemporalFusion(), TemporalFusion()
@@ -217,7 +280,7 @@ def test_a_state_that_was_cut_or_changed_is_refused() -> None:
     fused([scene()] * 6, fusion)
     state = fusion.state()
     huge = struct.pack("<II", 1 << 31, 1 << 31) + state[8:]
-    count = 40 + 6 * HEIGHT * WIDTH
+    count = 56 + 6 * HEIGHT * WIDTH
     no_numbers = state[:count] + b"\xff" * 8 + state[count + 8 :]
     for bad in (b"", state[:20], state[:-9000], huge, no_numbers):
         with pytest.raises(ValueError, match=r"the frames before|the scene"):
