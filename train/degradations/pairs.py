@@ -150,7 +150,7 @@ def _camera(rng: np.random.Generator, picture: Pixels, side: int) -> list[Made]:
 
 
 def _coded(rng: np.random.Generator, picture: Pixels, side: int) -> list[Made]:
-    """Frames of one run: three in four with Gaussian noise, one in six from a camera, the rest without noise."""
+    """Frames of one run: three in four with Gaussian noise, one in six from a camera, the rest with none."""
     room = side + int(rng.integers(0, 33))
     whole = eight_bits(_scene(rng, picture, min(room, *picture.shape[:2])))
     frames = pan(rng, whole, side, int(rng.integers(5, 9)))
