@@ -18,7 +18,7 @@ import numpy as np
 
 from measnet import Restorer
 from measnet.evaluation.video.as_run import read_frames
-from measnet.image import Pixels
+from measnet.image import Pixels, eight_bits
 from measnet.metrics import psnr
 
 WIDEST = 640  # pixels
@@ -47,7 +47,9 @@ def main() -> None:
 def frames(path: str, count: int) -> Iterator[Pixels]:
     for pixels in itertools.islice(read_frames(Path(path)), count):
         scale = min(1, WIDEST / pixels.shape[1])
-        yield np.asarray(cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
+        yield np.asarray(
+            cv2.resize(eight_bits(pixels), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        )
 
 
 if __name__ == "__main__":
