@@ -19,10 +19,13 @@ Columns = NDArray[np.float64]
 
 WIDTH, GAP = 14.0, 0.45  # inches, as are the heights below
 FLIPS = "#d33"
+LONGEST_NAME = 120  # letters of it that are drawn
 
 
 def draw(name: str, experts: dict[str, Any]) -> str:
     """The picture of ``experts``, as ``Experts.for_report`` gives it, under the heading ``name``."""
+    name = name.encode("utf-8", "replace").decode()  # a file's name may be no text
+    name = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
     bins: list[dict[str, Any]] = experts["over_time"]["bins"]
     edges = _edges(bins, experts["frames"])
     panels: list[tuple[float, Callable[[Axes], None]]] = []

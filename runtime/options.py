@@ -37,7 +37,8 @@ RECONNECT = 60.0
 STEADY = 0.9
 """The share of a video's decisions that comes from the frames before, where nobody says another."""
 
-_TIME = re.compile(r"(?:(?:(\d+):)?([0-5]?\d):)?(\d+(?:\.\d+)?)", re.ASCII)
+_TIME = re.compile(r"(?:(?:(\d{1,9}):)?([0-5]?\d):)?(\d{1,12}(?:\.\d{1,12})?)", re.ASCII)
+_COUNT = re.compile(r"\d{1,9}", re.ASCII)
 _RAW = re.compile(r"(\d{1,6})x(\d{1,6}):(\w+)@(\d{1,9}(?:\.\d{1,6}|/\d{1,9})?)", re.ASCII)
 
 
@@ -53,14 +54,14 @@ def parse_time(text: str) -> Fraction:
 def parse_every(text: str) -> int:
     """Reads ``1/200`` and ``200``: every 200th. Raises UsageError."""
     number = text.removeprefix("1/")
-    if not number.isdecimal() or int(number) < 1:
+    if _COUNT.fullmatch(number) is None or int(number) < 1:
         raise UsageError("must be a share of the frames such as 1/200")
     return int(number)
 
 
 def parse_tile(text: str) -> int | Literal["auto", "off"]:
     """Reads ``auto``, ``off`` or a number of pixels. Raises UsageError."""
-    if text.isdecimal():
+    if _COUNT.fullmatch(text) is not None:
         return int(text)
     if text == "auto":
         return "auto"
@@ -236,10 +237,12 @@ class EngineOptions:
     memory: float | None = option(
         None,
         "Most that one inference may take, tiles are sized by it; else what is free.",
-        between={"min": 0, "min_open": True},
+        between={"min": 0, "min_open": True, "max": 1_000_000},
         metavar="GB",
     )
-    threads: int | None = option(None, "CPU threads for the engine.", between={"min": 1}, metavar="N")
+    threads: int | None = option(
+        None, "CPU threads for the engine.", between={"min": 1, "max": 4096}, metavar="N"
+    )
     task: str | None = option(
         None,
         "Hold the prompt to one degradation: denoise, derain, dehaze, deblur, lowlight or compression.",
@@ -408,6 +411,8 @@ def _filled(kind: Any, values: Mapping[str, Any]) -> Any:
         elif one.name in values:
             value, parse = values[one.name], one.metadata.get("parse")
             given[one.name] = parse(value) if parse is not None and isinstance(value, str) else value
+            if value != value:  # NaN is within all limits
+                raise UsageError(f"{flag(one.name)} {value} is not a number")
     return kind(**given)
 
 

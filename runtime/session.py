@@ -269,7 +269,7 @@ class Session:
         if how is None:
             return None
         if spec == "-" or len(job.targets) != 1 or job.files != job.targets:
-            raise UsageError("--compare needs both the source and the result in a file")
+            raise UsageError("--compare needs the source in a file, and one result in a file")
         if how == "slider" and self._options.reading.start:
             raise UsageError(
                 "--compare slider shows the source from its beginning, not from --start; use side or split"

@@ -6,6 +6,9 @@ import socket
 import ssl
 from urllib.parse import urlsplit
 
+from measnet.errors import UsageError
+from measnet.runtime.live.address import shown
+
 _TLS_PORTS = {"https": 443, "rtsps": 322, "rtmps": 443}
 _ANSWER_SECONDS = 5.0
 
@@ -14,8 +17,14 @@ def tls_options(url: str, *, insecure: bool) -> dict[str, str]:
     """Options with which FFmpeg is to open ``url``; ``insecure`` takes any certificate.
 
     Trusted is what Python's ``ssl`` trusts: the system's certificates, or the file that SSL_CERT_FILE names.
+    Raises UsageError for an address whose host or port cannot be read.
     """
-    if urlsplit(url).scheme not in (*_TLS_PORTS, "http"):  # which may lead on to https
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise UsageError(f"{shown(url)} is not an address: {error}") from None
+    if parts.scheme not in (*_TLS_PORTS, "http"):  # which may lead on to https
         return {}
     if insecure:
         return {"tls_verify": "0"}

@@ -136,10 +136,15 @@ class Manifest:
 
     def _read(self) -> None:
         try:
-            file = self._path.open("rb")
+            # A pipe under this name would keep an ordinary open waiting for ever.
+            descriptor = os.open(self._path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         except OSError:
             return
-        with file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            self.torn = True
+            return
+        with os.fdopen(descriptor, "rb") as file:
             while data := file.readline(_LONGEST_LINE):
                 line = _unsealed(data) if file.tell() <= _MOST_BYTES else None
                 if line is None or not self._take(line):

@@ -106,7 +106,11 @@ class SrtSocket:
     def __init__(self, url: str) -> None:
         self._srt = _libsrt()
         self._srt.srt_startup()
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            _ = parts.port
+        except ValueError as error:
+            raise OSError(0, f"not an address: {error}") from None
         self._socket = self._srt.srt_create_socket()
         for name, (value, *_) in parse_qs(parts.query).items():
             if name not in self._OPTIONS:

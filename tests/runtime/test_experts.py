@@ -135,6 +135,8 @@ def test_the_picture_needs_nothing_else_and_takes_any_name() -> None:
     ]
     assert images and all(image.startswith("data:") for image in images)
     assert "script" not in svg and "url(http" not in svg
+    assert "clip?.mp4" in draw("clip\udcff.mp4", report)  # of a file whose name is no text
+    assert "…" in draw("long" * 60, report)
 
 
 class Routed(IdentityRestorer):

@@ -38,3 +38,17 @@ def test_a_mistake_is_named(wrong: dict[str, str]) -> None:
 def test_nobody_changes_them_on_the_way() -> None:
     with pytest.raises(FrozenInstanceError):
         RunOptions().encoding.crf = 3  # type: ignore[misc]  # that is what is tested
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, value in RunOptions.names().items() if isinstance(value, float)] + ["memory"]
+)
+def test_nan_is_no_value_of_any_option(name: str) -> None:
+    with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} nan is not a number"):
+        RunOptions.named({name: float("nan")})
+
+
+@pytest.mark.parametrize("name", ["start", "duration", "tile", "verify", "parts", "raw"])
+def test_a_number_of_more_digits_than_python_reads_is_a_mistake(name: str) -> None:
+    with pytest.raises(UsageError):
+        RunOptions.named({name: "9" * 5000})

@@ -340,6 +340,7 @@ def test_what_is_damaged_is_made_again(
         (lambda part: (part / "segment-00001").unlink(), 1),
         (lambda part: os.truncate(part / "segment-00001", 100), 1),
         (lambda part: (part / "manifest.jsonl").write_bytes(b"[" * 100_000), 0),
+        (lambda part: ((part / "manifest.jsonl").unlink(), os.mkfifo(part / "manifest.jsonl")), 0),
         (lambda part: (part / "manifest.jsonl").write_bytes(os.urandom(3000)), 0),
         (_rewritten(lambda line: line.update(frames=True)), 1),
         (_rewritten(lambda line: line.update(bytes="../../etc/passwd")), 1),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from measnet.errors import InputError
+from measnet.errors import InputError, UsageError
 from measnet.runtime.live.peer import tls_options, why_refused
 from measnet.runtime.options import Live
 from measnet.runtime.sources.choose import open_source
@@ -75,3 +75,9 @@ def test_addresses_without_tls_are_asked_for_no_certificate() -> None:
 def test_a_name_that_nobody_has_is_said() -> None:
     with pytest.raises(InputError, match=r"no machine is called nobody\.invalid; check the name"):
         size("rtsp://nobody.invalid/stream")
+
+
+@pytest.mark.parametrize("url", ["tcp://[::1", "srt://[", "rtsp://h:99999/", "https://h:x/"])
+def test_what_is_no_address_is_said_in_one_line(url: str) -> None:
+    with pytest.raises(UsageError, match="is not an address"):
+        tls_options(url, insecure=False)
