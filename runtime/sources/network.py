@@ -198,7 +198,8 @@ def _open(url: str, *, insecure: bool) -> InputContainer:
     options = {"rtsp_flags": "prefer_tcp", **tls_options(url, insecure=insecure)}
     # FFmpeg would look at twenty frames to guess their rate. Of a slow camera these take longer than
     # OPEN_SECONDS, and where that limit falls while it looks, nothing comes behind what it has read by then.
-    options |= {"fpsprobesize": "4", "analyzeduration": "3000000"}
+    # Fewer frames of a usual one would cost the start of its sound.
+    options["analyzeduration"] = "3000000"
     if url.lower().startswith("udp:"):
         options["overrun_nonfatal"] = "1"
     try:
