@@ -97,7 +97,7 @@ def send(sink: Several, end: threading.Event) -> None:
 
 
 def said_more(watch: Watch, words: str, times: int) -> bool:
-    """Whether more events than these say it."""
+    """Says whether more than ``times`` events contain ``words``."""
     return sum(words in event.words for event in watch.events.recent()) > times
 
 

@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -36,6 +37,10 @@ FORMS: list[Form] = [
 ]
 OPTIONS = ["--threads", "1", "--temporal", "0", "--preset", "ultrafast", "--reconnect", "300", "--quiet"]
 PATIENCE = 300.0
+
+
+def _has_bytes(place: Path) -> bool:
+    return place.exists() and place.stat().st_size > 0
 
 
 class Sender:
@@ -111,7 +116,7 @@ class Program:
     def when_it_writes(self, *places: Path) -> None:
         """Waits until pictures come, each time anew."""
         for place in places:
-            wait_for(lambda place=place: place.exists() and place.stat().st_size > 0)  # type: ignore[misc]
+            wait_for(partial(_has_bytes, place))
 
     def when_it_goes_on(self, place: Path, sender: Sender) -> None:
         """Waits until more has come from the sender than was there."""

@@ -87,7 +87,7 @@ def _in_words(experts: dict[str, Any]) -> str:
 
 
 def _edges(bins: list[dict[str, Any]], frames: int) -> Columns:
-    """Where each bin begins, and where the last one ends."""
+    """Edges of the bins along the picture's axis: the start of each, then the end of the last."""
     starts, last = [bin_["from"] for bin_ in bins], bins[-1]
     # A last frame of unknown length is shown as long as the others are on average.
     mean = (starts[-1] - starts[0]) / max(1, frames - last["frames"])

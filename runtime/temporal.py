@@ -89,7 +89,7 @@ class _Sources:
 
 @dataclass
 class _Light:
-    """What a restoration adds to the light of its source, over some breadth."""
+    """The light that a restoration adds to its source, over some breadth."""
 
     source: Plane
     """h w 3, in tiles of ``_BROAD`` pixels: the source of the frame before."""

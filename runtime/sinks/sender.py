@@ -106,11 +106,7 @@ class SrtSocket:
     def __init__(self, url: str) -> None:
         self._srt = _libsrt()
         self._srt.srt_startup()
-        try:
-            parts = urlsplit(url)
-            _ = parts.port
-        except ValueError as error:
-            raise OSError(0, f"not an address: {error}") from None
+        parts = urlsplit(url)
         self._socket = self._srt.srt_create_socket()
         for name, (value, *_) in parse_qs(parts.query).items():
             if name not in self._OPTIONS:

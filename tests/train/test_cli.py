@@ -172,7 +172,7 @@ def smoke(out: Path, *, wait: bool = True) -> subprocess.Popen[str]:
 
 
 def test_the_smoke_run_has_the_stored_loss_also_when_it_was_killed_half_way(tmp_path: Path) -> None:
-    """That it then has the same weights, to the bit, is held by ``test_loop.py``."""
+    """Goes on to its end; ``test_loop.py`` holds that the weights are the same to the bit."""
     stored = json.loads((ROOT / "tests" / "data" / "smoke.json").read_text())
     killed = smoke(tmp_path, wait=False)
     while not (tmp_path / "weights.safetensors").is_file():
