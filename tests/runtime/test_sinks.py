@@ -546,17 +546,16 @@ def test_a_live_file_in_parts(tmp_path: Path) -> None:
 
 
 def test_sound_is_cut_where_parts_begin(clip: MakeClip, tmp_path: Path) -> None:
-    with mpegts_over_tcp(clip("live.mp4", "-g", "5", "-bf", "0", seconds=3.0)) as url:
+    with mpegts_over_tcp(clip("live.mp4", "-g", "5", "-bf", "0", seconds=4.0)) as url:
         live = open_when_up(url)
         sink = PartsSink(tmp_path / "x.mkv", live.info, ULTRAFAST, Fraction(1))
         try:
-            run(live, [Each()], sink, pace=Pace(4))
+            run(live, [Each()], sink, pace=Pace(200))  # a busy machine drops none of them
             sink.finish()
         finally:
             sink.abort()
             live.close()
-    first, second, *_ = (probe(tmp_path / f"x.{number:04}.mkv") for number in (1, 2, 3))
-    for part in (first, second):
+    for part in (probe(tmp_path / f"x.{number:04}.mkv") for number in (1, 2)):
         sound = [size for kind, _, size in part.copied if kind == "audio"]
         assert 40 <= len(sound) <= 46  # 44100 samples a second, 1024 a packet
 
