@@ -40,6 +40,9 @@ CAREFUL = 2.0  # from then on, how much more those count whose tone is as it sho
 PLAIN = 4  # views of each clean picture as asphalt and walls look: near, with little contrast
 PLAIN_SIDE = 192  # pixels a side of such a view
 EXPOSED = 2  # views of each clean picture, darker or lighter
+OPENS, OPEN = 0.1, 0.95
+"""Where the fitted gate begins to open, and where it is open: fitted, it stands a little open for grey walls."""
+
 LEAST_PLAIN = 48  # pixels that are looked at from near, at least
 STRONGEST = 58.0  # sigma of the noise on clean pictures, in 8-bit steps
 
@@ -98,6 +101,10 @@ def fit_tone(tone: Tone, pack: Pack, seen: Tensor, seed: int) -> None:
         optimizer.zero_grad()
         (error + (NEAR if first else NEARER)).log().mean().backward()
         optimizer.step()
+    steeper = 1 / (OPEN - OPENS)
+    with torch.no_grad():
+        tone.decide.weight[-1] *= steeper
+        tone.decide.bias[-1] = (tone.decide.bias[-1] - OPENS) * steeper
     tone.requires_grad_(False)
     for weight in tone.parameters():
         weight.grad = None

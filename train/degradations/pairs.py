@@ -150,9 +150,13 @@ def _camera(rng: np.random.Generator, picture: Pixels, side: int) -> list[Made]:
 
 
 def _coded(rng: np.random.Generator, picture: Pixels, side: int) -> list[Made]:
-    """Frames of one run: three in four with Gaussian noise, one in six from a camera, the rest with none."""
+    """Frames of one run: three in four with Gaussian noise, one in six from a camera, the rest with none; of one
+    run in seven the scene has less contrast, which alone is no haze."""
     room = side + int(rng.integers(0, 33))
-    whole = eight_bits(_scene(rng, picture, min(room, *picture.shape[:2])))
+    scene = _scene(rng, picture, min(room, *picture.shape[:2]))
+    if rng.random() < 1 / 7:
+        scene = with_less_contrast(rng, scene)
+    whole = eight_bits(scene)
     frames = pan(rng, whole, side, int(rng.integers(5, 9)))
     kind, noise = rng.random(), 0.0
     if kind < 0.75:
@@ -184,14 +188,14 @@ def _mixture(rng: np.random.Generator, picture: Pixels, side: int) -> list[Made]
 
 
 def _keep(rng: np.random.Generator, picture: Pixels, side: int) -> list[Made]:
-    """Scenes with nothing wrong: a quarter seen from near, a quarter with less contrast."""
+    """Scenes with nothing wrong: a quarter seen from near, half with less contrast."""
     near = rng.random() < 0.25
     taken = max(16, int(side * rng.uniform(0.25, 0.9))) if near else side
     clean = _scene(rng, picture, taken)
     if near:
         clean = np.asarray(cv2.resize(clean, (side, side), interpolation=cv2.INTER_CUBIC), np.float32)
         clean = np.asarray(np.clip(clean, 0, 1), np.float32)
-    if rng.random() < 0.25:
+    if rng.random() < 0.5:
         clean = with_less_contrast(rng, clean)
     clean = from_eight_bits(eight_bits(clean))
     return [_made(leave_alone(rng, clean), clean)]
