@@ -150,8 +150,8 @@ def _camera(rng: np.random.Generator, picture: Pixels, side: int) -> list[Made]:
 
 
 def _coded(rng: np.random.Generator, picture: Pixels, side: int) -> list[Made]:
-    """Frames of one run: three in four with Gaussian noise, one in six from a camera, the rest with none; of one
-    run in seven the scene has less contrast, which alone is no haze."""
+    """Frames of one run: three in four with Gaussian noise, one in six from a camera, the rest with none;
+    of one run in seven the scene has less contrast, which alone is no haze."""
     room = side + int(rng.integers(0, 33))
     scene = _scene(rng, picture, min(room, *picture.shape[:2]))
     if rng.random() < 1 / 7:
