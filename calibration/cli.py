@@ -9,6 +9,7 @@ import click
 
 from measnet.command_line import HELP, run_command
 from measnet.export.options import GraphOptions, graph_options
+from measnet.printable import say
 
 if TYPE_CHECKING:
     from measnet.network import MEASNet
@@ -63,7 +64,7 @@ def _calibrate(options: GraphOptions, source: str, count: int, verify: bool) -> 
     for size in options.sizes:
         path = options.path(size, "int8")
         for line in calibrate(network, path, size, options, source, count=count, verify=verify):
-            click.echo(line)
+            say(line)
 
 
 def calibrate(

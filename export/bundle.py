@@ -38,6 +38,7 @@ from measnet.export.trace import traced_graph
 from measnet.metrics import FP32_TOLERANCE
 from measnet.network import MEASNet
 from measnet.onnx_file import DATA_SEAL, check_graph_file, sealed
+from measnet.printable import say
 from measnet.weights import FOLDER, NAMES
 from measnet.whole_file import write_whole
 
@@ -167,7 +168,7 @@ def main(checkpoint: Path, name: str, out: Path, debug: bool) -> None:
 
     def write() -> None:
         for path in write_bundle(checkpoint, name, out):
-            click.echo(f"{os.path.relpath(path)}: {path.stat().st_size / 1e3:.0f} kB")
+            say(f"{os.path.relpath(path)}: {path.stat().st_size / 1e3:.0f} kB")
 
     run_command(write, debug=debug, interrupted="stopped; the files that were there stay")
 

@@ -24,6 +24,7 @@ from typing import Any
 import click
 
 from measnet.errors import MissingPackageError, UsageError
+from measnet.printable import printable
 from measnet.runtime.options import Operating, Reading, RunOptions
 
 NOT_OF_CAMERAS = {
@@ -266,5 +267,4 @@ def _line(node: Any) -> int:
 
 
 def _short(text: str) -> str:
-    shown = "".join(sign if sign.isprintable() else "?" for sign in text)
-    return repr(shown if len(shown) <= _LONGEST_NAME else f"{shown[:_LONGEST_NAME]}…")
+    return f"'{printable(text, _LONGEST_NAME)}'"

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from measnet.command_line import HELP, run_command, stopping_on_signals
+from measnet.printable import say
 from measnet.runtime.operations.command_line import operating_options
 from measnet.runtime.options import Operating
 
@@ -52,11 +53,11 @@ def main(
             check_cameras(cameras_file, cameras)
         except CamerasError as error:
             for line in error.problems:
-                click.echo(f"error: {line}", err=True)
+                say(f"error: {line}", err=True)
             sys.exit(error.exit_code)
         if check:
             for camera in cameras:
-                click.echo(f"{camera.name}: {camera.options.engine.model} to {len(camera.sinks)} sink(s)")
+                say(f"{camera.name}: {camera.options.engine.model} to {len(camera.sinks)} sink(s)")
             return
         from measnet.runtime.console import Console
         from measnet.runtime.live.events import Event, Events

@@ -24,6 +24,7 @@ import cv2
 import PIL
 
 from measnet.errors import InputError, UsageError
+from measnet.printable import printable
 from measnet.runtime.sinks.aside import write_error
 
 # A file up to this size is read whole, which takes a second or two. Reading 50 GB would hold a run up for
@@ -85,7 +86,8 @@ _FORMAT = 2
 _LONGEST_LINE = 1 << 20
 # Lines of a film of a month; what is more is not read either.
 _MOST_BYTES = 256 << 20
-_SHOWN = 12
+_SHOWN = 48
+_OF_LONGER = 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,9 +228,7 @@ def _short(value: Any) -> str:
         text = str(value)
     except RecursionError:
         return "…"
-    # A terminal obeys what is not printable, and the manifest may be anybody's.
-    text = "".join(sign if sign.isprintable() else "?" for sign in text)
-    return text if len(text) <= 4 * _SHOWN else f"{text[:_SHOWN]}…"
+    return printable(text, _SHOWN if len(text) <= _SHOWN else _OF_LONGER)
 
 
 class PartFolder:

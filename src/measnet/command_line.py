@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from measnet.errors import MEASNetError, UsageError
+from measnet.printable import printable, say
 
 INTERRUPTED = 130
 
@@ -91,7 +92,7 @@ def run_command(step: Callable[[], None], *, debug: bool, interrupted: str) -> N
     except MEASNetError as error:
         if debug:
             raise
-        click.echo(f"error: {error}", err=True)
+        say(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except click.ClickException:
         raise
@@ -99,10 +100,10 @@ def run_command(step: Callable[[], None], *, debug: bool, interrupted: str) -> N
         if debug:
             raise
         told = f"{type(error).__name__}: {error} (a fault of this program; --debug shows where)"
-        click.echo(f"error: {told}", err=True)
+        say(f"error: {told}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
-        click.echo(interrupted, err=True)
+        say(interrupted, err=True)
         sys.exit(INTERRUPTED)
 
 
@@ -113,6 +114,6 @@ def read_by(parse: Callable[[str], Any]) -> Callable[..., Any]:
         try:
             return None if value is None else parse(value)
         except UsageError as error:
-            raise click.BadParameter(str(error), context, option) from None
+            raise click.BadParameter(printable(error), context, option) from None
 
     return read

@@ -13,6 +13,7 @@ import click
 from measnet.command_line import HELP, read_by, run_command
 from measnet.evaluation.request import Request
 from measnet.headed_help import HeadedCommand
+from measnet.printable import printable, say
 from measnet.runtime.options import parse_tile
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def _run(request: Request) -> None:
         descriptions = [restorer.description for restorer in restorers]
 
     for name, facts in zip(names, descriptions, strict=True):
-        click.echo(f"{name}: {facts['variant']}, {facts['precision']}, {facts['backend']}")
+        say(f"{name}: {facts['variant']}, {facts['precision']}, {facts['backend']}")
     protocol = PROTOCOLS[request.protocol if sets else "full"]
     parts = []
     if figures:
@@ -171,18 +172,20 @@ def _run(request: Request) -> None:
         ]
     if videos is not None and video_figures is not None:
         parts += [_about(videos), video_tables(video_figures)]
-    click.echo("\n".join(parts), nl=False)
+    for line in "\n".join(parts).splitlines():
+        say(line)
     if request.json_file is not None:
         video = None if video_figures is None or videos is None else video_report(video_figures, videos)
         conditions = Conditions(descriptions, protocol, request.seed)
         write_report(request.json_file, figures, conditions, video)
-        click.echo(f"\nfigures: {request.json_file}")
+        say("")
+        say(f"figures: {request.json_file}")
     if request.contact_sheet is not None and sheet is not None and video_sheet is not None:
         drawn = [sheet.draw()] if figures else []
         if video_figures is not None:
             drawn.append(video_sheet.draw(video_figures))
         write_picture(request.contact_sheet, stacked(drawn))
-        click.echo(f"to look at: {request.contact_sheet}")
+        say(f"to look at: {request.contact_sheet}")
 
 
 def _about(videos: VideoOptions) -> str:
@@ -248,7 +251,7 @@ def _measure_videos(
                 bar.advance(bar.task_ids[-1])
 
             def note(self, line: str) -> None:
-                bar.console.print(f"note: {line}", highlight=False, markup=False, soft_wrap=True)
+                bar.console.print(printable(f"note: {line}"), highlight=False, markup=False, soft_wrap=True)
 
         return measure_video(videos, restorers, Path(folder), Shown())
 
