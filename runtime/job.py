@@ -332,11 +332,13 @@ class Job:
         report.sinks = self._sink.figures()
         report.engine = guard.description
         report.warnings = [*self._source.warnings, *self._sink.warnings]
-        ignored = self._options.encoding.asked_of_pictures() if self.info.kind == "images" else {}
-        if ignored:
+        ignored = ", ".join(self._options.encoding.asked_of_pictures())
+        if ignored and self.info.kind == "images":
             report.warnings.append(
-                f"{', '.join(ignored)}: of videos alone; the kind of a picture's file says how it is stored"
+                f"{ignored}: of videos alone; the kind of a picture's file says how it is stored"
             )
+        elif ignored and all(target == STANDARD_OUTPUT for target in self.targets):
+            report.warnings.append(f"{ignored}: of files alone; bare pixels of 8 bits go to standard output")
         if self.info.bits > 8 and report.engine.get("io") == "uint8-nhwc":
             report.warnings.append(
                 f"the model takes 8 bits per channel, so the source's {self.info.bits} were rounded; one "

@@ -331,11 +331,14 @@ class Session:
         return BackgroundChecker(verifier, checks.verify_share, checks.verify)
 
     def _check_places(self, inputs: tuple[str, ...]) -> int:
-        """Refuses places that cannot be written to, and a report in the place of an input."""
+        """Refuses options without an effect, places that cannot be written to, and a report in the place of
+        an input."""
         from measnet.image_header import IMAGE_ENDINGS
+        from measnet.runtime.idle_options import refuse_idle
         from measnet.runtime.sinks.containers import CONTAINERS
         from measnet.whole_file import check_place
 
+        refuse_idle(self._options, inputs)
         report = self._report
         for out in self._options.out:
             if self._several and not Path(out).is_dir():
@@ -346,10 +349,10 @@ class Session:
                 raise UsageError(f"--report {report} is the result; give it another name")
         if report is None:
             return 0
-        if report.suffix.lower() in (*CONTAINERS, *IMAGE_ENDINGS):
+        if report.suffix.lower() in (*CONTAINERS, *IMAGE_ENDINGS, ".svg"):
             raise UsageError(
-                f"--report {report} is called like a result, which it could replace; a report is JSON: "
-                "give it a name such as run.json"
+                f"--report {report} is called like a picture or a video, which it could replace; a report is "
+                "JSON: give it a name such as run.json"
             )
         check_place(report, "--report")
         if report.exists():

@@ -53,14 +53,18 @@ class Camera:
 
     sinks: tuple[str, ...]
     options: RunOptions
+    line: int = 1
+    """Of the file."""
 
 
 class CamerasError(UsageError):
-    """A file of cameras that cannot be served. ``problems`` are all that was found, a line each."""
+    """A file of cameras that cannot be served. ``problems`` are all that was found, a line each; ``cameras``
+    are those without any."""
 
-    def __init__(self, problems: list[str]) -> None:
+    def __init__(self, problems: list[str], cameras: list[Camera] | None = None) -> None:
         super().__init__("; ".join(problems))
         self.problems = problems
+        self.cameras = cameras or []
 
 
 def read_cameras(path: Path) -> list[Camera]:
@@ -93,7 +97,7 @@ def read_cameras(path: Path) -> list[Camera]:
     reader = _Reader(path)
     cameras = reader.cameras(root)
     if reader.problems:
-        raise CamerasError([line for _, line in sorted(reader.problems)])
+        raise CamerasError([line for _, line in sorted(reader.problems)], cameras)
     return cameras
 
 
@@ -137,7 +141,7 @@ class _Reader:
         if len(self.problems) > before:
             return None
         try:
-            return Camera(name, source, sinks, RunOptions.named(values))
+            return Camera(name, source, sinks, RunOptions.named(values), _line(node))
         except UsageError as error:
             self._note(node, f"{who}: {error}")
             return None

@@ -21,7 +21,7 @@ _EPILOG = """\b
 Examples:
   measnet-serve cameras.yaml            until Ctrl-C
   measnet-serve cameras.yaml --console 8080   and a page that shows them all
-  measnet-serve --check cameras.yaml    name all that is wrong with it, and open nothing
+  measnet-serve --check cameras.yaml    name all that is wrong with it, and open no camera
 
 \b
 Exit status: 0 all ended well or were stopped, 1 one of them failed, 2 the file or an option is wrong.
@@ -30,7 +30,9 @@ Exit status: 0 all ended well or were stopped, 1 one of them failed, 2 the file 
 
 @click.command(context_settings=HELP, epilog=_EPILOG)
 @click.argument("cameras_file", metavar="CAMERAS.YAML", type=click.Path(path_type=Path))
-@click.option("--check", is_flag=True, help="Only read the file, and say all that is wrong with it.")
+@click.option(
+    "--check", is_flag=True, help="Read the file, load its models, say all that is wrong, and open no camera."
+)
 @operating_options
 @click.option("--report", metavar="FILE", type=click.Path(path_type=Path), help="Figures of all, as JSON.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
@@ -46,15 +48,18 @@ def main(
 
     def serve() -> None:
         from measnet.runtime.serve.cameras import CamerasError, read_cameras
-        from measnet.runtime.serve.checks import check_cameras
+        from measnet.runtime.serve.checks import problems_of
 
+        problems: list[str] = []
         try:
             cameras = read_cameras(cameras_file)
-            check_cameras(cameras_file, cameras)
         except CamerasError as error:
-            for line in error.problems:
+            cameras, problems = error.cameras, error.problems
+        problems += problems_of(cameras_file, cameras, models=check)
+        if problems:
+            for line in problems:
                 say(f"error: {line}", err=True)
-            sys.exit(error.exit_code)
+            sys.exit(CamerasError.exit_code)
         if check:
             for camera in cameras:
                 say(f"{camera.name}: {camera.options.engine.model} to {len(camera.sinks)} sink(s)")

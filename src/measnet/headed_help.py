@@ -54,8 +54,7 @@ class HeadedCommand(click.Command):
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as error:  # a pattern may have made a file's name an option
-            error.message = printable(error.message)
-            raise
+            raise click.UsageError(printable(error.format_message()), error.ctx) from None
 
     def _show_all(self, ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
         if wanted and not ctx.resilient_parsing:
