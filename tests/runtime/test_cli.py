@@ -511,7 +511,7 @@ def test_file_size_limit_is_one_line_and_leaves_nothing(clip: MakeClip, tmp_path
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=300,
     )
     assert done.returncode == 1
     assert done.stderr.startswith("error: writing") and done.stderr.count("\n") == 1
