@@ -9,6 +9,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from measnet.number_options import Number, WholeNumber
+
 SOURCES = Path(__file__).parents[1]
 STAGES = ("runtime", "export", "train", "calibration")
 COMMANDS = [
@@ -45,6 +47,30 @@ def test_help_fits_one_screen(module: str) -> None:
     shown = CliRunner().invoke(command(module), ["--help"], terminal_width=100).output
     assert len(shown.splitlines()) <= 44
     assert "Examples:" in shown and "Exit status:" in shown
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "said"),
+    [
+        (WholeNumber(1, 51), "52", "52 is not a whole number from 1 to 51"),
+        (WholeNumber(min=1), "many", "many is not a whole number from 1 on"),
+        (WholeNumber(max=3), "4", "4 is not a whole number up to 3"),
+        (Number(0, 1, max_open=True), "1", "1 is not a number from 0 below 1"),
+        (Number(0, 1, min_open=True), "0", "0 is not a number above 0 up to 1"),
+        (Number(0, min_open=True), "-1", "-1 is not a number above 0"),
+    ],
+)
+def test_limits_are_told_in_words(kind: click.ParamType, value: str, said: str) -> None:
+    with pytest.raises(click.BadParameter) as caught:
+        kind.convert(value, None, None)
+    assert caught.value.message == said
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+def test_no_help_tells_limits_in_signs(module: str) -> None:
+    run = command(module)
+    everything = ["--help-all"] if any("--help-all" in option.opts for option in run.params) else ["--help"]
+    assert "<=" not in CliRunner().invoke(run, everything).output
 
 
 def test_all_options_are_shown_by_help_all_alone() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from measnet.command_line import HELP, run_command
+from measnet.number_options import WholeNumber
 from measnet.printable import printable, say
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ The same command goes on where a stopped run was last saved.""",
 )
 @click.option(
     "--pack-pairs",
-    type=click.IntRange(0),
+    type=WholeNumber(0),
     default=4000,
     show_default=True,
     metavar="COUNT",
@@ -96,7 +97,7 @@ The same command goes on where a stopped run was last saved.""",
 )
 @click.option(
     "--workers",
-    type=click.IntRange(0),
+    type=WholeNumber(0),
     help="Processes that prepare the data.  [default: 1; to make a pack, one per core]",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be trained on what, and stop.")

@@ -25,6 +25,7 @@ if find_spec("measnet") is None:  # this file alone was started: its package lie
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from measnet.command_line import HELP, run_command
+from measnet.number_options import WholeNumber
 from measnet.printable import say
 
 if TYPE_CHECKING:
@@ -79,9 +80,9 @@ class Training(NamedTuple):
 )
 @click.option("--pack", type=click.Path(path_type=Path), help="A pack that is there. [default: made anew]")
 @click.option(
-    "--pack-pairs", type=click.IntRange(0), default=8000, show_default=True, help="As for measnet-train."
+    "--pack-pairs", type=WholeNumber(0), default=8000, show_default=True, help="As for measnet-train."
 )
-@click.option("--workers", type=click.IntRange(1), help="Processes that pack.  [default: one per core]")
+@click.option("--workers", type=WholeNumber(1), help="Processes that pack.  [default: one per core]")
 @click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
 def main(
     data: tuple[Path, ...],

@@ -247,6 +247,12 @@ def test_a_folder_of_pictures_does_not_become_a_folder_that_is_called_like_a_fil
         (["{video}", "--report", "nowhere/run.json"], "folder nowhere does not exist"),
         (["{video}", "--report", "."], "--report . is a folder"),
         (["{video}", "-o", "out.mp4", "--report", "out.mp4"], "--report out.mp4 is the result"),
+        (["{video}", "--crf", "99"], "99 is not a whole number from 0 to 63"),
+        (
+            ["{video}", "--backend", "cuda"],
+            "there is no backend 'cuda'; choose one of auto, onnx",
+        ),
+        (["{video}", "--backend", "cuda"], "torch or triton://HOST:PORT/MODEL"),
         (["{video}", "--report", "run.svg"], "give it a name such as run.json"),
         (["{video}", "--report", "-"], "--report - would be a file called '-'"),
         (["{video}", "--verify-share", "0.5"], "--verify-share goes with --verify 1/N"),

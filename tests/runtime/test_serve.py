@@ -285,9 +285,9 @@ def test_everything_that_is_wrong_is_named_at_once_with_its_line(tmp_path: Path)
     said = [line.removeprefix(f"error: {path}:") for line in result.stderr.splitlines()]
     assert said == [
         "2: all cameras: nothing is called 'strenght'; did you mean strength?",
-        "3: all cameras: temporal: 99: 99 is not in the range 0<=x<=64.",
+        "3: all cameras: temporal: 99 is not a whole number from 0 to 64",
         "8: camera door: nothing is called 'modle'; did you mean model?",
-        "9: camera door: crf: excellent: 'excellent' is not a valid integer range.",
+        "9: camera door: crf: excellent is not a whole number from 0 to 63",
         "10: camera door: start is not for cameras",
         "11: two cameras are called door, see line 5 too",
         "13: camera door: sinks is empty; name at least one place for its picture",
@@ -426,6 +426,23 @@ def test_options_are_those_of_measnet_run_and_a_cameras_own_go_before_all(
     options = camera.options
     assert (options.engine.tile, options.strength, options.encoding.bits) == ("off", 1.0, 8)
     assert options.checks.on_fault == "stop"
+
+
+def test_a_key_is_named_as_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "all:\n  on-fualt: stop\n  on_fault: maybe\n  max-latency: [1]\n  raw-out: rgb24\n"
+        "cameras: [{name: a, source: 'tcp://h:1', sinks: a.mkv, pixel-format: a, pixel_format: b}]"
+    )
+    with pytest.raises(CamerasError) as caught:
+        read_cameras(path)
+    assert [line.partition(": ")[2] for line in caught.value.problems] == [
+        "all cameras: nothing is called 'on-fualt'; did you mean on-fault?",
+        "all cameras: on_fault: 'maybe' is not one of 'fallback', 'stop', 'ignore'.",
+        "all cameras: max-latency needs one value",
+        "all cameras: raw-out is not for cameras",
+        "camera a: pixel_format stands here twice",
+    ]
 
 
 def test_the_example_is_right(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

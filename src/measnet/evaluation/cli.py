@@ -13,6 +13,7 @@ import click
 from measnet.command_line import HELP, read_by, run_command
 from measnet.evaluation.request import Request
 from measnet.headed_help import HeadedCommand
+from measnet.number_options import WholeNumber
 from measnet.printable import printable, say
 from measnet.runtime.options import parse_tile
 
@@ -84,20 +85,18 @@ HEADINGS = {
 )
 @click.option(
     "--temporal",
-    type=click.IntRange(0, 64),
+    type=WholeNumber(0, 64),
     default=12,
     show_default=True,
     metavar="FRAMES",
     help="Frames that help each other; 0: each alone.",
 )
 @click.option("--tasks", metavar="TASK,TASK", help="Measure these tasks only.")
-@click.option(
-    "--sigma", multiple=True, type=click.IntRange(1, 255), help="Noise levels.  [default: 15, 25, 50]"
-)
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the noise.")
+@click.option("--sigma", multiple=True, type=WholeNumber(1, 255), help="Noise levels.  [default: 15, 25, 50]")
+@click.option("--seed", default=0, show_default=True, type=WholeNumber(min=0), help="Of the noise.")
 @click.option(
     "--limit",
-    type=click.IntRange(min=1),
+    type=WholeNumber(min=1),
     metavar="N",
     help="Pictures of a set, frames of a video.",
 )
@@ -111,7 +110,7 @@ HEADINGS = {
 @click.option(
     "--tile", default="auto", show_default=True, callback=read_by(parse_tile), help="As in measnet-run."
 )
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="To compute.  [default: all]")
+@click.option("--threads", type=WholeNumber(min=1), metavar="N", help="To compute.  [default: all]")
 @click.option("--classical", is_flag=True, help="Measure classical tools too.")
 @click.option("--json", "json_file", type=_PATH, metavar="FILE", help="All figures, per picture too.")
 @click.option(
