@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from measnet.command_line import HELP, run_command
+from measnet.command_line import HELP, run_command, say
 from measnet.export.options import GraphOptions, graph_options
-from measnet.printable import say
 
 if TYPE_CHECKING:
     from measnet.network import MEASNet

@@ -26,7 +26,7 @@ import onnx
 from onnx import TensorProto
 
 from measnet.checkpoint import load_checkpoint, save_checkpoint, stored_facts
-from measnet.command_line import HELP, run_command
+from measnet.command_line import HELP, run_command, say
 from measnet.config import variant_name
 from measnet.errors import OutputError, ParityError, UsageError
 from measnet.export.graph import widen
@@ -38,7 +38,6 @@ from measnet.export.trace import traced_graph
 from measnet.metrics import FP32_TOLERANCE
 from measnet.network import MEASNet
 from measnet.onnx_file import DATA_SEAL, check_graph_file, sealed
-from measnet.printable import say
 from measnet.weights import FOLDER, NAMES
 from measnet.whole_file import write_whole
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from measnet.command_line import HELP, CommandInParts, run_command
+from measnet.command_line import HELP, CommandInParts, run_command, say
 from measnet.errors import need
 from measnet.export.options import GraphOptions, Precision, graph_options
-from measnet.printable import printable, say
+from measnet.printable import printable
 
 if TYPE_CHECKING:
     from measnet.export.engine import Built

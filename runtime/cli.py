@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import click
 
 from measnet.command_line import HELP, INTERRUPTED, print_any_name, read_by
-from measnet.errors import MEASNetError
+from measnet.errors import in_words
 from measnet.headed_help import HeadedCommand
 from measnet.number_options import Number, WholeNumber
 from measnet.runtime.live.title import hide_arguments
@@ -210,11 +210,11 @@ def main(inputs: tuple[str, ...], ray: str | None, quiet: bool, debug: bool, **v
             from measnet.runtime.fleet.run import restore_archive
 
             status = restore_archive(ray, inputs, options, console)
-    except MEASNetError as error:
+    except Exception as error:
         if debug:
             raise
-        console.error(str(error))
-        status = error.exit_code
+        told, status = in_words(error)
+        console.error(told)
     except KeyboardInterrupt:
         status = INTERRUPTED
     sys.exit(status)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from measnet.command_line import INTERRUPTED, stopping_on_signals
-from measnet.errors import MEASNetError, UsageError
+from measnet.errors import MEASNetError, UsageError, in_words
 from measnet.runtime.live.address import shown
 from measnet.runtime.live.events import Events
 from measnet.runtime.live.watch import Watch
@@ -384,18 +384,12 @@ class Session:
         """The exit status of ``step``; its error becomes one line, unless --debug."""
         try:
             return step()
-        except MEASNetError as error:
-            if self._debug:
-                raise
-            self._console.error(str(error))
-            return error.exit_code
         except Exception as error:
             if self._debug:
                 raise
-            self._console.error(
-                f"{type(error).__name__}: {error} (a fault of this program; --debug shows where)"
-            )
-            return 1
+            told, status = in_words(error)
+            self._console.error(told)
+            return status
 
 
 def expanded(inputs: Iterable[str]) -> tuple[str, ...]:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from measnet.command_line import HELP, run_command
+from measnet.command_line import HELP, run_command, say
 from measnet.number_options import WholeNumber
-from measnet.printable import printable, say
+from measnet.printable import printable
 
 if TYPE_CHECKING:
     from measnet.train.data.pack import Pack

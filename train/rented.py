@@ -24,9 +24,8 @@ import click
 if find_spec("measnet") is None:  # this file alone was started: its package lies beside it
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from measnet.command_line import HELP, run_command
+from measnet.command_line import HELP, run_command, say
 from measnet.number_options import WholeNumber
-from measnet.printable import say
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from measnet.command_line import HELP, run_command
-from measnet.printable import say
+from measnet.command_line import HELP, run_command, say
 
 if TYPE_CHECKING:
     from measnet.runtime.doctor.abilities import Ability

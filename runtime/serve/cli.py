@@ -12,8 +12,7 @@ from typing import Any
 
 import click
 
-from measnet.command_line import HELP, run_command, stopping_on_signals
-from measnet.printable import say
+from measnet.command_line import HELP, run_command, say, stopping_on_signals
 from measnet.runtime.operations.command_line import operating_options
 from measnet.runtime.options import Operating
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import click
 
-from measnet.errors import MEASNetError, UsageError
-from measnet.printable import printable, say
+from measnet.errors import UsageError, in_words
+from measnet.printable import printable
 
 INTERRUPTED = 130
 
@@ -54,6 +54,11 @@ class CommandInParts(click.Command):
             )
 
 
+def say(line: object, *, err: bool = False) -> None:
+    """Prints one line, to stderr with ``err``."""
+    click.echo(printable(line), err=err)
+
+
 def print_any_name() -> None:
     """Lets stdout and stderr show what their encoding cannot, such as some file names, not fail on it."""
     for stream in (sys.stdout, sys.stderr):
@@ -89,19 +94,14 @@ def run_command(step: Callable[[], None], *, debug: bool, interrupted: str) -> N
     print_any_name()
     try:
         step()
-    except MEASNetError as error:
-        if debug:
-            raise
-        say(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
     except click.ClickException:
         raise
     except Exception as error:
         if debug:
             raise
-        told = f"{type(error).__name__}: {error} (a fault of this program; --debug shows where)"
+        told, status = in_words(error)
         say(f"error: {told}", err=True)
-        sys.exit(1)
+        sys.exit(status)
     except KeyboardInterrupt:
         say(interrupted, err=True)
         sys.exit(INTERRUPTED)

@@ -19,7 +19,10 @@ A message says what happened, with the numbers, and what to do about it, on one 
 
 from __future__ import annotations
 
+import errno
 import importlib
+
+from measnet.printable import LONGEST_VALUE, printable
 
 
 class MEASNetError(Exception):
@@ -98,6 +101,19 @@ class BackendError(MEASNetError):
 
 class ParityError(MEASNetError):
     """The engine does not compute what the network computes."""
+
+
+def in_words(error: Exception) -> tuple[str, int]:
+    """What a command says of an error that reached its end, and its exit status."""
+    if isinstance(error, MEASNetError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        name = printable(error.filename, LONGEST_VALUE)
+        return (
+            f"the name {name} is longer than any that there can be; choose a shorter one",
+            UsageError.exit_code,
+        )
+    return f"{type(error).__name__}: {error} (a fault of this program; --debug shows where)", 1
 
 
 def first_line(error: BaseException) -> str:

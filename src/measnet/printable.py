@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import unicodedata
 
-import click
-
 LONGEST_LINE = 2000
 """Signs of a line that are shown, and ..."""
 
@@ -29,11 +27,6 @@ def printable(text: object, longest: int = LONGEST_LINE) -> str:
     if not words.isprintable():
         words = "".join(sign if _is_shown(sign) else ascii(sign)[1:-1] for sign in words)
     return words
-
-
-def say(line: object, *, err: bool = False) -> None:
-    """Prints one line, to stderr with ``err``."""
-    click.echo(printable(line), err=err)
 
 
 def _is_shown(sign: str) -> bool:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from measnet.command_line import HELP, read_by, run_command
+from measnet.command_line import HELP, read_by, run_command, say
 from measnet.evaluation.request import Request
 from measnet.headed_help import HeadedCommand
 from measnet.number_options import WholeNumber
-from measnet.printable import printable, say
+from measnet.printable import printable
 from measnet.runtime.options import parse_tile
 
 if TYPE_CHECKING:
