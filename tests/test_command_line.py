@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from measnet.command_line import run_command
+from measnet.errors import OutputError, UsageError
 from measnet.number_options import Number, WholeNumber
 
 SOURCES = Path(__file__).parents[1]
@@ -47,6 +50,29 @@ def test_help_fits_one_screen(module: str) -> None:
     shown = CliRunner().invoke(command(module), ["--help"], terminal_width=100).output
     assert len(shown.splitlines()) <= 44
     assert "Examples:" in shown and "Exit status:" in shown
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "status"),
+    [
+        (OutputError("the disk is full"), "the disk is full", 1),
+        (UsageError("no"), "no", 2),
+        (OSError(errno.EACCES, "Permission denied", "x/a.mp4"), "x/a.mp4 may not be used by this user", 2),
+        (OSError(errno.ENAMETOOLONG, "too long", "n" * 300), "…nnn", 2),
+        (OSError(errno.EIO, "I/O error", "a"), "(a fault of this program", 1),
+        (ValueError("x"), "ValueError: x (a fault of this program", 1),
+    ],
+)
+def test_every_error_ends_in_words_and_a_status(error: Exception, said: str, status: int) -> None:
+    def fail() -> None:
+        raise error
+
+    @click.command
+    def main() -> None:
+        run_command(fail, debug=False, interrupted="")
+
+    answer = CliRunner().invoke(main, [])
+    assert answer.exit_code == status and said in answer.stderr and answer.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -107,12 +107,15 @@ def in_words(error: Exception) -> tuple[str, int]:
     """What a command says of an error that reached its end, and its exit status."""
     if isinstance(error, MEASNetError):
         return str(error), error.exit_code
-    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+    if isinstance(error, OSError) and error.filename is not None:
         name = printable(error.filename, LONGEST_VALUE)
-        return (
-            f"the name {name} is longer than any that there can be; choose a shorter one",
-            UsageError.exit_code,
-        )
+        if error.errno == errno.ENAMETOOLONG:
+            return f"the name {name} is longer than a name may be; choose a shorter one", UsageError.exit_code
+        if isinstance(error, PermissionError):
+            return (
+                f"{name} may not be used by this user; check its permissions and those of its folders",
+                UsageError.exit_code,
+            )
     return f"{type(error).__name__}: {error} (a fault of this program; --debug shows where)", 1
 
 
