@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from measnet.command_line import HELP, run_command
+from measnet.command_line import HELP, run_command, say
 from measnet.export.options import GraphOptions, graph_options
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _calibrate(options: GraphOptions, source: str, count: int, verify: bool) -> 
     for size in options.sizes:
         path = options.path(size, "int8")
         for line in calibrate(network, path, size, options, source, count=count, verify=verify):
-            click.echo(line)
+            say(line)
 
 
 def calibrate(

@@ -26,7 +26,7 @@ import onnx
 from onnx import TensorProto
 
 from measnet.checkpoint import load_checkpoint, save_checkpoint, stored_facts
-from measnet.command_line import HELP, run_command
+from measnet.command_line import HELP, run_command, say
 from measnet.config import variant_name
 from measnet.errors import OutputError, ParityError, UsageError
 from measnet.export.graph import widen
@@ -167,7 +167,7 @@ def main(checkpoint: Path, name: str, out: Path, debug: bool) -> None:
 
     def write() -> None:
         for path in write_bundle(checkpoint, name, out):
-            click.echo(f"{os.path.relpath(path)}: {path.stat().st_size / 1e3:.0f} kB")
+            say(f"{os.path.relpath(path)}: {path.stat().st_size / 1e3:.0f} kB")
 
     run_command(write, debug=debug, interrupted="stopped; the files that were there stay")
 

@@ -29,6 +29,7 @@ from measnet.onnx_file import (
     fault_of,
     is_outside,
 )
+from measnet.printable import printable
 from measnet.whole_file import write_whole
 
 LARGEST_FILE = 1 << 30  # bytes; what is larger keeps its constants in another file
@@ -226,4 +227,4 @@ def _line(finding: Finding) -> str:
     remedy = f"; {finding.remedy}" if finding.remedy else ""
     source = f" [{finding.source}]" if finding.source else ""
     text = f"{finding.level}: {where}{finding.message}{remedy}{source}"
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return printable(text)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from measnet.command_line import HELP, CommandInParts, run_command
+from measnet.command_line import HELP, CommandInParts, run_command, say
 from measnet.errors import need
 from measnet.export.options import GraphOptions, Precision, graph_options
+from measnet.printable import printable
 
 if TYPE_CHECKING:
     from measnet.export.engine import Built
@@ -62,7 +63,7 @@ def _check(file: Path, out: Path | None) -> None:
 
     findings = check_file(file)
     for line in lines(file, findings):
-        click.echo(line)
+        say(line)
     if out is not None:
         write_findings(out, file, findings)
     if any(finding.level == "error" for finding in findings):
@@ -163,9 +164,9 @@ def engine(
 
 def _tell(built: Built) -> None:
     how = "from the cache" if built.seconds is None else f"built in {built.seconds:.1f} s"
-    click.echo(f"{built.path}: {built.facts.built_for()}, {built.plan_bytes / 1e6:.1f} MB, {how}")
+    say(f"{built.path}: {built.facts.built_for()}, {built.plan_bytes / 1e6:.1f} MB, {how}")
     for note in built.notes:
-        click.echo(f"  note: {' '.join(note.split())[:300]}")
+        say(f"  note: {printable(' '.join(note.split()), 300)}")
 
 
 def _graph_file(name: str) -> Path:
@@ -194,12 +195,12 @@ def cache(clear: bool, cache_folder: Path | None, debug: bool) -> None:
 
         kept = EngineCache(cache_folder or default_folder())
         if clear:
-            click.echo(f"{kept.folder}: {kept.clear() / 1e6:.1f} MB removed")
+            say(f"{kept.folder}: {kept.clear() / 1e6:.1f} MB removed")
             return
         entries = kept.entries()
         for entry in entries:
-            click.echo(f"{entry.path.name[:12]}  {entry.bytes / 1e6:8.1f} MB  {entry.what()}")
-        click.echo(f"{kept.folder}: {len(entries)} files, {sum(e.bytes for e in entries) / 1e6:.1f} MB")
+            say(f"{entry.path.name[:12]}  {entry.bytes / 1e6:8.1f} MB  {entry.what()}")
+        say(f"{kept.folder}: {len(entries)} files, {sum(e.bytes for e in entries) / 1e6:.1f} MB")
 
     run_command(manage, debug=debug, interrupted=STOPPED)
 
@@ -248,9 +249,9 @@ def triton(
         for name in graphs:
             path = _graph_file(name)
             home = write_repository(path, out, engine=engine_file, max_batch=batch, instances=instances)
-            click.echo(f"{home}: a model for Triton")
+            say(f"{home}: a model for Triton")
         mount = shlex.quote(f"{out.resolve()}:/models")
-        click.echo(
+        say(
             f"  serve it (untried here): docker run --rm --gpus all -p 8000:8000 -p 8001:8001 -v {mount} "
             f"{IMAGE} tritonserver --model-repository=/models"
         )
@@ -258,7 +259,7 @@ def triton(
             from measnet.engine_file import read_engine_facts
 
             version = read_engine_facts(engine_file).flavour_version
-            click.echo(f"  YY.MM: a release with TensorRT {version}, no other loads the plan")
+            say(f"  YY.MM: a release with TensorRT {version}, no other loads the plan")
 
     run_command(serve, debug=debug, interrupted=STOPPED)
 
@@ -342,14 +343,14 @@ def _export(options: GraphOptions, precisions: list[Precision], source: str | No
             made.graph.write(path)
             written = path.stat().st_size
             kind = f"{written / 1e6:.1f} MB" if precision == "fp32" else precision.upper()
-            click.echo(f"{path}: {made.graph.description.variant}, {made.graph.takes(size)}, {kind}")
+            say(f"{path}: {made.graph.description.variant}, {made.graph.takes(size)}, {kind}")
             for line in lines(made, written):
-                click.echo(line)
+                say(line)
             if precision != "fp32":
                 write_report(path.with_suffix(".json"), made, written)
-                click.echo(f"  report: {path.with_suffix('.json')}")
+                say(f"  report: {path.with_suffix('.json')}")
             paths.append(path)
-    click.echo(_hint(paths))
+    say(_hint(paths))
 
 
 def _hint(graphs: list[Path]) -> str:

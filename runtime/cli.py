@@ -17,8 +17,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import click
 
 from measnet.command_line import HELP, INTERRUPTED, print_any_name, read_by
-from measnet.errors import MEASNetError
+from measnet.errors import in_words
 from measnet.headed_help import HeadedCommand
+from measnet.number_options import Number, WholeNumber
 from measnet.runtime.live.title import hide_arguments
 from measnet.runtime.operations.command_line import operating_options
 from measnet.runtime.options import (
@@ -105,7 +106,14 @@ class _BackendName(click.Choice[str]):
     """Takes the address of a Triton server as well as names."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        return value if str(value).startswith("triton://") else super().convert(value, param, ctx)
+        if value in self.choices or str(value).startswith("triton://"):
+            return str(value)
+        self.fail(
+            f"there is no backend {str(value)!r}; choose one of {', '.join(self.choices)} or "
+            "triton://HOST:PORT/MODEL",
+            param,
+            ctx,
+        )
 
 
 BACKEND = _BackendName(
@@ -153,7 +161,7 @@ def _type_of(hint: Any, how: Mapping[str, Any]) -> Any:
     if get_origin(hint) is Literal:
         return click.Choice(get_args(hint))
     if "between" in how:
-        return (click.IntRange if hint is int else click.FloatRange)(**how["between"])
+        return (WholeNumber if hint is int else Number)(**how["between"])
     return click.Path(path_type=Path) if hint is Path else None
 
 
@@ -202,11 +210,11 @@ def main(inputs: tuple[str, ...], ray: str | None, quiet: bool, debug: bool, **v
             from measnet.runtime.fleet.run import restore_archive
 
             status = restore_archive(ray, inputs, options, console)
-    except MEASNetError as error:
+    except Exception as error:
         if debug:
             raise
-        console.error(str(error))
-        status = error.exit_code
+        told, status = in_words(error)
+        console.error(told)
     except KeyboardInterrupt:
         status = INTERRUPTED
     sys.exit(status)

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.progress import Progress, TextColumn
 
 from measnet.damage import SOUND
+from measnet.printable import printable
 from measnet.runtime.comparison import Layout
 from measnet.runtime.live.events import Event
 from measnet.runtime.preview import Preview
@@ -81,7 +82,7 @@ class Console:
         hidden = self._quiet or not self._err.is_terminal
         columns = (TextColumn("{task.description}"), TextColumn("{task.completed:.0f} frames"))
         with Progress(*columns, console=self._err, transient=True, disable=hidden) as bar:
-            task = bar.add_task(escape(name), total=None)
+            task = bar.add_task(_safe(name), total=None)
             yield lambda frames: bar.update(task, completed=frames)
 
     def event(self, event: Event) -> None:
@@ -92,27 +93,27 @@ class Console:
     def also(self, path: Path) -> None:
         """Something that was made beside the result."""
         if not self._quiet:
-            self._out.print(f"  {escape(str(path))}")
+            self._out.print(f"  {_safe(path)}")
 
     def warn(self, line: str) -> None:
         """One line about what is not as one might expect."""
         if not self._quiet:
-            self._err.print(f"[yellow]warning:[/yellow] {escape(line)}")
+            self._err.print(f"[yellow]warning:[/yellow] {_safe(line)}")
 
     def note(self, line: str) -> None:
         """One line about what is going on."""
         if not self._quiet:
-            self._err.print(escape(line))
+            self._err.print(_safe(line))
 
     def error(self, line: str) -> None:
         """The one line a failed run ends with."""
-        self._err.print(f"[red]error:[/red] {escape(' '.join(line.split()))}")
+        self._err.print(f"[red]error:[/red] {_safe(line)}")
 
     def rehearsed(self, reports: list[RunReport]) -> None:
         """Tells what all inputs would take together."""
         line = rehearsals_together(reports)
         if not self._quiet and line is not None:
-            self._out.print(line)
+            self._out.print(_safe(line))
 
     def result(self, report: RunReport, again: str = "the same command") -> None:
         """Says where the result lies, its key figures, and that ``again`` goes on where it is partial."""
@@ -122,20 +123,25 @@ class Console:
             return
         if report.status == "planned":
             for line in rehearsal_lines(report):
-                self._out.print(escape(line))
+                self._out.print(_safe(line))
             return
         if report.output is None:
-            self._out.print(f"{escape(report.input)}: stopped before the first frame was written")
+            self._out.print(f"{_safe(report.input)}: stopped before the first frame was written")
             return
-        self._out.print(f"{escape(report.output)}  {escape(_figures(report))}")
+        self._out.print(f"{_safe(report.output)}  {_figures(report)}")
         if report.kept:
-            self._out.print(f"  {again} goes on at frame {report.kept}")
+            self._out.print(f"  {_safe(again)} goes on at frame {report.kept}")
         if report.faults is not None:
             self.warn(_faults(report.faults))
         if report.verify is not None:
-            self._out.print(f"  {_parity(report.verify)}")
+            self._out.print(f"  {_safe(_parity(report.verify))}")
         if report.experts is not None and "damage" in report.experts:
-            self._out.print(f"  {_seen(report.experts['damage'])}")
+            self._out.print(f"  {_safe(_seen(report.experts['damage']))}")
+
+
+def _safe(words: object) -> str:
+    """As rich prints it as it is."""
+    return escape(printable(words))
 
 
 def _figures(report: RunReport) -> str:

@@ -12,13 +12,19 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 Columns = NDArray[np.float64]
 """Bins x numbers."""
 
 WIDTH, GAP = 14.0, 0.45  # inches, as are the heights below
-FLIPS = "#d33"
+EXPERTS = ("#0072b2", "#f0e442", "#009e73", "#56b4e9", "#e69f00", "#cc79a7")
+"""Colours of experts, told apart by colour-blind readers too (those of Okabe and Ito), without a red."""
+
+MARK = "black"  # of faults, verified frames and flips, with a white edge: seen on all colours of the panels
+_EDGE = withStroke(linewidth=3, foreground="white")
+MARKS = "cross: a fault, circle: a verified frame, tick: the choice changed"
 LONGEST_NAME = 120  # letters of it that are drawn
 
 
@@ -56,7 +62,7 @@ def draw(name: str, experts: dict[str, Any]) -> str:
         _marks(axes, bins)
     in_frames = experts["unit"] == "frames"
     rows[-1].set_xlim(edges[0], edges[-1])
-    rows[-1].set_xlabel("picture" if in_frames else "time in the video; dashed: a scene begins, red: a fault")
+    rows[-1].set_xlabel(f"{'picture' if in_frames else 'time in the video; dashed: a scene begins'}; {MARKS}")
     if not in_frames:
         rows[-1].xaxis.set_major_formatter(lambda at, _: str(timedelta(seconds=round(at, 2)))[2:10])
     written = io.StringIO()
@@ -100,7 +106,7 @@ def _pixel_experts(axes: Axes, bins: list[dict[str, Any]], edges: Columns, total
     both = enumerate(zip(total["first"], total["any"], strict=True))
     names = [f"{expert}: {first:.0%}, any {any_of:.0%}" for expert, (first, any_of) in both]
     # Each bin is a step, as wide as it lasts.
-    axes.stackplot(np.repeat(edges, 2)[1:-1], np.repeat(shares, 2, axis=0).T, labels=names)
+    axes.stackplot(np.repeat(edges, 2)[1:-1], np.repeat(shares, 2, axis=0).T, labels=names, colors=EXPERTS)
     axes.set_ylim(0, 1)
     axes.set_title("Pixels by expert: share whose first choice it is", loc="left")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), reverse=True)
@@ -144,9 +150,18 @@ def _marks(axes: Axes, bins: list[dict[str, Any]]) -> None:
     for bin_ in bins:
         if bin_.get("cuts"):
             axes.axvline(bin_["from"], color="grey", linestyle="--", linewidth=0.8)
-    for kind, colour in (("faults", FLIPS), ("verified", "#2a9d5c")):
+    for kind, shape, inside in (("verified", "o", "white"), ("faults", "X", MARK)):
         at = [bin_["from"] for bin_ in bins if bin_.get(kind)]
-        axes.plot(at, [1] * len(at), ".", color=colour, transform=axes.get_xaxis_transform(), clip_on=False)
+        edge = "white" if inside == MARK else MARK
+        axes.plot(
+            *(at, [1] * len(at), shape),
+            markersize=8,
+            markerfacecolor=inside,
+            markeredgecolor=edge,
+            transform=axes.get_xaxis_transform(),
+            clip_on=False,
+            zorder=5,
+        )
 
 
 def _flips(
@@ -155,7 +170,9 @@ def _flips(
     """Ticks along the lower edge where the choice changed from one frame to the next."""
     for left, bin_ in zip(edges, bins, strict=False):
         if part in bin_ and count(bin_[part]):
-            axes.axvline(left, ymax=0.06, color=FLIPS)
+            axes.axvline(
+                left, ymax=0.08, color=MARK, path_effects=[withStroke(linewidth=3, foreground="white")]
+            )
 
 
 def _columns(

@@ -161,8 +161,10 @@ class Job:
         """
         report, seconds = self.report, []
         try:
-            if not self._options.restart:
-                report.resumed_at = self._sink.begun_before(self._header(guard))
+            if self._sink.resumable:
+                header = self._header(guard)
+                begun = self._sink.begun_before(header, restart=self._options.restart)
+                self._go_on(begun, header, guard)
             items = (item for item in self._source.read() if isinstance(item, Frame))
             for frame in itertools.islice(items, frames):
                 started = time.perf_counter()
@@ -223,10 +225,17 @@ class Job:
             return
         header = self._header(guard)
         begun = self._sink.begin(header, restart=self._options.restart)
+        self._go_on(begun, header, guard)
+        if begun.frames:
+            self._source.skip(begun.frames, begun.names)
+            of_all = f" of {self.length}" if self.length else ""
+            on_note(f"{self.target}: going on at frame {begun.frames}{of_all}")
+
+    def _go_on(self, begun: Begun, header: Header, guard: Guard) -> None:
+        """Has the steps go on as the run that began it ended. Raises UsageError where they cannot."""
         self._use_tiles_of(begun, header, guard)
         if not begun.frames:
             return
-        self._source.skip(begun.frames, begun.names)
         self.report.resumed_at = begun.frames
         try:
             guard.go_on_at(begun.frames, begun.mark.state)
@@ -235,8 +244,6 @@ class Job:
             raise UsageError(
                 f"{self.target} cannot go on at frame {begun.frames} ({error}); add --restart to begin anew"
             ) from None
-        of_all = f" of {self.length}" if self.length else ""
-        on_note(f"{self.target}: going on at frame {begun.frames}{of_all}")
 
     def _use_tiles_of(self, begun: Begun, header: Header, guard: Guard) -> None:
         if "tiles" not in header.settings:
@@ -332,11 +339,13 @@ class Job:
         report.sinks = self._sink.figures()
         report.engine = guard.description
         report.warnings = [*self._source.warnings, *self._sink.warnings]
-        ignored = self._options.encoding.asked_of_pictures() if self.info.kind == "images" else {}
-        if ignored:
+        ignored = ", ".join(self._options.encoding.asked_of_pictures())
+        if ignored and self.info.kind == "images":
             report.warnings.append(
-                f"{', '.join(ignored)}: of videos alone; the kind of a picture's file says how it is stored"
+                f"{ignored}: of videos alone; the kind of a picture's file says how it is stored"
             )
+        elif ignored and all(target == STANDARD_OUTPUT for target in self.targets):
+            report.warnings.append(f"{ignored}: of files alone; bare pixels of 8 bits go to standard output")
         if self.info.bits > 8 and report.engine.get("io") == "uint8-nhwc":
             report.warnings.append(
                 f"the model takes 8 bits per channel, so the source's {self.info.bits} were rounded; one "

@@ -266,7 +266,9 @@ class Checks:
         between={"min": 0, "max": 1, "min_open": True},
         metavar="0..1",
     )
-    checkpoint: str | None = option(None, "With --verify: what .onnx or .engine came from.", metavar="FILE")
+    checkpoint: str | None = option(
+        None, "What .onnx or .engine came from, for --verify and --on-fault fallback.", metavar="FILE"
+    )
     on_fault: OnFault = option(
         "fallback",
         "When a frame comes back black, frozen or not at all: go on in float32, stop, or count.",

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
+from measnet.printable import printable
 from measnet.runtime.stream import RunFigures
 from measnet.runtime.terminal import Terminal
 
@@ -145,7 +146,7 @@ class Bars:
         self._lines = not silent and not console.is_terminal
         self._next_line = time.monotonic() + LINE_EVERY
         self._progress = _Rows(console, picture, disable=silent or not console.is_terminal)
-        self._own = self._progress.add_task(escape(name), total=total, count="", left="")
+        self._own = self._progress.add_task(escape(printable(name)), total=total, count="", left="")
         self._all = (
             None
             if overall is None
@@ -158,7 +159,7 @@ class Bars:
             self._overall.update(figures)
         if self._lines and time.monotonic() >= self._next_line:
             self._next_line += LINE_EVERY
-            self._console.print(escape(f"{self._name}: {self._line(figures)}"))
+            self._console.print(escape(printable(f"{self._name}: {self._line(figures)}")))
         self._progress.update(
             self._own,
             completed=figures.position,

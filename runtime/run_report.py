@@ -92,7 +92,7 @@ def write_pictures(path: Path, reports: list[RunReport]) -> list[Path]:
     for number, report in enumerate(reports, start=1):
         if report.experts is None or report.experts["frames"] < 2:
             continue
-        stem = path.name if path.suffix == ".svg" else path.stem
+        stem = path.stem
         target = path.with_name(f"{stem}.{number}.svg" if len(reports) > 1 else f"{stem}.svg")
         name = f"{Path(report.input).name}, restored by {report.engine.get('variant', 'its engine')}"
         write_whole(target, draw(name, report.experts))

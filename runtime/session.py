@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from measnet.command_line import INTERRUPTED, stopping_on_signals
-from measnet.errors import MEASNetError, UsageError
+from measnet.errors import MEASNetError, UsageError, in_words
 from measnet.runtime.live.address import shown
 from measnet.runtime.live.events import Events
 from measnet.runtime.live.watch import Watch
@@ -331,11 +331,14 @@ class Session:
         return BackgroundChecker(verifier, checks.verify_share, checks.verify)
 
     def _check_places(self, inputs: tuple[str, ...]) -> int:
-        """Refuses places that cannot be written to, and a report in the place of an input."""
+        """Refuses options without an effect, places that cannot be written to, and a report in the place of
+        an input."""
         from measnet.image_header import IMAGE_ENDINGS
+        from measnet.runtime.idle_options import refuse_idle
         from measnet.runtime.sinks.containers import CONTAINERS
         from measnet.whole_file import check_place
 
+        refuse_idle(self._options, inputs)
         report = self._report
         for out in self._options.out:
             if self._several and not Path(out).is_dir():
@@ -346,10 +349,10 @@ class Session:
                 raise UsageError(f"--report {report} is the result; give it another name")
         if report is None:
             return 0
-        if report.suffix.lower() in (*CONTAINERS, *IMAGE_ENDINGS):
+        if report.suffix.lower() in (*CONTAINERS, *IMAGE_ENDINGS, ".svg"):
             raise UsageError(
-                f"--report {report} is called like a result, which it could replace; a report is JSON: "
-                "give it a name such as run.json"
+                f"--report {report} is called like a picture or a video, which it could replace; a report is "
+                "JSON: give it a name such as run.json"
             )
         check_place(report, "--report")
         if report.exists():
@@ -381,18 +384,12 @@ class Session:
         """The exit status of ``step``; its error becomes one line, unless --debug."""
         try:
             return step()
-        except MEASNetError as error:
-            if self._debug:
-                raise
-            self._console.error(str(error))
-            return error.exit_code
         except Exception as error:
             if self._debug:
                 raise
-            self._console.error(
-                f"{type(error).__name__}: {error} (a fault of this program; --debug shows where)"
-            )
-            return 1
+            told, status = in_words(error)
+            self._console.error(told)
+            return status
 
 
 def expanded(inputs: Iterable[str]) -> tuple[str, ...]:

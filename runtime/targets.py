@@ -10,6 +10,7 @@ from pathlib import Path
 from measnet.errors import UsageError
 from measnet.image_header import IMAGE_ENDINGS, ending_of_result
 from measnet.runtime.frame import StreamInfo
+from measnet.runtime.live.peer import check_address
 from measnet.runtime.sinks.aside import check_target
 from measnet.runtime.sinks.containers import CONTAINERS, FALLBACK_ENDING
 from measnet.runtime.sinks.loopback import is_loopback
@@ -61,6 +62,7 @@ def _address(out: str) -> Receiver:
         raise UsageError(
             f"{address}: receivers are called, not waited for; leave that away, and have the receiver listen"
         )
+    check_address(out)
     return address
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
+
+from measnet.command_line import run_command
+from measnet.errors import OutputError, UsageError
+from measnet.number_options import Number, WholeNumber
 
 SOURCES = Path(__file__).parents[1]
 STAGES = ("runtime", "export", "train", "calibration")
@@ -45,6 +50,53 @@ def test_help_fits_one_screen(module: str) -> None:
     shown = CliRunner().invoke(command(module), ["--help"], terminal_width=100).output
     assert len(shown.splitlines()) <= 44
     assert "Examples:" in shown and "Exit status:" in shown
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "status"),
+    [
+        (OutputError("the disk is full"), "the disk is full", 1),
+        (UsageError("no"), "no", 2),
+        (OSError(errno.EACCES, "Permission denied", "x/a.mp4"), "x/a.mp4 may not be used by this user", 2),
+        (OSError(errno.ENAMETOOLONG, "too long", "n" * 300), "…nnn", 2),
+        (OSError(errno.EIO, "I/O error", "a"), "(a fault of this program", 1),
+        (ValueError("x"), "ValueError: x (a fault of this program", 1),
+    ],
+)
+def test_every_error_ends_in_words_and_a_status(error: Exception, said: str, status: int) -> None:
+    def fail() -> None:
+        raise error
+
+    @click.command
+    def main() -> None:
+        run_command(fail, debug=False, interrupted="")
+
+    answer = CliRunner().invoke(main, [])
+    assert answer.exit_code == status and said in answer.stderr and answer.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "said"),
+    [
+        (WholeNumber(1, 51), "52", "52 is not a whole number from 1 to 51"),
+        (WholeNumber(min=1), "many", "many is not a whole number from 1 on"),
+        (WholeNumber(max=3), "4", "4 is not a whole number up to 3"),
+        (Number(0, 1, max_open=True), "1", "1 is not a number from 0 below 1"),
+        (Number(0, 1, min_open=True), "0", "0 is not a number above 0 up to 1"),
+        (Number(0, min_open=True), "-1", "-1 is not a number above 0"),
+    ],
+)
+def test_limits_are_told_in_words(kind: click.ParamType, value: str, said: str) -> None:
+    with pytest.raises(click.BadParameter) as caught:
+        kind.convert(value, None, None)
+    assert caught.value.message == said
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+def test_no_help_tells_limits_in_signs(module: str) -> None:
+    run = command(module)
+    everything = ["--help-all"] if any("--help-all" in option.opts for option in run.params) else ["--help"]
+    assert "<=" not in CliRunner().invoke(run, everything).output
 
 
 def test_all_options_are_shown_by_help_all_alone() -> None:

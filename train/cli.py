@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from measnet.command_line import HELP, run_command
+from measnet.command_line import HELP, run_command, say
+from measnet.number_options import WholeNumber
+from measnet.printable import printable
 
 if TYPE_CHECKING:
     from measnet.train.data.pack import Pack
@@ -82,7 +84,7 @@ The same command goes on where a stopped run was last saved.""",
 )
 @click.option(
     "--pack-pairs",
-    type=click.IntRange(0),
+    type=WholeNumber(0),
     default=4000,
     show_default=True,
     metavar="COUNT",
@@ -95,7 +97,7 @@ The same command goes on where a stopped run was last saved.""",
 )
 @click.option(
     "--workers",
-    type=click.IntRange(0),
+    type=WholeNumber(0),
     help="Processes that prepare the data.  [default: 1; to make a pack, one per core]",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be trained on what, and stop.")
@@ -281,11 +283,11 @@ def _describe(recipe: Recipe, sets: list[ImageSet]) -> None:
     unit = "times an epoch" if recipe.epochs else "of the samples"
     whole = sum(draw.weight for draw in draws)
     length = f"{recipe.epochs} epochs" if recipe.epochs else f"{recipe.steps} steps"
-    click.echo(f"{recipe.variant}, {length} of {recipe.batch} crops of {recipe.crop} pixels")
+    say(f"{recipe.variant}, {length} of {recipe.batch} crops of {recipe.crop} pixels")
     for draw in draws:
         share = f"{draw.weight:g}" if recipe.epochs else f"{draw.weight / whole:.1%}"
         made = "made from clean pictures" if draw.images.synthetic else "stored pairs"
-        click.echo(
+        say(
             f"  {draw.task:10} {share:>6} {unit}: "
             f"{draw.images.name}, {len(draw.images.pairs)} pictures, {made}"
         )
@@ -314,22 +316,22 @@ def _run_packed(
         held = read_pack(pack.path, recipe.crop)
         PackedCrops(held, recipe.tasks, crop=recipe.crop, seed=recipe.seed)
         if data or pairs:
-            click.echo(f"{pack.path} is there already and is used as it is; remove it to pack anew")
+            say(f"{pack.path} is there already and is used as it is; remove it to pack anew")
         if dry_run:
-            click.echo(what)
+            say(what)
             for task in held.tasks:
                 made, real = held.count(task, real=False), held.count(task, real=True)
-                click.echo(f"  {task:10} {made:>6} pictures made, {real} real pairs")
+                say(f"  {task:10} {made:>6} pictures made, {real} real pairs")
             return
     else:
         sets = find_all_sets(name, data, pairs, out)
         packing = Packing(pack.pairs, side=max(Packing().side, recipe.crop), seed=recipe.seed)
         plan = plan_pack(sets, recipe.tasks, packing)
-        click.echo(f"{pack.path}: {plan.in_words(pack.workers)}")
+        say(f"{pack.path}: {plan.in_words(pack.workers)}")
         if dry_run:
-            click.echo(what)
+            say(what)
             for task, count in plan.pictures.items():
-                click.echo(f"  {task:10} {count:>6} pictures")
+                say(f"  {task:10} {count:>6} pictures")
             return
         _show_packing(plan, pack.path, pack.workers)
         held = read_pack(pack.path, recipe.crop)
@@ -379,17 +381,17 @@ def _train_packed(recipe: Recipe, pack: Pack, out: Path, start: Start, minutes: 
             minutes=minutes,
             on_step=show_step,
             on_figures=hear,
-            on_event=lambda words: bar.console.print(words),
+            on_event=lambda words: bar.console.print(printable(words), markup=False, highlight=False),
         )
         bar.update(task, completed=1.0)
     if is_collapsed(network.task_prompts):
         _warn_of_collapse()
     ended = f", last loss {last['loss']:.6f}" if "loss" in last else " (it was trained already)"
-    click.echo(f"weights: {out / 'weights.safetensors'}{ended}")
+    say(f"weights: {out / 'weights.safetensors'}{ended}")
 
 
 def _warn_of_collapse() -> None:
-    click.echo(
+    say(
         "warning: pictures of all tasks have one and the same prompt, so it decides nothing; go on with "
         "--init WEIGHTS --renew-routing and a lower routing_rate, in another run folder",
         err=True,
@@ -436,7 +438,7 @@ def _train(recipe: Recipe, sets: list[ImageSet], out: Path, start: Start, worker
         _warn_of_collapse()
     if leads:
         ended = f", last loss {last['loss']:.6f}" if last else " (it was trained already)"
-        click.echo(f"weights: {out / 'weights.safetensors'}{ended}")
+        say(f"weights: {out / 'weights.safetensors'}{ended}")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ import click
 if find_spec("measnet") is None:  # this file alone was started: its package lies beside it
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from measnet.command_line import HELP, run_command
+from measnet.command_line import HELP, run_command, say
+from measnet.number_options import WholeNumber
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
@@ -78,9 +79,9 @@ class Training(NamedTuple):
 )
 @click.option("--pack", type=click.Path(path_type=Path), help="A pack that is there. [default: made anew]")
 @click.option(
-    "--pack-pairs", type=click.IntRange(0), default=8000, show_default=True, help="As for measnet-train."
+    "--pack-pairs", type=WholeNumber(0), default=8000, show_default=True, help="As for measnet-train."
 )
-@click.option("--workers", type=click.IntRange(1), help="Processes that pack.  [default: one per core]")
+@click.option("--workers", type=WholeNumber(1), help="Processes that pack.  [default: one per core]")
 @click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
 def main(
     data: tuple[Path, ...],
@@ -161,7 +162,7 @@ def _packed(
         raise UsageError(f"--pack {pack} does not exist; leave it away to have one made")
     path = work / "set.pack" if pack is None else pack
     if path.exists():
-        click.echo(f"from {path}, which is there already")
+        say(f"from {path}, which is there already")
         return path
     tasks: dict[str, float] = {}
     for training in trainings:
@@ -170,7 +171,7 @@ def _packed(
     side = max(Packing().side, *(training.recipe.crop for training in trainings))
     plan = plan_pack(find_all_sets("", data, pairs, work), tasks, Packing(pack_pairs, side))
     many = cores() if workers is None else workers
-    click.echo(f"packing {plan.in_words(many)}")
+    say(f"packing {plan.in_words(many)}")
     most = minutes * 60 * MOST_PACKING
     if plan.seconds / many > most:
         fewer = int(pack_pairs * most / (plan.seconds / many))
@@ -181,14 +182,19 @@ def _packed(
     _check_time(trainings, minutes, packing=plan.seconds / many)
     began = last = time.monotonic()
 
-    def say(done: int, jobs: int) -> None:
+    def count(done: int, jobs: int) -> None:
         nonlocal last
         if time.monotonic() - last > 10 or done == jobs:
             last = time.monotonic()
-            click.echo(f"  {done} of {jobs} in {last - began:.0f} s")
+            say(f"  {done} of {jobs} in {last - began:.0f} s")
 
-    write_pack(plan, path, workers=many, on_picture=say)
+    write_pack(plan, path, workers=many, on_picture=count)
     return path
+
+
+def _say_all(table: str) -> None:
+    for line in table.splitlines():
+        say(line)
 
 
 def _check_time(trainings: Sequence[Training], minutes: float, *, packing: float) -> None:
@@ -238,21 +244,19 @@ def train_all(trainings: Sequence[Training], pack: Path, work: Path, out: Path, 
             if time.time() - refreshed >= REFRESH:
                 refreshed = time.time()
                 try:
-                    click.echo(collect(names, work, out))
+                    _say_all(collect(names, work, out))
                 except MEASNetError as error:  # no reason to stop training
-                    click.echo(f"error: {error}", err=True)
+                    say(f"error: {error}", err=True)
     finally:
         late = [name for name, process in running.items() if process.is_alive()]
         for process in running.values():
             process.terminate()
             process.join()
         table = collect(names, work, out)
-    click.echo(table)
+    _say_all(table)
     failed = [name for name, process in running.items() if process.exitcode and name not in late]
     if late:
-        click.echo(
-            f"{', '.join(late)} did not end in time; the results are of the last minute saved", err=True
-        )
+        say(f"{', '.join(late)} did not end in time; the results are of the last minute saved", err=True)
     if failed:
         said = "; ".join(f"{name}: {_last_words(work / f'{name}.txt')}" for name in failed)
         raise TrainingError(f"{said} (all they said is in {work})")

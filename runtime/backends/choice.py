@@ -84,7 +84,9 @@ def _export(model: str, named: bool) -> str:
 def _file(model: str) -> Path:
     path = Path(model)
     if not path.is_file():
-        raise UsageError(f"the model {model!r} is neither one of {', '.join(NAMES)} nor a file that exists")
+        raise UsageError(
+            f"the model {model!r} is neither one of {', '.join(at_hand('.onnx'))} nor a file that exists"
+        )
     return path
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from measnet.command_line import HELP, run_command
+from measnet.command_line import HELP, run_command, say
 
 if TYPE_CHECKING:
     from measnet.runtime.doctor.abilities import Ability
@@ -64,34 +64,35 @@ def _run(test: bool, model: str, out: Path | None) -> None:
     _show(machine, found)
     report: dict[str, Any] = {"machine": discreet(machine.facts())}
     if test:
-        click.echo("\nSelf-test:")
-        report = self_test(machine, model, lambda line: click.echo(f"  {line}"))
+        say("")
+        say("Self-test:")
+        report = self_test(machine, model, lambda line: say(f"  {line}"))
         for run in report["runs"]:
             _show_parity(run)
     if out:
         report["abilities"] = {ability.name: ability.ready for ability in found}
         write_whole(out, json.dumps(report, indent=2) + "\n")
-        click.echo(f"figures: {out}")
+        say(f"figures: {out}")
     if test and not report["passed"]:
         raise ParityError("the self-test failed; the lines above and the JSON say where")
 
 
 def _show(machine: Machine, found: list[Ability]) -> None:
-    click.echo(f"{machine.system}, Python {machine.python}")
-    click.echo(f"{machine.processor}, {machine.cores} cores, {machine.memory_gib:g} GiB")
+    say(f"{machine.system}, Python {machine.python}")
+    say(f"{machine.processor}, {machine.cores} cores, {machine.memory_gib:g} GiB")
     for gpu in machine.gpus:
-        click.echo(
+        say(
             f"{gpu.name}, {gpu.memory_mib} MiB, compute capability {gpu.compute_capability}, "
             f"driver {gpu.driver}"
         )
     if machine.gpu_note:
-        click.echo(f"GPU: {machine.gpu_note}")
-    click.echo("")
+        say(f"GPU: {machine.gpu_note}")
+    say("")
     width = max(len(ability.name) for ability in found)
     for ability in found:
-        click.echo(f"  {'yes' if ability.ready else 'no ':3}  {ability.name:{width}}  {ability.detail}")
+        say(f"  {'yes' if ability.ready else 'no ':3}  {ability.name:{width}}  {ability.detail}")
         if not ability.ready and ability.remedy:
-            click.echo(f"       {'':{width}}  {ability.remedy}")
+            say(f"       {'':{width}}  {ability.remedy}")
 
 
 def _show_parity(run: dict[str, Any]) -> None:
@@ -100,7 +101,7 @@ def _show_parity(run: dict[str, Any]) -> None:
         return
     psnr = "∞" if parity["psnr_db"] is None else f"{parity['psnr_db']:.1f}"
     verdict = "agrees with" if parity["passed"] else "DIFFERS from"
-    click.echo(
+    say(
         f"  {run['name']} {verdict} the first run: PSNR {psnr} dB, largest difference "
         f"{parity['largest_difference']:.2g}, experts agree on {parity['experts_agree']:.3%}"
     )

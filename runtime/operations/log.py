@@ -53,7 +53,7 @@ class JsonConsole(Console):
 
     def error(self, line: str) -> None:
         """See Console.error."""
-        self._write("error", kind="error", words=" ".join(line.split()))
+        self._write("error", kind="error", words=line)
 
     def result(self, report: RunReport, again: str = "the same command") -> None:
         """See Console.result."""

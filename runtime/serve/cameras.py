@@ -24,6 +24,7 @@ from typing import Any
 import click
 
 from measnet.errors import MissingPackageError, UsageError
+from measnet.printable import printable
 from measnet.runtime.options import Operating, Reading, RunOptions
 
 NOT_OF_CAMERAS = {
@@ -52,14 +53,18 @@ class Camera:
 
     sinks: tuple[str, ...]
     options: RunOptions
+    line: int = 1
+    """Of the file."""
 
 
 class CamerasError(UsageError):
-    """A file of cameras that cannot be served. ``problems`` are all that was found, a line each."""
+    """A file of cameras that cannot be served. ``problems`` are all that was found, a line each; ``cameras``
+    are those without any."""
 
-    def __init__(self, problems: list[str]) -> None:
+    def __init__(self, problems: list[str], cameras: list[Camera] | None = None) -> None:
         super().__init__("; ".join(problems))
         self.problems = problems
+        self.cameras = cameras or []
 
 
 def read_cameras(path: Path) -> list[Camera]:
@@ -92,7 +97,7 @@ def read_cameras(path: Path) -> list[Camera]:
     reader = _Reader(path)
     cameras = reader.cameras(root)
     if reader.problems:
-        raise CamerasError([line for _, line in sorted(reader.problems)])
+        raise CamerasError([line for _, line in sorted(reader.problems)], cameras)
     return cameras
 
 
@@ -136,7 +141,7 @@ class _Reader:
         if len(self.problems) > before:
             return None
         try:
-            return Camera(name, source, sinks, RunOptions.named(values))
+            return Camera(name, source, sinks, RunOptions.named(values), _line(node))
         except UsageError as error:
             self._note(node, f"{who}: {error}")
             return None
@@ -147,18 +152,19 @@ class _Reader:
         """Reads the options among a mapping's keys; nodes of the keys ``besides`` go into ``own``."""
         values = {}
         for key, value, line in self._pairs(node, who, (*besides, *self._options)):
+            written = _text(line)
             if key in besides:
                 assert own is not None
                 own[key] = value
                 continue
             text = _text(value)
             if text is None:
-                self._note(line, f"{who}: {key} needs one value")
+                self._note(line, f"{who}: {written} needs one value")
                 continue
             try:
                 values[key] = self._options[key].process_value(click.Context(click.Command("cameras")), text)
             except click.BadParameter as error:
-                self._note(line, f"{who}: {key}: {text}: {error.message}")
+                self._note(line, f"{who}: {written}: {error.message}")
         return values
 
     def _pairs(self, node: Any, who: str, known: Iterable[str]) -> Iterator[tuple[str, Any, Any]]:
@@ -168,17 +174,18 @@ class _Reader:
             return
         known, seen = list(known), set()
         for key_node, value in node.value:
-            key = (_text(key_node) or "").replace("-", "_")
+            written = _text(key_node) or ""
+            key = written.replace("-", "_")
             if key in seen:
-                self._note(key_node, f"{who}: {key} stands here twice")
+                self._note(key_node, f"{who}: {written} stands here twice")
             elif key in known:
                 yield key, value, key_node
             elif key in NOT_OF_CAMERAS:
-                self._note(key_node, f"{who}: {key} is not for cameras")
+                self._note(key_node, f"{who}: {written} is not for cameras")
             else:
                 near = difflib.get_close_matches(key, known, 1)
-                meant = f"; did you mean {near[0]}?" if near else ""
-                self._note(key_node, f"{who}: nothing is called {_short(key)}{meant}")
+                meant = f"; did you mean {near[0].replace('_', '-')}?" if near else ""
+                self._note(key_node, f"{who}: nothing is called {_short(written)}{meant}")
             seen.add(key)
 
     def _name(self, node: Any, who: str) -> str:
@@ -266,5 +273,4 @@ def _line(node: Any) -> int:
 
 
 def _short(text: str) -> str:
-    shown = "".join(sign if sign.isprintable() else "?" for sign in text)
-    return repr(shown if len(shown) <= _LONGEST_NAME else f"{shown[:_LONGEST_NAME]}…")
+    return f"'{printable(text, _LONGEST_NAME)}'"

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from measnet.command_line import HELP, run_command, stopping_on_signals
+from measnet.command_line import HELP, run_command, say, stopping_on_signals
 from measnet.runtime.operations.command_line import operating_options
 from measnet.runtime.options import Operating
 
@@ -20,7 +20,7 @@ _EPILOG = """\b
 Examples:
   measnet-serve cameras.yaml            until Ctrl-C
   measnet-serve cameras.yaml --console 8080   and a page that shows them all
-  measnet-serve --check cameras.yaml    name all that is wrong with it, and open nothing
+  measnet-serve --check cameras.yaml    name all that is wrong with it, and open no camera
 
 \b
 Exit status: 0 all ended well or were stopped, 1 one of them failed, 2 the file or an option is wrong.
@@ -29,7 +29,9 @@ Exit status: 0 all ended well or were stopped, 1 one of them failed, 2 the file 
 
 @click.command(context_settings=HELP, epilog=_EPILOG)
 @click.argument("cameras_file", metavar="CAMERAS.YAML", type=click.Path(path_type=Path))
-@click.option("--check", is_flag=True, help="Only read the file, and say all that is wrong with it.")
+@click.option(
+    "--check", is_flag=True, help="Read the file, load its models, say all that is wrong, and open no camera."
+)
 @operating_options
 @click.option("--report", metavar="FILE", type=click.Path(path_type=Path), help="Figures of all, as JSON.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
@@ -45,18 +47,21 @@ def main(
 
     def serve() -> None:
         from measnet.runtime.serve.cameras import CamerasError, read_cameras
-        from measnet.runtime.serve.checks import check_cameras
+        from measnet.runtime.serve.checks import problems_of
 
+        problems: list[str] = []
         try:
             cameras = read_cameras(cameras_file)
-            check_cameras(cameras_file, cameras)
         except CamerasError as error:
-            for line in error.problems:
-                click.echo(f"error: {line}", err=True)
-            sys.exit(error.exit_code)
+            cameras, problems = error.cameras, error.problems
+        problems += problems_of(cameras_file, cameras, models=check)
+        if problems:
+            for line in problems:
+                say(f"error: {line}", err=True)
+            sys.exit(CamerasError.exit_code)
         if check:
             for camera in cameras:
-                click.echo(f"{camera.name}: {camera.options.engine.model} to {len(camera.sinks)} sink(s)")
+                say(f"{camera.name}: {camera.options.engine.model} to {len(camera.sinks)} sink(s)")
             return
         from measnet.runtime.console import Console
         from measnet.runtime.live.events import Event, Events

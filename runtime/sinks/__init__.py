@@ -59,9 +59,9 @@ class Sink:
         """
         return Begun(settings=header.settings)
 
-    def begun_before(self, header: Header) -> int:
-        """Says at how many frames ``begin`` would go on; changes nothing. Raises UsageError as ``begin``."""
-        return 0
+    def begun_before(self, header: Header, *, restart: bool) -> Begun:
+        """Tells what ``begin`` would take up; changes nothing. Raises UsageError as ``begin``."""
+        return Begun(settings=header.settings)
 
     def kept(self) -> int:
         """Says how many frames the same command need not restore again, were this run to end now."""

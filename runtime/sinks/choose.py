@@ -10,12 +10,15 @@ from measnet.runtime.frame import StreamInfo
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.options import RunOptions
 from measnet.runtime.sinks import Sink
+from measnet.runtime.sinks.containers import HLS, SENT, container_for
+from measnet.runtime.sinks.encoder import PictureEncoding
 from measnet.runtime.sinks.hls import ENDING, HlsSink
 from measnet.runtime.sinks.images import ImageFolderSink, ImageSink
 from measnet.runtime.sinks.loopback import LoopbackSink, is_loopback
+from measnet.runtime.sinks.muxer import Muxer
 from measnet.runtime.sinks.parts import PartsSink
 from measnet.runtime.sinks.patient import PatientSink
-from measnet.runtime.sinks.push import PushSink
+from measnet.runtime.sinks.push import PushSink, for_players
 from measnet.runtime.sinks.segmented import SegmentedVideoSink
 from measnet.runtime.sinks.several import Several
 from measnet.runtime.sinks.standard_output import STANDARD_OUTPUT, StandardOutput
@@ -66,6 +69,32 @@ def open_sinks(
             sink.abort()
         raise
     return sinks[0] if len(sinks) == 1 else Several(sinks)
+
+
+def check_sink(target: Target, info: StreamInfo, options: RunOptions) -> None:
+    """Refuses what ``open_sinks`` would refuse for a source as ``info`` says, and opens nothing but an
+    encoder, for a moment.
+
+    Raises:
+        UsageError: the container, the codec or the pixel format cannot be.
+        OutputError: the encoder does not start.
+    """
+    asked = options.encoding
+    if options.parts is not None and info.kind != "live":
+        raise UsageError("--parts is for cameras and streams; a video is written in one piece")
+    if isinstance(target, Watched):
+        return
+    if isinstance(target, Receiver):
+        PictureEncoding(target, SENT[target.scheme], info, for_players(asked, info)).open_alone(0).flush()
+    elif target == STANDARD_OUTPUT or is_loopback(target):
+        return
+    elif target.suffix.lower() == ENDING:
+        PictureEncoding(target, HLS, info, for_players(asked, info)).open_alone(0).flush()
+    else:
+        kind = container_for(target)
+        picture = PictureEncoding(target, kind, info, asked)
+        Muxer(target, target, kind, info, picture).close_anyhow()  # it writes when it begins
+        picture.open_alone(0).flush()
 
 
 def _for_pictures(targets: Sequence[Target], file: Path | None) -> Sink:

@@ -191,7 +191,8 @@ class Codec:
     ``quality`` are the encoder's options that take the quality ``crf``; none for one that loses nothing
     or has its own idea. ``chroma`` is where decoders place the chroma samples of a stream that does not
     say. ``pixel_shape``: the encoded stream itself can say that pixels are not square. ``hardware``: the
-    encoder is a chip, which this machine may lack.
+    encoder is a chip, which this machine may lack. ``presets`` are all values of ``preset_option``; None
+    where it is only the encoder that knows them.
     """
 
     encoder: str
@@ -203,11 +204,17 @@ class Codec:
     chroma: Siting = "left"
     pixel_shape: bool = False
     hardware: bool = False
+    presets: tuple[str, ...] | None = None
 
+
+_PRESETS = (
+    *("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"),
+    "placebo",
+)
 
 CODECS = {
-    "h264": Codec("libx264", 18, {}, pixel_shape=True),
-    "hevc": Codec("libx265", 20, {"x265-params": "log-level=error"}, pixel_shape=True),
+    "h264": Codec("libx264", 18, {}, pixel_shape=True, presets=_PRESETS),
+    "hevc": Codec("libx265", 20, {"x265-params": "log-level=error"}, pixel_shape=True, presets=_PRESETS),
     "vp9": Codec(
         "libvpx-vp9",
         24,
@@ -215,10 +222,18 @@ CODECS = {
         preset_option="cpu-used",
         odd_sizes=True,
         chroma="centre",
+        presets=tuple(str(number) for number in range(9)),
     ),
-    "av1": Codec("libsvtav1", 24, {}, chroma="centre"),
-    "prores": Codec("prores_ks", 0, {}, quality=(), preset_option="profile"),
-    "ffv1": Codec("ffv1", 0, {"level": "3", "slicecrc": "1"}, quality=(), odd_sizes=True),
+    "av1": Codec("libsvtav1", 24, {}, chroma="centre", presets=tuple(str(number) for number in range(14))),
+    "prores": Codec(
+        "prores_ks",
+        0,
+        {},
+        quality=(),
+        preset_option="profile",
+        presets=("proxy", "lt", "standard", "hq", "4444", "4444xq"),
+    ),
+    "ffv1": Codec("ffv1", 0, {"level": "3", "slicecrc": "1"}, quality=(), odd_sizes=True, presets=()),
 }
 
 # The encoders of graphics cards, by the ends of their names, as FFmpeg has them: h264_nvenc, hevc_qsv.
@@ -258,6 +273,16 @@ def codec_for(container: Container, name: str | None, bits: int = 8) -> Codec:
             f"or a graphics card's: {' '.join(_CHIPS)}"
         )
     return CODECS[name]
+
+
+def check_preset(codec: Codec, preset: str) -> None:
+    """Raises UsageError for a preset that the codec's encoder is known not to have."""
+    if codec.presets is None or preset in codec.presets:
+        return
+    first, last = codec.presets[:1], codec.presets[-1:]
+    numbers = f"a number from {''.join(first)} to {''.join(last)}" if first == ("0",) else ""
+    has = f"it takes {numbers or ', '.join(codec.presets)}" if codec.presets else "it has none; leave it away"
+    raise UsageError(f"--preset {preset} is none of {codec.encoder}: {has}")
 
 
 def _on_a_chip(encoder: str) -> Codec:

@@ -19,7 +19,7 @@ from measnet.runtime.colour import Chroma, YuvWriter, chroma_of, written_colour,
 from measnet.runtime.frame import Colour, Frame, Pixels, StreamInfo
 from measnet.runtime.options import Encoding
 from measnet.runtime.side_data import WORDINGS, encoder_parameters, takes_captions, with_captions
-from measnet.runtime.sinks.containers import Container, codec_for
+from measnet.runtime.sinks.containers import Container, check_preset, codec_for
 from measnet.runtime.sinks.mp4_views import PROJECTIONS
 from measnet.runtime.sinks.orientation import Turn, turn_of, turned
 from measnet.runtime.sinks.target import Target, named
@@ -153,6 +153,8 @@ class PictureEncoding:
         self.codec = codec_for(kind, asked.codec, bits)
         self.crf = self.codec.crf if asked.crf is None else asked.crf
         self.preset = asked.preset
+        if asked.preset is not None:
+            check_preset(self.codec, asked.preset)
         self.sound = asked.sound
         self.time_base = _time_base(kind, info)
         self.rate = info.rate or Fraction(25)

@@ -272,9 +272,12 @@ class ImageFolderSink(Sink):
         names = frozenset(self.finished)
         return Begun(len(names), names, header.settings)
 
-    def begun_before(self, header: Header) -> int:
-        manifest = self._folder.begun_before(header)
-        return 0 if manifest is None else len(self._sound(manifest))
+    def begun_before(self, header: Header, *, restart: bool) -> Begun:
+        manifest = self._folder.begun_before(header, restart=restart)
+        if manifest is None or manifest.header is None:
+            return Begun(settings=header.settings)
+        names = frozenset(self._sound(manifest))
+        return Begun(len(names), names, manifest.header.settings)
 
     def write(self, frame: Frame) -> None:
         """See Sink.write. Every frame must have its ``picture``."""

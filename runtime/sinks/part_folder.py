@@ -24,6 +24,7 @@ import cv2
 import PIL
 
 from measnet.errors import InputError, UsageError
+from measnet.printable import printable
 from measnet.runtime.sinks.aside import write_error
 
 # A file up to this size is read whole, which takes a second or two. Reading 50 GB would hold a run up for
@@ -85,7 +86,8 @@ _FORMAT = 2
 _LONGEST_LINE = 1 << 20
 # Lines of a film of a month; what is more is not read either.
 _MOST_BYTES = 256 << 20
-_SHOWN = 12
+_SHOWN = 48
+_OF_LONGER = 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,9 +228,7 @@ def _short(value: Any) -> str:
         text = str(value)
     except RecursionError:
         return "…"
-    # A terminal obeys what is not printable, and the manifest may be anybody's.
-    text = "".join(sign if sign.isprintable() else "?" for sign in text)
-    return text if len(text) <= 4 * _SHOWN else f"{text[:_SHOWN]}…"
+    return printable(text, _SHOWN if len(text) <= _SHOWN else _OF_LONGER)
 
 
 class PartFolder:
@@ -289,12 +289,18 @@ class PartFolder:
         assert manifest.header is not None
         return manifest.header
 
-    def begun_before(self, header: Header) -> Manifest | None:
-        """Reads the manifest of a folder that could be taken up, and changes nothing; else None.
+    def begun_before(self, header: Header, *, restart: bool) -> Manifest | None:
+        """Reads the manifest of a folder that ``begin`` would take up, and changes nothing; else None.
 
-        Raises UsageError if it was begun from something else.
+        Raises UsageError, OutputError as ``begin``.
         """
         if self.path.is_symlink() or not self.path.is_dir():
+            return None
+        try:
+            self._refuse_while_locked()
+        except OSError as error:
+            raise write_error(self._target, error) from None
+        if restart:
             return None
         manifest = Manifest(self.path / "manifest.jsonl")
         if manifest.header is None or not manifest.parts:
@@ -331,10 +337,25 @@ class PartFolder:
                 raise BlockingIOError
         except (BlockingIOError, FileNotFoundError, PermissionError):
             os.close(descriptor)
-            raise UsageError(
-                f"another measnet-run is writing {self._target}; wait for it or choose another --out"
-            ) from None
+            raise self._at_work() from None
         self._lock = descriptor
+
+    def _refuse_while_locked(self) -> None:
+        try:
+            descriptor = os.open(self.path / "lock", os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+        except FileNotFoundError:
+            return  # of a run that could not be resumed
+        try:
+            _lock_file(descriptor)
+        except (BlockingIOError, PermissionError):
+            raise self._at_work() from None
+        finally:
+            os.close(descriptor)
+
+    def _at_work(self) -> UsageError:
+        return UsageError(
+            f"another measnet-run is writing {self._target}; wait for it or choose another --out"
+        )
 
     def _clear(self) -> None:
         for entry in self.path.iterdir():

@@ -119,12 +119,14 @@ class SegmentedVideoSink(Sink):
             raise
         return Begun(self.done, settings=header.settings, mark=mark)
 
-    def begun_before(self, header: Header) -> int:
-        manifest = self._folder.begun_before(header)
-        if manifest is None:
-            return 0
-        _, good = _sound(self._folder.path, manifest)
-        return sum(part["frames"] for part in good)
+    def begun_before(self, header: Header, *, restart: bool) -> Begun:
+        manifest = self._folder.begun_before(header, restart=restart)
+        if manifest is None or manifest.header is None:
+            return Begun(settings=header.settings)
+        _threads(manifest.header)
+        segments, good = _sound(self._folder.path, manifest)
+        done = sum(part["frames"] for part in good)
+        return Begun(done, settings=manifest.header.settings, mark=self._mark_behind(segments, good))
 
     def kept(self) -> int:
         try:
@@ -227,8 +229,13 @@ class SegmentedVideoSink(Sink):
         self._times.last = good[-1]["last"]
         self.skipped = self._times.skipped = good[-1]["skipped"]
         self._times.rounded = good[-1]["rounded"]
+        return self._mark_behind(self._segments, good)
+
+    def _mark_behind(self, segments: list[Segment], good: list[dict[str, Any]]) -> Mark:
+        if not good:
+            return Mark()
         past = read_past(self._folder.path, len(good) - 1, good[-1].get("past"))
-        return Mark(self._segments[-1].state(), past)
+        return Mark(segments[-1].state(), past)
 
     def _write_frame(self, frame: Frame) -> None:
         if self._writer is None:

@@ -8,9 +8,11 @@ from pathlib import Path
 from measnet.errors import InputError, UsageError
 from measnet.image_header import IMAGE_ENDINGS, PictureError, check_is_picture
 from measnet.runtime.live.address import shown
+from measnet.runtime.live.peer import tls_options
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.options import Live, Reading
 from measnet.runtime.sources import Source
+from measnet.runtime.sources.camera import camera_number
 from measnet.runtime.sources.images import Images
 from measnet.runtime.sources.live import CAMERA_PREFIX, URL_SCHEMES, LiveSource, is_device
 from measnet.runtime.sources.standard_input import STANDARD_INPUT, StandardInput
@@ -62,12 +64,33 @@ def open_source(
     """
     reading = reading or Reading()
     live = live or Live()
+    check_source(spec, live)
     if is_live(spec):
         reading.refuse_for(shown(spec))
         drain = live.late != "block"
         return LiveSource(spec, live.reconnect, watch=watch, stop=stop, drain=drain, insecure=live.insecure)
     if spec == STANDARD_INPUT:
         return VideoFile(StandardInput(), reading)
+    path = Path(spec)
+    if path.is_dir() or (reading.raw is None and is_picture(path)):
+        reading.refuse_for(spec)
+        return Images(path)
+    return VideoFile(path, reading)
+
+
+def check_source(spec: str, live: Live) -> None:
+    """Refuses what cannot be read, as far as that shows without opening it.
+
+    Raises:
+        InputError: there is nothing of this name, or it is a pipe.
+        UsageError: it is an address of nobody, or ``live`` is for other sources.
+    """
+    if spec.startswith(CAMERA_PREFIX):
+        camera_number(spec)
+    elif is_live(spec) and not is_device(spec):
+        tls_options(spec, insecure=live.insecure)
+    if is_live(spec) or spec == STANDARD_INPUT:
+        return
     if live.max_latency is not None or live.late not in (None, "block"):
         raise UsageError(
             f"{shown(spec)} is a file, and frames of files are never late: --max-latency and --late drop-... "
@@ -80,7 +103,3 @@ def open_source(
         raise InputError(f"{path} does not exist; check the name")
     if is_special(path):
         raise InputError(f"{path} is a pipe or a device; read a video from it with: measnet-run - < {path}")
-    if path.is_dir() or (reading.raw is None and is_picture(path)):
-        reading.refuse_for(spec)
-        return Images(path)
-    return VideoFile(path, reading)

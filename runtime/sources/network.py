@@ -213,9 +213,9 @@ def _open(url: str, *, insecure: bool) -> InputContainer:
     except av.error.InvalidDataError:
         raise InputError(f"{name} answers, but not with video that can be read") from None
     except av.error.ExitError:
-        raise InputError(
-            f"{name} did not answer within {OPEN_SECONDS:.0f} s; check the address and the network"
-        ) from None
+        late = f"did not answer within {OPEN_SECONDS:.0f} s; check the address and the network"
+        why = why_refused(url, insecure=insecure)
+        raise InputError(f"{name} cannot be opened: {why}" if why else f"{name} {late}") from None
     except (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError):
         raise InputError(
             f"{name} refuses this user and password; give the right ones: scheme://user:password@host"

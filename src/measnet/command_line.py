@@ -13,7 +13,8 @@ from typing import Any
 
 import click
 
-from measnet.errors import MEASNetError, UsageError
+from measnet.errors import UsageError, in_words
+from measnet.printable import printable
 
 INTERRUPTED = 130
 
@@ -53,6 +54,11 @@ class CommandInParts(click.Command):
             )
 
 
+def say(line: object, *, err: bool = False) -> None:
+    """Prints one line, to stderr with ``err``."""
+    click.echo(printable(line), err=err)
+
+
 def print_any_name() -> None:
     """Lets stdout and stderr show what their encoding cannot, such as some file names, not fail on it."""
     for stream in (sys.stdout, sys.stderr):
@@ -88,21 +94,16 @@ def run_command(step: Callable[[], None], *, debug: bool, interrupted: str) -> N
     print_any_name()
     try:
         step()
-    except MEASNetError as error:
-        if debug:
-            raise
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
     except click.ClickException:
         raise
     except Exception as error:
         if debug:
             raise
-        told = f"{type(error).__name__}: {error} (a fault of this program; --debug shows where)"
-        click.echo(f"error: {told}", err=True)
-        sys.exit(1)
+        told, status = in_words(error)
+        say(f"error: {told}", err=True)
+        sys.exit(status)
     except KeyboardInterrupt:
-        click.echo(interrupted, err=True)
+        say(interrupted, err=True)
         sys.exit(INTERRUPTED)
 
 
@@ -113,6 +114,6 @@ def read_by(parse: Callable[[str], Any]) -> Callable[..., Any]:
         try:
             return None if value is None else parse(value)
         except UsageError as error:
-            raise click.BadParameter(str(error), context, option) from None
+            raise click.BadParameter(printable(error), context, option) from None
 
     return read

@@ -14,11 +14,13 @@ from measnet.config import MEASNetConfig, SizeRule, variant_name
 from measnet.decisions import DecisionLayout
 from measnet.errors import GraphError, UsageError
 from measnet.image import ChannelOrder
+from measnet.printable import LONGEST_VALUE, printable
 from measnet.task_prompts import TaskPrompts
 
 FORMAT = "measnet-graph 1"
 
 IO = Literal["nchw", "uint8-nhwc"]
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 FORMS = (("nchw", "rgb"), ("uint8-nhwc", "rgb"), ("uint8-nhwc", "bgr"))
 LARGEST_SIDE = 16_384  # pixels; a graph that claims another size is not sound
 ANY_SIZE = SizeRule(multiple=1, minimum=1)
@@ -137,7 +139,9 @@ class GraphDescription:
         """Reads what ``to_metadata`` wrote. Raises ``GraphError``, naming ``origin``, on anything else."""
         found = metadata.get("measnet.format")
         if found != FORMAT:
-            what = "has no MEASNet description" if found is None else f"is of format {found!r}"
+            what = "has no MEASNet description"
+            if found is not None:
+                what = f"is of format '{printable(found, LONGEST_VALUE)}'"
             raise GraphError(f"{origin} {what}; export it with this version's measnet-export")
         try:
             size = metadata["measnet.size"]
@@ -147,13 +151,16 @@ class GraphDescription:
             io = metadata.get("measnet.io", "nchw")
             order = metadata.get("measnet.channel_order", "rgb")
             if (io, order) not in FORMS:
-                raise ValueError(f"{io}, {order}")
+                raise ValueError(f"{printable(io, LONGEST_VALUE)}, {printable(order, LONGEST_VALUE)}")
+            precision = metadata["measnet.precision"]
+            if precision not in PRECISIONS:
+                raise ValueError(f"precision '{printable(precision, LONGEST_VALUE)}'")
             steerable = metadata.get("measnet.steerable") == "yes"
             return cls(
                 config=MEASNetConfig.from_json(metadata["measnet.config"]),
                 weights_sha256=metadata["measnet.weights_sha256"],
                 static_size=static,
-                precision=metadata["measnet.precision"],
+                precision=precision,
                 versions=tuple(versions.items()),
                 io=cast(IO, io),
                 channel_order=cast(ChannelOrder, order),
@@ -166,9 +173,8 @@ class GraphDescription:
                 taught=damage.from_metadata(metadata),
             )
         except (KeyError, ValueError, TypeError, AttributeError, RecursionError, UsageError) as error:
-            raise GraphError(
-                f"{origin} has a damaged MEASNet description ({error}); export it again"
-            ) from None
+            why = printable(error, 4 * LONGEST_VALUE)
+            raise GraphError(f"{origin} has a damaged MEASNet description ({why}); export it again") from None
 
 
 def _parse_size(text: str) -> tuple[int, int]:

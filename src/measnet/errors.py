@@ -19,7 +19,10 @@ A message says what happened, with the numbers, and what to do about it, on one 
 
 from __future__ import annotations
 
+import errno
 import importlib
+
+from measnet.printable import LONGEST_VALUE, printable
 
 
 class MEASNetError(Exception):
@@ -98,6 +101,22 @@ class BackendError(MEASNetError):
 
 class ParityError(MEASNetError):
     """The engine does not compute what the network computes."""
+
+
+def in_words(error: Exception) -> tuple[str, int]:
+    """What a command says of an error that reached its end, and its exit status."""
+    if isinstance(error, MEASNetError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError) and error.filename is not None:
+        name = printable(error.filename, LONGEST_VALUE)
+        if error.errno == errno.ENAMETOOLONG:
+            return f"the name {name} is longer than a name may be; choose a shorter one", UsageError.exit_code
+        if isinstance(error, PermissionError):
+            return (
+                f"{name} may not be used by this user; check its permissions and those of its folders",
+                UsageError.exit_code,
+            )
+    return f"{type(error).__name__}: {error} (a fault of this program; --debug shows where)", 1
 
 
 def first_line(error: BaseException) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from measnet.printable import printable
+
 _ALL = "measnet.help_all"
 
 WIDTH = 100
@@ -47,6 +49,12 @@ class HeadedCommand(click.Command):
                     help=f"Show all {sum(isinstance(known, click.Option) for known in self.params)} options.",
                 )
             )
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:  # a pattern may have made a file's name an option
+            raise click.UsageError(printable(error.format_message()), error.ctx) from None
 
     def _show_all(self, ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
         if wanted and not ctx.resilient_parsing:

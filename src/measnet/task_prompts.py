@@ -18,8 +18,11 @@ from measnet.config import PROMPT_BASIS
 TaskPrompts = Mapping[str, tuple[float, ...]]
 """T scores for each task (``dehaze``), before the softmax that turns them into prompt weights."""
 
-_Scores = Annotated[list[float], msgspec.Meta(min_length=PROMPT_BASIS, max_length=PROMPT_BASIS)]
-_Stored = Annotated[dict[str, _Scores], msgspec.Meta(max_length=64)]
+# Those of weights are some tens; a float32 holds no number of any size.
+_Score = Annotated[float, msgspec.Meta(ge=-1e6, le=1e6)]
+_Scores = Annotated[list[_Score], msgspec.Meta(min_length=PROMPT_BASIS, max_length=PROMPT_BASIS)]
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+_Stored = Annotated[dict[_Name, _Scores], msgspec.Meta(max_length=64)]
 _KEY = "measnet.task_prompts"
 
 

@@ -17,6 +17,10 @@ def is_special(path: Path) -> bool:
 def check_place(path: Path, option: str) -> None:
     """Raises ``UsageError`` where ``write_whole`` could not write. ``option`` is what named ``path``."""
     folder = path.parent
+    if str(path) == "-":
+        raise UsageError(
+            f"{option} - would be a file called '-'; figures go to a file with a name of its own"
+        )
     if path.is_dir():
         raise UsageError(f"{option} {path} is a folder; give the name of a file")
     if is_special(path):

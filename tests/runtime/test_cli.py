@@ -21,6 +21,7 @@ import pytest
 from click.testing import CliRunner
 
 from measnet.runtime.frame import Pixels
+from measnet.runtime.sinks.containers import CODECS
 
 from .conftest import IDENTITY_COMMAND, Answer, IdentityRestored, IdentityRestorer, MakeClip, ffmpeg, probe
 
@@ -246,6 +247,22 @@ def test_a_folder_of_pictures_does_not_become_a_folder_that_is_called_like_a_fil
         (["{video}", "--report", "nowhere/run.json"], "folder nowhere does not exist"),
         (["{video}", "--report", "."], "--report . is a folder"),
         (["{video}", "-o", "out.mp4", "--report", "out.mp4"], "--report out.mp4 is the result"),
+        (["{video}", "--crf", "99"], "99 is not a whole number from 0 to 63"),
+        (
+            ["{video}", "--backend", "cuda"],
+            "there is no backend 'cuda'; choose one of auto, onnx",
+        ),
+        (["{video}", "--backend", "cuda"], "torch or triton://HOST:PORT/MODEL"),
+        (["{video}", "--report", "run.svg"], "give it a name such as run.json"),
+        (["{video}", "--report", "-"], "--report - would be a file called '-'"),
+        (["{video}", "--verify-share", "0.5"], "--verify-share goes with --verify 1/N"),
+        (["{video}", "--checkpoint", "{video}", "--on-fault", "stop"], "--checkpoint goes with --verify 1/N"),
+        (["{video}", "--checkpoint", "x.ckpt"], "--checkpoint x.ckpt is no file that exists"),
+        (["{video}", "--no-ladder", "--reconnect", "3", "--insecure"], "--reconnect is for cameras and"),
+        (
+            ["{video}", "--no-ladder", "--reconnect", "3", "--insecure"],
+            "; --insecure is for addresses; leave",
+        ),
         (["{video}", "-o", "out.svg.mkv", "--report", "./out.svg.mkv"], "is the result"),
     ],
 )
@@ -259,11 +276,31 @@ def test_users_mistakes_are_one_line_and_status_2(
     assert sorted(p.name for p in video.parent.iterdir()) == ["clip.mp4"]
 
 
-def test_a_preset_that_the_encoder_does_not_know_is_named(measnet_run: Run, video: Path) -> None:
-    answer = measnet_run(video, "--preset", "hasty")
-    said = " ".join(answer.err.split())
-    assert answer.status == 1 and "with --preset hasty (Invalid argument); leave --preset away" in said
+@pytest.mark.parametrize(
+    ("codec", "has"),
+    [
+        ("h264", "it takes ultrafast, superfast, veryfast"),
+        ("hevc", "veryslow, placebo"),
+        ("vp9", "it takes a number from 0 to 8"),
+        ("av1", "it takes a number from 0 to 13"),
+        ("prores", "it takes proxy, lt, standard, hq, 4444, 4444xq"),
+        ("ffv1", "it has none; leave it away"),
+    ],
+)
+def test_a_preset_that_the_encoder_does_not_know_is_refused_with_those_it_knows(
+    measnet_run: Run, video: Path, codec: str, has: str
+) -> None:
+    answer = measnet_run(video, "--codec", codec, "--preset", "hasty", "-o", video.with_name("out.mkv"))
+    assert answer.status == 2 and f"--preset hasty is none of {CODECS[codec].encoder}: " in answer.err
+    assert has in answer.err and answer.err.count("\n") == 1
     assert [path.name for path in video.parent.iterdir()] == ["clip.mp4"]
+
+
+def test_options_of_files_say_that_a_pipe_has_nothing_of_them(clip: MakeClip) -> None:
+    command = [*IDENTITY_COMMAND, "0", str(clip("plain.mp4")), "-o", "-", "--bits", "10", "--crf", "3"]
+    done = subprocess.run(command, capture_output=True, timeout=120)
+    assert done.returncode == 0 and done.stdout.startswith(b"YUV4MPEG2")
+    assert b"warning: --crf, --bits: of files alone; bare pixels of 8 bits" in done.stderr
 
 
 def test_closed_folder_is_refused_before_any_work() -> None:
@@ -480,7 +517,7 @@ def test_file_size_limit_is_one_line_and_leaves_nothing(clip: MakeClip, tmp_path
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=300,
     )
     assert done.returncode == 1
     assert done.stderr.startswith("error: writing") and done.stderr.count("\n") == 1

@@ -17,7 +17,7 @@ from measnet.metrics import Choices
 from measnet.network.measnet import NO_EXPERT
 from measnet.runtime import restorer
 from measnet.runtime.experts import MOST_BINS, Experts
-from measnet.runtime.experts_picture import draw
+from measnet.runtime.experts_picture import EXPERTS, draw
 from measnet.runtime.frame import Frame, Pixels, Restoration
 from measnet.runtime.scene_cut import SceneCut
 from tests.runtime.conftest import Answer, IdentityRestorer, MakeClip
@@ -135,6 +135,7 @@ def test_the_picture_needs_nothing_else_and_takes_any_name() -> None:
     ]
     assert images and all(image.startswith("data:") for image in images)
     assert "script" not in svg and "url(http" not in svg
+    assert all(colour in svg for colour in EXPERTS[:4]) and "cross: a fault" in svg
     assert "clip?.mp4" in draw("clip\udcff.mp4", report)  # of a file whose name is no text
     assert "…" in draw("long" * 60, report)
 

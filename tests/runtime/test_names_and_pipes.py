@@ -44,6 +44,24 @@ def test_a_pipe_as_an_input_is_refused_with_the_way_that_reads_it(
     assert answer.status == 2 and f"measnet-run - < {tmp_path / name}" in answer.err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["{long}.mp4"],
+        ["{long}[ab]*.mp4"],
+        ["{picture}", "-o", "{long}/a.png"],
+        ["{picture}", "--report", "{long}/run.json"],
+        ["{picture}", "--verify", "1", "--checkpoint", "{long}.ckpt"],
+    ],
+)
+def test_a_name_that_no_file_can_have_is_a_users_mistake(
+    measnet_run: Run, picture: Path, arguments: list[str]
+) -> None:
+    answer = measnet_run(*(word.format(long="n" * 300, picture=picture) for word in arguments))
+    assert answer.status == 2 and answer.err.count("\n") == 1, answer.err
+    assert "fault of this program" not in answer.err and len(answer.err) < 600
+
+
 def test_a_pipe_as_an_output_is_neither_replaced_nor_waited_for(
     measnet_run: Run, clip: MakeClip, picture: Path, tmp_path: Path
 ) -> None:

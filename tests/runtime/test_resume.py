@@ -358,7 +358,7 @@ def test_damage_is_found(part: Path, damage: Callable[[Path], None], sound: int)
     header = manifest.header or Header({}, {})
     info = StreamInfo("x", "video", 64, 48, Fraction(1, 90000), Fraction(25))
     sink = SegmentedVideoSink(part.with_name("clip.restored.mp4"), info, Path("x"), lambda: iter(()))
-    assert sink.begun_before(header) == sound * FRAMES
+    assert sink.begun_before(header, restart=False).frames == sound * FRAMES
 
 
 def test_a_manifest_may_be_nested_as_deep_as_it_likes(tmp_path: Path) -> None:
@@ -370,7 +370,7 @@ def test_a_manifest_may_be_nested_as_deep_as_it_likes(tmp_path: Path) -> None:
 
 def test_a_manifest_of_others_does_not_speak_to_the_terminal(tmp_path: Path) -> None:
     said = differences({"a\x1b]0;b": "\x1b[2J\ud800", "n": _nested(900)}, {})
-    assert said.isprintable() and "?[2J?" in said and "?]0;b" in said
+    assert said.isprintable() and r"\x1b[2J\ud800" in said and r"\x1b]0;b" in said
 
 
 def _nested(depth: int) -> object:
@@ -491,13 +491,61 @@ def test_a_dry_run_says_where_a_run_would_go_on(measnet_run: Run, video: Path, p
     assert names(part) == before
 
 
+def _header_rewritten(**settings: Any) -> Callable[[Path], None]:
+    """The settings changed by somebody who seals the line again."""
+
+    def rewrite(part: Path) -> None:
+        manifest = Manifest(part / "manifest.jsonl")
+        assert manifest.header is not None
+        header, parts = manifest.header, list(manifest.parts)
+        manifest.begin(Header(header.made_of, header.settings | settings))
+        for line in parts:
+            manifest.add(line)
+
+    return rewrite
+
+
+def _state_of_another(part: Path) -> None:
+    """The engine's state behind the last segment, of the same length, in a file that is sealed again."""
+    manifest = Manifest(part / "manifest.jsonl")
+    line, place = dict(manifest.parts[1]), part / "segment-00001"
+    data = bytearray(place.read_bytes())
+    data[line["table"] - line["state"] : line["table"]] = bytes(line["state"])
+    place.write_bytes(data)
+    line["sha256"] = hashlib.sha256(data).hexdigest()
+    manifest.keep(1)
+    manifest.add(line)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (_header_rewritten(encoder_threads=-1), "settings that the result was begun with are damaged"),
+        (_header_rewritten(encoder_threads="many"), "settings that the result was begun with are damaged"),
+        (_header_rewritten(tiles=[[0, 0, 1, 1]]), "was begun of"),
+        (_header_rewritten(tiles=None), "was begun of"),
+        (_state_of_another, "cannot go on at frame 192"),
+    ],
+)
+def test_a_dry_run_refuses_what_a_run_refuses(
+    measnet_run: Run, video: Path, part: Path, damage: Callable[[Path], None], said: str
+) -> None:
+    damage(part)
+    rehearsed, run = (measnet_run(video, *OPTIONS, *more) for more in (["--dry-run"], []))
+    assert run.status == 2 and said in run.err and "--restart" in run.err, run.err
+    assert (rehearsed.status, rehearsed.err) == (run.status, run.err)
+    anew = measnet_run(video, *OPTIONS, "--dry-run", "--restart")
+    assert anew.status == 0 and "going on" not in anew.out
+
+
 def test_a_second_run_of_the_same_result_is_refused(measnet_run: Run, video: Path, part: Path) -> None:
     first = PartFolder(result(video))
     header = Manifest(part / "manifest.jsonl").header
     assert header is not None
     first.begin(header, restart=False)
-    answer = measnet_run(video, *OPTIONS)
-    assert answer.status == 2 and "another measnet-run is writing" in " ".join(answer.err.split())
+    for also in ([], ["--dry-run"], ["--dry-run", "--restart"]):
+        answer = measnet_run(video, *OPTIONS, *also)
+        assert answer.status == 2 and "another measnet-run is writing" in " ".join(answer.err.split())
     first.release()
     assert measnet_run(video, *OPTIONS).status == 0
 

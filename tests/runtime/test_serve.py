@@ -285,9 +285,9 @@ def test_everything_that_is_wrong_is_named_at_once_with_its_line(tmp_path: Path)
     said = [line.removeprefix(f"error: {path}:") for line in result.stderr.splitlines()]
     assert said == [
         "2: all cameras: nothing is called 'strenght'; did you mean strength?",
-        "3: all cameras: temporal: 99: 99 is not in the range 0<=x<=64.",
+        "3: all cameras: temporal: 99 is not a whole number from 0 to 64",
         "8: camera door: nothing is called 'modle'; did you mean model?",
-        "9: camera door: crf: excellent: 'excellent' is not a valid integer range.",
+        "9: camera door: crf: excellent is not a whole number from 0 to 63",
         "10: camera door: start is not for cameras",
         "11: two cameras are called door, see line 5 too",
         "13: camera door: sinks is empty; name at least one place for its picture",
@@ -314,11 +314,55 @@ def test_what_the_machine_has_not_is_named_before_anything_starts(
     assert result.exit_code == 2
     said = result.stderr.splitlines()
     assert len(said) == 5
-    for name, line in zip("cd", said[3:], strict=True):
-        assert f"camera {name}: its source is no camera:N" in line and "secret" not in line
+    assert "camera c: rstp://***@10.0.0.5/stream: addresses begin with rtsp://" in said[3]
+    assert "camera d: camera:front: a camera is named by its number" in said[4]
     assert "camera a: the folder /nowhere does not exist" in said[0]
     assert "camera b: the model 'absent.onnx' is neither" in said[1]
     assert "camera b: there.mkv exists already" in said[2]
+
+
+WRONG_FOR_A_RUN = """\
+all: {preset: ultrafast, overwrite: yes}
+cameras:
+  - {name: a, source: "rtsp://h:99999/x", sinks: [a.mkv], task: nonsense}
+  - {name: b, source: "tcp://", sinks: [b.xyz, b.m3u8], tile: 3}
+  - {name: c, source: "tcp://h:1", sinks: [c.mkv], pixel-format: rgb99}
+  - {name: d, source: "tcp://h:2", sinks: ["http://x/y", "rtmp://", "udp://h:1?listen=1", "tcp://h"]}
+  - {name: e, source: "tcp://h:3", sinks: [e.mkv], codec: nonsense, checkpoint: absent.ckpt}
+  - {name: f, source: "tcp://h:4", sinks: [f.webm, f.m3u8], codec: h264, bits: 16, crf: 99}
+  - {name: g, source: "tcp://h:4", sinks: [g.webm], codec: h264}
+  - {name: h, source: "absent.mp4", sinks: [h.mkv], preset: hasty}
+  - {name: i, source: "tcp://h:5", sinks: [i.mkv, i.m3u8, "rtmp://h/x", "-"]}
+"""
+
+
+def test_check_refuses_all_that_a_run_would_refuse_at_its_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("c.yaml").write_text(WRONG_FOR_A_RUN)
+    result = CliRunner().invoke(main, ["--check", "c.yaml"])
+    assert result.exit_code == 2 and sorted(Path().iterdir()) == [Path("c.yaml")]
+    said = [line.removeprefix("error: c.yaml:") for line in result.stderr.splitlines()]
+    expected = [
+        "8: camera f: crf: 99",
+        "3: camera a: rtsp://h:99999/x is not an address",
+        "3: camera a: the weights of nano do not know the task 'nonsense'",
+        "4: camera b: tcp:// is not an address: it names no machine",
+        "4: camera b: tiles of 3 pixels are too small",
+        "4: camera b: b.xyz: cannot tell what to write",
+        "5: camera c: --pixel-format rgb99 is not known",
+        "6: camera d: http://x/y is nothing that a result can be sent to",
+        "6: camera d: rtmp:// is not an address",
+        "6: camera d: udp://h:1?listen=1: receivers are called",
+        "6: camera d: tcp://h is not an address: it has no port",
+        "7: camera e: the checkpoint absent.ckpt",
+        "7: camera e: --codec nonsense is not known",
+        "9: camera g: .webm files cannot hold libx264",
+        "10: camera h: absent.mp4 does not exist",
+        "10: camera h: --preset hasty is none of libx264",
+    ]
+    assert [line[: len(words)] for line, words in zip(said, expected, strict=True)] == expected
 
 
 @pytest.mark.parametrize(
@@ -382,6 +426,23 @@ def test_options_are_those_of_measnet_run_and_a_cameras_own_go_before_all(
     options = camera.options
     assert (options.engine.tile, options.strength, options.encoding.bits) == ("off", 1.0, 8)
     assert options.checks.on_fault == "stop"
+
+
+def test_a_key_is_named_as_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "all:\n  on-fualt: stop\n  on_fault: maybe\n  max-latency: [1]\n  raw-out: rgb24\n"
+        "cameras: [{name: a, source: 'tcp://h:1', sinks: a.mkv, pixel-format: a, pixel_format: b}]"
+    )
+    with pytest.raises(CamerasError) as caught:
+        read_cameras(path)
+    assert [line.partition(": ")[2] for line in caught.value.problems] == [
+        "all cameras: nothing is called 'on-fualt'; did you mean on-fault?",
+        "all cameras: on_fault: 'maybe' is not one of 'fallback', 'stop', 'ignore'.",
+        "all cameras: max-latency needs one value",
+        "all cameras: raw-out is not for cameras",
+        "camera a: pixel_format stands here twice",
+    ]
 
 
 def test_the_example_is_right(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,8 +64,38 @@ def test_a_camera_inside_tls_is_taken_if_its_certificate_is_trusted_or_any_is(
 def test_a_certificate_for_another_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(tmp_path) as plain, inside_tls(int(plain.rpartition(":")[2]), tmp_path, "DNS:cam") as port:
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
-        with pytest.raises(InputError, match=r"not trusted \(IP address mismatch"):
+        with pytest.raises(InputError, match=r"of another machine \(IP address mismatch.*use the name"):
             size(f"https://127.0.0.1:{port}/cam.mp4")
+
+
+@pytest.mark.parametrize("insecure", [False, True])
+def test_a_port_without_tls_is_said(tmp_path: Path, insecure: bool) -> None:
+    with serving(tmp_path) as web:
+        port = web.rpartition(":")[2]
+        with pytest.raises(InputError, match=rf"port {port} there speaks no TLS; use http://, or the port"):
+            size(f"https://127.0.0.1:{port}/cam.mp4", insecure=insecure)
+
+
+def test_a_port_that_waits_for_plain_words_is_said_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("measnet.runtime.live.peer._ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr("measnet.runtime.sources.network.OPEN_SECONDS", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(InputError, match=rf"port {port} there speaks no TLS; use rtsp://"):
+            size(f"rtsps://127.0.0.1:{port}/cam")
+
+
+@pytest.mark.parametrize(
+    ("named", "why"), [("absent.pem", "cannot be read"), ("text.pem", "is no certificate")]
+)
+def test_a_file_of_certificates_that_is_none_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str, why: str
+) -> None:
+    (tmp_path / "text.pem").write_text("hello")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / named))
+    with pytest.raises(UsageError, match=rf"SSL_CERT_FILE names .*{named}, which {why}.*; have it name"):
+        size("https://127.0.0.1:9/cam.mp4")
+    assert tls_options("https://cam/s", insecure=True) == {"tls_verify": "0"}
 
 
 def test_addresses_without_tls_are_asked_for_no_certificate() -> None:
@@ -77,7 +108,20 @@ def test_a_name_that_nobody_has_is_said() -> None:
         size("rtsp://nobody.invalid/stream")
 
 
-@pytest.mark.parametrize("url", ["tcp://[::1", "srt://[", "rtsp://h:99999/", "https://h:x/"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "tcp://[::1",
+        "srt://[",
+        "rtsp://h:99999/",
+        "https://h:x/",
+        "rtsp://",
+        "https:///x",
+        "tcp://h",
+        "srt://",
+        "udp://h/",
+    ],
+)
 def test_what_is_no_address_is_said_in_one_line(url: str) -> None:
     with pytest.raises(UsageError, match="is not an address"):
         tls_options(url, insecure=False)

@@ -9,6 +9,7 @@ from typing import Literal
 
 from measnet.errors import InputError, UsageError
 from measnet.image_header import PictureError, read_size
+from measnet.printable import printable
 from measnet.train.data.folders import Place, find_places
 from measnet.train.data.pairing import match_names
 from measnet.train.data.pictures import read_picture
@@ -30,7 +31,7 @@ class DataSetError(InputError):
         self.problems = problems
         listed = "; ".join(problems[:_SHOWN])
         more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        where = f"{_counted(sets, 'set')} of {_printable(root)}" if sets else _printable(root)
+        where = f"{_counted(sets, 'set')} of {printable(root)}" if sets else printable(root)
         super().__init__(f"{_counted(len(problems), 'problem')} in {where}: {listed}{more}")
 
 
@@ -85,14 +86,14 @@ def read_pairs(folder: Path, task: str) -> ImageSet:
     place = next(find_places(folder, task), None)
     if place is None or place.folder != folder:
         raise InputError(
-            f"{_printable(folder)} needs a folder of degraded pictures (input) and one of clean ones (target)"
+            f"{printable(folder)} needs a folder of degraded pictures (input) and one of clean ones (target)"
         )
     return _read_places(folder, [place], decode=False, missing=[])[0]
 
 
 def _require_folder(folder: Path) -> None:
     if not folder.is_dir():
-        raise InputError(f"the data folder {_printable(folder)} does not exist")
+        raise InputError(f"the data folder {printable(folder)} does not exist")
 
 
 def _missing_tasks(
@@ -107,7 +108,7 @@ def _missing_tasks(
     for task in sorted(tasks) if tasks else [""]:
         if task in there:
             continue
-        others = sorted({_printable(place.name) for place in places if task in (place.task, "")})
+        others = sorted({printable(place.name) for place in places if task in (place.task, "")})
         hint = f"not for {purpose}: {', '.join(others)}" if others else "docs/data.md has the layouts"
         problems.append(f"no {task or 'data'} set for {purpose} ({hint})")
     return problems
@@ -132,7 +133,7 @@ def _read_place(root: Path, place: Place, decode: bool) -> tuple[list[Pair], lis
     """The pairs of a place, and what is wrong with them or with the place itself."""
 
     def shown(path: Path) -> str:
-        return _printable(path.relative_to(root) if path != root else root)
+        return printable(path.relative_to(root) if path != root else root)
 
     if place.problem:
         return [], [f"{shown(place.folder)} {place.problem}"]
@@ -194,8 +195,3 @@ def _size(size: tuple[int, int]) -> str:
 
 def _counted(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
-def _printable(text: Path | str) -> str:
-    """On one line and without commands to the terminal, whatever a file is called."""
-    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in str(text))

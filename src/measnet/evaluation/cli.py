@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from measnet.command_line import HELP, read_by, run_command
+from measnet.command_line import HELP, read_by, run_command, say
 from measnet.evaluation.request import Request
 from measnet.headed_help import HeadedCommand
+from measnet.number_options import WholeNumber
+from measnet.printable import printable
 from measnet.runtime.options import parse_tile
 
 if TYPE_CHECKING:
@@ -83,20 +85,18 @@ HEADINGS = {
 )
 @click.option(
     "--temporal",
-    type=click.IntRange(0, 64),
+    type=WholeNumber(0, 64),
     default=12,
     show_default=True,
     metavar="FRAMES",
     help="Frames that help each other; 0: each alone.",
 )
 @click.option("--tasks", metavar="TASK,TASK", help="Measure these tasks only.")
-@click.option(
-    "--sigma", multiple=True, type=click.IntRange(1, 255), help="Noise levels.  [default: 15, 25, 50]"
-)
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the noise.")
+@click.option("--sigma", multiple=True, type=WholeNumber(1, 255), help="Noise levels.  [default: 15, 25, 50]")
+@click.option("--seed", default=0, show_default=True, type=WholeNumber(min=0), help="Of the noise.")
 @click.option(
     "--limit",
-    type=click.IntRange(min=1),
+    type=WholeNumber(min=1),
     metavar="N",
     help="Pictures of a set, frames of a video.",
 )
@@ -110,7 +110,7 @@ HEADINGS = {
 @click.option(
     "--tile", default="auto", show_default=True, callback=read_by(parse_tile), help="As in measnet-run."
 )
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="To compute.  [default: all]")
+@click.option("--threads", type=WholeNumber(min=1), metavar="N", help="To compute.  [default: all]")
 @click.option("--classical", is_flag=True, help="Measure classical tools too.")
 @click.option("--json", "json_file", type=_PATH, metavar="FILE", help="All figures, per picture too.")
 @click.option(
@@ -161,7 +161,7 @@ def _run(request: Request) -> None:
         descriptions = [restorer.description for restorer in restorers]
 
     for name, facts in zip(names, descriptions, strict=True):
-        click.echo(f"{name}: {facts['variant']}, {facts['precision']}, {facts['backend']}")
+        say(f"{name}: {facts['variant']}, {facts['precision']}, {facts['backend']}")
     protocol = PROTOCOLS[request.protocol if sets else "full"]
     parts = []
     if figures:
@@ -171,18 +171,20 @@ def _run(request: Request) -> None:
         ]
     if videos is not None and video_figures is not None:
         parts += [_about(videos), video_tables(video_figures)]
-    click.echo("\n".join(parts), nl=False)
+    for line in "\n".join(parts).splitlines():
+        say(line)
     if request.json_file is not None:
         video = None if video_figures is None or videos is None else video_report(video_figures, videos)
         conditions = Conditions(descriptions, protocol, request.seed)
         write_report(request.json_file, figures, conditions, video)
-        click.echo(f"\nfigures: {request.json_file}")
+        say("")
+        say(f"figures: {request.json_file}")
     if request.contact_sheet is not None and sheet is not None and video_sheet is not None:
         drawn = [sheet.draw()] if figures else []
         if video_figures is not None:
             drawn.append(video_sheet.draw(video_figures))
         write_picture(request.contact_sheet, stacked(drawn))
-        click.echo(f"to look at: {request.contact_sheet}")
+        say(f"to look at: {request.contact_sheet}")
 
 
 def _about(videos: VideoOptions) -> str:
@@ -248,7 +250,7 @@ def _measure_videos(
                 bar.advance(bar.task_ids[-1])
 
             def note(self, line: str) -> None:
-                bar.console.print(f"note: {line}", highlight=False, markup=False, soft_wrap=True)
+                bar.console.print(printable(f"note: {line}"), highlight=False, markup=False, soft_wrap=True)
 
         return measure_video(videos, restorers, Path(folder), Shown())
 
