@@ -22,7 +22,6 @@ class Account(Observer):
         self._telemetry = telemetry
 
     def finished(self, passing: Restoration) -> None:
-        """See Observer.finished."""
         self._telemetry.restored_by(_experts(passing), passing.damage or {})
 
 

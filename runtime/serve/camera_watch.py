@@ -19,7 +19,6 @@ class CameraWatch(Watch):
         self._trying = True
 
     def enter(self, state: State, words: str, **values: float | int | str) -> None:
-        """See Watch."""
         if state == "running":
             self._trying = False
         if not self._trying or (state == "connecting" and self.state is None):

@@ -54,11 +54,9 @@ class PartsSink(Sink):
         self._last: tuple[VideoSink, Fraction] | None = None
 
     def for_report(self) -> dict[str, Any]:
-        """See Sink.for_report."""
         return {} if self._part is None else self._part.for_report()
 
     def write(self, frame: Frame) -> None:
-        """See Sink.write."""
         at = frame.pts * frame.time_base
         if self._origin is None:
             self._origin = at

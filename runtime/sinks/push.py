@@ -101,7 +101,6 @@ class PushSink(EncodedSink):
         super().__init__(address, Outside(address), picture, _Sent(address, info, picture, insecure=insecure))
 
     def write(self, frame: Frame) -> None:
-        """See Sink.write."""
         if self._origin is None:
             self._origin, self._began = frame.pts * frame.time_base, time.monotonic()
         since = frame.pts * frame.time_base - self._origin
@@ -110,7 +109,6 @@ class PushSink(EncodedSink):
         super().write(replace(frame, pts=round(since / frame.time_base)))
 
     def copy(self, packet: Packet[Stream]) -> None:
-        """See Sink.copy."""
         # Sound from before the first picture has nothing to go with.
         if self._origin is None or packet.pts is None or packet.dts is None:
             return

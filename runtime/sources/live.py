@@ -160,12 +160,10 @@ class LiveSource(Source):
         self._sum_up()
 
     def interrupt(self) -> None:
-        """See Source.interrupt."""
         self._off.set()
         self._feed.call_off()
 
     def for_report(self) -> dict[str, Any]:
-        """See Source.for_report."""
         return {
             "outages": [
                 {
@@ -179,7 +177,6 @@ class LiveSource(Source):
         }
 
     def close(self) -> None:
-        """See Source.close."""
         self.interrupt()
         self._feed.end(_LEAVE_SECONDS)
         self._watch.end("stopped")

@@ -80,30 +80,44 @@ def stopping_on_signals(stop: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run_command(step: Callable[[], None], *, debug: bool, interrupted: str) -> None:
-    """Runs ``step``; an error becomes one line on stderr and its exit code, unless ``debug``.
-
-    ``interrupted`` says what Ctrl-C left behind.
-    """
-    print_any_name()
+def status_of(step: Callable[[], int | None], *, debug: bool, tell: Callable[[str], None]) -> int:
+    """Does ``step`` and gives its exit status; ``tell`` hears its error in one line, unless ``debug``."""
     try:
-        step()
+        return step() or 0
     except MEASNetError as error:
         if debug:
             raise
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
+        tell(str(error))
+        return error.exit_code
     except click.ClickException:
         raise
     except Exception as error:
         if debug:
             raise
-        told = f"{type(error).__name__}: {error} (a fault of this program; --debug shows where)"
-        click.echo(f"error: {told}", err=True)
-        sys.exit(1)
+        tell(f"{type(error).__name__}: {error} (a fault of this program; --debug shows where)")
+        return 1
+
+
+def run_command(
+    step: Callable[[], int | None],
+    *,
+    debug: bool,
+    interrupted: str = "",
+    tell: Callable[[str], None] = lambda line: click.echo(f"error: {line}", err=True),
+) -> None:
+    """Does all of a command, and exits with its status unless that is 0.
+
+    ``interrupted`` says what Ctrl-C left behind.
+    """
+    print_any_name()
+    try:
+        status = status_of(step, debug=debug, tell=tell)
     except KeyboardInterrupt:
-        click.echo(interrupted, err=True)
-        sys.exit(INTERRUPTED)
+        if interrupted:
+            click.echo(interrupted, err=True)
+        status = INTERRUPTED
+    if status:
+        sys.exit(status)
 
 
 def read_by(parse: Callable[[str], Any]) -> Callable[..., Any]:
