@@ -17,7 +17,7 @@ import click
 
 from measnet.command_line import HELP, read_by, run_command
 from measnet.headed_help import HeadedCommand
-from measnet.runtime.live.title import hide_arguments
+from measnet.runtime.live.address import hide_arguments
 from measnet.runtime.operations.command_line import operating_options
 from measnet.runtime.options import (
     Checks,

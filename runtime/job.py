@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from measnet.errors import InputError, MEASNetError, SourceLostError, UsageError
@@ -119,7 +120,7 @@ class Job:
             if live.ladder and live.max_latency is not None:
                 name, opens = smaller or (None, None)
                 self._ladder = Ladder(live.max_latency, self.watch, rungs(name))
-                opened = opens and (lambda: self._guarded(self._opened.enter_context(opens())))
+                opened = None if opens is None else partial(self._opened_and_guarded, opens)
                 first = AtRung(guard, self._ladder, self.watch, opened)
             figures = run(
                 self._source,
@@ -169,6 +170,9 @@ class Job:
             self.report.error = str(error)
             self.close()
             raise
+
+    def _opened_and_guarded(self, opens: Callable[[], Restorer]) -> Guard:
+        return self._guarded(self._opened.enter_context(opens()))
 
     def rehearse(self, restorer: Restorer, frames: int = REHEARSED) -> RunReport:
         """Restores the first ``frames`` to see what the run would take; nothing is written.

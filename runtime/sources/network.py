@@ -22,6 +22,7 @@ from measnet.runtime.side_data import HDR_TREATMENT, is_hdr, read_captions
 from measnet.runtime.sources.connection import CLOCK, Connection, Over
 from measnet.runtime.sources.decoder import PictureDecoder
 from measnet.runtime.sources.kept_streams import KeptStreams, moved
+from measnet.runtime.sources.times import rebased
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -111,7 +112,7 @@ class NetworkConnection(Connection):
                 if isinstance(item, av.VideoFrame):
                     if item.pts is not None or self._by_clock:
                         yield self._frame(item, time.monotonic())
-                elif _rebased(item, self._origin) and moved(item, self._places):
+                elif rebased(item, self._origin) and moved(item, self._places):
                     yield item
         except av.error.ExitError:
             self._broken = f"it sent nothing for {SILENCE_SECONDS:g} s"
@@ -183,16 +184,6 @@ class NetworkConnection(Connection):
             self._jumps = self._decoder.jumps
             self._origin -= max(Fraction(0), self._behind[-1] - self._behind[0])
             self._behind.clear()
-
-
-def _rebased(packet: Packet[Stream], origin: Fraction) -> bool:
-    """Move a packet's times to count from ``origin``; False if it lies before."""
-    shift = round(origin / packet.time_base)
-    if packet.pts is None or packet.dts is None or min(packet.pts, packet.dts) < shift:
-        return False
-    packet.pts -= shift
-    packet.dts -= shift
-    return True
 
 
 def _open(url: str, *, insecure: bool) -> InputContainer:

@@ -591,7 +591,7 @@ def test_sound_alone_is_refused(clip: MakeClip) -> None:
 def test_an_srt_address_where_nobody_answers_or_that_is_wrong_is_refused_in_one_line(ending: str) -> None:
     if not has_srt():
         pytest.skip("there is no libsrt here")
-    with pytest.raises(InputError, match=r"=\*\*\* cannot be opened: ") as caught:
+    with pytest.raises(InputError, match="cannot be opened: ") as caught:
         LiveSource(f"srt://127.0.0.1:{free_port()}{ending}")
     assert "s3cret-" not in str(caught.value)
 

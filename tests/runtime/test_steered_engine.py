@@ -219,4 +219,4 @@ def test_the_fake_tensorrt_notices_inputs_that_do_not_belong_together(bench: Ben
     inputs = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     inputs |= {"held": nothing, "hold": nothing}
     with pytest.raises(Violation, match="width is 160 in one input and 128 in window"):
-        backend._lane().submit(inputs, 0, (128, 160))
+        backend._lane().infer(inputs, 0)
