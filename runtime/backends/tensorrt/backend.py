@@ -33,8 +33,7 @@ class TensorRTBackend:
     """Runs an engine file of ``measnet-export engine``, on the first GPU that CUDA shows.
 
     Every thread gets a context, a stream and buffers of its own when it comes first: frames of several
-    threads overlap. A steerable engine takes decisions from outside by ``infer_steered``; the others leave
-    them to it.
+    threads overlap. A steerable engine takes decisions from outside, others none.
     """
 
     def __init__(self, engine: Path, threads: int | None = None) -> None:
@@ -93,15 +92,9 @@ class TensorRTBackend:
             self.deactivate()
             raise
 
-    def infer(self, images: Image) -> Inference:
+    def infer(self, images: Image, steering: Steering | None = None) -> Inference:
         """See Backend.infer. Raises ``UsageError`` for a size that the engine does not take."""
-        return self._infer(images, self._neutral)
-
-    def infer_steered(self, images: Image, steering: Steering) -> Inference:
-        """See SteerableBackend.infer_steered; of a steerable engine. Raises as ``infer``."""
-        return self._infer(images, steering)
-
-    def _infer(self, images: Image, steering: Steering | None) -> Inference:
+        steering = steering or self._neutral
         plan, description = self._active(), self.description
         profiles = (
             [_profile_in_planes(profile) for profile in plan.profiles]

@@ -115,8 +115,10 @@ class Lane:
             self._activations = Memory(cuda.allocate, cuda.free)
             self._buffers = {name: TensorBuffers(cuda) for name in (*plan.inputs, *plan.outputs)}
             self._graph = LaunchGraph(cuda)
-            for held in (self._activations, *self._buffers.values(), self._graph):
-                resources.callback(quietly, held.close)
+            resources.callback(quietly, self._activations.close)
+            for buffers in self._buffers.values():
+                resources.callback(quietly, buffers.close)
+            resources.callback(quietly, self._graph.close)
             self._context = plan.new_context()
             self._resources = resources.pop_all()
 
