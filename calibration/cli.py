@@ -85,7 +85,7 @@ def calibrate(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from measnet.calibration import report
+    from measnet.calibration import calibration_report as report
     from measnet.calibration.frames import Frames
     from measnet.calibration.int8 import int8_network, measure_loss
     from measnet.errors import UsageError

@@ -27,14 +27,15 @@ def main() -> None:
     for noisy in islice(read_frames(ROOT / "examples" / "car-park.mp4"), FRAME + 1):
         restored = video.restore(noisy).fused
 
+    assert restored is not None, "it is, at any depth above 0"
     middle = noisy.shape[1] // 2
     split = np.hstack([noisy[:, :middle], restored[:, middle:]])
     split[:, middle - 1 : middle + 1] = 255
     details = np.vstack([noisy[DETAIL], restored[DETAIL]])
     scale = split.shape[0] / details.shape[0]
-    details = cv2.resize(details, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    large = cv2.resize(details, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
     gap = np.full((split.shape[0], 8, 3), 255, np.uint8)
-    picture = np.hstack([split, gap, details[: split.shape[0]]])
+    picture = np.hstack([split, gap, large[: split.shape[0]]])
     cv2.imwrite(str(ROOT / "docs" / "before-after.jpg"), picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
 
 

@@ -33,7 +33,7 @@ def main(source: str) -> None:
     clean = np.frombuffer(content, np.uint8).reshape(-1, HEIGHT, WIDTH, 3)
 
     rng = np.random.default_rng(0)
-    noisy = [add_gaussian_noise(rng, frame.astype(np.float32) / 255, SIGMA) for frame in clean]
+    noisy = [add_gaussian_noise(rng, frame.astype(np.float32) / np.float32(255), SIGMA) for frame in clean]
     for name, frames, quality in (
         ("car-park.clean.mp4", list(clean), "16"),
         ("car-park.mp4", [(frame * 255).astype(np.uint8) for frame in noisy], "23"),

@@ -320,9 +320,9 @@ def _export(options: GraphOptions, precisions: list[Precision], source: str | No
 
     from measnet.checkpoint import load_checkpoint
     from measnet.errors import ParityError
+    from measnet.export.export_report import lines, write_report
     from measnet.export.make import Wanted, make
     from measnet.export.pictures import real_pictures
-    from measnet.export.report import lines, write_report
 
     network = load_checkpoint(options.source)
     pictures = partial(real_pictures, source) if verify else None

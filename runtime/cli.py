@@ -7,7 +7,6 @@ Only options are read here; everything heavy is imported once there is something
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import Field, fields
 from pathlib import Path
@@ -16,11 +15,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import click
 
-from measnet.command_line import HELP, INTERRUPTED, print_any_name, read_by
-from measnet.errors import in_words
+from measnet.command_line import HELP, read_by, run_command
 from measnet.headed_help import HeadedCommand
 from measnet.number_options import Number, WholeNumber
-from measnet.runtime.live.title import hide_arguments
+from measnet.runtime.live.address import hide_arguments
 from measnet.runtime.operations.command_line import operating_options
 from measnet.runtime.options import (
     Checks,
@@ -193,7 +191,6 @@ def main(inputs: tuple[str, ...], ray: str | None, quiet: bool, debug: bool, **v
     from measnet.runtime.console import Console
     from measnet.runtime.session import Session
 
-    print_any_name()
     hide_arguments()
     os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 tells its settings on stderr, unless it is to tell errors
     kind = Console
@@ -202,19 +199,13 @@ def main(inputs: tuple[str, ...], ray: str | None, quiet: bool, debug: bool, **v
 
         kind = JsonConsole
     console = kind(quiet=quiet, stdout_taken="-" in values["out"])
-    try:
+
+    def run() -> int:
         options = RunOptions.named(values)
         if ray is None:
-            status = Session(console, options, debug=debug).run(inputs)
-        else:
-            from measnet.runtime.fleet.run import restore_archive
+            return Session(console, options, debug=debug).run(inputs)
+        from measnet.runtime.fleet.run import restore_archive
 
-            status = restore_archive(ray, inputs, options, console)
-    except Exception as error:
-        if debug:
-            raise
-        told, status = in_words(error)
-        console.error(told)
-    except KeyboardInterrupt:
-        status = INTERRUPTED
-    sys.exit(status)
+        return restore_archive(ray, inputs, options, console)
+
+    run_command(run, debug=debug, tell=console.error)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from measnet.errors import UsageError
 from measnet.runtime.frame import StreamInfo
-from measnet.runtime.guard import Engine, Guard, safer_than
+from measnet.runtime.guard import Guard, safer_than
 from measnet.runtime.options import STEADY, RunOptions
 from measnet.runtime.scene_cut import SceneCut
 from measnet.runtime.steady import Steady
+from measnet.runtime.turns import Turns
 
 if TYPE_CHECKING:
     from measnet.runtime.restorer import Restorer
 
 
-def open_restorer(options: RunOptions) -> Restorer:
-    """Loads what restores. Raises UsageError where it cannot do what is asked, BackendError."""
+def open_restorer(options: RunOptions, turns: Turns | None = None) -> Restorer:
+    """Loads what restores, in ``turns`` with others that are given the same.
+
+    Raises UsageError where it cannot do what is asked, BackendError.
+    """
     from measnet.runtime.restorer import Restorer
 
     engine = options.engine
@@ -29,6 +32,7 @@ def open_restorer(options: RunOptions) -> Restorer:
         threads=engine.threads,
         memory=None if engine.memory is None else int(engine.memory * 1e9),
         task=engine.task,
+        turns=turns,
     )
     if options.steady and not restorer.steerable:
         restorer.close()
@@ -39,25 +43,12 @@ def open_restorer(options: RunOptions) -> Restorer:
     return restorer
 
 
-def guard_for(
-    restorer: Restorer,
-    options: RunOptions,
-    info: StreamInfo,
-    share: Callable[[Restorer], Engine] = lambda restorer: restorer,
-) -> Guard:
-    """Guards ``restorer`` for the frames of one source.
-
-    ``share`` gives what this source may use of a restorer, and of the one that is fallen back to.
-    """
-
-    def safer() -> Engine | None:
-        safe = safer_than(restorer, options.checks.checkpoint)
-        return None if safe is None else share(safe)
-
+def guard_for(restorer: Restorer, options: RunOptions, info: StreamInfo) -> Guard:
+    """Guards ``restorer`` for the frames of one source."""
     return Guard(
-        share(restorer),
+        restorer,
         options.checks.on_fault,
-        safer,
+        lambda: safer_than(restorer, options.checks.checkpoint),
         steady_for=partial(_steady_for, options, info),
         scenes=None if info.kind == "images" else SceneCut(),
     )

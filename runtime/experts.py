@@ -19,6 +19,7 @@ from measnet.config import MOST_MODULES
 from measnet.damage import NAMES
 from measnet.runtime.flicker import BLOCK, Flicker
 from measnet.runtime.frame import Frame, Restoration
+from measnet.runtime.live.telemetry import Telemetry
 from measnet.runtime.run_report import RunReport
 from measnet.runtime.stream import Observer
 
@@ -135,6 +136,18 @@ class Experts(Observer):
         if before is not None and not cut and before.shape == packed.shape:
             flips = (packed != before).any(axis=0)
             row |= {"image_flips": flips.astype(np.float64), "image_pairs": _one(1)}
+
+
+class Account(Observer):
+    """Tells ``telemetry``, frame by frame, who restored it and what its damage was taken for."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+
+    def finished(self, passing: Restoration) -> None:
+        first = _count(c.pixel_experts[0, 0] for c in passing.choices if c.pixel_experts is not None)
+        shares = first / first.sum() if first.any() else first[:0]
+        self._telemetry.restored_by(tuple(shares[: _used(shares)].tolist()), passing.damage or {})
 
 
 class _Bins:

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from measnet.errors import UsageError, first_line
 from measnet.image import Pixels
@@ -26,7 +27,7 @@ class SupportsDLPack(Protocol):
     def __dlpack_device__(self) -> Any: ...
 
 
-AnyFrame = TypeVar("AnyFrame", Pixels, "Tensor", SupportsDLPack)
+AnyFrame = TypeVar("AnyFrame", Pixels, NDArray[Any], "Tensor", SupportsDLPack)
 
 
 def to_host(frame: Any) -> Any:

@@ -17,7 +17,6 @@ from measnet.runtime.restorer import Restorer
 from measnet.runtime.scene_cut import SceneCut
 from measnet.runtime.sinks.segment import LARGEST_STATE
 from measnet.runtime.steady import Steady
-from measnet.runtime.tiles import Tile
 from measnet.weights import at_hand, bundled
 
 _LENGTH = struct.Struct("<I")
@@ -38,8 +37,6 @@ class Engine(Protocol):
     @property
     def description(self) -> dict[str, Any]: ...
     def restore(self, pixels: Pixels, /) -> Restored: ...
-    def tiles_for(self, height: int, width: int) -> list[Tile]: ...
-    def use_tiles(self, height: int, width: int, tiles: list[Tile]) -> None: ...
     def close(self) -> None: ...
 
 
@@ -89,7 +86,8 @@ class Guard:
         scenes: SceneCut | None = None,
     ) -> None:
         self.faults = Faults()
-        self._engine: Any = engine
+        self.engine: Any = engine
+        """The one that restores now."""
         self._steady_for = steady_for
         self._steady = steady_for(engine)
         self._scenes = scenes
@@ -98,23 +96,12 @@ class Guard:
         self._safer = safer
         self._health = Health()
         self._frames = 0
-        self._tiles: dict[tuple[int, int], list[Tile]] = {}
 
     @property
     def description(self) -> dict[str, Any]:
         """The engine's, and how steady it is held."""
         steady = {} if self._steady is None else {"steady": self._steady.share}
-        return self._engine.description | steady
-
-    def tiles_for(self, height: int, width: int) -> list[Tile]:
-        """Says in which tiles pictures of this size are restored."""
-        tiles: list[Tile] = self._engine.tiles_for(height, width)
-        return tiles
-
-    def use_tiles(self, height: int, width: int, tiles: list[Tile]) -> None:
-        """Has pictures of this size restored in ``tiles``, by an engine that is fallen back to as well."""
-        self._engine.use_tiles(height, width, tiles)
-        self._tiles[height, width] = tiles
+        return self.engine.description | steady
 
     def take(self, passing: Restoration) -> None:
         """See Step.take. Raises ``BackendError`` on a fault that is not to be, or cannot be, mended."""
@@ -173,7 +160,7 @@ class Guard:
         if (self._steady is not None) != bool(own):
             raise ValueError("what the engine knew of the frames before is not there")
         if self._steady is not None:
-            self._steady.set_state(own, self._engine.decisions_size)
+            self._steady.set_state(own, self.engine.decisions_size)
 
     def close(self) -> None:
         """Lets go of the engine that was fallen back to, if one was; the guarded one is its owner's."""
@@ -200,24 +187,22 @@ class Guard:
                     return restored
                 fault = f"{fault}; with {_name(safe)} too: {again}"
         raise BackendError(
-            f"frame {self._frames - 1} came back wrong from {_name(self._engine)}: {fault}; "
+            f"frame {self._frames - 1} came back wrong from {_name(self.engine)}: {fault}; "
             "choose another --model or --backend, or --on-fault"
         )
 
     def _fall_back_to(self, safe: Engine) -> None:
-        self._engine = self._fallen_back_to = safe
+        self.engine = self._fallen_back_to = safe
         self._steady = self._steady_for(safe)
-        for size, tiles in self._tiles.items():
-            safe.use_tiles(*size, tiles)
         self._health = Health()
 
     def _try(self, pixels: Pixels, new_scene: bool) -> tuple[Restored | None, str | None]:
         """Has the frame restored; the result, and what is wrong with it."""
         try:
             if self._steady is None:
-                restored: Restored = self._engine.restore(pixels)
+                restored: Restored = self.engine.restore(pixels)
             else:
-                restored = self._steady.restore(self._engine, pixels, new_scene=new_scene)
+                restored = self._steady.restore(self.engine, pixels, new_scene=new_scene)
         except BackendError as error:
             return None, str(error)
         return restored, self._health.fault_in(restored.pixels, pixels)

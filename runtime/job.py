@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import statistics
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from measnet.errors import InputError, MEASNetError, SourceLostError, UsageError
+from measnet.runtime.engine import guard_for
 from measnet.runtime.frame import Frame, Restoration
 from measnet.runtime.guard import Guard
 from measnet.runtime.live.address import shown
@@ -18,6 +21,7 @@ from measnet.runtime.live.ladder import AtRung, Ladder, rungs
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.options import RunOptions
 from measnet.runtime.progress import Amount
+from measnet.runtime.restorer import Restorer
 from measnet.runtime.run_report import RunReport
 from measnet.runtime.side_data import is_hdr
 from measnet.runtime.sinks import Begun
@@ -65,6 +69,7 @@ class Job:
         self.report = RunReport(input=shown(spec))
         self.watch = watch or Watch(shown(spec))
         self._options = options
+        self._opened = contextlib.ExitStack()
         self._source = open_source(spec, options.reading, options.live, watch=self.watch, stop=stop)
         try:
             self.info = self._source.info
@@ -87,16 +92,17 @@ class Job:
 
     def run(
         self,
-        guard: Guard,
-        observers: Sequence[Observer],
+        restorer: Restorer,
         stop: threading.Event,
-        on_progress: Callable[[RunFigures], None],
+        observers: Sequence[Observer] = (),
+        on_progress: Callable[[RunFigures], None] = lambda figures: None,
         on_note: Callable[[str], None] = lambda line: None,
-        smaller: tuple[str, Callable[[], Step]] | None = None,
+        smaller: tuple[str, Callable[[], Restorer]] | None = None,
     ) -> RunReport:
         """Restores it all, or what an earlier run left of it; on ``stop`` keeps what there is.
 
-        ``smaller`` names a smaller model, and opens it, for when the engine cannot keep to ``--max-latency``.
+        ``smaller`` names a smaller model, and opens it, for when the engine cannot keep to ``--max-latency``;
+        it is closed here.
 
         Raises:
             MEASNetError: something failed on the way; no output is left behind, save what the same
@@ -104,7 +110,7 @@ class Job:
             SourceLostError: a live source stayed away; the output is there, up to then.
             ParityError: the output is there, but the engine strays from the reference.
         """
-        figures: RunFigures | None = None
+        guard = self._guarded(restorer)
         if self.info.kind != "live":  # a live source says so itself
             self.watch.telemetry.enter("running")
         try:
@@ -112,8 +118,9 @@ class Job:
             live = self._options.live
             first: Step = guard
             if live.ladder and live.max_latency is not None:
-                name, opened = smaller or (None, None)
+                name, opens = smaller or (None, None)
                 self._ladder = Ladder(live.max_latency, self.watch, rungs(name))
+                opened = None if opens is None else partial(self._opened_and_guarded, opens)
                 first = AtRung(guard, self._ladder, self.watch, opened)
             figures = run(
                 self._source,
@@ -144,6 +151,7 @@ class Job:
             self.report.faults = guard.faults.for_report()
             if self._finish_step.fusion is not None:
                 self.report.temporal = self._finish_step.fusion.figures.for_report()
+            self._opened.close()
             for observer in observers:
                 observer.fill(self.report)
         for observer in observers:
@@ -153,13 +161,27 @@ class Job:
             raise SourceLostError(self.report.error)
         return self.report
 
-    def rehearse(self, guard: Guard, frames: int = REHEARSED) -> RunReport:
+    def _guarded(self, restorer: Restorer) -> Guard:
+        """Guards it for the frames to come, as long as the job runs."""
+        try:
+            guard = guard_for(restorer, self._options, self.info)
+            return self._opened.enter_context(contextlib.closing(guard))
+        except BaseException as error:
+            self.report.error = str(error)
+            self.close()
+            raise
+
+    def _opened_and_guarded(self, opens: Callable[[], Restorer]) -> Guard:
+        return self._guarded(self._opened.enter_context(opens()))
+
+    def rehearse(self, restorer: Restorer, frames: int = REHEARSED) -> RunReport:
         """Restores the first ``frames`` to see what the run would take; nothing is written.
 
         Raises:
             MEASNetError: the source or the engine fails on them.
         """
         report, seconds = self.report, []
+        guard = self._guarded(restorer)
         try:
             if self._sink.resumable:
                 header = self._header(guard)
@@ -218,6 +240,7 @@ class Job:
         """Gives up a job that will not run."""
         self._sink.abort()
         self._source.close()
+        self._opened.close()
 
     def _begin(self, guard: Guard, on_note: Callable[[str], None]) -> None:
         """Takes up what an earlier run of the same command left, if it left anything."""
@@ -252,7 +275,7 @@ class Job:
         tiles = tiles_from(begun.settings.get("tiles"), height, width)
         if tiles is None:
             raise UsageError(f"what was begun of {self.target} is damaged; add --restart to begin anew")
-        guard.use_tiles(height, width, tiles)
+        guard.engine.use_tiles(height, width, tiles)
 
     def _header(self, guard: Guard) -> Header:
         """Names what the result is made of, and what a run that begins it settles for those that go on."""
@@ -260,7 +283,7 @@ class Job:
         made_of, settings = self._sink.made_of(), self._sink.settings()
         if self.info.kind == "video":
             made_of |= options.reading.as_given()
-            tiles = guard.tiles_for(self.info.height, self.info.width)
+            tiles = guard.engine.tiles_for(self.info.height, self.info.width)
             settings["tiles"] = [[t.top, t.left, t.height, t.width] for t in tiles]
         made_of |= of_engine(description) | {
             "--tile": options.engine.tile,

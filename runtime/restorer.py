@@ -30,6 +30,7 @@ from measnet.runtime.frame_kinds import AnyFrame, in_kind_of, to_host
 from measnet.runtime.in_flight import restore_in_order
 from measnet.runtime.memory import largest_area
 from measnet.runtime.tiles import Tile, TileRound, cut, fewest_tiles, restore_tiles, square_tiles
+from measnet.runtime.turns import Turns
 
 SMALLEST_TILE = 128  # pixels
 
@@ -111,8 +112,9 @@ class Restorer:
     where the weights know it.
 
     Any number of threads may share it. They take turns at computing, because one inference keeps all cores
-    busy already; TensorRT has a context for each thread, so there they do not wait. It belongs to the process
-    that made it: a forked child may close it, and is refused everything else.
+    busy already; TensorRT has a context for each thread, so there they do not wait. Restorers that are given
+    the same ``turns`` take turns with each other, TensorRT's as well. It belongs to the process that made it:
+    a forked child may close it, and is refused everything else.
 
     Frames are NumPy arrays, PyTorch tensors or anything else with ``__dlpack__``, in the host's memory. A
     tensor comes back as a tensor, everything else as a NumPy array. Frames on a GPU are refused.
@@ -130,6 +132,7 @@ class Restorer:
         threads: int | None = None,
         memory: int | None = None,
         task: str | None = None,
+        turns: Turns | None = None,
     ) -> None:
         if channel_order not in ("rgb", "bgr"):
             raise UsageError(f"channel_order is {channel_order!r}, must be 'rgb' or 'bgr'")
@@ -146,10 +149,12 @@ class Restorer:
         self._process = os.getpid()
         never_end_in_children(self._backend)
         self._steered: SteerableBackend | None = None
-        # A signal's handler may close what its own thread is computing with: it must not wait for itself.
-        self._turn: AbstractContextManager[Any] = (
-            nullcontext() if isinstance(self._backend, TensorRTBackend | TritonBackend) else threading.RLock()
-        )
+        self._turns = turns
+        self._turn: AbstractContextManager[Any] = turns or Turns()
+        if isinstance(self._backend, TritonBackend) or (
+            turns is None and isinstance(self._backend, TensorRTBackend)
+        ):
+            self._turn = nullcontext()
         self._lock = threading.RLock()  # of all that follows
         self._figures = RestorerFigures()
         self._executor: ThreadPoolExecutor | None = None
@@ -380,8 +385,8 @@ class Restorer:
         self._tiles[height, width] = other.tiles_for(height, width)
 
     def like(self, model: str, backend: str) -> Restorer:
-        """Another restorer with the same options, of another model and backend."""
-        return Restorer(
+        """Another restorer with the same options and the same tiles, of another model and backend."""
+        other = Restorer(
             model,
             backend,
             self.channel_order,
@@ -389,7 +394,10 @@ class Restorer:
             threads=self._threads,
             memory=self._memory,
             task=self._task,
+            turns=self._turns,
         )
+        other._tiles = dict(self._tiles)
+        return other
 
     @property
     def description(self) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from measnet.command_line import INTERRUPTED, stopping_on_signals
-from measnet.errors import MEASNetError, UsageError, in_words
+from measnet.command_line import INTERRUPTED, status_of, stopping_on_signals
+from measnet.errors import MEASNetError, UsageError
 from measnet.runtime.live.address import shown
 from measnet.runtime.live.events import Events
 from measnet.runtime.live.watch import Watch
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from measnet.metrics import Parity
     from measnet.runtime.comparison import Comparison, Layout
     from measnet.runtime.console import Console
-    from measnet.runtime.guard import Guard
     from measnet.runtime.job import Job
     from measnet.runtime.operations.operating import Show
     from measnet.runtime.options import RunOptions
@@ -61,7 +60,7 @@ class Session:
         self._console = console
         self._options = options
         self._several = False
-        self._debug = debug
+        self._guarded = partial(status_of, debug=debug, tell=console.error)
         self._report = options.report
         self._stop = threading.Event()
         self._show: Show | None = None
@@ -74,12 +73,11 @@ class Session:
         self.events.listen(console.event)
 
     def run(self, inputs: tuple[str, ...]) -> int:
-        """Restores them one after another; the exit status of the first that failed."""
-        try:
-            inputs = expanded(inputs)
-        except UsageError as error:
-            self._console.error(str(error))
-            return error.exit_code
+        """Restores them one after another; the exit status of the first that failed.
+
+        Raises UsageError for a pattern that nothing fits.
+        """
+        inputs = expanded(inputs)
         for result, source in results_among(inputs).items():
             self._console.note(f"{result} is left out: it is what became of {source}")
             inputs = tuple(spec for spec in inputs if spec != result)
@@ -143,7 +141,7 @@ class Session:
         amounts: dict[int, Amount] = {}
         survey: Survey | None = None
 
-        def examine(index: int) -> int:
+        def examine(index: int) -> None:
             nonlocal survey
             try:
                 survey = survey or Survey(self._options)
@@ -151,7 +149,6 @@ class Session:
             except MEASNetError as error:
                 self._reports[index] = RunReport(input=shown(inputs[index]), error=str(error))
                 raise
-            return 0
 
         status = 0
         for index in range(len(inputs)):
@@ -161,7 +158,6 @@ class Session:
         return status, list(amounts)
 
     def _restore(self, index: int, spec: str) -> int:
-        from measnet.runtime.engine import guard_for
         from measnet.runtime.job import Job
         from measnet.runtime.run_report import RunReport
 
@@ -180,20 +176,18 @@ class Session:
             comparison = self._comparison(spec, job)
             self._keep_report_apart([*job.files, *([] if comparison is None else [comparison.target])])
             restorer = self._shared_restorer()
-            guard = guard_for(restorer, self._options, job.info)
             verifier = None if rehearsal else self._verifier(restorer, job)
         except BaseException as error:
             job.report.error = str(error)
             job.close()
             raise
         if rehearsal:
-            with contextlib.closing(guard):
-                job.rehearse(guard)
-            job.report.also = self._beside(job.info.kind, guard, comparison)
+            job.rehearse(restorer)
+            job.report.also = self._beside(job.report, comparison)
             self._console.result(job.report)
             return 0
         try:
-            status = self._run_job(job, guard, verifier)
+            status = self._run_job(job, restorer, verifier)
             if status == 0 and comparison is not None and job.report.output is not None:
                 status = self._compare(comparison, spec, Path(job.report.output))
             return status
@@ -201,12 +195,12 @@ class Session:
             if verifier is not None:
                 verifier.close()
 
-    def _beside(self, kind: str, guard: Guard, comparison: Comparison | None) -> list[str]:
+    def _beside(self, report: RunReport, comparison: Comparison | None) -> list[str]:
         """Tells what the run would do besides its result."""
         options, also = self._options, []
-        if steady := guard.description.get("steady"):
+        if steady := report.engine.get("steady"):
             also.append(f"image-level decisions are held steady, {steady:.2g} of each from the frames before")
-        if options.temporal and kind != "images":
+        if options.temporal and report.kind != "images":
             also.append(f"each frame is joined with up to {options.temporal} before it")
         if options.strength < 1:
             also.append(f"{options.strength:g} of the restored picture, the rest is the source")
@@ -219,28 +213,25 @@ class Session:
             also.append(str(comparison.target))
         return also
 
-    def _run_job(self, job: Job, guard: Guard, verifier: BackgroundChecker | None) -> int:
-        opened = contextlib.ExitStack()
+    def _run_job(self, job: Job, restorer: Restorer, verifier: BackgroundChecker | None) -> int:
         try:
             with self._console.progress(
                 job.target.name, job.length, overall=self._overall, preview=self._preview
             ) as on_progress:
                 job.run(
-                    guard,
-                    self._observers(job, verifier),
+                    restorer,
                     self._stop,
+                    self._observers(job, verifier),
                     on_progress,
                     self._console.note,
-                    self._smaller(job, opened),
+                    self._smaller(),
                 )
         finally:
-            opened.close()
-            guard.close()
             if job.report.status != "failed":
                 self._console.result(job.report, job.again)
         return INTERRUPTED if job.report.status == "partial" else 0
 
-    def _serve(self, served: contextlib.ExitStack) -> int:
+    def _serve(self, served: contextlib.ExitStack) -> None:
         """Begins to tell others how the run is, where that is asked for."""
         from measnet.runtime.operations.operating import operating
 
@@ -249,7 +240,6 @@ class Session:
             self._show = served.enter_context(
                 operating(options.operating, self.events, console.note, may_print=console.is_read)
             )
-        return 0
 
     def _observers(self, job: Job, verifier: BackgroundChecker | None) -> list[Observer]:
         from measnet.runtime.experts import Experts
@@ -302,21 +292,15 @@ class Session:
             self._restorer = open_restorer(self._options)
         return self._restorer
 
-    def _smaller(self, job: Job, opened: contextlib.ExitStack) -> tuple[str, Callable[[], Guard]] | None:
-        """The model that takes over from a larger one that is too slow, and what opens it; ``opened`` closes
-        it."""
+    def _smaller(self) -> tuple[str, Callable[[], Restorer]] | None:
+        """The model that takes over from a larger one that is too slow, and what opens it."""
+        from measnet.runtime.engine import open_restorer
+
         options = self._options
         if options.engine.model != LARGER:
             return None
-
-        def open_smaller() -> Guard:
-            from measnet.runtime.engine import guard_for, open_restorer
-
-            smaller = replace(options, engine=replace(options.engine, model=SMALLER))
-            restorer = opened.enter_context(contextlib.closing(open_restorer(smaller)))
-            return opened.enter_context(contextlib.closing(guard_for(restorer, smaller, job.info)))
-
-        return SMALLER, open_smaller
+        smaller = replace(options, engine=replace(options.engine, model=SMALLER))
+        return SMALLER, partial(open_restorer, smaller)
 
     def _verifier(self, restorer: Restorer, job: Job) -> BackgroundChecker | None:
         checks = self._options.checks
@@ -330,7 +314,7 @@ class Session:
         verifier = Verifier(restorer, checks.checkpoint, tell=tell)
         return BackgroundChecker(verifier, checks.verify_share, checks.verify)
 
-    def _check_places(self, inputs: tuple[str, ...]) -> int:
+    def _check_places(self, inputs: tuple[str, ...]) -> None:
         """Refuses options without an effect, places that cannot be written to, and a report in the place of
         an input."""
         from measnet.image_header import IMAGE_ENDINGS
@@ -348,7 +332,7 @@ class Session:
             if report is not None and Path(out).absolute() == report.absolute():
                 raise UsageError(f"--report {report} is the result; give it another name")
         if report is None:
-            return 0
+            return
         if report.suffix.lower() in (*CONTAINERS, *IMAGE_ENDINGS, ".svg"):
             raise UsageError(
                 f"--report {report} is called like a picture or a video, which it could replace; a report is "
@@ -361,7 +345,6 @@ class Session:
             for read in (*inputs, self._options.engine.model, self._options.checks.checkpoint):
                 if read is not None and is_same(Path(read), report):
                     raise UsageError(f"--report {report} is what is read; give it another name")
-        return 0
 
     def _keep_report_apart(self, written: Sequence[Path]) -> None:
         """Raises ``UsageError`` where the report would replace what the run has written."""
@@ -371,25 +354,13 @@ class Session:
                 self._report = None  # nor is it written now that this is said
                 raise UsageError(f"--report {report} would replace the result {target}; give it another name")
 
-    def _write_report(self) -> int:
+    def _write_report(self) -> None:
         assert self._report is not None
         from measnet.runtime.run_report import write_pictures, write_reports
 
         for picture in write_pictures(self._report, self.reports):
             self._console.also(picture)
         write_reports(self._report, self.reports)
-        return 0
-
-    def _guarded(self, step: Callable[[], int]) -> int:
-        """The exit status of ``step``; its error becomes one line, unless --debug."""
-        try:
-            return step()
-        except Exception as error:
-            if self._debug:
-                raise
-            told, status = in_words(error)
-            self._console.error(told)
-            return status
 
 
 def expanded(inputs: Iterable[str]) -> tuple[str, ...]:

@@ -50,22 +50,24 @@ WORDINGS = {
 """By FFmpeg's name of the encoder. One that is not here cannot store it."""
 
 
+def side_data(frame: av.VideoFrame) -> dict[str, bytes]:
+    """All that a decoded frame says beside its pixels, by FFmpeg's names."""
+    return {data.type.name: bytes(data) for data in frame.side_data}  # type: ignore[attr-defined, arg-type]  # PyAV types it loosely
+
+
 def is_hdr(colour: Colour) -> bool:
     return colour.transfer in _TRANSFERS
 
 
 def read_hdr(frame: av.VideoFrame) -> Hdr:
     """Reads what a decoded frame says of the display that it was graded on."""
-    display, light, dynamic = None, None, dict[str, None]()
-    for data in frame.side_data:
-        name = data.type.name  # type: ignore[attr-defined]  # PyAV types it loosely
-        if name == "MASTERING_DISPLAY_METADATA":
-            display = _display(bytes(data))  # type: ignore[arg-type]  # a buffer
-        elif name == "CONTENT_LIGHT_LEVEL":
-            light = ContentLight(*struct.unpack_from("=2I", bytes(data)))  # type: ignore[arg-type]  # a buffer
-        elif name in _DYNAMIC:
-            dynamic[_DYNAMIC[name]] = None
-    return Hdr(display, light, tuple(dynamic))
+    said = side_data(frame)
+    display, light = said.get("MASTERING_DISPLAY_METADATA"), said.get("CONTENT_LIGHT_LEVEL")
+    return Hdr(
+        None if display is None else _display(display),
+        None if light is None else ContentLight(*struct.unpack_from("=2I", light)),
+        tuple(dict.fromkeys(_DYNAMIC[name] for name in said if name in _DYNAMIC)),
+    )
 
 
 def encoder_parameters(hdr: Hdr, wording: Wording) -> list[str]:
@@ -125,10 +127,7 @@ _HEVC = _Coding(b"\x4e\x01", 1, 0x3F, range(32))
 
 def read_captions(frame: av.VideoFrame) -> bytes:
     """Reads the captions of this frame, as its decoder gives them; empty if there are none."""
-    for data in frame.side_data:
-        if data.type.name == "A53_CC":  # type: ignore[attr-defined]  # PyAV types it loosely
-            return bytes(data)  # type: ignore[arg-type]  # a buffer
-    return b""
+    return side_data(frame).get("A53_CC", b"")
 
 
 def takes_captions(encoder: str) -> bool:

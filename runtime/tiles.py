@@ -187,7 +187,7 @@ class TileRound:
         description = self._backend.description
         size = description.fit(*piece.shape[2:])
         window = self._window(tile, size)
-        done = self._backend.infer_steered(pad(piece, size), Steering(steering.held, steering.hold, window))
+        done = self._backend.infer(pad(piece, size), Steering(steering.held, steering.hold, window))
         assert done.decisions is not None and done.norms is not None
         self._decisions.append(done.decisions[0])
         self._norms.append(done.norms[0])

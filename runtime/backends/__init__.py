@@ -89,8 +89,8 @@ class Backend(Protocol):
 class SteerableBackend(Backend, Protocol):
     """A backend whose description says that it is steerable."""
 
-    def infer_steered(self, images: Image, steering: Steering) -> Inference:
-        """Infers with decisions from outside; also tells which held. Raises ``BackendError``."""
+    def infer(self, images: Image, steering: Steering | None = None) -> Inference:
+        """See Backend.infer; with decisions from outside it also tells which held."""
 
 
 def unsteered(description: GraphDescription) -> Steering | None:

@@ -165,16 +165,10 @@ class OnnxRuntimeBackend:
         self._bound = BoundSession(session, "cuda") if on_gpu and self._neutral is None else None
         self._probe()
 
-    def infer(self, images: Image) -> Inference:
-        if self._neutral is not None:
-            return self.infer_steered(images, self._neutral)
-        return self._infer(images, {})
-
-    def infer_steered(self, images: Image, steering: Steering) -> Inference:
-        return self._infer(images, steering_inputs(steering, images))
-
-    def _infer(self, images: Image, beside: dict[str, Image]) -> Inference:
+    def infer(self, images: Image, steering: Steering | None = None) -> Inference:
         session, description = self._active(), self.description
+        steering = steering or self._neutral
+        beside = {} if steering is None else steering_inputs(steering, images)
         given = images_to_batch(images, description.channel_order) if description.takes_bytes else images
         try:
             outputs = self._run(session, given, beside)

@@ -67,13 +67,7 @@ class TorchBackend:
         self._network = network.to(self._device)
         self._steered = SteeredNetwork.beside(self._network)
 
-    def infer(self, images: Image) -> Inference:
-        return self._infer(images, None)
-
-    def infer_steered(self, images: Image, steering: Steering) -> Inference:
-        return self._infer(images, steering)
-
-    def _infer(self, images: Image, steering: Steering | None) -> Inference:
+    def infer(self, images: Image, steering: Steering | None = None) -> Inference:
         import torch
 
         if self._network is None or self._steered is None:

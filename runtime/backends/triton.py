@@ -136,11 +136,22 @@ class TritonBackend:
         if self._address.is_here:
             self._regions = SharedRegions.offered_by(client, CONNECT_SECONDS)
 
-    def infer(self, images: Image) -> Inference:
-        return self._infer(images, self._neutral)
-
-    def infer_steered(self, images: Image, steering: Steering) -> Inference:
-        return self._infer(images, steering)
+    def infer(self, images: Image, steering: Steering | None = None) -> Inference:
+        steering = steering or self._neutral
+        description = self.description
+        given: NDArray[Any] = images
+        if description.takes_bytes:
+            given = images_to_batch(images, description.channel_order)
+        beside = {} if steering is None else steering_inputs(steering, images)
+        parts = [
+            self._ask_patiently(
+                np.ascontiguousarray(given[first : first + self._most]),
+                {name: value[first : first + self._most] for name, value in beside.items()},
+            )
+            for first in range(0, len(given), self._most)
+        ]
+        outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return inference_from(outputs, description)
 
     def deactivate(self) -> None:
         if self._regions is not None:
@@ -199,22 +210,6 @@ class TritonBackend:
         self._datatype = datatype
         self._wanted = [value.name for value in config.output]
         self._most = max(1, config.max_batch_size)
-
-    def _infer(self, images: Image, steering: Steering | None) -> Inference:
-        description = self.description
-        given: NDArray[Any] = images
-        if description.takes_bytes:
-            given = images_to_batch(images, description.channel_order)
-        beside = {} if steering is None else steering_inputs(steering, images)
-        parts = [
-            self._ask_patiently(
-                np.ascontiguousarray(given[first : first + self._most]),
-                {name: value[first : first + self._most] for name, value in beside.items()},
-            )
-            for first in range(0, len(given), self._most)
-        ]
-        outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        return inference_from(outputs, description)
 
     def _ask_patiently(
         self, image: NDArray[Any], beside: dict[str, NDArray[np.float32]]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from dataclasses import replace
 
 from measnet.errors import MEASNetError
-from measnet.runtime.engine import guard_for, open_restorer
+from measnet.runtime.engine import open_restorer
 from measnet.runtime.fleet.archive import Item
 from measnet.runtime.job import Job
 from measnet.runtime.options import EngineOptions, RunOptions
@@ -28,16 +29,8 @@ def restore(item: Item, options: RunOptions) -> tuple[int, RunReport]:
         item.target.parent.mkdir(parents=True, exist_ok=True)
         job = Job(str(item.source), replace(options, out=(str(item.target),)))
         report = job.report
-        try:
-            restorer = _restorer(options)
-            guard = guard_for(restorer, options, job.info)
-        except BaseException:
-            job.close()
-            raise
-        try:
-            job.run(guard, (), threading.Event(), lambda figures: None)
-        finally:
-            guard.close()
+        with contextlib.closing(job):
+            job.run(_restorer(options), threading.Event())
     except MEASNetError as error:
         report.error = str(error)
         return error.exit_code, report

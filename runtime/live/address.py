@@ -1,8 +1,9 @@
-"""Addresses as they may be shown: without credentials. All that people read goes through here."""
+"""Addresses as they may be shown: without credentials. All that people read goes through here, ``ps`` too."""
 
 from __future__ import annotations
 
 import re
+import sys
 
 HIDDEN = "***"
 
@@ -40,6 +41,24 @@ def shown(spec: str) -> str:
 def has_secrets(spec: str) -> bool:
     """Says whether ``shown`` hides any of it."""
     return shown(spec) != spec
+
+
+def hide_arguments() -> None:
+    """Has ``ps`` show this process without the credentials it was started with; nothing where there are
+    none. A program that looked at the very beginning may have seen them: a file of cameras is safer."""
+    arguments = [_argument_shown(argument) for argument in sys.orig_argv]
+    if arguments == sys.orig_argv:
+        return
+    from setproctitle import setproctitle
+
+    setproctitle(" ".join(arguments))
+
+
+def _argument_shown(argument: str) -> str:
+    name, equals, value = argument.partition("=")
+    if argument.startswith("-") and equals and has_secrets(value):
+        return f"{name}={shown(value)}"
+    return shown(argument)
 
 
 def _without_values(query: str) -> str:

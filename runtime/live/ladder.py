@@ -165,7 +165,6 @@ class AtRung:
         self._smaller: Step | None = None
 
     def take(self, passing: Restoration) -> None:
-        """See Step.take."""
         rung = self._ladder.rung
         step = self._step if rung.smaller is None else self._with_smaller(rung.smaller)
         if rung.half and min(passing.source.pixels.shape[:2]) > 1:
@@ -201,7 +200,6 @@ class AtRung:
         passing.engine_result = None
 
     def mark(self, mark: Mark) -> Mark:
-        """See Step.mark."""
         return self._step.mark(mark)
 
 

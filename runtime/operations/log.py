@@ -34,29 +34,23 @@ class JsonConsole(Console):
         self._writing = threading.Lock()
 
     def event(self, event: Event) -> None:
-        """See Console.event."""
         level = _LEVELS.get(event.state or "", "info")
         told = {name: value for name, value in asdict(event).items() if value is not None and name != "at"}
         self._write(level, event.at, **told)
 
     def also(self, path: Path) -> None:
-        """See Console.also."""
         self._write("info", kind="also", words=str(path))
 
     def warn(self, line: str) -> None:
-        """See Console.warn."""
         self._write("warning", kind="warning", words=line)
 
     def note(self, line: str) -> None:
-        """See Console.note."""
         self._write("info", kind="note", words=line)
 
     def error(self, line: str) -> None:
-        """See Console.error."""
         self._write("error", kind="error", words=line)
 
     def result(self, report: RunReport, again: str = "the same command") -> None:
-        """See Console.result."""
         for line in report.warnings:
             self.warn(line)
         values = {name: getattr(report, name) for name in _OF_RESULT}

@@ -42,7 +42,6 @@ class _Cameras(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """See Collector."""
         info = InfoMetricFamily("measnet", "Version of the program")
         info.add_metric([], {"version": _version()})
         yield info

@@ -42,7 +42,6 @@ class LatestPair(Observer):
         self._newest: tuple[int, Frame, Frame] | None = None
 
     def finished(self, passing: Restoration) -> None:
-        """See Observer.finished."""
         self._newest = self.serial + 1, passing.source, passing.result
 
     @property

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from measnet.errors import MissingPackageError, UsageError
+from measnet.runtime.experts import Account
 from measnet.runtime.frame import StreamInfo
 from measnet.runtime.live.events import Events
 from measnet.runtime.live.telemetry import Telemetry
@@ -28,7 +29,6 @@ except ImportError as error:
     raise MissingPackageError("--console or --metrics", error.name or "uvicorn", "live") from None
 
 from measnet.runtime.operations.access import VARIABLE, Access, Token
-from measnet.runtime.operations.account import Account
 from measnet.runtime.operations.app import application, browser_rules, packaged
 from measnet.runtime.operations.board import Board
 from measnet.runtime.operations.pictures import LatestPair

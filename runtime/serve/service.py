@@ -7,18 +7,81 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from measnet.errors import InputError, MEASNetError
-from measnet.runtime.engine import guard_for
+from measnet.runtime.engine import open_restorer
 from measnet.runtime.job import Job
 from measnet.runtime.live.backoff import Backoff
-from measnet.runtime.live.events import Events
+from measnet.runtime.live.events import Event, Events, State
+from measnet.runtime.live.watch import Watch
+from measnet.runtime.options import EngineOptions, RunOptions
 from measnet.runtime.restorer import Restorer
 from measnet.runtime.run_report import RunReport
-from measnet.runtime.serve.camera_watch import CameraWatch
 from measnet.runtime.serve.cameras import Camera
-from measnet.runtime.serve.shared_engine import Engines
 from measnet.runtime.stream import Observer
+from measnet.runtime.turns import Turns
 
 _LOOK = 0.2
+
+
+class Engines:
+    """All engines of a number of cameras, which take turns at them; those that ask for the same one share it.
+
+    A Triton server takes requests of all cameras at once and batches them itself: its cameras have a
+    connection each.
+    """
+
+    def __init__(self) -> None:
+        self._turns = Turns()
+        self._shared: dict[EngineOptions, Restorer] = {}
+        self._opened: list[Restorer] = []
+
+    def open(self, options: RunOptions) -> Restorer:
+        """Opens the engine that ``options`` ask for, or finds it open. Raises MEASNetError."""
+        known = self._shared.get(options.engine)
+        if known is not None:
+            return known
+        restorer = open_restorer(options, self._turns)
+        self._opened.append(restorer)
+        if restorer.description.get("backend") != "triton":
+            self._shared[options.engine] = restorer
+        # What steers it is loaded when it is first asked for: here, before any camera is opened.
+        _ = restorer.steerable
+        return restorer
+
+    def close(self) -> None:
+        """Lets go of all of them."""
+        for restorer in self._opened:
+            restorer.close()
+
+
+class CameraWatch(Watch):
+    """Watch of a camera that is tried until it shows a picture: until then no try is its end.
+
+        connecting ── (not there) ── reconnecting ── running ── ended, failed
+
+    Its source and its job enter states as they do alone; those of tries that failed are passed over.
+    """
+
+    def __init__(self, camera: str, events: Events) -> None:
+        super().__init__(camera, events)
+        self._trying = True
+
+    def enter(self, state: State, words: str, **values: float | int | str) -> None:
+        if state == "running":
+            self._trying = False
+        if not self._trying or (state == "connecting" and self.state is None):
+            super().enter(state, words, **values)
+
+    def try_again(self, words: str) -> None:
+        """Tells why it is tried again; a note where it is not the first time."""
+        if self.state == "reconnecting":
+            self.events.say(Event(self.camera, "note", words))
+        super().enter("reconnecting", words)
+
+    def over(self, state: State, words: str) -> None:
+        """Tells that it is over, by whatever state that has not been told yet."""
+        self._trying = False
+        if self.state not in ("ended", "failed"):
+            self.enter(state, words)
 
 
 class Service:
@@ -48,7 +111,7 @@ class Service:
             self._engines.close()
             raise
         self._lines = [
-            _Line(camera, CameraWatch(camera.name, events), restorer, self._engines, observers_of)
+            _Line(camera, CameraWatch(camera.name, events), restorer, observers_of)
             for camera, restorer in zip(cameras, restorers, strict=True)
         ]
 
@@ -87,14 +150,12 @@ class _Line:
         camera: Camera,
         watch: CameraWatch,
         restorer: Restorer,
-        engines: Engines,
         observers_of: Callable[[CameraWatch], Sequence[Observer]],
     ) -> None:
         self.camera = camera
         self.watch = watch
         self.report = RunReport(input=camera.name)
         self._restorer = restorer
-        self._engines = engines
         self._observers = observers_of(watch)
 
     def run(self, stop: threading.Event) -> None:
@@ -114,15 +175,7 @@ class _Line:
             return
         self.report = job.report
         self.report.input = self.camera.name
-        try:
-            guard = guard_for(self._restorer, self.camera.options, job.info, self._engines.share)
-        except BaseException:
-            job.close()
-            raise
-        try:
-            job.run(guard, self._observers, stop, lambda figures: None)
-        finally:
-            guard.close()
+        job.run(self._restorer, stop, self._observers)
 
     def _job(self, stop: threading.Event) -> Job | None:
         """Opens the camera, as soon as it can be; None where it is told to stop before."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from av.error import FFmpegError
@@ -103,8 +105,12 @@ def write_error(target: Target, error: OSError) -> OutputError:
     return OutputError(f"writing {target} failed: {reason}")
 
 
-def encoding_error(target: Target, error: FFmpegError) -> OutputError:
-    """The one line for what FFmpeg could not write or encode."""
-    if isinstance(error, OSError):
-        return write_error(target, error)
-    return OutputError(f"writing {target} failed: {error.strerror}")
+@contextlib.contextmanager
+def writing(target: Target) -> Iterator[None]:
+    """Has what could not be written or encoded end in one line: raises OutputError."""
+    try:
+        yield
+    except OSError as error:  # FFmpeg's too
+        raise write_error(target, error) from None
+    except FFmpegError as error:
+        raise OutputError(f"writing {target} failed: {error.strerror}") from None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from measnet.errors import UsageError
-from measnet.runtime.frame import StreamInfo
+from measnet.runtime.frame import Frame, StreamInfo
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.options import RunOptions
 from measnet.runtime.sinks import Sink
@@ -24,8 +24,24 @@ from measnet.runtime.sinks.several import Several
 from measnet.runtime.sinks.standard_output import STANDARD_OUTPUT, StandardOutput
 from measnet.runtime.sinks.target import Receiver, Target, Watched
 from measnet.runtime.sinks.video import VideoSink
-from measnet.runtime.sinks.watched import WatchedSink
 from measnet.runtime.sources import Source
+
+
+class WatchedSink(Sink):
+    """Keeps nothing: observers have seen the frames by now."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._frames = 0
+
+    def write(self, frame: Frame) -> None:
+        self._frames += 1
+
+    def finish(self, *, partial: bool = False) -> Target | None:
+        return Watched() if self._frames else None
+
+    def abort(self) -> None:
+        """There is nothing to leave behind."""
 
 
 def open_sinks(

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from av.error import FFmpegError
-
 from measnet.errors import OutputError
 from measnet.runtime.frame import Frame
 from measnet.runtime.sinks import Sink
-from measnet.runtime.sinks.aside import encoding_error
+from measnet.runtime.sinks.aside import writing
 from measnet.runtime.sinks.encoder import FrameTimes, PictureEncoding
 from measnet.runtime.sinks.muxer import Muxer
 from measnet.runtime.sinks.target import Target
@@ -75,10 +73,8 @@ class EncodedSink(Sink):
         if place is None:
             self.skipped = self._times.skipped
             return
-        try:
+        with writing(self._target):
             packets = self._muxer.encoder.encode(frame.pixels, *place, self.encoding.captions_of(frame))
-        except FFmpegError as error:
-            raise encoding_error(self._target, error) from None
         self._muxer.mux_picture(packets)
 
     def finish(self, *, partial: bool = False) -> Target | None:
@@ -86,11 +82,9 @@ class EncodedSink(Sink):
             self.abort()
             return None
         try:
-            self._muxer.mux_picture(self._muxer.encoder.flush())
-            self._muxer.close()
-        except FFmpegError as error:
-            self.abort()
-            raise encoding_error(self._target, error) from None
+            with writing(self._target):
+                self._muxer.mux_picture(self._muxer.encoder.flush())
+                self._muxer.close()
         except OutputError:
             self.abort()
             raise

@@ -64,14 +64,12 @@ class HlsSink(EncodedSink):
         self._looked = time.monotonic()
 
     def write(self, frame: Frame) -> None:
-        """See Sink.write."""
         super().write(frame)
         if time.monotonic() >= self._looked + KEY_SECONDS:
             self._looked = time.monotonic()
             self._look()
 
     def finish(self, *, partial: bool = False) -> Target | None:
-        """See Sink.finish."""
         made = super().finish(partial=partial)
         if made is not None:
             self._look()
@@ -98,7 +96,6 @@ class _Playlist:
         return self._target
 
     def discard(self) -> None:
-        """See Place.discard."""
         if not self._live:
             self.delete()
 

@@ -20,7 +20,7 @@ from measnet.image import eight_bits
 from measnet.image_header import IMAGE_ENDINGS, png_chunks, result_name
 from measnet.runtime.frame import Frame, PictureFile, PictureMetadata, Pixels
 from measnet.runtime.sinks import Begun, Sink
-from measnet.runtime.sinks.aside import Aside, partial_name, write_error
+from measnet.runtime.sinks.aside import Aside, partial_name, write_error, writing
 from measnet.runtime.sinks.part_folder import (
     Header,
     Manifest,
@@ -78,10 +78,8 @@ class ImageSink(Sink):
     def write(self, frame: Frame) -> None:
         """See Sink.write. The frame must have its ``picture``."""
         data = self._encoder.encode(frame.pixels, picture_of(frame), self._target.suffix.lower())
-        try:
+        with writing(self._target):
             self._aside.path.write_bytes(data)
-        except OSError as error:
-            raise write_error(self._target, error) from None
         self._written = True
 
     def finish(self, *, partial: bool = False) -> Path | None:
@@ -285,7 +283,7 @@ class ImageFolderSink(Sink):
         name = picture.path.name
         place, aside = self._pictures / result_name(picture.path), self._folder.path / "picture.part"
         data = self._encoder.encode(frame.pixels, picture, place.suffix.lower())
-        try:
+        with writing(self._target):
             with aside.open("wb") as file:
                 file.write(data)
                 file.flush()
@@ -300,8 +298,6 @@ class ImageFolderSink(Sink):
                 "lost": list(self._encoder.lost),
             }
             self._folder.manifest.add(part)
-        except OSError as error:
-            raise write_error(self._target, error) from None
         self.finished[name] = part
 
     def finish(self, *, partial: bool = False) -> Path | None:

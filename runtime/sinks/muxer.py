@@ -22,7 +22,7 @@ from measnet.errors import OutputError, UsageError
 from measnet.file_name import for_ffmpeg
 from measnet.runtime.frame import StreamInfo
 from measnet.runtime.options import Sound
-from measnet.runtime.sinks.aside import encoding_error, write_error
+from measnet.runtime.sinks.aside import writing
 from measnet.runtime.sinks.containers import CONTAINERS, Container
 from measnet.runtime.sinks.encoder import PictureEncoder, PictureEncoding
 from measnet.runtime.sinks.mp4_views import add_views, views_of
@@ -125,7 +125,7 @@ class Muxer:
 
     def mux_picture(self, packets: Iterable[Packet[Any]]) -> None:
         """Write encoded pictures, in the order of their decoding times. Raises OutputError."""
-        try:
+        with writing(self._target):
             for packet in packets:
                 seconds = (packet.pts or 0) * packet.time_base
                 if packet.dts is not None and self._kind.muxer in _DECODING_FROM_ZERO:
@@ -136,8 +136,6 @@ class Muxer:
                 if self.stream.time_base is not None:
                     self._rounded += (seconds / self.stream.time_base).denominator != 1
                 self._mux_covers()
-        except FFmpegError as error:
-            raise encoding_error(self._target, error) from None
 
     def mux_copy(self, packet: Packet[Stream]) -> None:
         """Write a packet of one of the source's other streams. Raises OutputError."""
@@ -152,17 +150,16 @@ class Muxer:
             self._begun.add(packet.stream.index)
         self._note_run_up(packet, copy)
         index, packet.stream = packet.stream.index, copy
-        try:
-            if self._avi_sound is not None and copy.type == "audio":
-                self._container.start_encoding()  # settles what it counts
-                self._avi_sound.place(packet, copy)
-            for out in self._without_headers(packet, index):
-                self.put(out)
-        except ArgumentError:
-            # A packet whose times run backwards: no container takes it.
-            self._packets_left_out += 1
-        except FFmpegError as error:
-            raise encoding_error(self._target, error) from None
+        with writing(self._target):
+            try:
+                if self._avi_sound is not None and copy.type == "audio":
+                    self._container.start_encoding()  # settles what it counts
+                    self._avi_sound.place(packet, copy)
+                for out in self._without_headers(packet, index):
+                    self.put(out)
+            except ArgumentError:
+                # A packet whose times run backwards: no container takes it.
+                self._packets_left_out += 1
 
     def begin(self) -> None:
         """Write what comes before the first packet. Raises FFmpegError."""
@@ -176,7 +173,7 @@ class Muxer:
         """Complete the file. Raises OutputError."""
         for converted in self._converted.values():
             self._mux_converted(converted, None)
-        try:
+        with writing(self._target):
             self._container.close()
             if not isinstance(self._path, Path):
                 return
@@ -184,10 +181,6 @@ class Muxer:
                 self._avi_sound.complete(self._path)
             if self._kind.muxer in ("mp4", "mov") and (boxes := views_of(self._info)):
                 add_views(self._path, boxes)
-        except FFmpegError as error:
-            raise encoding_error(self._target, error) from None
-        except OSError as error:
-            raise write_error(self._target, error) from None
 
     def _without_headers(self, packet: Packet[Any], index: int) -> list[Packet[Any]]:
         """The packet as MP4 has it, where each brought the header of AAC along."""
@@ -201,12 +194,10 @@ class Muxer:
         return filtered
 
     def _mux_converted(self, converted: ConvertedSound, packet: Packet[Stream] | None) -> None:
-        try:
+        with writing(self._target):
             for encoded in converted.encoded(packet):
                 self._note_run_up(encoded, converted.stream)
                 self.put(encoded)
-        except FFmpegError as error:
-            raise encoding_error(self._target, error) from None
 
     def _is_run_up(self, packet: Packet[Stream]) -> bool:
         """Says whether a packet that an edit list cuts out is a run-up, hidden before all others."""

@@ -14,6 +14,7 @@ from measnet.runtime.frame import Frame, StreamInfo
 from measnet.runtime.options import Encoding
 from measnet.runtime.sinks import Sink
 from measnet.runtime.sinks.video import VideoSink
+from measnet.runtime.sources.times import rebased
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -54,11 +55,9 @@ class PartsSink(Sink):
         self._last: tuple[VideoSink, Fraction] | None = None
 
     def for_report(self) -> dict[str, Any]:
-        """See Sink.for_report."""
         return {} if self._part is None else self._part.for_report()
 
     def write(self, frame: Frame) -> None:
-        """See Sink.write."""
         at = frame.pts * frame.time_base
         if self._origin is None:
             self._origin = at
@@ -82,7 +81,9 @@ class PartsSink(Sink):
             return
         if self._last is not None and self._origin is not None:
             if packet.pts * packet.time_base < self._origin:
-                _copy_from(packet, *self._last)
+                part, origin = self._last
+                if rebased(packet, origin):
+                    part.copy(packet)
                 return
             self._close_last()
         self._sound.append(packet)
@@ -110,8 +111,8 @@ class PartsSink(Sink):
         """Copies the sound from before a moment."""
         while self._sound and (self._sound[0].pts or 0) * self._sound[0].time_base < at:
             packet = self._sound.popleft()
-            if self._part is not None and self._origin is not None:
-                _copy_from(packet, self._part, self._origin)
+            if self._part is not None and self._origin is not None and rebased(packet, self._origin):
+                self._part.copy(packet)
 
     def _open(self) -> VideoSink:
         self._number += 1
@@ -136,15 +137,6 @@ class PartsSink(Sink):
     def _take_over(self, part: VideoSink) -> None:
         self.skipped += part.skipped
         self.warnings += [line for line in part.warnings if line not in self.warnings]
-
-
-def _copy_from(packet: Packet[Stream], part: VideoSink, origin: Fraction) -> None:
-    """Copies a packet, its times counted from ``origin``, if it does not come before it."""
-    shift = round(origin / packet.time_base)
-    if packet.pts is not None and packet.dts is not None and min(packet.pts, packet.dts) >= shift:
-        packet.pts -= shift
-        packet.dts -= shift
-        part.copy(packet)
 
 
 def _named(target: Path, number: int) -> Path:

@@ -72,11 +72,9 @@ class PatientSink(Sink):
         self._thread.start()
 
     def for_report(self) -> dict[str, Any]:
-        """See Sink.for_report."""
         return self._report
 
     def figures(self) -> list[dict[str, Any]]:
-        """See Sink.figures."""
         with self._changed:
             return [
                 {
@@ -114,7 +112,6 @@ class PatientSink(Sink):
             self._watch.say("sink", f"{self._name} stalls; frames for it are left out")
 
     def copy(self, packet: Packet[Stream]) -> None:
-        """See Sink.copy."""
         with self._changed:
             self._refuse_if_gone()
             if self._packets == SOUND_ROOM:

@@ -27,6 +27,7 @@ from measnet.runtime.sinks.encoder import PictureEncoding
 from measnet.runtime.sinks.muxer import Muxer
 from measnet.runtime.sinks.sender import HEADER, LENGTH, PROGRAM
 from measnet.runtime.sinks.target import Receiver
+from measnet.runtime.sources.times import rebased
 
 if TYPE_CHECKING:
     from av.stream import Stream
@@ -101,7 +102,6 @@ class PushSink(EncodedSink):
         super().__init__(address, Outside(address), picture, _Sent(address, info, picture, insecure=insecure))
 
     def write(self, frame: Frame) -> None:
-        """See Sink.write."""
         if self._origin is None:
             self._origin, self._began = frame.pts * frame.time_base, time.monotonic()
         since = frame.pts * frame.time_base - self._origin
@@ -110,14 +110,8 @@ class PushSink(EncodedSink):
         super().write(replace(frame, pts=round(since / frame.time_base)))
 
     def copy(self, packet: Packet[Stream]) -> None:
-        """See Sink.copy."""
         # Sound from before the first picture has nothing to go with.
-        if self._origin is None or packet.pts is None or packet.dts is None:
-            return
-        shift = round(self._origin / packet.time_base)
-        if min(packet.pts, packet.dts) >= shift:
-            packet.pts -= shift
-            packet.dts -= shift
+        if self._origin is not None and rebased(packet, self._origin):
             super().copy(packet)
 
     def _wait_until(self, seconds: float) -> None:

@@ -17,13 +17,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from av.error import FFmpegError
-
 from measnet.errors import InputError, OutputError, UsageError
 from measnet.runtime.frame import Frame, Mark, StreamInfo
 from measnet.runtime.options import Encoding
 from measnet.runtime.sinks import Begun, Sink
-from measnet.runtime.sinks.aside import encoding_error, partial_name, write_error
+from measnet.runtime.sinks.aside import partial_name, writing
 from measnet.runtime.sinks.containers import container_for
 from measnet.runtime.sinks.encoder import FrameTimes, PictureEncoder, PictureEncoding, decoding_times
 from measnet.runtime.sinks.muxer import Muxer
@@ -109,11 +107,9 @@ class SegmentedVideoSink(Sink):
         header = self._folder.begin(header, restart=restart)
         try:
             self.encoding.repeat_with(_threads(header))
-            self._segments, good = _sound(self._folder.path, self._folder.manifest)
-            mark = self._take_up(good)
-        except OSError as error:
-            self._folder.release()
-            raise write_error(self._target, error) from None
+            with writing(self._target):
+                self._segments, good = _sound(self._folder.path, self._folder.manifest)
+                mark = self._take_up(good)
         except BaseException:
             self._folder.release()
             raise
@@ -160,39 +156,26 @@ class SegmentedVideoSink(Sink):
                 f"{self._target} was finished up to frame {self.done}, yet the source has more frames now; "
                 "add --restart to begin anew"
             )
-        try:
+        with writing(self._target):
             self._write_frame(frame)
-        except FFmpegError as error:
-            raise encoding_error(self._target, error) from None
-        except OSError as error:
-            raise write_error(self._target, error) from None
 
     def end_segment(self, mark: Mark) -> None:
-        try:
+        with writing(self._target):
             if self._written:
                 self._finish_segment(mark)
-        except FFmpegError as error:
-            raise encoding_error(self._target, error) from None
-        except OSError as error:
-            raise write_error(self._target, error) from None
 
     def finish(self, *, partial: bool = False) -> Path | None:
         """See Sink.finish. A partial result has the frames that make no whole segment too; the folder stays
         only if there are whole segments."""
         try:
-            if self._written:
-                self._finish_segment(Mark(), last=partial)
-            if not any(segment.picture_bytes for segment in self._segments):
-                self._folder.discard()
-                return None
-            target = partial_name(self._target) if partial else self._target
-            self._join(target, cut=partial or (self._limit is not None and self.done >= self._limit))
-        except FFmpegError as error:
-            self.abort()
-            raise encoding_error(self._target, error) from None
-        except OSError as error:
-            self.abort()
-            raise write_error(self._target, error) from None
+            with writing(self._target):
+                if self._written:
+                    self._finish_segment(Mark(), last=partial)
+                if not any(segment.picture_bytes for segment in self._segments):
+                    self._folder.discard()
+                    return None
+                target = partial_name(self._target) if partial else self._target
+                self._join(target, cut=partial or (self._limit is not None and self.done >= self._limit))
         except OutputError:
             self.abort()
             raise

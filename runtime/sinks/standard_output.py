@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import av
-from av.error import FFmpegError
 
 from measnet.errors import OutputError, UsageError
 from measnet.image import eight_bits
 from measnet.runtime.frame import Frame, Pixels, StreamInfo
 from measnet.runtime.options import Encoding, RawFormat
 from measnet.runtime.sinks import Sink
-from measnet.runtime.sinks.aside import encoding_error
+from measnet.runtime.sinks.aside import writing
 from measnet.runtime.sinks.containers import Container
 from measnet.runtime.sinks.encoder import FrameTimes, PictureEncoding
 
@@ -89,10 +88,8 @@ class StandardOutput(Sink):
         if place is None:
             self.skipped = self._times.skipped
             return
-        try:
+        with writing(_Y4M_NAME):
             data = self._encoded(frame.pixels, place[0])
-        except FFmpegError as error:
-            raise encoding_error(_Y4M_NAME, error) from None
         self._put(data, place[0])
 
     def finish(self, *, partial: bool = False) -> Path | None:

@@ -18,7 +18,7 @@ from measnet.errors import InputError, UsageError
 from measnet.runtime.colour import bit_depth, read_colour
 from measnet.runtime.frame import Cover, Kind, StreamInfo
 from measnet.runtime.memory import MAX_PIXELS, check_memory, check_size
-from measnet.runtime.side_data import read_hdr
+from measnet.runtime.side_data import read_hdr, side_data
 from measnet.runtime.sources.times import Continuity
 
 if TYPE_CHECKING:
@@ -282,13 +282,13 @@ def _is_cover(stream: Stream) -> bool:
 
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
-    data = _side_data(frame, "DISPLAYMATRIX")
+    data = side_data(frame).get("DISPLAYMATRIX")
     return None if data is None else tuple(int(v) for v in np.frombuffer(data, dtype=np.int32))
 
 
 def _stereo(frame: av.VideoFrame) -> str | None:
     """Reads FFmpeg's AVStereo3D (the kind, and whether the right view comes first) by Matroska's names."""
-    data = _side_data(frame, "STEREO3D")
+    data = side_data(frame).get("STEREO3D")
     if data is None:
         return None
     kind, flags = struct.unpack_from("=2i", data)
@@ -297,12 +297,5 @@ def _stereo(frame: av.VideoFrame) -> str | None:
 
 
 def _spherical(frame: av.VideoFrame) -> tuple[int, ...] | None:
-    data = _side_data(frame, "SPHERICAL")
+    data = side_data(frame).get("SPHERICAL")
     return None if data is None else struct.unpack_from("=4i5I", data)
-
-
-def _side_data(frame: av.VideoFrame, name: str) -> bytes | None:
-    for data in frame.side_data:
-        if data.type.name == name:  # type: ignore[attr-defined]  # PyAV types it loosely
-            return bytes(data)  # type: ignore[arg-type]  # a buffer
-    return None

@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 
 from measnet.errors import InputError, MEASNetError, StoppedError
+from measnet.image import eight_bits, sixteen_bits
 from measnet.runtime.frame import Frame, Pixels
 from measnet.runtime.live.address import shown
 from measnet.runtime.live.backoff import Backoff
@@ -30,6 +31,7 @@ from measnet.runtime.sources.camera import CAMERA_PREFIX, CameraConnection, came
 from measnet.runtime.sources.connection import Connection, Feed, Over
 from measnet.runtime.sources.kept_streams import KeptStreams
 from measnet.runtime.sources.network import URL_SCHEMES, NetworkConnection
+from measnet.runtime.sources.times import delay
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -160,12 +162,10 @@ class LiveSource(Source):
         self._sum_up()
 
     def interrupt(self) -> None:
-        """See Source.interrupt."""
         self._off.set()
         self._feed.call_off()
 
     def for_report(self) -> dict[str, Any]:
-        """See Source.for_report."""
         return {
             "outages": [
                 {
@@ -179,7 +179,6 @@ class LiveSource(Source):
         }
 
     def close(self) -> None:
-        """See Source.close."""
         self.interrupt()
         self._feed.end(_LEAVE_SECONDS)
         self._watch.end("stopped")
@@ -221,7 +220,8 @@ class LiveSource(Source):
                 heard = time.monotonic()
             elif item is not None and not isinstance(item, Connection):
                 asked = time.monotonic()
-                yield self._shifted(item)
+                delay(item, self._shift * self.info.time_base)
+                yield item
                 heard += time.monotonic() - asked  # whoever took it may have had to wait
             elif item is None and time.monotonic() >= heard + limit and not self._off.is_set():
                 if not running:
@@ -314,12 +314,6 @@ class LiveSource(Source):
             return at
         return max(pts, self._last_pts + 1)
 
-    def _shifted(self, packet: Packet[Stream]) -> Packet[Stream]:
-        steps = round(self._shift * self.info.time_base / packet.time_base)
-        packet.pts = None if packet.pts is None else packet.pts + steps
-        packet.dts = None if packet.dts is None else packet.dts + steps
-        return packet
-
     def _fitted(self, pixels: Pixels, seconds: float) -> Pixels:
         size = pixels.shape[1], pixels.shape[0]
         first = self.info.width, self.info.height
@@ -337,12 +331,7 @@ class LiveSource(Source):
                 since, count = self._scaled.get(size, (seconds, 0))
                 self._scaled[size] = since, count + 1
             pixels = fitted(pixels, *first)
-        deep = self.info.bits > 8
-        if deep and pixels.dtype == np.uint8:
-            return np.asarray(pixels, np.uint16) * np.uint16(257)
-        if not deep and pixels.dtype == np.uint16:
-            return np.asarray(np.rint(pixels * np.float32(1 / 257)), np.uint8)
-        return pixels
+        return sixteen_bits(pixels) if self.info.bits > 8 else eight_bits(pixels)
 
     def _leave(self) -> None:
         """Ends the connection, and takes over what it has to say."""

@@ -15,12 +15,14 @@ from measnet.errors import InputError
 from measnet.runtime.colour import RgbReader
 from measnet.runtime.frame import Frame
 from measnet.runtime.live.address import shown
+from measnet.runtime.live.interrupt import is_called_off
 from measnet.runtime.live.peer import tls_options, why_refused
+from measnet.runtime.live.srt import SrtSocket
 from measnet.runtime.side_data import HDR_TREATMENT, is_hdr, read_captions
 from measnet.runtime.sources.connection import CLOCK, Connection, Over
 from measnet.runtime.sources.decoder import PictureDecoder
 from measnet.runtime.sources.kept_streams import KeptStreams, moved
-from measnet.runtime.sources.relay import Relay
+from measnet.runtime.sources.times import rebased
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -45,6 +47,10 @@ SILENCE_SECONDS = 8.0
 
 # Pictures one by one over HTTP have no times of their own: FFmpeg takes 25 a second for granted.
 _WITHOUT_TIMES = ("mpjpeg", "mjpeg")
+# FFmpeg would look at twenty frames to guess their rate. Of a slow camera these take longer than
+# OPEN_SECONDS, and where that limit falls while it looks, nothing comes behind what it has read by then.
+# Fewer frames of a usual one would cost the start of its sound.
+_LOOKING = {"analyzeduration": "3000000"}
 # After so many, none will have one.
 _UNTIMED_FRAMES = 50
 
@@ -67,12 +73,12 @@ class NetworkConnection(Connection):
         self._over_http = url.lower().startswith("http")
         self._broken: str | None = None
         self._readers: dict[tuple[int, int], RgbReader] = {}
-        self._relay: Relay | None = None
-        try:
+        self._srt: SrtSocket | None = None
+        if url.lower().startswith("srt:"):
+            self._srt = _connected(url)
+            self._container = _open_srt(self._srt, self._name)
+        else:
             self._container = _open(url, insecure=insecure)
-        except av.error.ProtocolNotFoundError:
-            self._relay = Relay(url, OPEN_SECONDS)
-            self._container = _open_relay(self._relay)
         try:
             self._form = self._container.format.name
             self._decoder = PictureDecoder(self._container, self._name, low_delay=True)
@@ -106,7 +112,7 @@ class NetworkConnection(Connection):
                 if isinstance(item, av.VideoFrame):
                     if item.pts is not None or self._by_clock:
                         yield self._frame(item, time.monotonic())
-                elif _rebased(item, self._origin) and moved(item, self._places):
+                elif rebased(item, self._origin) and moved(item, self._places):
                     yield item
         except av.error.ExitError:
             self._broken = f"it sent nothing for {SILENCE_SECONDS:g} s"
@@ -133,10 +139,9 @@ class NetworkConnection(Connection):
         return Over("the connection was closed", closed=True)
 
     def close(self) -> None:
-        """See Connection.close."""
         self._container.close()
-        if self._relay is not None:
-            self._relay.close()
+        if self._srt is not None:
+            self._srt.close()
 
     def _first_frame(self) -> av.VideoFrame:
         """Finds the first picture with a time, as streams need not know theirs from the beginning."""
@@ -181,25 +186,11 @@ class NetworkConnection(Connection):
             self._behind.clear()
 
 
-def _rebased(packet: Packet[Stream], origin: Fraction) -> bool:
-    """Move a packet's times to count from ``origin``; False if it lies before."""
-    shift = round(origin / packet.time_base)
-    if packet.pts is None or packet.dts is None or min(packet.pts, packet.dts) < shift:
-        return False
-    packet.pts -= shift
-    packet.dts -= shift
-    return True
-
-
 def _open(url: str, *, insecure: bool) -> InputContainer:
     name = shown(url)
     # Over UDP a busy network loses parts of frames; what was read while probing is kept, or the
     # first picture would have to wait for the next key frame.
-    options = {"rtsp_flags": "prefer_tcp", **tls_options(url, insecure=insecure)}
-    # FFmpeg would look at twenty frames to guess their rate. Of a slow camera these take longer than
-    # OPEN_SECONDS, and where that limit falls while it looks, nothing comes behind what it has read by then.
-    # Fewer frames of a usual one would cost the start of its sound.
-    options["analyzeduration"] = "3000000"
+    options = {"rtsp_flags": "prefer_tcp", **_LOOKING, **tls_options(url, insecure=insecure)}
     if url.lower().startswith("udp:"):
         options["overrun_nonfatal"] = "1"
     try:
@@ -220,18 +211,25 @@ def _open(url: str, *, insecure: bool) -> InputContainer:
         raise InputError(
             f"{name} refuses this user and password; give the right ones: scheme://user:password@host"
         ) from None
-    except av.error.ProtocolNotFoundError:
-        raise  # there is another way in
     except (av.error.FFmpegError, OSError) as error:
         why = why_refused(url, insecure=insecure) or f"{error.strerror}; check the address and that it is on"
         raise InputError(f"{name} cannot be opened: {why}") from None
 
 
-def _open_relay(relay: Relay) -> InputContainer:
+def _connected(url: str) -> SrtSocket:
     try:
-        return av.open(relay, mode="r", format="mpegts", metadata_errors="replace")
-    except (av.error.FFmpegError, OSError):
-        relay.close()
+        return SrtSocket(url, patience=OPEN_SECONDS, is_called_off=is_called_off)
+    except OSError as error:
         raise InputError(
-            f"{relay.name} does not answer, or not with video; check the address and that it is on"
+            f"{shown(url)} cannot be opened: {error.strerror}; check the address and that it is on"
         ) from None
+
+
+def _open_srt(connection: SrtSocket, name: str) -> InputContainer:
+    try:
+        return av.open(
+            connection, mode="r", format="mpegts", container_options=_LOOKING, metadata_errors="replace"
+        )
+    except (av.error.FFmpegError, OSError):
+        connection.close()
+        raise InputError(f"{name} answers, but not with video that can be read") from None

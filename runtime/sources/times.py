@@ -90,7 +90,7 @@ class Continuity:
         """Give a packet its time in one line with those before it; call in order of storage."""
         stream, unit = packet.stream.index, packet.time_base
         if self.lead:
-            _move(packet, self.lead)
+            delay(packet, self.lead)
         if packet.dts is None or packet.is_discard:
             return
         shifts = self._shifts.setdefault(stream, [])
@@ -103,7 +103,7 @@ class Continuity:
             if shift is not None:
                 shifts.append(shift - _total(shifts))
         if shifts:
-            _move(packet, _total(shifts))
+            delay(packet, _total(shifts))
         self._last[stream] = packet.dts * unit
         self._ends[stream] = (packet.dts + (packet.duration or 0)) * unit
 
@@ -120,10 +120,20 @@ class Continuity:
         return None
 
 
-def _move(packet: Packet[Stream], seconds: Fraction) -> None:
+def delay(packet: Packet[Stream], seconds: Fraction) -> None:
+    """Moves the times that a packet has, back where ``seconds`` are less than zero."""
     steps = round(seconds / packet.time_base)
     packet.dts = None if packet.dts is None else packet.dts + steps
     packet.pts = None if packet.pts is None else packet.pts + steps
+
+
+def rebased(packet: Packet[Stream], origin: Fraction) -> bool:
+    """Moves a packet's times to count from ``origin``, in seconds; False if it lies before, or has none."""
+    first = round(origin / packet.time_base)
+    if packet.pts is None or packet.dts is None or min(packet.pts, packet.dts) < first:
+        return False
+    delay(packet, -origin)
+    return True
 
 
 def _total(shifts: list[Fraction]) -> Fraction:
@@ -243,9 +253,7 @@ class Cutter:
         ):
             return
         if self.start is not None:
-            shift = round(zero / packet.time_base)
-            packet.pts = None if packet.pts is None else packet.pts - shift
-            packet.dts = None if packet.dts is None else packet.dts - shift
+            delay(packet, -zero)
         yield packet
 
     def _shorten(self, packet: Packet[Stream]) -> bool:

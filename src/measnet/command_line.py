@@ -86,25 +86,40 @@ def stopping_on_signals(stop: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run_command(step: Callable[[], None], *, debug: bool, interrupted: str) -> None:
-    """Runs ``step``; an error becomes one line on stderr and its exit code, unless ``debug``.
-
-    ``interrupted`` says what Ctrl-C left behind.
-    """
-    print_any_name()
+def status_of(step: Callable[[], int | None], *, debug: bool, tell: Callable[[str], None]) -> int:
+    """Does ``step`` and gives its exit status; ``tell`` hears its error in one line, unless ``debug``."""
     try:
-        step()
+        return step() or 0
     except click.ClickException:
         raise
     except Exception as error:
         if debug:
             raise
         told, status = in_words(error)
-        say(f"error: {told}", err=True)
-        sys.exit(status)
+        tell(told)
+        return status
+
+
+def run_command(
+    step: Callable[[], int | None],
+    *,
+    debug: bool,
+    interrupted: str = "",
+    tell: Callable[[str], None] = lambda line: say(f"error: {line}", err=True),
+) -> None:
+    """Does all of a command, and exits with its status unless that is 0.
+
+    ``interrupted`` says what Ctrl-C left behind.
+    """
+    print_any_name()
+    try:
+        status = status_of(step, debug=debug, tell=tell)
     except KeyboardInterrupt:
-        say(interrupted, err=True)
-        sys.exit(INTERRUPTED)
+        if interrupted:
+            say(interrupted, err=True)
+        status = INTERRUPTED
+    if status:
+        sys.exit(status)
 
 
 def read_by(parse: Callable[[str], Any]) -> Callable[..., Any]:

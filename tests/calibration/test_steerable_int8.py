@@ -58,7 +58,7 @@ def test_a_steerable_int8_graph_follows_what_is_held(made: dict[str, Path]) -> N
     def held(backend: OnnxRuntimeBackend, shown: Image) -> Inference:
         own = exact.infer(shown).decisions
         assert own is not None
-        return backend.infer_steered(image, Steering(own[0], np.ones_like(own[0])))
+        return backend.infer(image, Steering(own[0], np.ones_like(own[0])))
 
     own, foreign = (held(steerable, shown) for shown in (image, image * np.float32(0.5)))
     assert psnr(own.restored, exact.infer(image).restored) > 35

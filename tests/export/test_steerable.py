@@ -73,9 +73,9 @@ def test_a_steered_graph_does_what_the_steered_network_does(image: Image) -> Non
     free = np.zeros_like(steerable.infer(image).decisions[0])
     window = np.zeros(image.shape[2:], np.float32)
     window[:64, 32:] = 1
-    dark = steerable.infer_steered(image * np.float32(0.2), Steering(free, free))
+    dark = steerable.infer(image * np.float32(0.2), Steering(free, free))
     steering = Steering(dark.decisions[0], np.full_like(free, 0.7), window)
-    ours, theirs = (backend.infer_steered(image, steering) for backend in (steerable, network))
+    ours, theirs = (backend.infer(image, steering) for backend in (steerable, network))
     apart = np.abs(ours.restored - theirs.restored)
     # On noise like this some pixels' experts tie to within rounding.
     assert np.median(apart) < 1e-5 and psnr(ours.restored, theirs.restored) > 70
@@ -125,14 +125,14 @@ def test_frequency_blocks_are_steered_in_a_graph_for_any_size_and_in_half_precis
     for height, width in ((256, 256), (512, 256)):
         picture = soft(height, width)
         free = np.zeros(layout_of(network).size, np.float32)
-        other = theirs.infer_steered(picture[:, :, ::-1] * np.float32(0.4), Steering(free, free))
+        other = theirs.infer(picture[:, :, ::-1] * np.float32(0.4), Steering(free, free))
         window = np.zeros((height, width), np.float32)
         window[: height // 2, 64:] = 1
         steering = Steering(other.decisions[0], np.full_like(free, 0.7), window)
-        expected = theirs.infer_steered(picture, steering)
+        expected = theirs.infer(picture, steering)
         span = np.ptp(expected.restored)
         for name, closest in (("exact", 90), ("half", 45)):
-            found = graph(tmp_path / f"{name}.onnx").infer_steered(picture, steering)
+            found = graph(tmp_path / f"{name}.onnx").infer(picture, steering)
             assert psnr(found.restored / span, expected.restored / span) > closest, name
         assert psnr(expected.restored / span, theirs.infer(picture).restored / span) < 60
 
@@ -148,13 +148,13 @@ def test_a_gated_network_is_steered_in_a_graph_for_any_size_and_in_half_precisio
     theirs.activate()
     picture = soft(256, 144)
     free = np.zeros(layout_of(gated_network).size, np.float32)
-    other = theirs.infer_steered(picture[:, :, ::-1] * np.float32(0.4), Steering(free, free))
+    other = theirs.infer(picture[:, :, ::-1] * np.float32(0.4), Steering(free, free))
     window = np.zeros((256, 144), np.float32)
     window[:128, 64:] = 1
     steering = Steering(other.decisions[0], np.full_like(free, 0.7), window)
-    expected = theirs.infer_steered(picture, steering)
+    expected = theirs.infer(picture, steering)
     for name, closest, apart in (("exact", 90, 1e-4), ("half", 55, 0.02)):
-        found = graph(tmp_path / f"{name}.onnx").infer_steered(picture, steering)
+        found = graph(tmp_path / f"{name}.onnx").infer(picture, steering)
         assert psnr(found.restored, expected.restored) > closest, name
         assert np.abs(found.decisions - expected.decisions).max() < apart, name
         assert found.norms.shape == (1, 0)

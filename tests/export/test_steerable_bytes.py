@@ -80,7 +80,7 @@ def test_bytes_are_steered_as_planes_are(
     held = Steering(own[0], np.full_like(own[0], 0.6), window)
     compared = [
         (backend.infer(image), planes.infer(whole)),
-        (backend.infer_steered(image, held), planes.infer_steered(whole, replace(held, window=shown))),
+        (backend.infer(image, held), planes.infer(whole, replace(held, window=shown))),
     ]
     for found, expected in compared:
         assert found.decisions is not None and expected.decisions is not None

@@ -37,19 +37,12 @@ class Engine:
     def __init__(self, spoil: Callable[[Pixels], Pixels], spoilt: int = 0) -> None:
         self.description = {"backend": "tensorrt", "precision": "int8"}
         self.closed = False
-        self.held: dict[tuple[int, int], list[Tile]] = {}
         self._spoil = spoil
         self._left = spoilt
 
     def restore(self, pixels: Pixels) -> Restored:
         self._left -= 1
         return IdentityRestored(self._spoil(pixels) if self._left < 0 else pixels)
-
-    def tiles_for(self, height: int, width: int) -> list[Tile]:
-        return self.held.get((height, width), [Tile(0, 0, height, width)])
-
-    def use_tiles(self, height: int, width: int, tiles: list[Tile]) -> None:
-        self.held[height, width] = tiles
 
     def close(self) -> None:
         self.closed = True
@@ -147,16 +140,13 @@ def test_both_engines_wrong_is_said_of_both(moving: Pixels) -> None:
         restored(guard, moving[0])
 
 
-def test_tiles_are_held_by_the_guarded_engine_and_by_the_one_fallen_back_to(moving: Pixels) -> None:
-    height, width = moving[0].shape[:2]
+def test_the_engine_fallen_back_to_has_the_tiles_of_the_one_before() -> None:
+    height, width = 128, 256
     halves = [Tile(0, 0, height, width // 2), Tile(0, width // 2, height, width - width // 2)]
-    first, safe = Engine(black, spoilt=1), sound()
-    guard = Guard(first, "fallback", lambda: safe)
-    guard.use_tiles(height, width, halves)
-    restored(guard, moving[0])
-    assert guard.tiles_for(height, width) == first.tiles_for(height, width) == halves and not safe.held
-    restored(guard, moving[1])
-    assert guard.tiles_for(height, width) == safe.tiles_for(height, width) == halves
+    with Restorer("nano") as first:
+        first.use_tiles(height, width, halves)
+        with first.like("nano", "onnxruntime-cpu") as safe:
+            assert safe.tiles_for(height, width) == halves
 
 
 def test_frames_are_numbered_on_where_an_earlier_run_ended(moving: Pixels) -> None:

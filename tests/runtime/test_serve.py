@@ -18,16 +18,19 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from measnet.runtime.frame import Pixels, Restoration
+from measnet.image import Image
+from measnet.runtime.backends import Inference
+from measnet.runtime.frame import Restoration
 from measnet.runtime.live.events import Event, Events
+from measnet.runtime.restorer import Restorer
 from measnet.runtime.serve.cameras import Camera, CamerasError, read_cameras
 from measnet.runtime.serve.cli import main
 from measnet.runtime.serve.service import Service
-from measnet.runtime.serve.shared_engine import SharedEngine
-from measnet.runtime.serve.turns import Turns
 from measnet.runtime.stream import Observer
+from measnet.runtime.turns import Turns
+from measnet.testing import FakeBackend
 
-from .conftest import IdentityRestored, IdentityRestorer, probe
+from .conftest import IdentityRestorer, probe
 from .test_live import free_port
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "cameras.yaml"
@@ -197,39 +200,41 @@ def test_ctrl_c_ends_all_of_them_tidily(tmp_path: Path) -> None:
     assert all(len(probe(tmp_path / f"{index}.mkv").times) == runs[index]["frames"] for index in range(2))
 
 
-class SlowRestorer(IdentityRestorer):
+class SlowBackend(FakeBackend):
     """Begins a frame only once every other camera waits for its own, and notes whose frame it is."""
 
     def __init__(self, turns: Turns, cameras: int) -> None:
+        super().__init__()
         self.order: list[int] = []
+        self.cameras = cameras
         self._turns = turns
-        self._cameras = cameras
 
-    def restore(self, pixels: Pixels) -> IdentityRestored:
-        wait_until(lambda: len(self._turns._waiting) >= self._cameras)
-        self.order.append(int(pixels[0, 0, 0]))
-        return super().restore(pixels)
+    def infer(self, images: Image) -> Inference:
+        wait_until(lambda: len(self._turns._threads) >= self.cameras)
+        self.order.append(round(255 * float(images[0, 0, 0, 0])))
+        return super().infer(images)
 
 
 def test_cameras_take_turns_at_a_slow_engine() -> None:
     turns, frames = Turns(), 5
-    restorer = SlowRestorer(turns, 3)
+    slow = SlowBackend(turns, 3)
+    shared, own = (Restorer(backend=slow, turns=turns) for _ in range(2))
 
     def camera(number: int) -> None:
-        engine = SharedEngine(restorer, turns)  # type: ignore[arg-type]  # as far as it is used
+        engine = own if number == 1 else shared
         for _ in range(frames + 10 * (number == 0)):  # the first camera has many more
-            if len(restorer.order) >= 3 * frames:
-                restorer._cameras = 1
+            if len(slow.order) >= 3 * frames:
+                slow.cameras = 1
             engine.restore(np.full((4, 4, 3), number, np.uint8))
 
     threads = [threading.Thread(target=camera, args=(number,)) for number in range(3)]
     for thread in threads:
         thread.start()
-    wait_until(lambda: len(restorer.order) >= 3 * frames - 2)
-    restorer._cameras = 1
+    wait_until(lambda: len(slow.order) >= 3 * frames - 2)
+    slow.cameras = 1
     for thread in threads:
         thread.join(60)
-    rounds = np.array(restorer.order[: 3 * (frames - 1)]).reshape(-1, 3)
+    rounds = np.array(slow.order[: 3 * (frames - 1)]).reshape(-1, 3)
     assert all(sorted(one) == [0, 1, 2] for one in rounds.tolist())
     assert len({tuple(one) for one in rounds.tolist()}) == 1
 

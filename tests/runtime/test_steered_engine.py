@@ -96,7 +96,7 @@ def test_a_steered_engine_does_what_the_steered_graph_does(
     for image in (images[0], images[1], np.concatenate(images[:2])):
         for window in (None, half_window(image)):
             steering = Steering(foreign[2], share, window)
-            same(backend.infer_steered(image, steering), exact.infer_steered(image, steering))
+            same(backend.infer(image, steering), exact.infer(image, steering))
 
 
 def test_what_an_engine_pads_a_tile_with_does_not_decide(
@@ -107,8 +107,8 @@ def test_what_an_engine_pads_a_tile_with_does_not_decide(
     image, nothing = images[0], np.zeros_like(foreign[0])
     window = half_window(image)
     grown = np.pad(window, ((0, 16), (0, 32)))
-    steered = backend.infer_steered(image, Steering(nothing, nothing, window))
-    expected = exact.infer_steered(pad(image, (144, 192)), Steering(nothing, nothing, grown))
+    steered = backend.infer(image, Steering(nothing, nothing, window))
+    expected = exact.infer(pad(image, (144, 192)), Steering(nothing, nothing, grown))
     assert steered.decisions is not None and expected.decisions is not None
     assert np.allclose(steered.decisions, expected.decisions, atol=1e-5)
     assert np.abs(steered.restored - expected.restored[:, :, :128, :160]).max() < 1e-5
@@ -122,7 +122,7 @@ def test_a_captured_graph_takes_the_decisions_of_its_own_frame(
     before = len(bench.cuda.launches)
     for held in (*foreign, *foreign):
         steering = Steering(held, share)
-        same(backend.infer_steered(images[0], steering), exact.infer_steered(images[0], steering))
+        same(backend.infer(images[0], steering), exact.infer(images[0], steering))
     same(backend.infer(images[0]), exact.infer(images[0]))
     launches = bench.cuda.launches[before:]
     assert launches.count("graph of network") == 7 - STEADY
@@ -142,7 +142,7 @@ def test_a_steered_engine_for_camera_bytes_does_what_its_graph_does(
     for image in (images[0], np.ascontiguousarray(images[1][:, :, :101, :150])):
         for window in (None, half_window(image)):
             steering = Steering(foreign[2], np.full_like(foreign[2], 0.7), window)
-            same(backend.infer_steered(image, steering), exact.infer_steered(image, steering))
+            same(backend.infer(image, steering), exact.infer(image, steering))
 
 
 def test_tiles_of_an_engine_agree(bench: Bench, steerable: bytes, hazy: np.ndarray) -> None:
@@ -219,4 +219,4 @@ def test_the_fake_tensorrt_notices_inputs_that_do_not_belong_together(bench: Ben
     inputs = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     inputs |= {"held": nothing, "hold": nothing}
     with pytest.raises(Violation, match="width is 160 in one input and 128 in window"):
-        backend._lane().submit(inputs, 0, (128, 160))
+        backend._lane().infer(inputs, 0)

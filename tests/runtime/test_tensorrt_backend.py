@@ -141,37 +141,6 @@ def test_tiles_of_several_sizes_come_out_right(bench: Bench, frames: list[np.nda
     assert np.abs(a.image - b.image).max() < 1e-5
 
 
-def test_the_next_frame_is_sent_while_one_is_computed(
-    bench: Bench, frames: list[np.ndarray], exact: Callable[[np.ndarray], Inference]
-) -> None:
-    backend = bench.backend()
-    images = [to_image(pixels[:128, :160]) for pixels in frames]
-    before = len(bench.cuda.launches)
-    tickets = [backend.submit(images[0]), backend.submit(images[1])]
-    kinds = [what for what in bench.cuda.launches[before:] if what != "wait"]
-    assert kinds == ["upload", "network", *["download"] * 4] * 2
-    assert sum("network" in work.what for work in bench.cuda.pending) == 2  # nobody waited for either
-    with pytest.raises(BackendError, match="2 frames are under way already"):
-        backend.submit(images[2])
-    same(backend.collect(tickets[0]), exact(images[0]))
-    third = backend.submit(images[2])
-    same(backend.collect(third), exact(images[2]))  # not in the order of submission
-    same(backend.collect(tickets[1]), exact(images[1]))
-    with pytest.raises(BackendError, match="collected before"):
-        backend.collect(tickets[1])
-
-
-def test_a_frame_may_be_overwritten_once_it_is_submitted(
-    bench: Bench, frames: list[np.ndarray], exact: Callable[[np.ndarray], Inference]
-) -> None:
-    backend = bench.backend()
-    image = to_image(frames[0][:128, :160])
-    expected = exact(image)
-    ticket = backend.submit(image)
-    image[:] = 7
-    same(backend.collect(ticket), expected)
-
-
 def test_results_stay_when_further_frames_come(bench: Bench, frames: list[np.ndarray]) -> None:
     backend = bench.backend()
     first = backend.infer(to_image(frames[0][:128, :128]))
@@ -181,15 +150,14 @@ def test_results_stay_when_further_frames_come(bench: Bench, frames: list[np.nda
     assert (first.restored == kept).all()
 
 
-def test_two_shapes_under_way_at_once_do_not_mix(
+def test_two_shapes_in_turns_do_not_mix(
     bench: Bench, frames: list[np.ndarray], exact: Callable[[np.ndarray], Inference]
 ) -> None:
     backend = bench.backend()
     wide, narrow = to_image(frames[0][:128, :160]), to_image(frames[1][:144, :128])
     for _ in range(3):
-        tickets = [backend.submit(wide), backend.submit(narrow)]
-        same(backend.collect(tickets[0]), exact(wide))
-        same(backend.collect(tickets[1]), exact(narrow))
+        same(backend.infer(wide), exact(wide))
+        same(backend.infer(narrow), exact(narrow))
 
 
 # Shapes and profiles
@@ -237,7 +205,7 @@ def test_a_frame_that_no_profile_takes_is_refused_with_those_there_are(
 # CUDA graphs
 
 
-def test_a_steady_shape_is_captured_once_per_slot_and_recaptured_after_a_change(
+def test_a_steady_shape_is_captured_once_and_recaptured_after_a_change(
     bench: Bench, frames: list[np.ndarray], exact: Callable[[np.ndarray], Inference]
 ) -> None:
     backend = bench.backend()
@@ -245,20 +213,18 @@ def test_a_steady_shape_is_captured_once_per_slot_and_recaptured_after_a_change(
     expected = [exact(image) for image in images]
 
     def run(count: int) -> int:
-        """Restores ``count`` frames two at a time; returns how many came by a graph."""
+        """Restores ``count`` frames; returns how many came by a graph."""
         before = len(bench.cuda.launches)
-        for index in range(0, count, 2):
-            tickets = [backend.submit(images[(index + step) % 4]) for step in range(2)]
-            for step, ticket in enumerate(tickets):
-                same(backend.collect(ticket), expected[(index + step) % 4])
+        for index in range(count):
+            same(backend.infer(images[index % 4]), expected[index % 4])
         return bench.cuda.launches[before:].count("graph of network")
 
     assert run(12) >= 12 - STEADY - 1
-    assert bench.cuda.alive()["graph"] == 2 and backend.facts["cuda_graphs"] == "2 captured"
-    backend.infer(to_image(frames[0][:144, :160]))  # another shape: both graphs are void
+    assert bench.cuda.alive()["graph"] == 1 and backend.facts["cuda_graphs"] == "1 captured"
+    backend.infer(to_image(frames[0][:144, :160]))  # another shape: the graph is void
     assert "graph" not in bench.cuda.alive()
     assert run(12) >= 12 - STEADY - 1
-    assert backend.facts["cuda_graphs"] == "4 captured"
+    assert backend.facts["cuda_graphs"] == "2 captured"
 
 
 def test_shapes_that_keep_changing_are_never_captured(bench: Bench, frames: list[np.ndarray]) -> None:
@@ -319,25 +285,7 @@ def test_every_thread_has_a_context_and_streams_of_its_own(
         thread.join()
     assert problems == []
     assert bench.trt.contexts == 3  # this thread's, which activated it, and theirs
-    assert bench.cuda.alive()["stream"] == 9
-
-
-def test_a_frame_is_collected_by_its_own_thread(bench: Bench, frames: list[np.ndarray]) -> None:
-    backend = bench.backend()
-    ticket = backend.submit(to_image(frames[0][:128, :128]))
-    said: list[str] = []
-
-    def other() -> None:
-        try:
-            backend.collect(ticket)
-        except BackendError as error:
-            said.append(str(error))
-
-    thread = threading.Thread(target=other)
-    thread.start()
-    thread.join()
-    assert said == ["a frame is collected by the thread that submitted it, before deactivating"]
-    backend.collect(ticket)
+    assert bench.cuda.alive()["stream"] == 3
 
 
 def test_a_dead_thread_leaves_its_place_to_the_next(bench: Bench, frames: list[np.ndarray]) -> None:
@@ -345,15 +293,14 @@ def test_a_dead_thread_leaves_its_place_to_the_next(bench: Bench, frames: list[n
     image = to_image(frames[0][:128, :128])
     problems: list[BaseException] = []
 
-    def leave_frames_behind() -> None:
+    def restore() -> None:
         try:
-            backend.submit(image)
-            backend.submit(image)
+            backend.infer(image)
         except BaseException as error:
             problems.append(error)
 
     for _ in range(6):
-        thread = threading.Thread(target=leave_frames_behind)
+        thread = threading.Thread(target=restore)
         thread.start()
         thread.join()
     assert problems == []
@@ -387,11 +334,9 @@ def test_too_little_memory_to_begin_with_leaves_nothing_behind(bench: Bench) -> 
     ("call", "after"),
     [
         ("cudaMalloc", 0), ("cudaMalloc", 2), ("cudaMallocHost", 0), ("cudaFree", 0), ("cudaFreeHost", 0),
-        ("cudaMemcpyAsync", 0), ("cudaMemcpyAsync", 2), ("cudaEventRecord", 0), ("cudaEventRecord", 2),
-        ("cudaStreamWaitEvent", 0), ("cudaStreamWaitEvent", 1), ("cudaEventSynchronize", 0),
-        ("cudaStreamSynchronize", 0), ("cudaGraphLaunch", 0), ("cudaStreamBeginCapture", 0),
-        ("cudaStreamEndCapture", 0), ("cudaGraphInstantiate", 0), ("cudaGraphDestroy", 0),
-        ("cudaGraphExecDestroy", 0),
+        ("cudaMemcpyAsync", 0), ("cudaMemcpyAsync", 2), ("cudaStreamSynchronize", 0), ("cudaGraphLaunch", 0),
+        ("cudaStreamBeginCapture", 0), ("cudaStreamEndCapture", 0), ("cudaGraphInstantiate", 0),
+        ("cudaGraphDestroy", 0), ("cudaGraphExecDestroy", 0),
     ],
 )  # fmt: skip
 def test_any_call_may_fail_at_any_frame(
@@ -424,47 +369,38 @@ def test_a_failed_execution_says_what_tensorrt_said(
 ) -> None:
     backend = bench.backend()
     image = to_image(frames[0][:128, :128])
-    under_way = backend.submit(image)
     bench.trt.fail_execution = 1
     with pytest.raises(
         BackendError, match=r"TensorRT failed on frames of \(1, 3, 128, 128\): enqueueV3: make-believe"
     ):
         backend.infer(image)
-    same(backend.collect(under_way), exact(image))  # the other one is none the worse
     same(backend.infer(image), exact(image))
 
 
 def test_a_lost_gpu_is_said_and_everything_ends_tidily(bench: Bench, frames: list[np.ndarray]) -> None:
     backend = bench.backend()
     image = to_image(frames[0][:128, :128])
-    other = backend.submit(image)
     bench.trt.fault_execution = True
     with pytest.raises(BackendError, match=r"cudaErrorIllegalAddress.*; the GPU is lost to this process"):
         backend.infer(image)
-    for attempt in (lambda: backend.collect(other), lambda: backend.infer(image)):
-        with pytest.raises(BackendError, match="the GPU is lost"):
-            attempt()
+    with pytest.raises(BackendError, match="the GPU is lost"):
+        backend.infer(image)
     backend.deactivate()
 
 
-def test_deactivating_frees_everything_even_with_frames_under_way(
-    bench: Bench, frames: list[np.ndarray]
-) -> None:
+def test_deactivating_frees_everything(bench: Bench, frames: list[np.ndarray]) -> None:
     backend = bench.backend()
     image = to_image(frames[0][:128, :160])
     for _ in range(STEADY + 2):
         backend.infer(image)
-    ticket = backend.submit(image)
     assert set(bench.cuda.alive()) == {"stream", "event", "graph", "device", "pinned", "context"}
     backend.deactivate()
     assert bench.cuda.alive() == {} and bench.trt.contexts == 0
     backend.deactivate()
-    for attempt in (lambda: backend.infer(image), lambda: backend.collect(ticket), lambda: backend.facts):
+    for attempt in (lambda: backend.infer(image), lambda: backend.facts):
         with pytest.raises(BackendError, match="not active"):
             attempt()
     backend.activate()
-    with pytest.raises(BackendError, match="before deactivating"):
-        backend.collect(ticket)
     backend.infer(image)
 
 

@@ -21,7 +21,7 @@ from measnet.runtime.backends import Inference, Steering, steering_inputs, unste
 from measnet.runtime.backends.tensorrt.cuda import Cuda
 from measnet.runtime.backends.tensorrt.device_array import DeviceArray, read_device_array, stream_handle
 from measnet.runtime.backends.tensorrt.fit import BRAND, exact_profile, fit, misfit
-from measnet.runtime.backends.tensorrt.lane import Lane, Ticket
+from measnet.runtime.backends.tensorrt.lane import Lane
 from measnet.runtime.backends.tensorrt.plan import IMAGE, RESTORED, LoadedPlan
 from measnet.sealed_file import MAGIC
 
@@ -32,14 +32,8 @@ _MODULES = {"tensorrt": ("tensorrt", "tensorrt"), "tensorrt-rtx": ("tensorrt_rtx
 class TensorRTBackend:
     """Runs an engine file of ``measnet-export engine``, on the first GPU that CUDA shows.
 
-    Every thread gets a context, streams and buffers of its own when it comes first. ``infer`` waits for its
-    frame; ``submit`` and ``collect`` let the next one start meanwhile, two at a time in each thread:
-
-    >>> ticket = backend.submit(first)
-    >>> following = backend.submit(second)       # copied while the first is computed
-    >>> inference = backend.collect(ticket)
-
-    A steerable engine takes decisions from outside by ``infer_steered``; the others leave it to itself.
+    Every thread gets a context, a stream and buffers of its own when it comes first: frames of several
+    threads overlap. A steerable engine takes decisions from outside, others none.
     """
 
     def __init__(self, engine: Path, threads: int | None = None) -> None:
@@ -51,7 +45,7 @@ class TensorRTBackend:
         self._cuda: Cuda | None = None
         self._plan: LoadedPlan | None = None
         self._neutral: Steering | None = None
-        self._lanes: dict[int, tuple[threading.Thread, Lane]] = {}
+        self._lanes: dict[int, Lane] = {}
         self._lock = threading.Lock()
 
     @property
@@ -98,23 +92,9 @@ class TensorRTBackend:
             self.deactivate()
             raise
 
-    def infer(self, images: Image) -> Inference:
+    def infer(self, images: Image, steering: Steering | None = None) -> Inference:
         """See Backend.infer. Raises ``UsageError`` for a size that the engine does not take."""
-        return self.collect(self.submit(images))
-
-    def infer_steered(self, images: Image, steering: Steering) -> Inference:
-        """See SteerableBackend.infer_steered; of a steerable engine. Raises as ``infer``."""
-        return self.collect(self._submit(images, steering))
-
-    def submit(self, images: Image) -> Ticket:
-        """Sends a batch on its way, B 3 H W as for ``infer``, and returns while it is computed.
-
-        Frames smaller than the engine takes are padded, by reflection. Raises ``UsageError`` for one that
-        is larger, ``BackendError`` when two of this thread are under way.
-        """
-        return self._submit(images, self._neutral)
-
-    def _submit(self, images: Image, steering: Steering | None) -> Ticket:
+        steering = steering or self._neutral
         plan, description = self._active(), self.description
         profiles = (
             [_profile_in_planes(profile) for profile in plan.profiles]
@@ -126,29 +106,22 @@ class TensorRTBackend:
         given = images_to_batch(padded, description.channel_order) if description.takes_bytes else padded
         beside = {} if steering is None else steering_inputs(steering, padded)
         size = (images.shape[2], images.shape[3])
-        return self._lane().submit({IMAGE: given, **beside}, found.profile, size)
-
-    def collect(self, ticket: Ticket) -> Inference:
-        """Waits for a batch that this thread submitted. Raises ``BackendError``, also for a second time."""
-        self._active()
-        if ticket.lane is not self._lane():
-            raise BackendError("a frame is collected by the thread that submitted it, before deactivating")
-        outputs, description = ticket.lane.collect(ticket), self.description
+        outputs = self._lane().infer({IMAGE: given, **beside}, found.profile)
         restored = outputs[RESTORED]
         if description.takes_bytes:
             restored = batch_to_images(restored, description.channel_order)
-        padded = restored.shape[2:]
+        made = restored.shape[2:]
         experts = outputs.get("pixel_experts")
         if experts is not None:  # they are of what the network was given, padded inside or before
             rule = description.size_rule
-            experts = _cropped(experts, rule.fit(*padded), *rule.fit(*ticket.size))
+            experts = _cropped(experts, rule.fit(*made), *rule.fit(*size))
         numbers = {
             name: outputs[name].astype(np.float32, copy=False)
             for name in ("prompt_weights", *OUTPUTS)
             if name in outputs
         }
         return Inference(
-            restored=_cropped(restored, padded, *ticket.size).astype(np.float32, copy=False),
+            restored=_cropped(restored, made, *size).astype(np.float32, copy=False),
             choices=Choices(experts, outputs.get("image_experts")),
             prompt_weights=numbers.get("prompt_weights"),
             decisions=numbers.get("decisions"),
@@ -192,7 +165,7 @@ class TensorRTBackend:
         if cuda is None:
             return
         with cuda.primary_context(), self._lock:
-            for _, lane in self._lanes.values():
+            for lane in self._lanes.values():
                 lane.close()
             self._lanes.clear()
             if self._plan is not None:
@@ -220,22 +193,15 @@ class TensorRTBackend:
         return self._plan
 
     def _lane(self) -> Lane:
-        """This thread's."""
-        thread = threading.current_thread()
-        number = threading.get_ident()
+        """This thread's, or that of one that has ended and had its number."""
         with self._lock:
-            owner, lane = self._lanes.get(number, (None, None))
-            if owner is thread and lane is not None:
-                return lane
             plan, cuda = self._active(), self._cuda
             assert cuda is not None
             cuda.use_primary_context()
-            if lane is None:
-                lane = Lane(plan, cuda)
-            else:
-                lane.abandon()  # a thread that has ended had this number
-            self._lanes[number] = (thread, lane)
-            return lane
+            number = threading.get_ident()
+            if number not in self._lanes:
+                self._lanes[number] = Lane(plan, cuda)
+            return self._lanes[number]
 
     def _device_array(self, cuda: Cuda, array: Any, name: str, stream: int) -> DeviceArray:
         found = read_device_array(array, name, stream)
@@ -247,7 +213,7 @@ class TensorRTBackend:
         return found
 
     def _graphs(self) -> str:
-        lanes = [lane for _, lane in self._lanes.values()]
+        lanes = list(self._lanes.values())
         refusals = [lane.graph_refusal for lane in lanes if lane.graph_refusal]
         if refusals:
             return f"not used: {refusals[0]}"
@@ -267,8 +233,7 @@ class TensorRTBackend:
         batch, _, height, width = _in_planes(shape) if self.description.takes_bytes else shape
         planes = np.empty((batch, 3, height, width), np.float32)
         beside = {} if self._neutral is None else steering_inputs(self._neutral, planes)
-        lane = self._lane()
-        restored = lane.collect(lane.submit({IMAGE: grey, **beside}, 0, (height, width)))[RESTORED]
+        restored = self._lane().infer({IMAGE: grey, **beside}, 0)[RESTORED]
         if restored.shape != shape or not np.isfinite(restored).all():
             raise EngineError(
                 f"{self.engine} does not restore a plain grey picture (its weights may hold NaN, or it was "

@@ -129,10 +129,6 @@ class Cuda:
         """The CPU waits until ``stream`` is empty."""
         self._call("waiting for the GPU", self._runtime.cudaStreamSynchronize, stream)
 
-    def synchronize_event(self, event: Any) -> None:
-        """The CPU waits for ``event``."""
-        self._call("waiting for the GPU", self._runtime.cudaEventSynchronize, event)
-
     def allocate(self, nbytes: int) -> int:
         """Device memory, 256-byte aligned as CUDA promises."""
         return self._allocated(nbytes, "on the GPU", self._runtime.cudaMalloc)

@@ -1,8 +1,8 @@
-"""A lane, with which one thread runs an engine: a context, three streams, and two slots of buffers in turn.
+"""A lane, with which one thread runs an engine: a context, a stream and buffers of its own.
 
-A frame's way through a slot, each arrow an event, so that three frames can be in three places at once:
+    pinned memory ── upload ── network ── download ── pinned memory
 
-    pinned memory -> upload stream -> compute stream -> download stream -> pinned memory
+Threads overlap: while one frame is computed, the next one of another thread is copied.
 
 The launch of the whole network is one call where that is possible, a CUDA graph. Capturing it costs about as
 much as a frame, so a shape must have come a few times in a row; tiles of changing sizes are launched the
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +31,7 @@ STEADY = 3
 
 
 class LaunchGraph:
-    """The graph of one slot of buffers, or none yet."""
+    """The graph of a lane's buffers, or none yet."""
 
     def __init__(self, cuda: Cuda) -> None:
         self._cuda = cuda
@@ -89,41 +88,12 @@ def _is_graph(captured: Any) -> bool:
     return captured is not None and int(captured) != 0
 
 
-SLOTS = 2
-
 Shapes = dict[str, tuple[int, ...]]
 """Of every input by name."""
 
 
-@dataclass(frozen=True)
-class Ticket:
-    """A frame that is under way."""
-
-    lane: Lane
-    number: int
-    size: tuple[int, int]
-    """Height and width of what was handed over, before padding."""
-
-
-class Slot:
-    """The buffers, events and graph of one frame at a time. ``frame`` is its number, None when free."""
-
-    def __init__(self, cuda: Cuda, plan: LoadedPlan, resources: contextlib.ExitStack) -> None:
-        self.frame: int | None = None
-        self.inputs = {name: TensorBuffers(cuda) for name in plan.inputs}
-        self.outputs = {name: TensorBuffers(cuda) for name in plan.outputs}
-        self.graph = LaunchGraph(cuda)
-        for buffers in (*self.inputs.values(), *self.outputs.values()):
-            resources.callback(quietly, buffers.close)
-        resources.callback(quietly, self.graph.close)
-        self.uploaded, self.computed, self.downloaded = (new_event(cuda, resources) for _ in range(3))
-
-    def addresses(self) -> dict[str, int]:
-        return {name: made.device for name, made in (*self.inputs.items(), *self.outputs.items())}
-
-
 class Lane:
-    """Raises ``BackendError`` when its context, streams or memory cannot be had."""
+    """Raises ``BackendError`` when its context, stream or memory cannot be had."""
 
     def __init__(self, plan: LoadedPlan, cuda: Cuda) -> None:
         self._plan = plan
@@ -138,49 +108,41 @@ class Lane:
         self._profile: int | None = None
         self._shapes: Shapes | None = None
         self._steady = 0
-        self._frames = 0
         with contextlib.ExitStack() as resources:
-            self._upload, self._compute, self._download = (new_stream(cuda, resources) for _ in range(3))
+            self._stream = cuda.stream()
+            resources.callback(quietly, cuda.destroy_stream, self._stream)
             self._handed, self._returned = (new_event(cuda, resources) for _ in range(2))
             self._activations = Memory(cuda.allocate, cuda.free)
-            self._device_outputs = {name: Memory(cuda.allocate, cuda.free) for name in plan.outputs}
-            for memory in (self._activations, *self._device_outputs.values()):
-                resources.callback(quietly, memory.close)
-            self._slots = [Slot(cuda, plan, resources) for _ in range(SLOTS)]
+            self._buffers = {name: TensorBuffers(cuda) for name in (*plan.inputs, *plan.outputs)}
+            self._graph = LaunchGraph(cuda)
+            resources.callback(quietly, self._activations.close)
+            for buffers in self._buffers.values():
+                resources.callback(quietly, buffers.close)
+            resources.callback(quietly, self._graph.close)
             self._context = plan.new_context()
             self._resources = resources.pop_all()
 
-    def submit(self, inputs: dict[str, NDArray[Any]], profile: int, size: tuple[int, int]) -> Ticket:
-        """Sends a batch of allowed shapes on its way, all inputs by name, and returns at once.
+    def infer(self, inputs: dict[str, NDArray[Any]], profile: int) -> dict[str, NDArray[Any]]:
+        """Runs a batch of allowed shapes, all inputs by name; the outputs by name.
 
-        They may be overwritten afterwards. Raises ``BackendError``; the lane is usable then, unless
-        the GPU is lost.
+        Raises ``BackendError``; the lane is usable then, unless the GPU is lost.
         """
-        slot = next((slot for slot in self._slots if slot.frame is None), None)
-        if slot is None:
-            raise BackendError(f"{SLOTS} frames are under way already; collect one before the next")
         try:
             outputs = self._prepare(profile, {name: array.shape for name, array in inputs.items()})
-            self._run(slot, inputs, outputs)
+            given = [TensorSpec(name, array.shape, self._plan.dtypes[name]) for name, array in inputs.items()]
+            for spec in (*given, *outputs):
+                self._buffers[spec.name].fit(spec)
+            for name, array in inputs.items():
+                np.copyto(self._buffers[name].host, array, casting="same_kind")
+                self._buffers[name].upload(self._stream)
+            self._launch({spec.name: self._buffers[spec.name].device for spec in (*given, *outputs)})
+            for spec in outputs:
+                self._buffers[spec.name].download(self._stream)
+            self._cuda.synchronize(self._stream)
         except BaseException:
             self._settle()
             raise
-        slot.frame = self._frames
-        self._frames += 1
-        return Ticket(self, slot.frame, size)
-
-    def collect(self, ticket: Ticket) -> dict[str, NDArray[Any]]:
-        """Waits for a frame: its outputs by name. Raises ``BackendError``."""
-        slot = next((slot for slot in self._slots if slot.frame == ticket.number), None)
-        if slot is None:
-            raise BackendError("this frame was collected before")
-        slot.frame = None
-        try:
-            self._cuda.synchronize_event(slot.downloaded)
-        except BaseException:
-            self._settle()
-            raise
-        return {name: buffers.host.copy() for name, buffers in slot.outputs.items()}
+        return {spec.name: self._buffers[spec.name].host.copy() for spec in outputs}
 
     def infer_device(self, image: DeviceArray, out: DeviceArray, profile: int, stream: int) -> None:
         """Restores ``image``, the plan's only input, into ``out`` between what is in ``stream`` now and what
@@ -194,28 +156,19 @@ class Lane:
             addresses = {IMAGE: image.pointer, RESTORED: out.pointer}
             for spec in outputs:
                 if spec.name != RESTORED:
-                    memory = self._device_outputs[spec.name]
-                    if memory.nbytes < spec.nbytes:
-                        self._cuda.synchronize(self._compute)  # the frame before may still write to it
-                        memory.reserve(spec.nbytes)
-                    addresses[spec.name] = memory.pointer
+                    self._buffers[spec.name].fit(spec)
+                    addresses[spec.name] = self._buffers[spec.name].device
             for before in dict.fromkeys((stream, image.stream, out.stream)):
                 if before is not None:
                     self._cuda.record(self._handed, before)
-                    self._cuda.wait(self._compute, self._handed)
+                    self._cuda.wait(self._stream, self._handed)
             self._bind(addresses)
             self._enqueue()
-            self._cuda.record(self._returned, self._compute)
+            self._cuda.record(self._returned, self._stream)
             self._cuda.wait(stream, self._returned)
         except BaseException:
             self._settle()
             raise
-
-    def abandon(self) -> None:
-        """Forgets frames that nobody will collect."""
-        self._settle()
-        for slot in self._slots:
-            slot.frame = None
 
     def close(self) -> None:
         """Waits for what is under way, then frees everything; never fails."""
@@ -228,9 +181,8 @@ class Lane:
         plan, cuda = self._plan, self._cuda
         context: trt.IExecutionContext = self._context
         if (profile, shapes) != (self._profile, self._shapes):
-            cuda.synchronize(self._compute)
-            for slot in self._slots:
-                slot.graph.close()
+            cuda.synchronize(self._stream)
+            self._graph.close()
             self._shapes = None
             self._steady = 0
             if profile != self._profile:
@@ -249,49 +201,27 @@ class Lane:
         engine: trt.ICudaEngine = plan.engine
         context: trt.IExecutionContext = self._context
         if context.active_optimization_profile != profile:
-            if not context.set_optimization_profile_async(profile, int(self._compute)):
+            if not context.set_optimization_profile_async(profile, int(self._stream)):
                 raise BackendError(f"TensorRT refuses its profile {profile}{plan.complaint()}")
-            self._cuda.synchronize(self._compute)
+            self._cuda.synchronize(self._stream)
         self._activations.reserve(engine.get_device_memory_size_for_profile_v2(profile))
         context.set_device_memory(self._activations.pointer, self._activations.nbytes)
 
-    def _run(self, slot: Slot, inputs: dict[str, NDArray[Any]], outputs: list[TensorSpec]) -> None:
-        cuda = self._cuda
-        for name, array in inputs.items():
-            slot.inputs[name].fit(TensorSpec(name, array.shape, self._plan.dtypes[name]))
-        for spec in outputs:
-            slot.outputs[spec.name].fit(spec)
-        for name, array in inputs.items():
-            buffers = slot.inputs[name]
-            np.copyto(buffers.host, array, casting="same_kind")
-            buffers.upload(self._upload)
-        cuda.record(slot.uploaded, self._upload)
-        cuda.wait(self._compute, slot.uploaded)
-        self._launch(slot)
-        cuda.record(slot.computed, self._compute)
-        cuda.wait(self._download, slot.computed)
-        for buffers in slot.outputs.values():
-            buffers.download(self._download)
-        cuda.record(slot.downloaded, self._download)
-
-    def _launch(self, slot: Slot) -> None:
-        """The network into the compute stream: as a graph where there is one or it is time for one."""
-        addresses = slot.addresses()
+    def _launch(self, addresses: dict[str, int]) -> None:
+        """The network into the stream: as a graph where there is one or it is time for one."""
         key = (self._profile, self._frame_shape, self._activations.pointer, *addresses.values())
-        if slot.graph.holds(key):
-            slot.graph.launch(self._compute)
-            return
-        self._bind(addresses)
-        if self._steady >= STEADY and self.graph_refusal is None and self._captured(slot, key):
-            slot.graph.launch(self._compute)
-            return
-        self._enqueue()
-        self._steady += 1
+        if not self._graph.holds(key):
+            self._bind(addresses)
+            if self._steady < STEADY or self.graph_refusal is not None or not self._captured(key):
+                self._enqueue()
+                self._steady += 1
+                return
+        self._graph.launch(self._stream)
 
-    def _captured(self, slot: Slot, key: tuple[Any, ...]) -> bool:
-        self._cuda.synchronize(self._compute)
+    def _captured(self, key: tuple[Any, ...]) -> bool:
+        self._cuda.synchronize(self._stream)
         try:
-            slot.graph.capture(key, self._compute, self._enqueue)
+            self._graph.capture(key, self._stream, self._enqueue)
         except BackendError as error:
             if isinstance(error, CudaError) and error.lost:
                 raise
@@ -308,7 +238,7 @@ class Lane:
 
     def _enqueue(self) -> None:
         context: trt.IExecutionContext = self._context
-        if not context.execute_async_v3(int(self._compute)):
+        if not context.execute_async_v3(int(self._stream)):
             raise BackendError(f"TensorRT failed on frames of {self._frame_shape}{self._plan.complaint()}")
 
     @property
@@ -326,10 +256,8 @@ class Lane:
 
     def _settle(self) -> None:
         """After a failure: waits for what is under way and starts from nothing with the next frame."""
-        for stream in (self._upload, self._compute, self._download):
-            quietly(self._cuda.synchronize, stream)
-        for slot in self._slots:
-            quietly(slot.graph.close)
+        quietly(self._cuda.synchronize, self._stream)
+        quietly(self._graph.close)
         self._profile = self._shapes = None
 
 
@@ -337,12 +265,6 @@ def quietly(step: Callable[..., None], *arguments: Any) -> None:
     """Tidying up goes on when a step of it fails: on a GPU that is lost, every step does."""
     with contextlib.suppress(CudaError):
         step(*arguments)
-
-
-def new_stream(cuda: Cuda, resources: contextlib.ExitStack) -> Any:
-    stream = cuda.stream()
-    resources.callback(quietly, cuda.destroy_stream, stream)
-    return stream
 
 
 def new_event(cuda: Cuda, resources: contextlib.ExitStack) -> Any:

@@ -133,13 +133,13 @@ def main(debug: bool, **options: Any) -> None:
 
 def _run(request: Request) -> None:
     from measnet.evaluation.contact_sheet import ContactSheet
+    from measnet.evaluation.evaluation_report import Conditions, write_report
     from measnet.evaluation.panels import stacked, write_picture
     from measnet.evaluation.protocol import PROTOCOLS
-    from measnet.evaluation.report import Conditions, write_report
     from measnet.evaluation.table import tables
-    from measnet.evaluation.video.report import video_report
     from measnet.evaluation.video.sheet import VideoSheet
     from measnet.evaluation.video.table import video_tables
+    from measnet.evaluation.video.video_report import video_report
 
     request.check_results()
     models = request.models()

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from measnet.metrics import Choices
+from measnet.runtime.experts import Account
 from measnet.runtime.frame import Frame, Restoration
 from measnet.runtime.live.events import Event
 from measnet.runtime.live.telemetry import Telemetry
 from measnet.runtime.operations.access import VARIABLE
-from measnet.runtime.operations.account import Account
 from measnet.runtime.operations.log import JsonConsole
 from runtime.conftest import IDENTITY_COMMAND, Answer, MakeClip
 from runtime.operations.kit import TOKEN, Client, wait_for

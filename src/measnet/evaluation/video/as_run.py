@@ -29,7 +29,6 @@ __all__ = [
     "Flicker",
     "RestoredFrames",
     "RgbReader",
-    "Scenes",
     "VideoRestorer",
     "YuvWriter",
     "describe",
@@ -80,17 +79,6 @@ class RestoredFrames:
     """Restoring included."""
 
 
-class Scenes:
-    """Says of every frame of a video whether it begins another scene; the first one does."""
-
-    def __init__(self) -> None:
-        self._cut = SceneCut()
-
-    def begins_with(self, pixels: Pixels) -> bool:
-        """The next frame, H W 3."""
-        return self._cut.begins_with(pixels)
-
-
 class VideoRestorer:
     """Restores the frames of one video, in their order: decisions held steady, frames fused over time.
 
@@ -100,7 +88,7 @@ class VideoRestorer:
     def __init__(self, restorer: Restorer, temporal: int) -> None:
         self._restorer = restorer
         self._steady = Steady(STEADY) if restorer.steerable else None
-        self._scenes = Scenes()
+        self._scenes = SceneCut()
         self._fusion = TemporalFusion(temporal) if temporal else None
 
     def restore(self, pixels: Pixels) -> RestoredFrames:

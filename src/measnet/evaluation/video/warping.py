@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from measnet.evaluation.video.as_run import Scenes
 from measnet.image import Pixels
+from measnet.runtime.scene_cut import SceneCut
 
 Motion = NDArray[np.float32]
 """H W 2: where each pixel was in the frame before, in columns and rows."""
@@ -25,7 +25,7 @@ class MotionSeeker:
 
     def __init__(self) -> None:
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        self._scenes = Scenes()
+        self._scenes = SceneCut()
         self._before: NDArray[np.uint8] | None = None
 
     def look(self, clean: Pixels) -> Motion | None:

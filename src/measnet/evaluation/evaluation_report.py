@@ -45,8 +45,8 @@ def write_report(
 ) -> None:
     """Writes the report; the file is there whole or not at all. Raises ``OutputError``.
 
-    ``video`` is that of ``measnet.evaluation.video.report``. ``null`` stands for a figure that is infinite
-    (PSNR of equal pictures) or does not exist.
+    ``video`` is what ``video_report`` gives. ``null`` stands for a figure that is infinite (PSNR of equal
+    pictures) or does not exist.
     """
     text = json.dumps(
         report(sets, conditions) | {"video": video}, indent=2, ensure_ascii=False, allow_nan=False

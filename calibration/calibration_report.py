@@ -6,8 +6,8 @@ from pathlib import Path
 
 from measnet.calibration.frames import Frames
 from measnet.calibration.int8 import Int8Graph
+from measnet.export.export_report import by_module, counted, figures, finite, table, write_json
 from measnet.export.measure import Measured
-from measnet.export.report import by_module, counted, figures, finite, table, write_json
 
 WAYS = {
     "rounded": "INT8 and FP16, rounded",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from measnet.evaluation.evaluation_report import finite, quality_for_report
 from measnet.evaluation.measure import Quality
-from measnet.evaluation.report import finite, quality_for_report
 from measnet.evaluation.video.figures import MethodFigures, SequenceFigures, VideoFigures
 from measnet.evaluation.video.measure import VideoOptions
 from measnet.evaluation.video.stopwatch import Taken
