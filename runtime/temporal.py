@@ -43,7 +43,7 @@ _STILL_TOLERANCE = np.float32(3)  # the same where nothing moves
 _LEAST_VARIANCE = 0.05
 _SUDDEN = 1.5  # times what was usual before, beyond which a difference is never taken to be usual
 _FIRST = 0.7  # of what seems usual between the first two frames, as nothing was seen before
-_FIRST_WORTH = 0.5  # frames that the first one is worth: coders make those after it better
+_FIRST_WORTH = np.float32(0.6)  # of the trust in it: coders make the frames after it better
 _AS_STILL = 1.2  # times the difference after motion, up to which a place may stand still
 _STILL_SHARES = (
     0.2,
@@ -62,7 +62,7 @@ _IN_NOISE = np.float32(0.3)  # times the usual change: so little is left as it i
 _TURNED = np.float32(5)  # levels that light was turned by, beyond which a place is trusted less
 _LIGHT = 0.5  # times the usual difference, up to which light is taken to be the same
 _SMOOTH = 0.9  # share of the frames before in figures of the whole frame
-_SMOOTH_DOWN = 0.3  # the same of the usual difference where it falls
+_UNUSUAL, _FORGET = 1.5, 0.3  # times the usual difference: what was usual before is no more; the share then
 _FINE = 8.0  # pixels: σ of the detail that is given back
 _NOISE_MARGIN = np.float32(1.3)  # times the noise that a mean should have left
 _STRANGE = np.float32(1.5)  # times the noise, beyond which a source differs from their mean
@@ -187,8 +187,7 @@ class TemporalFusion:
             broad = _coarse(_levels(source), _BROAD)
             added = _coarse(now, _BROAD) - broad
             light = _Light(broad, added, np.ones(broad.shape[:2], np.float32))
-            worth = np.full(((height + 1) // 2, (width + 1) // 2), _FIRST_WORTH, np.float32)
-            self._past = _Past(now, worth, light)
+            self._past = _Past(now, np.ones(((height + 1) // 2, (width + 1) // 2), np.float32), light)
             self._note(1.0)
             return restored
         before = _levels(source)
@@ -342,17 +341,19 @@ class TemporalFusion:
         off = _difference(now, moved)
 
         usual = _usual(off / (1 + 1 / count), _half(past.mean))
-        if past.usual is None:
+        before, worth = past.usual, np.float32(1)
+        if before is None:
+            worth = _FIRST_WORTH
             usual *= np.float32(_FIRST)
-        else:
-            usual = np.minimum(usual, np.float32(_SUDDEN * past.usual))
+            before = float(np.median(usual))
+        usual = np.minimum(usual, np.float32(_SUDDEN * before))
         level = float(np.median(usual))
-        past.usual = _smoothed(past.usual, level, _SMOOTH if level > (past.usual or 0.0) else _SMOOTH_DOWN)
+        past.usual = _smoothed(past.usual, level, _SMOOTH if before < _UNUSUAL * level else _FORGET)
         tolerance = np.where(still, _STILL_TOLERANCE, _TOLERANCE)
         mismatch = np.maximum(0, off / usual - tolerance * (1 + 1 / count))
         mismatch += cv2.resize(np.maximum(0, turned / _TURNED - 1), count.shape[::-1])
         most = np.where(still, self._still_depth, self._depth)
-        trust = np.minimum(1 / (1 / count + mismatch), most)
+        trust = np.minimum(worth / (1 / count + mismatch), most)
         past.mean = moved
         past.mean += cv2.merge([_whole(1 / (1 + trust), now)] * 3) * (now - moved)
         past.count = trust + 1
