@@ -187,6 +187,19 @@ def test_a_network_that_judges_the_light_anew_is_taken_at_its_word() -> None:
         assert np.abs((both.astype(float) - one).mean(axis=(0, 1))).max() < 0.5
 
 
+def test_frames_that_differed_much_for_a_while_make_no_ghosts_later() -> None:
+    rng = np.random.default_rng(3)
+    wide, fusion, clip, alone, together = scene(1, HEIGHT + 160, WIDTH + 160), TemporalFusion(), [], [], []
+    for number in range(14):
+        x, y = (80, 80) if number < 10 else rng.integers(20, 141, 2).tolist()  # at last it leaps about
+        clip.append(wide[y : y + HEIGHT, x : x + WIDTH])
+        blotches = cv2.GaussianBlur(rng.normal(0, 1, clip[-1].shape), (0, 0), 2)
+        wild = blotches * (20 / blotches.std() * (number < 5))
+        alone.append(restored_of(clip[-1] + wild, number))
+        together.append(fusion.fuse(source_of(clip[-1], number), alone[-1], number == 0))
+    assert min(gains(clip, alone, together)[10:]) > -0.4
+
+
 def test_a_clean_clip_stays_as_it_was_restored() -> None:
     clip = [pixels(scene(10))] * 8
     fusion = TemporalFusion()
