@@ -43,6 +43,7 @@ _STILL_TOLERANCE = np.float32(3)  # the same where nothing moves
 _LEAST_VARIANCE = 0.05
 _SUDDEN = 1.5  # times what was usual before, beyond which a difference is never taken to be usual
 _FIRST = 0.7  # of what seems usual between the first two frames, as nothing was seen before
+_FIRST_WORTH = np.float32(0.6)  # of the trust in it: coders make the frames after it better
 _AS_STILL = 1.2  # times the difference after motion, up to which a place may stand still
 _STILL_SHARES = (
     0.2,
@@ -61,6 +62,7 @@ _IN_NOISE = np.float32(0.3)  # times the usual change: so little is left as it i
 _TURNED = np.float32(5)  # levels that light was turned by, beyond which a place is trusted less
 _LIGHT = 0.5  # times the usual difference, up to which light is taken to be the same
 _SMOOTH = 0.9  # share of the frames before in figures of the whole frame
+_UNUSUAL, _FORGET = 1.5, 0.3  # times the usual difference: what was usual before is no more; the share then
 _FINE = 8.0  # pixels: σ of the detail that is given back
 _NOISE_MARGIN = np.float32(1.3)  # times the noise that a mean should have left
 _STRANGE = np.float32(1.5)  # times the noise, beyond which a source differs from their mean
@@ -339,16 +341,19 @@ class TemporalFusion:
         off = _difference(now, moved)
 
         usual = _usual(off / (1 + 1 / count), _half(past.mean))
-        if past.usual is None:
+        before, worth = past.usual, np.float32(1)
+        if before is None:
+            worth = _FIRST_WORTH
             usual *= np.float32(_FIRST)
-        else:
-            usual = np.minimum(usual, np.float32(_SUDDEN * past.usual))
-        past.usual = _smoothed(past.usual, float(np.median(usual)))
+            before = float(np.median(usual))
+        usual = np.minimum(usual, np.float32(_SUDDEN * before))
+        level = float(np.median(usual))
+        past.usual = _smoothed(past.usual, level, _SMOOTH if before < _UNUSUAL * level else _FORGET)
         tolerance = np.where(still, _STILL_TOLERANCE, _TOLERANCE)
         mismatch = np.maximum(0, off / usual - tolerance * (1 + 1 / count))
         mismatch += cv2.resize(np.maximum(0, turned / _TURNED - 1), count.shape[::-1])
         most = np.where(still, self._still_depth, self._depth)
-        trust = np.minimum(1 / (1 / count + mismatch), most)
+        trust = np.minimum(worth / (1 / count + mismatch), most)
         past.mean = moved
         past.mean += cv2.merge([_whole(1 / (1 + trust), now)] * 3) * (now - moved)
         past.count = trust + 1
@@ -532,8 +537,8 @@ def _pixels(levels: Plane, kind: np.dtype[Any]) -> Pixels:
     return np.asarray(np.rint(np.clip(levels * np.float32(most / 255), 0, most)), kind)
 
 
-def _smoothed(before: float | None, now: float) -> float:
-    return now if before is None else _SMOOTH * before + (1 - _SMOOTH) * now
+def _smoothed(before: float | None, now: float, share: float = _SMOOTH) -> float:
+    return now if before is None else share * before + (1 - share) * now
 
 
 def _fine_bytes(levels: Plane) -> bytes:

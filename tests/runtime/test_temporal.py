@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
+from measnet.errors import BackendError
 from measnet.image import Pixels
 from measnet.runtime.flicker import flicker
-from measnet.runtime.temporal import TemporalFusion
+from measnet.runtime.frame import Frame, Restoration
+from measnet.runtime.guard import Guard, safer_than
+from measnet.runtime.restorer import Restorer
+from measnet.runtime.scene_cut import SceneCut
+from measnet.runtime.temporal import Finish, TemporalFusion
+from measnet.weights import bundled
 
 HEIGHT, WIDTH = 120, 160
 SIGMA = 20.0  # of the noise of the sources, levels
@@ -108,6 +119,14 @@ def _raining(number: int) -> np.ndarray:
     return frame
 
 
+def _snowing(number: int) -> np.ndarray:
+    frame, rng = scene(12).copy(), np.random.default_rng(7)
+    for x, y, speed in rng.integers((0, 0, 3), (WIDTH, HEIGHT, 9), (60, 3)).tolist():
+        place = ((x + number) % WIDTH, (y + speed * number) % HEIGHT)
+        cv2.circle(frame, place, 1 + speed // 5, (235, 235, 235), -1, cv2.LINE_AA)
+    return frame
+
+
 def _titled(number: int) -> np.ndarray:
     frame = pixels(scene(6))
     if 4 <= number < 9:
@@ -119,7 +138,7 @@ def _cut(number: int) -> np.ndarray:
     return scene(7 if number < 6 else 8)
 
 
-EVENTS = [_ball, _lit, _fading, _flashing, _raining, _titled, _cut]
+EVENTS = [_ball, _lit, _fading, _flashing, _raining, _snowing, _titled, _cut]
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.__name__[1:])
@@ -166,6 +185,19 @@ def test_a_network_that_judges_the_light_anew_is_taken_at_its_word() -> None:
     alone, together = fused([scene(11) * 0.6] * 9, restore=anew)
     for one, both in zip(alone[5:], together[5:], strict=True):
         assert np.abs((both.astype(float) - one).mean(axis=(0, 1))).max() < 0.5
+
+
+def test_frames_that_differed_much_for_a_while_make_no_ghosts_later() -> None:
+    rng = np.random.default_rng(3)
+    wide, fusion, clip, alone, together = scene(1, HEIGHT + 160, WIDTH + 160), TemporalFusion(), [], [], []
+    for number in range(14):
+        x, y = (80, 80) if number < 10 else rng.integers(20, 141, 2).tolist()  # at last it leaps about
+        clip.append(wide[y : y + HEIGHT, x : x + WIDTH])
+        blotches = cv2.GaussianBlur(rng.normal(0, 1, clip[-1].shape), (0, 0), 2)
+        wild = blotches * (20 / blotches.std() * (number < 5))
+        alone.append(restored_of(clip[-1] + wild, number))
+        together.append(fusion.fuse(source_of(clip[-1], number), alone[-1], number == 0))
+    assert min(gains(clip, alone, together)[10:]) > -0.4
 
 
 def test_a_clean_clip_stays_as_it_was_restored() -> None:
@@ -238,6 +270,56 @@ def test_a_frame_that_came_back_wrong_is_blended_into_nothing() -> None:
     assert np.array_equal(together[4], alone[4]) and np.array_equal(together[5], alone[5])
     assert psnr(together[6], pixels(scene())) > psnr(alone[6], pixels(scene()))
     assert fusion.figures.let_go == {"a fault": 1}
+
+
+def _nan_where_a_corner_is_white(path: Path) -> Path:
+    """Bundled ``nano``, whose picture is not a number where the first pixel is white; it says it is fp16."""
+    graph = onnx.load(bundled("nano", ".onnx"))
+    for node in graph.graph.node:
+        node.output[:] = ["sound" if name == "restored" else name for name in node.output]
+    numbers = {"origin": [0, 0, 0, 0], "behind": [1, 1, 1, 1]}
+    graph.graph.initializer.extend(
+        numpy_helper.from_array(np.array(values), name) for name, values in numbers.items()
+    )
+    levels = {"nearly": 0.99, "no_number": np.nan}
+    graph.graph.initializer.extend(
+        numpy_helper.from_array(np.array(level, np.float32), name) for name, level in levels.items()
+    )
+    graph.graph.node.extend(
+        [
+            helper.make_node("Slice", ["image", "origin", "behind"], ["corner"]),
+            helper.make_node("Greater", ["corner", "nearly"], ["is_white"]),
+            helper.make_node("Where", ["is_white", "no_number", "sound"], ["restored"]),
+        ]
+    )
+    told = {entry.key: entry.value for entry in graph.metadata_props if entry.key != "measnet.sha256"}
+    helper.set_model_props(graph, told | {"measnet.precision": "fp16"})
+    onnx.save(graph, path)
+    return path
+
+
+def test_nan_of_a_real_engine_is_blended_into_nothing(tmp_path: Path) -> None:
+    clip = [source_of(scene(0, 128, 160), number) for number in range(6)]
+    for number, frame in enumerate(clip):
+        frame[0, 0] = 255 * (number == 3)
+    alone, together = [], []
+    with Restorer(str(_nan_where_a_corner_is_white(tmp_path / "nan.onnx")), threads=1) as restorer:
+        guard = Guard(restorer, "fallback", partial(safer_than, restorer, None), scenes=SceneCut())
+        finish = Finish(12, 1.0)
+        assert finish.fusion is not None
+        for number, frame in enumerate(clip):
+            passing = Restoration(Frame(frame, number, Fraction(1, 25)), frame)
+            guard.take(passing)
+            alone.append(passing.pixels)
+            finish.take(passing)
+            together.append(passing.pixels)
+        guard.close()
+        with pytest.raises(BackendError, match=r"frame 0 came back wrong .* holds NaN"):
+            Guard(restorer, "ignore", lambda: None).take(Restoration(Frame(clip[3], 0, Fraction(1)), clip[3]))
+    assert guard.faults.first == 3 and "NaN" in (guard.faults.what or "")
+    assert finish.fusion.figures.let_go == {"a fault": 1}
+    same = [np.array_equal(a, b) for a, b in zip(alone, together, strict=True)]
+    assert same == [True, False, False, True, True, False]
 
 
 def test_a_frame_of_one_colour_is_a_scene_of_its_own() -> None:
