@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from measnet.calibration.placement import place
 from measnet.calibration.quantise import quantised_graph
@@ -24,7 +23,6 @@ from measnet.export.build_settings import BuildSettings, Profile
 from measnet.export.camera_bytes import camera_graph
 from measnet.export.graph import Graph, read_graph
 from measnet.export.precision import typed_graph
-from measnet.network import MEASNet
 from measnet.weights import at_hand, bundled
 
 ABSENT = [
@@ -38,8 +36,8 @@ if "filelock" not in ABSENT:
     from measnet.export.target import RTX_CARDS, Target, find_targets
 
 # Variant, size, precision, form. Both kinds of networks have every precision; sizes and forms, which add the
-# same to each, come with some. Of the older kind a bundled one is built for any size below. ``tiny`` is a
-# ``base`` with one block on every level and stands for it but once, ``shallow small`` a wider ``nano``.
+# same to each, come with some. Of the older kind a bundled one is built for any size below; ``tiny`` is a
+# ``base`` with one block on every level and stands for it but once. ``small`` is a wider ``nano``.
 MATRIX = [
     ("nano", "dynamic", "fp32", "nchw"),
     ("nano", "dynamic", "fp16", "uint8-nhwc"),
@@ -47,7 +45,6 @@ MATRIX = [
     ("nano", "dynamic", "int8", "nchw"),
     ("nano", "static", "fp32", "uint8-nhwc"),
     ("nano", "static", "int8", "uint8-nhwc"),
-    ("shallow small", "static", "int8", "nchw"),
     ("tiny", "static", "fp32", "nchw"),
     ("tiny", "static", "bf16", "nchw"),
     ("tiny", "static", "fp16", "uint8-nhwc"),
@@ -87,16 +84,12 @@ def in_precision(source: Path, precision: str) -> Graph:
 
 
 @pytest.fixture(scope="module")
-def graph_of(traced_once: Callable[..., Path], request: pytest.FixtureRequest) -> Callable[[str, str], Path]:
+def graph_of(request: pytest.FixtureRequest) -> Callable[[str, str], Path]:
     """The float32 graph of a variant, ``static`` or ``dynamic``."""
 
     def graph(variant: str, size: str) -> Path:
         if (variant, size) == ("nano", "dynamic"):
             return bundled("nano", ".onnx")
-        if variant == "shallow small":
-            torch.manual_seed(0)
-            network = MEASNet(replace(VARIANTS["small"], blocks=(0, 0, 0, 1))).eval()
-            return traced_once("shallow-small", network, (128, 160))
         return Path(request.getfixturevalue({"tiny": "static_graph"}.get(variant, f"{variant}_graph")))
 
     return graph
