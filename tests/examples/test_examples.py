@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from ports import free_port
 
 from measnet import Restorer
 from measnet.export.cli import main as export
@@ -70,12 +70,6 @@ def wait_for(condition: Callable[[], object], what: str) -> None:
     while not condition():
         assert time.monotonic() < end, f"{what} did not happen"
         time.sleep(0.02)
-
-
-def free_port(kind: socket.SocketKind) -> int:
-    with socket.socket(socket.AF_INET, kind) as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @contextlib.contextmanager
@@ -196,7 +190,7 @@ def test_the_camera_loop_shows_newer_and_newer_frames(
 
 @needs("ffmpeg")
 def test_the_camera_loop_restores_a_stream_until_it_is_interrupted(clip: Path, tmp_path: Path) -> None:
-    address = f"udp://127.0.0.1:{free_port(socket.SOCK_DGRAM)}"
+    address = f"udp://127.0.0.1:{free_port()}"
     target = tmp_path / "out.mp4"
     sends = ["ffmpeg", "-v", "error", "-re", "-stream_loop", "-1", "-i", clip, "-c", "copy"]
     sends += ["-f", "mpegts", f"{address}?pkt_size=1316"]
@@ -415,7 +409,7 @@ def service() -> Iterator[int]:
     """The port that the web service listens on."""
     pytest.importorskip("fastapi")
     pytest.importorskip("python_multipart")
-    port = free_port(socket.SOCK_STREAM)
+    port = free_port()
     with program(sys.executable, EXAMPLES / "web_service.py", str(port)) as server:
 
         def answers() -> bool:

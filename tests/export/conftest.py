@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -55,7 +54,7 @@ def nano_graph(traced_once: Traced) -> Path:
 def gated_network() -> MEASNet:
     """A narrow gated network in which every part is as loud as in a trained one."""
     torch.manual_seed(2)
-    network = MEASNet(replace(VARIANTS["nano"], width=16, blocks=(0, 1, 1, 1))).eval().requires_grad_(False)
+    network = MEASNet(replace(VARIANTS["nano"], width=16, blocks=(0, 0, 1, 1))).eval().requires_grad_(False)
     for block in network.modules():
         if isinstance(block, GatedBlock):
             for last in (block.project, block.mix_project, block.scale):
@@ -68,32 +67,6 @@ def gated_network() -> MEASNet:
 
 
 @pytest.fixture(scope="session")
-def gated_graph(gated_network: MEASNet, traced_once: Traced) -> Path:
-    """The narrow gated network as a graph for any size."""
-    return traced_once("gated-dynamic", gated_network, None)
-
-
-@pytest.fixture(scope="session")
 def base_graph(golden_checkpoint: Callable[[str], Path], traced_once: Traced) -> Path:
     """The published network with the golden weights, as a graph for 128x128; tracing it takes a while."""
     return traced_once("base-128x128", load_checkpoint(golden_checkpoint("base")), (128, 128))
-
-
-@pytest.fixture(scope="session")
-def graph_of_variant(traced_once: Traced, request: pytest.FixtureRequest) -> Callable[[str, str], Path]:
-    """The float32 graph of a variant, ``static`` or ``dynamic``; of nano the bundled weights.
-    ``shallow base`` is ``base`` with one block on every level."""
-
-    @functools.cache
-    def graph(variant: str, size: str) -> Path:
-        if variant == "nano" and size == "dynamic":
-            return bundled("nano", ".onnx")
-        if variant in ("nano", "base"):
-            assert size == "static"
-            return Path(request.getfixturevalue(f"{variant}_graph"))
-        torch.manual_seed(0)
-        shallow = replace(VARIANTS["base"], blocks=(1, 1, 1, 1), refinement_blocks=1)
-        network = MEASNet(shallow if variant == "shallow base" else VARIANTS[variant]).eval()
-        return traced_once(f"{variant}-{size}", network, None if size == "dynamic" else (128, 160))
-
-    return graph

@@ -321,7 +321,7 @@ def test_the_same_fault_of_many_nodes_is_said_once(tmp_path: Path) -> None:
     assert "Softmax at layer0/Softmax, layer1/Softmax, layer2/Softmax and 3 more" in result.output
 
 
-@pytest.mark.parametrize("graph", ["dynamic_graph", "static_graph", "gated_graph", "bundled"])
+@pytest.mark.parametrize("graph", ["dynamic_graph", "static_graph", "bundled"])
 def test_our_own_float32_graphs_pass(graph: str, request: pytest.FixtureRequest) -> None:
     path = bundled("nano", ".onnx") if graph == "bundled" else request.getfixturevalue(graph)
     findings = check_file(path)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +15,22 @@ import torch
 from click.testing import CliRunner
 from conftest import golden_state
 
-from measnet.checkpoint import save_checkpoint
-from measnet.config import VARIANTS
 from measnet.export.cli import main
 from measnet.export.graph import Graph
 from measnet.export.trace import exact_graph
-from measnet.network import MEASNet
+from measnet.weights import bundled
 
 
 def test_a_checkpoint_becomes_a_checked_graph(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    shallow = replace(VARIANTS["nano"], width=16, blocks=(0, 0, 0, 1))  # tracing takes its time
-    save_checkpoint(MEASNet(shallow), tmp_path / "mine.safetensors")
-    words = [str(tmp_path / "mine.safetensors"), "--shape", "130x150", "-o", str(tmp_path / "graphs")]
+    shutil.copy(bundled("nano", ".safetensors"), tmp_path / "mine.safetensors")
+    words = [str(tmp_path / "mine.safetensors"), "--shape", "120x150", "-o", str(tmp_path / "graphs")]
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 0, result.output
-    assert "144x160 pixels (frames of 130x150 are padded by reflection)" in result.output
-    assert "parity with PyTorch on 144x160" in result.output
+    assert "128x160 pixels (frames of 120x150 are padded by reflection)" in result.output
+    assert "parity with PyTorch on 128x160" in result.output
     (graph,) = (tmp_path / "graphs").iterdir()
     metadata = {e.key: e.value for e in onnx.load(graph).metadata_props}
-    assert graph.name == "mine-130x150.onnx" and metadata["measnet.size"] == "144x160"
+    assert graph.name == "mine-120x150.onnx" and metadata["measnet.size"] == "128x160"
 
 
 @pytest.mark.parametrize(

@@ -38,23 +38,41 @@ def test_all_three_formats_give_the_same_network(
         assert again.config == lightning.config, name
 
 
-@pytest.mark.parametrize("key", [None, "state_dict", "params", "params_ema", "model"])
-@pytest.mark.parametrize("prefix", ["", "net.", "module.", "_orig_mod.", "module._orig_mod.", "net.module."])
-def test_weights_are_found_wherever_trainers_keep_them(key: str | None, prefix: str, tmp_path: Path) -> None:
-    state = {prefix + name: tensor for name, tensor in golden_state("tiny").items()}
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, torch.Tensor], str]:
+    """The golden weights, and the hash of the network that a file of nothing else holds."""
+    state, path = golden_state("tiny"), tmp_path_factory.mktemp("plain") / "plain.pth"
+    torch.save(state, path)
+    return state, weights_sha256(load_checkpoint(path))
+
+
+@pytest.mark.parametrize(
+    ("key", "prefix"),
+    [
+        ("state_dict", "net."),
+        ("params", "module."),
+        ("params_ema", ""),
+        ("model", "_orig_mod."),
+        (None, "module._orig_mod."),
+        ("state_dict", "net.module."),
+        (None, "net."),
+    ],
+)
+def test_weights_are_found_wherever_trainers_keep_them(
+    key: str | None, prefix: str, plain: tuple[dict[str, torch.Tensor], str], tmp_path: Path
+) -> None:
+    state = {prefix + name: tensor for name, tensor in plain[0].items()}
     torch.save(state if key is None else {"epoch": 3, key: state}, tmp_path / "theirs.pth")
-    torch.save(golden_state("tiny"), tmp_path / "plain.pth")
-    theirs, plain = (load_checkpoint(tmp_path / name) for name in ("theirs.pth", "plain.pth"))
-    assert weights_sha256(theirs) == weights_sha256(plain)
+    assert weights_sha256(load_checkpoint(tmp_path / "theirs.pth")) == plain[1]
 
 
-def test_the_average_is_taken_before_the_weights_it_is_of(tmp_path: Path) -> None:
-    average = golden_state("tiny")
+def test_the_average_is_taken_before_the_weights_it_is_of(
+    plain: tuple[dict[str, torch.Tensor], str], tmp_path: Path
+) -> None:
+    average = plain[0]
     weights = {name: tensor + 1 for name, tensor in average.items()}
     torch.save({"params": weights, "params_ema": average}, tmp_path / "theirs.pth")
-    torch.save(average, tmp_path / "plain.pth")
-    theirs, plain = (load_checkpoint(tmp_path / name) for name in ("theirs.pth", "plain.pth"))
-    assert weights_sha256(theirs) == weights_sha256(plain)
+    assert weights_sha256(load_checkpoint(tmp_path / "theirs.pth")) == plain[1]
 
 
 def test_a_file_of_no_tensors_at_all_is_refused(tmp_path: Path) -> None:

@@ -11,13 +11,14 @@ import torch
 from conftest import FORMER_NANO
 
 from measnet.config import PROMPT_LENGTH, TONE_STATISTICS, VARIANTS, MEASNetConfig
+from measnet.export.graph import read_graph
 from measnet.export.precision import typed_graph
-from measnet.export.trace import exact_graph
 from measnet.network import MEASNet
 from measnet.network.gated import LIMIT, GatedBlock, Tone, statistics
 from measnet.network.image_experts import ImageExpertBlock
 from measnet.network.measnet import TrainingPass
 from measnet.network.pixel_experts import NoisyRouting
+from measnet.weights import bundled
 
 NANO = VARIANTS["nano"]
 SIZE = (128, 144)
@@ -59,9 +60,9 @@ def test_hostile_pictures_stay_finite(name: str, lively: MEASNet) -> None:
 
 
 @pytest.fixture(scope="module")
-def half(lively: MEASNet) -> ort.InferenceSession:
-    model = exact_graph(lively, SIZE).model
-    content = typed_graph(model, "fp16").model.SerializeToString()
+def half() -> ort.InferenceSession:
+    """The bundled network in FP16."""
+    content = typed_graph(read_graph(bundled("nano", ".onnx")).model, "fp16").model.SerializeToString()
     return ort.InferenceSession(content, providers=["CPUExecutionProvider"])
 
 

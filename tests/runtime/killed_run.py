@@ -1,7 +1,9 @@
 """A program of ours that is sent a signal at the N-th step that makes something last: before a file is
 synced, or before it gets its name.
 
-    killed_run.py SIGNAL N SCRIPT ARGUMENT...
+    killed_run.py SIGNAL N FRAMES SCRIPT ARGUMENT...
+
+Segments are of so many FRAMES.
 """
 
 from __future__ import annotations
@@ -14,9 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from measnet.runtime.sinks import segmented
+
 _signal = signal.Signals(int(sys.argv[1]))
 _left = int(sys.argv[2])
-del sys.argv[:3]
+segmented.FRAMES = segmented.SegmentedVideoSink.segment_frames = int(sys.argv[3])
+del sys.argv[:4]
 
 
 def _counted(step: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,20 +6,15 @@ import contextlib
 import functools
 import http.server
 import shutil
-import socket
 import socketserver
 import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from ports import free_port
+
 _X264 = ["-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-g", "5", "-pix_fmt", "yuv420p"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Sender:

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from ports import is_up
 
 from measnet.runtime.frame import Pixels
 from measnet.runtime.sinks.containers import CODECS
@@ -457,15 +458,14 @@ def test_verify_checks_every_nth_frame(
 def interrupt(arguments: list[str | Path], number: int, part: Path) -> subprocess.Popen[str]:
     """Start a slow run and send a signal once it has begun to write."""
     running = subprocess.Popen(
-        [*IDENTITY_COMMAND, "0.1", *map(str, arguments)],
+        [*IDENTITY_COMMAND, "0.2", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    for _ in range(200):
-        if part.exists() or running.poll() is not None:
-            break
-        time.sleep(0.05)
+    until = time.monotonic() + 60
+    while not part.exists() and running.poll() is None and time.monotonic() < until:
+        time.sleep(0.02)
     running.send_signal(number)
     return running
 
@@ -475,7 +475,7 @@ def test_interrupted_video_is_playable_and_called_partial(video: Path, number: i
     part = video.with_name("clip.restored.mp4.part")
     # Without look-ahead the first packet, and with it the file, comes with the first frame.
     running = interrupt([video, "--preset", "ultrafast"], number, part)
-    out, err = running.communicate(timeout=20)
+    out, err = running.communicate(timeout=60)
     assert running.returncode == 130, err
     partial = video.with_name("clip.restored.partial.mp4")
     assert sorted(p.name for p in video.parent.iterdir()) == ["clip.mp4", partial.name]
@@ -490,7 +490,7 @@ def test_interrupted_folder_is_called_partial(tmp_path: Path) -> None:
     for number in range(40):
         cv2.imwrite(str(shots / f"{number:02}.png"), np.zeros((8, 8, 3), np.uint8))
     running = interrupt([shots], signal.SIGINT, tmp_path / "shots.restored.part")
-    running.communicate(timeout=20)
+    running.communicate(timeout=60)
     assert running.returncode == 130
     assert not (tmp_path / "shots.restored").exists()
     assert 1 <= len(list((tmp_path / "shots.restored.partial").iterdir())) < 40
@@ -501,10 +501,12 @@ def test_interrupting_a_live_recording_is_its_normal_end(clip: MakeClip, tmp_pat
 
     long = clip("long.mp4", "-g", "5", "-bf", "0", seconds=8.0)
     with mpegts_over_tcp(long) as url:
-        time.sleep(0.5)
+        until = time.monotonic() + 60
+        while not is_up(int(url.rpartition(":")[2])) and time.monotonic() < until:
+            time.sleep(0.02)
         part = tmp_path / "out.mp4.part"
         running = interrupt([url, "-o", tmp_path / "out.mp4", "--preset", "ultrafast"], 2, part)
-        _, err = running.communicate(timeout=20)
+        _, err = running.communicate(timeout=60)
     assert running.returncode == 0, err
     assert [p.name for p in tmp_path.iterdir()] == ["out.mp4"]
     assert probe(tmp_path / "out.mp4").times

@@ -36,7 +36,7 @@ HOSTILE = ["", "{", '"noise"', "{}", "[1]", "[[]]", json.dumps(["noise"] * 65), 
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network that says of itself that it was taught, whatever it says of pictures."""
     torch.manual_seed(0)
-    narrow = {"width": 8, "blocks": (0, 1, 1, 1), "refinement_blocks": 0}
+    narrow = {"width": 8, "blocks": (0, 0, 0, 1), "refinement_blocks": 0}
     network = MEASNet(dataclasses.replace(VARIANTS["nano"], **narrow))
     network.taught = True
     network.task_prompts = {"derain": HELD_TO_RAIN}

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 
 from measnet.runtime.live.address import shown
 
 from .conftest import IDENTITY_COMMAND, Answer, MakeClip, probe
 from .rtsp_server import rtsp_camera
-from .senders import free_port, over_tcp, sending, single_pictures_over_http
+from .senders import over_tcp, sending, single_pictures_over_http
 from .test_reconnect import answers_nothing, in_a_hurry
 
 __all__ = ["in_a_hurry"]
@@ -26,12 +27,12 @@ Run = Callable[..., Answer]
 
 def when_up(run: Run, *arguments: str | Path) -> Answer:
     """Runs it until the sender, which has just been started, is there."""
-    for _ in range(100):
+    until = time.monotonic() + 60
+    while True:
         answer = run(*arguments)
-        if answer.status != 2 or "cannot be opened" not in answer.err:
+        if answer.status != 2 or "cannot be opened" not in answer.err or time.monotonic() > until:
             return answer
         time.sleep(0.1)
-    raise AssertionError(answer.err)
 
 
 def report(path: Path) -> dict[str, Any]:
@@ -184,11 +185,10 @@ def test_a_stop_while_it_connects_ends_it_at_once(tmp_path: Path) -> None:
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert process.stderr is not None
         assert "connecting" in process.stderr.readline()
-        began = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=60)
+    # Left to itself it says after ten seconds that nobody answered.
     assert process.returncode == 130 and "stopped before" in errors and "Traceback" not in errors
-    assert time.monotonic() - began < 10
     assert not list(tmp_path.iterdir())
 
 
@@ -208,7 +208,7 @@ def test_the_process_title_holds_no_credentials(tmp_path: Path) -> None:
             assert b"rtsp://***@127.0.0.1" in title.read_bytes()
         finally:
             process.terminate()
-            process.communicate(timeout=30)
+            process.communicate(timeout=60)
 
 
 def test_sound_of_a_stream_is_converted_where_the_file_cannot_hold_it(

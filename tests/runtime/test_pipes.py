@@ -118,7 +118,7 @@ def test_a_reader_that_leaves_early_is_one_line_and_status_1(clip: MakeClip) -> 
     assert running.stdout is not None and running.stdout.read(9) == b"YUV4MPEG2"
     running.stdout.close()
     running.stdout = None
-    _, err = running.communicate(timeout=30)
+    _, err = running.communicate(timeout=60)
     assert running.returncode == 1
     assert err.decode().splitlines() == [
         "error: the program that reads standard output has gone; the rest was not restored"
@@ -132,13 +132,12 @@ def test_a_writer_that_falls_silent_can_be_stopped(clip: MakeClip, tmp_path: Pat
         assert running.stdin is not None
         running.stdin.write(data[: len(data) // 2])
         running.stdin.flush()
-        for _ in range(200):
-            if any(tmp_path.iterdir()):
-                break
-            time.sleep(0.05)
-        time.sleep(0.3)
+        until = time.monotonic() + 60
+        # It has a size once a frame is written.
+        while not any(path.stat().st_size for path in tmp_path.iterdir()) and time.monotonic() < until:
+            time.sleep(0.02)
         running.send_signal(signal.SIGTERM)
-        assert running.wait(timeout=20) == 130
+        assert running.wait(timeout=60) == 130
     assert 1 <= len(probe(tmp_path / "out.partial.mkv").times) <= 10
 
 

@@ -160,7 +160,7 @@ def on_a_terminal(
             written += os.read(ours, 1 << 16)
     except OSError:  # nobody writes there any more
         os.close(ours)
-    return running.wait(timeout=20), written.decode()
+    return running.wait(timeout=60), written.decode()
 
 
 def test_a_terminal_shows_both_and_the_result_is_the_same(clip: MakeClip, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Engines are built by TensorRT-RTX where it is installed; what runs them is a fak
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
@@ -248,6 +249,10 @@ def test_names_of_the_user_and_the_machine_are_taken_out(monkeypatch: pytest.Mon
     )
 
 
+def in_this_process(step: str, arguments: dict[str, Any], seconds: float) -> Result:
+    return perform(step, arguments)
+
+
 def test_the_command_writes_what_it_measured_and_nothing_of_the_owner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,13 +271,17 @@ def test_the_command_writes_what_it_measured_and_nothing_of_the_owner(
 
 def test_a_self_test_that_finds_a_difference_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(self_test_module, "PACKAGES", {})
+    monkeypatch.setattr(self_test_module, "self_test", functools.partial(self_test, perform=in_this_process))
     monkeypatch.setitem(self_test_module.TOLERANCES, "fp32", Tolerance(400.0, 0.0, 1.0))
     result = CliRunner().invoke(main, ["--self-test", "-o", str(tmp_path / "d.json")])
     assert result.exit_code == 1 and "DIFFERS" in result.output
     assert not json.loads((tmp_path / "d.json").read_text())["passed"]
 
 
-def test_a_model_that_no_backend_can_run_fails_the_self_test(tmp_path: Path) -> None:
+def test_a_model_that_no_backend_can_run_fails_the_self_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(self_test_module, "self_test", functools.partial(self_test, perform=in_this_process))
     result = CliRunner().invoke(
         main, ["--self-test", "--model", "/nowhere/secret.onnx", "-o", str(tmp_path / "d.json")]
     )

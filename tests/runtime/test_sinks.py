@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ports import free_port, is_up
 
 from measnet.errors import OutputError, UsageError
 from measnet.runtime.frame import Frame, StreamInfo
@@ -39,12 +40,21 @@ from measnet.runtime.sources import Source
 from measnet.runtime.stream import Pace, RunFigures, run
 
 from .conftest import IDENTITY_COMMAND, Answer, Each, MakeClip, probe
-from .test_live import free_port, mpegts_over_tcp, open_when_up, process
+from .test_live import mpegts_over_tcp, open_when_up, process
+from .test_reconnect import arguments_of_children
 from .tls_proxy import inside_tls
 
 ULTRAFAST = Encoding(preset="ultrafast")
 GENEROUS = 60.0
 """Seconds within which whatever is waited for must have come, on a machine however busy."""
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is no receiver that stalls."""
+    monkeypatch.setattr(push, "ANSWER_SECONDS", GENEROUS)
+    monkeypatch.setattr(push, "STALL_SECONDS", 30.0)
+    monkeypatch.setattr(patient, "SILENT_SECONDS", 30.0)
 
 
 class Camera(Source):
@@ -115,7 +125,7 @@ def receiver(*arguments: str, to: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 RECEIVERS = {
-    "udp": ("udp://127.0.0.1:{}", ["-i", "udp://127.0.0.1:{}?timeout=3000000"]),
+    "udp": ("udp://127.0.0.1:{}", ["-i", "udp://127.0.0.1:{}?timeout=5000000"]),
     "tcp": ("tcp://127.0.0.1:{}", ["-i", "tcp://127.0.0.1:{}?listen=1"]),
     "rtmp": ("rtmp://127.0.0.1:{}/live/key", ["-listen", "1", "-i", "rtmp://127.0.0.1:{}/live/key"]),
     "rtsp": ("rtsp://127.0.0.1:{}/yard", ["-rtsp_flags", "listen", "-i", "rtsp://127.0.0.1:{}/yard"]),
@@ -131,17 +141,18 @@ def test_a_receiver_gets_the_stream_and_nothing_of_it_is_held_back(scheme: str, 
     if scheme == "srt" and b"srt" not in subprocess.check_output(["ffmpeg", "-v", "quiet", "-protocols"]):
         pytest.skip("this ffmpeg has no SRT")
     address, arguments = RECEIVERS[scheme]
-    port, got = str(free_port()), tmp_path / "got.mkv"
+    port, got = free_port(), tmp_path / "got.mkv"
     camera = Camera(45, pause=0.02)
+    # One of datagrams gives up where none come for a while, and so begins when all else is ready.
+    ready = opened_when_up(address.format(port), camera.info) if scheme == "udp" else None
     with receiver(*(part.format(port) for part in arguments), to=got) as running:
-        if scheme == "udp":
-            time.sleep(1)  # a receiver of datagrams says nothing
-        send(camera, opened_when_up(address.format(port), camera.info))
+        wait_for(lambda: is_up(port))
+        send(camera, ready or opened_when_up(address.format(port), camera.info))
         running.wait(GENEROUS)
     received = probe(got)
     assert received.video["codec_name"] == "h264" and received.video["has_b_frames"] == 0
     assert received.video["pix_fmt"] == "yuv420p"
-    # An ffmpeg that listens for datagrams joins when it is up.
+    # Datagrams for which there is no room are lost.
     assert len(received.times) == 45 or (scheme == "udp" and len(received.times) > 20)
     command = ["ffprobe", "-v", "error", "-show_entries", "packet=flags", "-of", "csv=p=0", str(got)]
     keys = [n for n, flags in enumerate(subprocess.check_output(command).split()) if flags.startswith(b"K")]
@@ -159,7 +170,7 @@ def test_a_receiver_inside_tls_gets_the_stream_if_its_certificate_is_trusted(
         receiver(*(part.format(port) for part in arguments), to=got) as running,
         inside_tls(port, tmp_path) as outside,
     ):
-        wait_for(lambda: _is_up(port))
+        wait_for(lambda: is_up(port))
         url = address.replace(scheme, f"{scheme}s", 1).format(outside)
         with pytest.raises(UsageError, match=r"certificate is not trusted \(self-signed certificate\); have"):
             PushSink(Receiver(url), camera.info, ULTRAFAST)
@@ -201,7 +212,7 @@ def test_sound_that_says_what_it_is_goes_along_by_rtsp(
     port, got = free_port(), tmp_path / "got.mkv"
     url = f"rtsp://127.0.0.1:{port}/yard"
     with receiver("-rtsp_flags", "listen", "-i", url, to=got) as running:
-        wait_for(lambda: _is_up(port))
+        wait_for(lambda: is_up(port))
         began = time.monotonic()
         answer = measnet_run(clip("plain.mp4", "-bf", "0", seconds=2.0), "-o", url)
         taken = time.monotonic() - began
@@ -505,12 +516,12 @@ def test_live_files_can_be_played_after_kill_9(tmp_path: Path) -> None:
     outs = [word for name in names for word in ("-o", str(tmp_path / name))]
     growing = [tmp_path / f"{name}.part" for name in names]
     with process("ffmpeg", "-v", "quiet", *picture, *codecs, "-f", "mpegts", f"{url}?listen=1"):
-        wait_for(lambda: _is_up(port))
+        wait_for(lambda: is_up(port))
         command = [*IDENTITY_COMMAND, "0", url, *outs, "--preset", "ultrafast"]
         running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         try:
-            # Of two seconds each, the first fragment has to be there.
-            wait_for(lambda: running.poll() is not None or _has_fragment(growing[0]))
+            # Of two seconds each; the first may begin late on a busy machine.
+            wait_for(lambda: running.poll() is not None or _fragments(growing[0]) > 1)
             os.kill(running.pid, signal.SIGKILL)
         finally:
             running.kill()
@@ -521,14 +532,8 @@ def test_live_files_can_be_played_after_kill_9(tmp_path: Path) -> None:
         assert played.times[-1] - played.times[0] > 1.5 and "audio" in played.kinds, path
 
 
-def _has_fragment(path: Path) -> bool:
-    return path.exists() and b"mdat" in path.read_bytes() and b"moof" in path.read_bytes()
-
-
-def _is_up(port: int) -> bool:
-    """Says whether somebody listens there, without calling."""
-    listening = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    return any(line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A" for line in listening)
+def _fragments(path: Path) -> int:
+    return path.read_bytes().count(b"moof") if path.exists() else 0
 
 
 def test_a_live_file_in_parts(tmp_path: Path) -> None:
@@ -620,8 +625,8 @@ def test_a_playlist_on_a_full_disk_fails(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("reader", ["leaves", "stalls"])
 def test_a_pipe_that_nobody_reads_stops_no_live_stream(reader: str, clip: MakeClip, tmp_path: Path) -> None:
     out = tmp_path / "y.mkv"
-    with mpegts_over_tcp(clip("live.mp4", "-g", "5", "-bf", "0", seconds=4.0)) as url:
-        wait_for(lambda: _is_up(int(url.rpartition(":")[2])))
+    with mpegts_over_tcp(clip("live.mp4", "-g", "5", "-bf", "0", seconds=8.0)) as url:
+        wait_for(lambda: is_up(int(url.rpartition(":")[2])))
         command = [*IDENTITY_COMMAND, "0", url, "-o", "-", "-o", str(out), "--preset", "ultrafast"]
         command += ["--report", str(tmp_path / "run.json"), "--reconnect", "0"]
         running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -679,7 +684,7 @@ def test_the_address_of_a_receiver_stands_in_no_process_title() -> None:
         address = f"tcp://127.0.0.1:{server.getsockname()[1]}?token=hush"
         sink = PushSink(Receiver(address), Camera(1).info)
         try:
-            titles = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
+            titles = arguments_of_children()
         finally:
             sink.abort()
     assert any(b"sender.py" in title for title in titles)

@@ -28,7 +28,7 @@ SCORES = {"dehaze": tuple(np.linspace(-3, 3, PROMPT_BASIS)), "derain": tuple(np.
 @pytest.fixture(scope="module")
 def knowing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A narrow network, taught two tasks."""
-    narrow = {"width": 8, "blocks": (1, 1, 1, 1), "image_experts": (0, 0, 3), "ffn_expansion": 1.0}
+    narrow = {"width": 8, "blocks": (0, 0, 0, 1), "image_experts": (0, 0, 3), "ffn_expansion": 1.0}
     torch.manual_seed(0)
     network = MEASNet(dataclasses.replace(VARIANTS["nano"], **narrow))
     network.task_prompts = SCORES

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
+from ports import free_port
 
 from measnet import BackendError, GraphError, Restorer, UsageError
 from measnet.description import GraphDescription
@@ -34,7 +35,6 @@ from measnet.export.graph import Graph, read_graph
 from measnet.export.triton import write_repository
 
 from .protobuf_server import ProtobufServer, serving
-from .test_live import free_port
 from .test_serve import sender, write
 
 

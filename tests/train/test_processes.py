@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from measnet.checkpoint import load_checkpoint
-from measnet.train.processes import SampleNoise, per_sample_noise
+from measnet.errors import UsageError
+from measnet.train.cli import main
+from measnet.train.processes import Processes, SampleNoise, per_sample_noise
 
 RECIPE = """
 variant = "nano"
@@ -26,7 +29,9 @@ tasks = { denoise = 1, lowlight = 1 }
 """
 
 
-def test_two_processes_have_the_losses_and_the_weights_of_one(pictures: Path, tmp_path: Path) -> None:
+def test_two_processes_have_the_losses_and_the_weights_of_one(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "recipe.toml").write_text(RECIPE)
     # Every step's figures, not every fiftieth's.
     script = (
@@ -39,11 +44,13 @@ def test_two_processes_have_the_losses_and_the_weights_of_one(pictures: Path, tm
     (tmp_path / "run.py").write_text(script)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for name, starter in (("one", [sys.executable]), ("two", torchrun)):
-        arguments = [str(tmp_path / "recipe.toml"), "--data", str(pictures), "--out", str(tmp_path / name)]
-        command = [*starter, str(tmp_path / "run.py"), *arguments, "--workers", "0"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+    arguments = [str(tmp_path / "recipe.toml"), "--data", str(pictures), "--workers", "0", "--out"]
+    monkeypatch.setattr("measnet.train.loop.LOG_EVERY", 1)
+    alone = CliRunner().invoke(main, [*arguments, str(tmp_path / "one")])
+    assert alone.exit_code == 0, alone.output
+    command = [*torchrun, str(tmp_path / "run.py"), *arguments, str(tmp_path / "two")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     logs = {
         name: [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
         for name in ("one", "two")
@@ -73,16 +80,10 @@ def test_processes_that_share_a_run_wait_for_the_one_that_prepares_its_pictures(
     assert not list((tmp_path / "run").rglob("*.part")) and not list((tmp_path / "run").glob(".writable*"))
 
 
-def test_a_batch_that_cannot_be_split_is_refused(pictures: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "WORLD_SIZE": "3", "RANK": "0"}
-    script = (
-        "from measnet.train.processes import Processes\n"
-        "from measnet.errors import UsageError\n"
-        "try:\n    Processes().part_of(8)\n"
-        "except UsageError as error:\n    print(error)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
-    assert "a batch of 8 cannot be split over 3 processes" in done.stdout, done.stderr
+def test_a_batch_that_cannot_be_split_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(UsageError, match="a batch of 8 cannot be split over 3 processes"):
+        Processes().part_of(8)
 
 
 def test_noise_depends_on_the_sample_and_not_on_its_batch() -> None:

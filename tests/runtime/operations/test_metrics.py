@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import socket
 import subprocess
 import urllib.parse
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 
 from measnet.runtime.live.events import Events
 from measnet.runtime.operations.access import VARIABLE
@@ -71,8 +71,7 @@ def test_prometheus_scrapes_it_with_its_token_and_answers_every_query(
         f"    authorization: {{credentials_file: {tmp_path}/token}}\n"
         f"    static_configs: [{{targets: ['127.0.0.1:{port}']}}]\n"
     )
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        own = free.getsockname()[1]
+    own = free_port()
     command = [
         "prometheus",
         f"--config.file={tmp_path}/prometheus.yml",
