@@ -48,7 +48,7 @@ class JsonConsole(Console):
         self._write("info", kind="note", words=line)
 
     def error(self, line: str) -> None:
-        self._write("error", kind="error", words=line)
+        self._write("error", kind="error", words=" ".join(line.split()))
 
     def result(self, report: RunReport, again: str = "the same command") -> None:
         for line in report.warnings:

@@ -149,7 +149,7 @@ def test_a_pixel_format_is_as_asked_for_or_refused(clip: MakeClip, tmp_path: Pat
     asked = ["--pixel-format", "yuv422p10", "--preset", "ultrafast", "-o"]
     assert measnet_run(plain, *asked, tmp_path / "deep.mp4").status == 0
     assert probe(tmp_path / "deep.mp4").video["pix_fmt"] == "yuv422p10le"
-    wrong = measnet_run(plain, *asked, tmp_path / "no.mp4", "--codec", "av1")
+    wrong = measnet_run(plain, *asked, tmp_path / "no.mp4", "--codec", "av1", "--preset", "12")
     assert wrong.status == 2 and "libsvtav1 does not take yuv422p10le, only yuv420p yuv420p10le" in wrong.err
     assert measnet_run(plain, "--pixel-format", "rgb24", "-o", tmp_path / "no.mp4").status == 2
     assert measnet_run(plain, *asked, tmp_path / "no.mp4", "--bits", "8").status == 2

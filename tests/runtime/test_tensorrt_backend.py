@@ -799,7 +799,6 @@ def test_cuda_python_takes_our_arguments_as_far_as_a_machine_without_a_gpu_shows
         lambda: cuda.wait(stream, event),
         lambda: cuda.wait(77, event),
         lambda: cuda.synchronize(stream),
-        lambda: cuda.synchronize_event(event),
         lambda: cuda.allocate(4096),
         lambda: cuda.allocate_pinned(4096),
         lambda: cuda.free(1 << 40),
