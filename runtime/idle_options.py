@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from measnet.errors import UsageError
 from measnet.runtime.options import Checks, Live, RunOptions
@@ -18,8 +17,6 @@ def refuse_idle(options: RunOptions, inputs: Sequence[str]) -> None:
         idle.append("--verify-share goes with --verify 1/N")
     if checks.checkpoint is not None and checks.verify is None and checks.on_fault != "fallback":
         idle.append("--checkpoint goes with --verify 1/N or --on-fault fallback")
-    if checks.checkpoint is not None and not Path(checks.checkpoint).is_file():
-        idle.append(f"--checkpoint {checks.checkpoint} is no file that exists")
     if not live.ladder and live.max_latency is None:
         idle.append("--no-ladder goes with --max-latency")
     if not any(map(is_live, inputs)):

@@ -274,6 +274,11 @@ class Checks:
         "When a frame comes back black, frozen or not at all: go on in float32, stop, or count.",
     )
 
+    def find_checkpoint(self) -> None:
+        """Raises ``UsageError`` where ``checkpoint`` is no file."""
+        if self.checkpoint is not None and not Path(self.checkpoint).is_file():
+            raise UsageError(f"the checkpoint {self.checkpoint} is no file that exists")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Live:

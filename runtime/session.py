@@ -315,14 +315,15 @@ class Session:
         return BackgroundChecker(verifier, checks.verify_share, checks.verify)
 
     def _check_places(self, inputs: tuple[str, ...]) -> None:
-        """Refuses options without an effect, places that cannot be written to, and a report in the place of
-        an input."""
+        """Refuses options without an effect, a checkpoint that is not there, places that cannot be written
+        to, and a report in the place of an input."""
         from measnet.image_header import IMAGE_ENDINGS
         from measnet.runtime.idle_options import refuse_idle
         from measnet.runtime.sinks.containers import CONTAINERS
         from measnet.whole_file import check_place
 
         refuse_idle(self._options, inputs)
+        self._options.checks.find_checkpoint()
         report = self._report
         for out in self._options.out:
             if self._several and not Path(out).is_dir():

@@ -1,4 +1,4 @@
-"""What others chose is shown without harm: by one function, which all that commands print goes through."""
+"""Words of others are shown without harm: by one function, which all that commands print goes through."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOT_OF_OTHERS = {
     "src/measnet/headed_help.py": 1,  # help
     "runtime/terminal.py": 1,  # a picture
 }
-"""What prints in a way of its own, and how often: pictures, help."""
+"""Places that print in a way of their own, and how often: pictures, help."""
 
 
 @pytest.mark.parametrize(

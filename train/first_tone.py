@@ -41,7 +41,7 @@ PLAIN = 4  # views of each clean picture as asphalt and walls look: near, with l
 PLAIN_SIDE = 192  # pixels a side of such a view
 EXPOSED = 2  # views of each clean picture, darker or lighter
 OPENS, OPEN = 0.1, 0.95
-"""Where the fitted gate opens from and to: as fitted, it stands a little open for grey walls."""
+"""Values of the fitted gate that become 0 and 1: as fitted, it stands a little open for grey walls."""
 
 LEAST_PLAIN = 48  # pixels that are looked at from near, at least
 STRONGEST = 58.0  # sigma of the noise on clean pictures, in 8-bit steps

@@ -37,9 +37,7 @@ def problems_of(path: Path, cameras: list[Camera], *, models: bool) -> list[str]
 def _problems(camera: Camera, models: bool, loaded: dict[Any, str | None]) -> Iterator[str]:
     options, source = camera.options, camera.source
     yield from _refused(lambda: check_source(source, options.live))
-    checkpoint = options.checks.checkpoint
-    if checkpoint is not None and not Path(checkpoint).is_file():
-        yield f"the checkpoint {checkpoint} is no file that exists"
+    yield from _refused(options.checks.find_checkpoint)
     key = options.engine, bool(options.steady)
     if key not in loaded:
         loaded[key] = next(_refused(lambda: _find_model(options, models)), None)

@@ -104,7 +104,7 @@ class ParityError(MEASNetError):
 
 
 def in_words(error: Exception) -> tuple[str, int]:
-    """What a command says of an error that reached its end, and its exit status."""
+    """Words for an error that reached the end of a command, and the exit status."""
     if isinstance(error, MEASNetError):
         return str(error), error.exit_code
     if isinstance(error, OSError) and error.filename is not None:

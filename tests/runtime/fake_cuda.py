@@ -485,13 +485,6 @@ def cudaEventRecord(self: FakeCuda, event: Handle, stream: Any) -> Any:
     return (OK,)
 
 
-def cudaEventSynchronize(self: FakeCuda, event: Handle) -> Any:
-    if self.handles.get(int(event)) is not event or event.kind != "event":
-        raise Violation("waiting for an event that is not open")
-    self.complete(event.last)
-    return (OK,)
-
-
 def cudaStreamBeginCapture(self: FakeCuda, stream: Any, mode: cudaStreamCaptureMode) -> Any:
     handle = self.stream(stream)
     if handle is self._default or handle.nodes is not None:

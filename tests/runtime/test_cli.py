@@ -258,7 +258,7 @@ def test_a_folder_of_pictures_does_not_become_a_folder_that_is_called_like_a_fil
         (["{video}", "--report", "-"], "--report - would be a file called '-'"),
         (["{video}", "--verify-share", "0.5"], "--verify-share goes with --verify 1/N"),
         (["{video}", "--checkpoint", "{video}", "--on-fault", "stop"], "--checkpoint goes with --verify 1/N"),
-        (["{video}", "--checkpoint", "x.ckpt"], "--checkpoint x.ckpt is no file that exists"),
+        (["{video}", "--checkpoint", "x.ckpt"], "the checkpoint x.ckpt is no file that exists"),
         (["{video}", "--no-ladder", "--reconnect", "3", "--insecure"], "--reconnect is for cameras and"),
         (
             ["{video}", "--no-ladder", "--reconnect", "3", "--insecure"],
