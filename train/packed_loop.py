@@ -108,7 +108,8 @@ def train_packed(
 ) -> MEASNet:
     """Runs ``recipe`` on ``pack``; goes on where a run in ``out`` stopped. Returns the moving average.
 
-    With ``minutes`` the run ends, cosine and all, when so much time was spent on it, in however many parts.
+    With ``minutes`` the run ends, cosine and all, when so much time was spent on it, in however many parts;
+    one step is always taken, so that there are weights even where getting ready took all of the time.
     ``on_step`` hears of every step and of the share of the run that is over, ``on_event`` what a user should
     know (a batch that had to be halved, say). Raises ``UsageError``, ``OutputError`` and ``TrainingError``.
     """
@@ -227,8 +228,8 @@ class _Run:
         if self.compiles and self.clock.done(step + 1, self.seconds) < 1:
             self.on_event("compiling the network for this GPU: a minute or two, once")
         took = 0.0
-        while (done := self.clock.done(step + 1, began := self.seconds)) < 1:
-            if self.clock.overruns(began, took):
+        while (done := self.clock.done(step + 1, began := self.seconds)) < 1 or step == 0:
+            if self.clock.overruns(began, took) and step > 0:
                 break
             step += 1
             for name, value in self._step(step, done).items():
