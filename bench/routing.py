@@ -10,6 +10,7 @@ taken, --side pixels at most. Mixtures are left out unless --tasks names them. I
   what pictures with shuffled degradations give, which is what so few pictures feign;
 - worth: PSNR with the network's own choice less that with one choice for all pictures: the mean prompt; the
   most used pixel experts, with their mean gates; the mean filters and the most used image experts;
+- blocks (--blocks alone): PSNR with all blocks less that without one of them, whose input goes on as it is;
 - held: PSNR of each degradation's pictures with the prompt of a task (--task of measnet-run), as stored with
   the weights, or else the mean over these pictures, as training would store it.
 
@@ -31,7 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from measnet.checkpoint import load_checkpoint
 from measnet.config import MEASNetConfig
@@ -43,6 +44,7 @@ from measnet.evaluation.protocol import PROTOCOLS
 from measnet.image import Pixels, to_image
 from measnet.metrics import psnr
 from measnet.network import MEASNet
+from measnet.network.blocks import Blocks
 from measnet.network.decisions import SteeredNetwork, layout_of
 from measnet.network.measnet import Restoration
 from measnet.network.pixel_experts import PixelRouting
@@ -421,6 +423,34 @@ def worth_table(network: MEASNet, samples: Sequence[Sample], seen: Sequence[Seen
     return Table(title, ["degraded by", *columns], rows)
 
 
+def block_table(network: MEASNet, samples: Sequence[Sample]) -> Table:
+    """A row for every block."""
+    names = [sample.degradation for sample in samples]
+    whole = levels(network, samples)
+    rows = []
+    for level_name, blocks in network.named_modules():
+        if not isinstance(blocks, Blocks):
+            continue
+        for number, block in enumerate(blocks):
+            with skipped(block):
+                worth = whole - levels(network, samples)
+            means = [np.mean(worth[[one == name for one in names]]) for name in sorted(set(names))]
+            size = sum(weights.numel() for weights in block.parameters()) / 1e6
+            rows.append([f"{level_name}.{number}", f"{size:.2f}", *(f"{mean:+.2f}" for mean in means)])
+    head = ["block", "parameters, M", *sorted(set(names))]
+    return Table("What each block is worth, dB", head, rows)
+
+
+@contextmanager
+def skipped(block: nn.Module) -> Iterator[None]:
+    """Makes a block add nothing."""
+    handle = block.register_forward_hook(lambda _, given, made: given[0])
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def held_table(network: MEASNet, samples: Sequence[Sample], seen: Sequence[Seen]) -> Table:
     scores, origin = dict(network.task_prompts), "stored"
     if not scores:
@@ -491,6 +521,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, help="pixels; 128 of a pack, 256 of folders")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--markdown", action="store_true")
+    parser.add_argument("--blocks", action="store_true", help="what each block is worth, and nothing else")
     options = parser.parse_args()
     network = load_checkpoint(
         bundled(options.model, ".safetensors") if options.model in BUNDLED else Path(options.model)
@@ -504,7 +535,7 @@ def main() -> None:
         parser.error("no pictures: give --pack, --data, --pairs or --clean")
     show: Callable[[Table], str] = as_markdown if options.markdown else as_text
     print(f"{options.model}: {len(samples)} pictures")
-    for table in tables(network, samples):
+    for table in [block_table(network, samples)] if options.blocks else tables(network, samples):
         print("\n" + show(table), flush=True)
 
 

@@ -220,7 +220,7 @@ VARIANTS: dict[str, MEASNetConfig] = {
     "base": MEASNetConfig(),
     "small": MEASNetConfig(
         width=48,
-        blocks=(1, 3, 4, 3),
+        blocks=(1, 3, 4, 1),
         refinement_blocks=1,
         ffn_expansion=1.0,
         pixel_experts=(4, 0, 0),
@@ -232,7 +232,7 @@ VARIANTS: dict[str, MEASNetConfig] = {
     ),
     "nano": MEASNetConfig(
         width=32,
-        blocks=(0, 1, 2, 3),
+        blocks=(0, 1, 2, 1),
         refinement_blocks=1,
         ffn_expansion=0.5,
         pixel_experts=(4, 0, 0),
