@@ -19,6 +19,7 @@ from measnet.runtime.guard import Guard
 from measnet.runtime.live.address import shown
 from measnet.runtime.live.ladder import AtRung, Ladder, rungs
 from measnet.runtime.live.watch import Watch
+from measnet.runtime.memory import give_back_large_buffers
 from measnet.runtime.options import RunOptions
 from measnet.runtime.progress import Amount
 from measnet.runtime.restorer import Restorer
@@ -70,6 +71,8 @@ class Job:
         self.watch = watch or Watch(shown(spec))
         self._options = options
         self._opened = contextlib.ExitStack()
+        if is_live(spec):
+            give_back_large_buffers()
         self._source = open_source(spec, options.reading, options.live, watch=self.watch, stop=stop)
         try:
             self.info = self._source.info

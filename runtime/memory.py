@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 from measnet.config import MEASNetConfig
@@ -58,6 +59,22 @@ def _number(path: str) -> int | None:
     except OSError:
         return None
     return int(text) if text.isdigit() else None
+
+
+_M_MMAP_THRESHOLD = -3  # mallopt's name for it (malloc.h)
+_LARGE = 128 * 1024  # bytes: glibc's own threshold, before the first large buffers are freed and it raises it
+
+
+def give_back_large_buffers() -> None:
+    """Makes this process return every large buffer to the system when it is freed, for runs that last days.
+
+    Left to itself, glibc soon takes frames from its heaps, where small things that live longer keep them from
+    being returned: memory grew with every connection of a camera. With other C libraries this does nothing.
+    """
+    try:
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
+    except (AttributeError, OSError, TypeError):
+        return
 
 
 MAX_SIDE = 16_384

@@ -1,0 +1,39 @@
+"""Memory of runs that last: what frames took is given back."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+HOLES = """
+import sys
+import numpy as np
+from measnet.runtime.memory import give_back_large_buffers
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+if sys.argv[1] == "given back":
+    give_back_large_buffers()
+np.ones(4_000_000)  # from here on glibc takes what is smaller from its heaps
+before = resident()
+frames, kept = [], []
+for _ in range(100):
+    frames.append(np.ones((360, 640, 3), np.uint8))
+    kept.append(np.ones(2000, np.uint8))
+frames.clear()
+print((resident() - before) // 2**20)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_frames_between_things_that_stay_are_given_back_to_the_system() -> None:
+    def left(case: str) -> int:
+        command = [sys.executable, "-c", HOLES, case]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    assert left("as usual") > 50, "MiB: else nothing has to be done"
+    assert left("given back") < 10
