@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -303,6 +304,7 @@ def test_everything_that_is_wrong_is_named_at_once_with_its_line(tmp_path: Path)
         "17: camera number 4 has no name",
         "20: camera number 4: tile stands here twice",
         "21: camera number 5: this is to be a list of 'key: value' lines",
+        "5: camera door: the folder /nowhere does not exist; create it or choose another --out",
     ]
     assert "secret" not in result.output
 
@@ -318,7 +320,7 @@ def test_what_the_machine_has_not_is_named_before_anything_starts(
         {"name": "c", "source": "rstp://u:secret@10.0.0.5/stream", "sinks": ["c.mkv"]},
         {"name": "d", "source": "camera:front", "sinks": ["d.mkv"]},
     ]
-    result = CliRunner().invoke(main, [str(write(tmp_path / "c.yaml", listed))])
+    result = CliRunner().invoke(main, [str(write(tmp_path / "c.yaml", listed, preset="veryfast"))])
     assert result.exit_code == 2
     said = result.stderr.splitlines()
     assert len(said) == 5
@@ -341,6 +343,8 @@ cameras:
   - {name: g, source: "tcp://h:4", sinks: [g.webm], codec: h264}
   - {name: h, source: "absent.mp4", sinks: [h.mkv], preset: hasty}
   - {name: i, source: "tcp://h:5", sinks: [i.mkv, i.m3u8, "rtmp://h/x", "-"]}
+  - {name: j, source: "tcp://h:6", sinks: [/nowhere/j.mkv, k.mkv], bits: 16, preset: hasty, parts: 0}
+  - {name: k, source: photo.jpg, sinks: [photo.png]}
 """
 
 
@@ -349,11 +353,13 @@ def test_check_refuses_all_that_a_run_would_refuse_at_its_beginning(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("c.yaml").write_text(WRONG_FOR_A_RUN)
+    Path("photo.jpg").touch()
     result = CliRunner().invoke(main, ["--check", "c.yaml"])
-    assert result.exit_code == 2 and sorted(Path().iterdir()) == [Path("c.yaml")]
+    assert result.exit_code == 2 and {str(path) for path in Path().iterdir()} == {"c.yaml", "photo.jpg"}
     said = [line.removeprefix("error: c.yaml:") for line in result.stderr.splitlines()]
     expected = [
         "8: camera f: crf: 99",
+        "12: camera j: --parts 0",
         "3: camera a: rtsp://h:99999/x is not an address",
         "3: camera a: the weights of nano do not know the task 'nonsense'",
         "4: camera b: tcp:// is not an address: it names no machine",
@@ -366,16 +372,63 @@ def test_check_refuses_all_that_a_run_would_refuse_at_its_beginning(
         "6: camera d: tcp://h is not an address: it has no port",
         "7: camera e: the checkpoint absent.ckpt",
         "7: camera e: --codec nonsense is not known",
+        "8: camera f: .webm files cannot hold libx264",
+        "8: camera f: libx264 takes no 16 bits here",
         "9: camera g: .webm files cannot hold libx264",
         "10: camera h: absent.mp4 does not exist",
         "10: camera h: --preset hasty is none of libx264",
+        "12: camera j: the folder /nowhere does not exist",
+        "12: camera j: --preset hasty is none of libx264",
+        "12: camera j: libx265 takes no 16 bits here",
+        "13: camera k: photo.jpg is no camera and no video; pictures are restored by: measnet-run photo.jpg",
+        "13: camera k: photo.png",
     ]
     assert [line[: len(words)] for line, words in zip(said, expected, strict=True)] == expected
+
+
+def test_options_that_would_do_nothing_are_refused_unless_another_camera_uses_them(tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mp4"
+    clip.touch()
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "all:\n  insecure: yes\n  reconnect: 5\n  ladder: no\n"
+        "cameras:\n"
+        f"  - {{name: a, source: {clip}, sinks: [{tmp_path}/a.mkv], ladder: no}}\n"
+        f"  - {{name: b, source: 'rtsp://h/s', sinks: [{tmp_path}/b.mkv]}}\n"
+        f"  - {{name: c, source: {clip}, sinks: [{tmp_path}/c.mkv], reconnect: 7, insecure: yes}}\n"
+    )
+    result = CliRunner().invoke(main, [str(path)])
+    assert result.exit_code == 2
+    assert [line.removeprefix(f"error: {path}:") for line in result.stderr.splitlines()] == [
+        "4: all cameras: --no-ladder goes with --max-latency; leave it away, or add that",
+        "6: camera a: --no-ladder goes with --max-latency; leave it away, or add that",
+        "8: camera c: --insecure is for addresses; leave it away, or add that",
+        "8: camera c: --reconnect is for cameras and streams; leave it away, or add that",
+    ]
+
+
+@pytest.mark.parametrize("report", ["c.yaml", "./a.mkv", "clip.mp4"])
+def test_a_report_replaces_nothing_that_is_read_or_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, report: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("clip.mp4").write_text("a clip")
+    write(Path("c.yaml"), [{"name": "a", "source": "clip.mp4", "sinks": ["a.mkv"]}])
+    before = {path: path.read_bytes() for path in Path().iterdir()}
+    result = CliRunner().invoke(main, ["c.yaml", "--report", report])
+    assert result.exit_code == 2 and re.search("give it a(nother)? name", result.stderr)
+    assert len(result.stderr.splitlines()) == 1
+    assert before == {path: path.read_bytes() for path in Path().iterdir()}
 
 
 @pytest.mark.parametrize(
     ("cameras", "message"),
     [
+        (
+            [("a", "camera:0", ["x.mkv"]), ("b", "/dev/video0", ["y.mkv"])],
+            "a and b both read /dev/video0, which only",
+        ),
+        ([("a", "-", ["x.mkv"]), ("b", "-", ["y.mkv"])], "a and b both read -, which only"),
         (
             [("a", "camera:0", ["x.mkv"]), ("b", "camera:0", ["y.mkv"])],
             "a and b both read camera:0, which only",
