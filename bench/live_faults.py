@@ -233,11 +233,11 @@ def spoiled(folder: Path, url: str, road: BadRoad) -> tuple[str, bool]:
     late = run.memory, run.threads
     last = out.with_name("out.mkv.part").stat().st_size
     wait_for(lambda: out.with_name("out.mkv.part").stat().st_size > last)
-    status, seconds, (report,) = run.end()
+    status, _, (report,) = run.end()
     words = (
         f"{road.spoiled} of {road.passed} datagrams; {report['damaged']} frames could not be decoded, "
         f"{report['live']['reconnects']} outages; memory {early[0]:.0f} MiB after a quarter, "
-        f"{late[0]:.0f} at the end, threads {early[1]} and {late[1]}; {told(report)}; ended in {seconds:.1f} s"
+        f"{late[0]:.0f} at the end, threads {early[1]} and {late[1]}; {told(report)}"
     )
     return words, status == 0 and report["frames"] > 0 and late[1] <= early[1] + 1
 
