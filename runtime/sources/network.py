@@ -22,6 +22,7 @@ from measnet.runtime.side_data import HDR_TREATMENT, is_hdr, read_captions
 from measnet.runtime.sources.connection import CLOCK, Connection, Over
 from measnet.runtime.sources.decoder import PictureDecoder
 from measnet.runtime.sources.kept_streams import KeptStreams, moved
+from measnet.runtime.sources.pieces import open_checked
 from measnet.runtime.sources.times import rebased
 
 if TYPE_CHECKING:
@@ -193,14 +194,11 @@ def _open(url: str, *, insecure: bool) -> InputContainer:
     options = {"rtsp_flags": "prefer_tcp", **_LOOKING, **tls_options(url, insecure=insecure)}
     if url.lower().startswith("udp:"):
         options["overrun_nonfatal"] = "1"
+    limits = OPEN_SECONDS, SILENCE_SECONDS
     try:
-        return av.open(
-            url,
-            mode="r",
-            container_options=options,
-            metadata_errors="replace",
-            timeout=(OPEN_SECONDS, SILENCE_SECONDS),
-        )
+        if url.lower().startswith("https:") and not insecure:
+            return open_checked(url, options, limits)
+        return av.open(url, mode="r", container_options=options, metadata_errors="replace", timeout=limits)
     except av.error.InvalidDataError:
         raise InputError(f"{name} answers, but not with video that can be read") from None
     except av.error.ExitError:
