@@ -195,16 +195,18 @@ def _open(url: str, *, insecure: bool) -> InputContainer:
     if url.lower().startswith("udp:"):
         options["overrun_nonfatal"] = "1"
     limits = OPEN_SECONDS, SILENCE_SECONDS
+    late = f"{name} did not answer within {OPEN_SECONDS:.0f} s; check the address and the network"
+    until = time.monotonic() + OPEN_SECONDS
     try:
         if url.lower().startswith("https:") and not insecure:
             return open_checked(url, options, limits)
         return av.open(url, mode="r", container_options=options, metadata_errors="replace", timeout=limits)
-    except av.error.InvalidDataError:
-        raise InputError(f"{name} answers, but not with video that can be read") from None
+    except av.error.InvalidDataError:  # of RTSP the end of the time too
+        words = f"{name} answers, but not with video that can be read"
+        raise InputError(late if time.monotonic() > until else words) from None
     except av.error.ExitError:
-        late = f"did not answer within {OPEN_SECONDS:.0f} s; check the address and the network"
         why = why_refused(url, insecure=insecure)
-        raise InputError(f"{name} cannot be opened: {why}" if why else f"{name} {late}") from None
+        raise InputError(f"{name} cannot be opened: {why}" if why else late) from None
     except (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError):
         raise InputError(
             f"{name} refuses this user and password; give the right ones: scheme://user:password@host"

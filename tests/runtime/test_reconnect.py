@@ -169,6 +169,17 @@ def test_a_camera_of_two_frames_a_second_is_opened_in_time_and_goes_on(
         assert "reconnecting" not in watching.states
 
 
+@pytest.mark.parametrize("scheme", ["rtsp", "rtmp", "tcp", "http"])
+def test_who_takes_the_call_and_says_nothing_is_told_from_who_sends_something_else(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("measnet.runtime.sources.network.OPEN_SECONDS", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"{scheme}://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(InputError, match=f"{address}/x/.* did not answer within 1 s"):
+            NetworkConnection(f"{address}/x/y")
+
+
 def test_time_in_which_the_program_got_no_processor_is_not_counted_as_silence() -> None:
     told: list[float] = []
 

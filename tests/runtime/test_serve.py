@@ -155,6 +155,17 @@ def test_a_camera_that_is_not_there_is_tried_again_and_holds_nobody_up(
     assert states == ["connecting", "reconnecting", "running", "ended"]
 
 
+def test_the_report_says_why_a_camera_was_never_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("measnet.runtime.restorer.Restorer", IdentityRestorer)
+    listed = [{"name": "a", "source": f"tcp://127.0.0.1:{free_port()}", "sinks": [str(tmp_path / "a.mkv")]}]
+    events, stop = Events(), threading.Event()
+    events.listen(lambda event: stop.set() if event.state == "reconnecting" else None)
+    running = Service(read_cameras(write(tmp_path / "c.yaml", listed)), events)
+    assert running.run(stop)
+    (report,) = running.reports
+    assert report.error is not None and "Connection refused" in report.error
+
+
 def test_a_camera_whose_sink_fails_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("measnet.runtime.restorer.Restorer", IdentityRestorer)
     sources = addresses()[:2]
