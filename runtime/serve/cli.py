@@ -92,6 +92,9 @@ def main(
         ):
             service = Service(cameras, events, lambda watch: show(watch.telemetry, None))
             well = service.run(stop)
+        for done in service.reports:
+            if done.status != "failed":
+                console.result(done)
         if report is not None:
             write_reports(report, service.reports)
         if not well:

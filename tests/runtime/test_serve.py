@@ -210,6 +210,8 @@ def test_ctrl_c_ends_all_of_them_tidily(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in said.splitlines()]
     ended = {line["camera"] for line in lines if line.get("state") == "ended"}
     assert ended == {"cam0", "cam1"} and any("console: http" in line["words"] for line in lines), said
+    results = [line["words"] for line in lines if line.get("kind") == "result"]
+    assert results == ["cam0: complete", "cam1: complete"], said
     runs = json.loads(report.read_text())["runs"]
     assert [run["input"] for run in runs] == ["cam0", "cam1"]
     assert all(len(probe(tmp_path / f"{index}.mkv").times) == runs[index]["frames"] for index in range(2))
