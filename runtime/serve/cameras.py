@@ -25,6 +25,7 @@ import click
 
 from measnet.errors import MissingPackageError, UsageError
 from measnet.printable import printable
+from measnet.runtime.live.address import shown
 from measnet.runtime.options import Operating, Reading, RunOptions
 
 NOT_OF_CAMERAS = {
@@ -250,7 +251,7 @@ class _Reader:
                         if other != camera.name
                         else f"{other} writes twice"
                     )
-                    self._note(_child(node, "sinks"), f"{both} to one of the sinks")
+                    self._note(_child(node, "sinks"), f"{both} to {shown(sink)}")
                 sinks[place] = camera.name
             alone = camera.source.replace("/dev/video", "camera:")
             if alone == "-" or alone.startswith("camera:"):
