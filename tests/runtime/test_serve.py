@@ -40,7 +40,11 @@ PICTURE = ["-re", "-f", "lavfi", "-i", "testsrc2=s=160x96:r=10"]
 CODEC = ["-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-g", "5", "-f", "mpegts"]
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+GENEROUS = 240.0
+"""Seconds that a slow, busy machine may take for anything."""
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = GENEROUS) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "it did not come to that in time"
@@ -80,7 +84,12 @@ def write(path: Path, cameras: list[dict[str, Any]], **shared: Any) -> Path:
     return path
 
 
-def test_one_of_four_cameras_dies_and_the_others_go_on(tmp_path: Path) -> None:
+def test_one_of_four_cameras_dies_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A busy machine may hold up the others' senders: only one that hangs up is to be missed.
+    monkeypatch.setattr("measnet.runtime.sources.live.GONE_SECONDS", GENEROUS)
+    monkeypatch.setattr("measnet.runtime.sources.network.SILENCE_SECONDS", GENEROUS)
     sources = addresses()
     names = ["door", "yard", "gate", "street"]
     listed = [
@@ -107,11 +116,10 @@ def test_one_of_four_cameras_dies_and_the_others_go_on(tmp_path: Path) -> None:
             wait_until(lambda: all(counts[name].frames > frames + 2 for name, frames in before.items()))
             stack.enter_context(sender(sources[1]))
             wait_until(lambda: states["yard"][-1] == "running")
-            # A busy machine may stall one of them for a moment.
             assert not any("reconnecting" in states[name][heard[name] :] for name in before)
         finally:
             stop.set()
-            serving.join(60)
+            serving.join(GENEROUS)
         assert not serving.is_alive()
     for name, report in zip(names, running.reports, strict=True):
         assert running.reports[1].live["reconnects"] >= 1
@@ -148,7 +156,7 @@ def test_a_camera_that_is_not_there_is_tried_again_and_holds_nobody_up(
     (again,) = [event.words for event in told if event.state == "reconnecting" and event.camera == "late"]
     assert again.endswith("it is tried again")
     with sender(late):
-        serving.join(60)
+        serving.join(GENEROUS)
     assert not serving.is_alive() and running.reports[1].frames == 3
     states = [event.state for event in told if event.camera == "late" and event.state]
     states = [state for state in dict.fromkeys(states) if state != "stalled"]  # as a busy machine is
@@ -205,7 +213,7 @@ def test_ctrl_c_ends_all_of_them_tidily(tmp_path: Path) -> None:
         grown = [tmp_path / f"{index}.mkv.part" for index in range(2)]
         wait_until(lambda: all(path.exists() and path.stat().st_size for path in grown))
         running.send_signal(signal.SIGINT)
-        _, said = running.communicate(timeout=60)
+        _, said = running.communicate(timeout=GENEROUS)
     assert running.returncode == 0, said
     lines = [json.loads(line) for line in said.splitlines()]
     ended = {line["camera"] for line in lines if line.get("state") == "ended"}
@@ -250,7 +258,7 @@ def test_cameras_take_turns_at_a_slow_engine() -> None:
     wait_until(lambda: len(slow.order) >= 3 * frames - 2)
     slow.cameras = 1
     for thread in threads:
-        thread.join(60)
+        thread.join(GENEROUS)
     rounds = np.array(slow.order[: 3 * (frames - 1)]).reshape(-1, 3)
     assert all(sorted(one) == [0, 1, 2] for one in rounds.tolist())
     assert len({tuple(one) for one in rounds.tolist()}) == 1
