@@ -1,30 +1,29 @@
 """Does to live runs what networks, disks and senders do, and says what came of it.
 
-    python bench/live_faults.py [senders sizes datagrams stalled disk cameras]      all without a name
+    python bench/live_faults.py [senders sizes datagrams rtp stalled disk cameras]      all without a name
 
-Linux; root for the disk. Senders are ffmpeg on the loopback, 96x64 at 10 frames a second; each fault is done
-to a real ``measnet-run`` or ``measnet-serve`` with the bundled nano. Prints a row for each; status 1 where
-one of them did not end as docs/live.md and docs/sinks.md say.
+Linux; root for the disk, GStreamer's RTSP server for RTP. Senders are ffmpeg on the loopback, 96x64 at 10
+frames a second; each fault is done to a real ``measnet-run`` or ``measnet-serve`` with the bundled nano.
+Prints a row for each; status 1 where one of them did not end as docs/live.md and docs/sinks.md say.
 """
 
 from __future__ import annotations
 
 import json
-import random
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import yaml
+from bad_road import BadRoad, rtsp_camera
 
 TIMES = 20  # that a sender is killed
 AWAY = 1.0  # seconds for which it stays away
@@ -37,6 +36,7 @@ FORMS: list[Form] = [
 ]
 OPTIONS = ["--threads", "1", "--temporal", "0", "--preset", "ultrafast", "--reconnect", "300", "--quiet"]
 PATIENCE = 300.0
+MINUTE = 60.0
 
 
 def _has_bytes(place: Path) -> bool:
@@ -211,53 +211,35 @@ def sizes(folder: Path) -> tuple[str, bool]:
 
 def datagrams(folder: Path) -> tuple[str, bool]:
     """Datagrams on the way: 2 % lost, 2 % damaged, 2 % after the next one, for a minute"""
-    chance = random.Random(1)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as relay:
-        relay.bind(("127.0.0.1", 0))
-        relay.settimeout(0.2)
-        port = int(tcp().rpartition(":")[2])
-        over = threading.Event()
-        passed = [0, 0]
+    port = int(tcp().rpartition(":")[2])
+    with BadRoad(port) as road, sending(f"udp://127.0.0.1:{road.port}"):
+        return spoiled(folder, f"udp://127.0.0.1:{port}", road)
 
-        def pass_on() -> None:
-            kept: bytes | None = None
-            while not over.is_set():
-                with suppress(TimeoutError):
-                    data = relay.recv(65_536)
-                    passed[0] += 1
-                    fate = chance.random()
-                    passed[1] += fate < 0.06
-                    if fate < 0.02:
-                        continue
-                    if fate < 0.04:
-                        at = chance.randrange(len(data))
-                        data = data[:at] + bytes([data[at] ^ 1 << chance.randrange(8)]) + data[at + 1 :]
-                    elif fate < 0.06 and kept is None:
-                        kept = data
-                        continue
-                    relay.sendto(data, ("127.0.0.1", port))
-                    if kept is not None:
-                        relay.sendto(kept, ("127.0.0.1", port))
-                        kept = None
 
-        passing = threading.Thread(target=pass_on)
-        passing.start()
-        try:
-            with sending(f"udp://127.0.0.1:{relay.getsockname()[1]}") as sender:
-                url = f"udp://127.0.0.1:{port}"
-                run = Program(folder, "measnet-run", url, "-o", str(folder / "out.mkv"), *OPTIONS)
-                run.when_it_writes(folder / "out.mkv.part")
-                time.sleep(60)
-                run.when_it_goes_on(folder / "out.mkv.part", sender)
-                status, _, (report,) = run.end()
-        finally:
-            over.set()
-            passing.join()
+def rtp(folder: Path) -> tuple[str, bool]:
+    """The same with RTP, of an RTSP camera (GStreamer's server) that sends by UDP alone"""
+    with rtsp_camera() as (url, road):
+        return spoiled(folder, url, road)
+
+
+def spoiled(folder: Path, url: str, road: BadRoad) -> tuple[str, bool]:
+    """A minute of what came by the road."""
+    out = folder / "out.mkv"
+    run = Program(folder, "measnet-run", url, "-o", str(out), *OPTIONS)
+    run.when_it_writes(out.with_name("out.mkv.part"))
+    time.sleep(MINUTE / 4)
+    early = run.memory, run.threads
+    time.sleep(MINUTE * 3 / 4)
+    late = run.memory, run.threads
+    last = out.with_name("out.mkv.part").stat().st_size
+    wait_for(lambda: out.with_name("out.mkv.part").stat().st_size > last)
+    status, _, (report,) = run.end()
     words = (
-        f"{passed[1]} of {passed[0]} datagrams; {report.get('damaged', 0)} frames could not be decoded, "
-        f"{report['live']['reconnects']} outages; {told(report)}"
+        f"{road.spoiled} of {road.passed} datagrams; {report['damaged']} frames could not be decoded, "
+        f"{report['live']['reconnects']} outages; memory {early[0]:.0f} MiB after a quarter, "
+        f"{late[0]:.0f} at the end, threads {early[1]} and {late[1]}; {told(report)}"
     )
-    return words, status == 0 and report["frames"] > 0
+    return words, status == 0 and report["frames"] > 0 and late[1] <= early[1] + 1
 
 
 def stalled(folder: Path) -> tuple[str, bool]:
@@ -339,7 +321,7 @@ def cameras(folder: Path) -> tuple[str, bool]:
     return f"{words}; ended in {seconds:.1f} s", held and not others
 
 
-FAULTS = [senders, sizes, datagrams, stalled, disk, cameras]
+FAULTS = [senders, sizes, datagrams, rtp, stalled, disk, cameras]
 
 
 def main() -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from measnet.whole_file import write_whole
+from measnet.errors import UsageError
+from measnet.image_header import IMAGE_ENDINGS
+from measnet.whole_file import check_place, write_whole
 
 Status = Literal["complete", "partial", "failed", "planned"]
 
@@ -67,6 +70,22 @@ class RunReport:
     also: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     error: str | None = None
+
+
+def check_report(path: Path, read: Iterable[str | None]) -> None:
+    """Raises UsageError where ``--report`` could not be written at ``path``, could replace a result, or would
+    replace one of the files that are ``read``."""
+    from measnet.runtime.sinks.aside import is_same
+    from measnet.runtime.sinks.containers import CONTAINERS
+
+    if path.suffix.lower() in (*CONTAINERS, *IMAGE_ENDINGS, ".svg"):
+        raise UsageError(
+            f"--report {path} is called like a picture or a video, which it could replace; a report is "
+            "JSON: give it a name such as run.json"
+        )
+    check_place(path, "--report")
+    if any(is_same(Path(one), path) for one in read if one is not None):
+        raise UsageError(f"--report {path} is what is read; give it another name")
 
 
 def write_reports(path: Path, reports: list[RunReport]) -> None:

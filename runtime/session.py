@@ -317,10 +317,8 @@ class Session:
     def _check_places(self, inputs: tuple[str, ...]) -> None:
         """Refuses options without an effect, a checkpoint that is not there, places that cannot be written
         to, and a report in the place of an input."""
-        from measnet.image_header import IMAGE_ENDINGS
         from measnet.runtime.idle_options import refuse_idle
-        from measnet.runtime.sinks.containers import CONTAINERS
-        from measnet.whole_file import check_place
+        from measnet.runtime.run_report import check_report
 
         refuse_idle(self._options, inputs)
         self._options.checks.find_checkpoint()
@@ -332,20 +330,8 @@ class Session:
                 )
             if report is not None and Path(out).absolute() == report.absolute():
                 raise UsageError(f"--report {report} is the result; give it another name")
-        if report is None:
-            return
-        if report.suffix.lower() in (*CONTAINERS, *IMAGE_ENDINGS, ".svg"):
-            raise UsageError(
-                f"--report {report} is called like a picture or a video, which it could replace; a report is "
-                "JSON: give it a name such as run.json"
-            )
-        check_place(report, "--report")
-        if report.exists():
-            from measnet.runtime.sinks.aside import is_same
-
-            for read in (*inputs, self._options.engine.model, self._options.checks.checkpoint):
-                if read is not None and is_same(Path(read), report):
-                    raise UsageError(f"--report {report} is what is read; give it another name")
+        if report is not None:
+            check_report(report, [*inputs, self._options.engine.model, self._options.checks.checkpoint])
 
     def _keep_report_apart(self, written: Sequence[Path]) -> None:
         """Raises ``UsageError`` where the report would replace what the run has written."""

@@ -16,8 +16,8 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ import click
 
 from measnet.errors import MissingPackageError, UsageError
 from measnet.printable import printable
+from measnet.runtime.live.address import shown
 from measnet.runtime.options import Operating, Reading, RunOptions
 
 NOT_OF_CAMERAS = {
@@ -56,10 +57,13 @@ class Camera:
     line: int = 1
     """Of the file."""
 
+    given: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    """The options that the file gives it, by name: the line of each, and whom it is for, in words."""
+
 
 class CamerasError(UsageError):
     """A file of cameras that cannot be served. ``problems`` are all that was found, a line each; ``cameras``
-    are those without any."""
+    are those with a source and a sink, without the options that are wrong."""
 
     def __init__(self, problems: list[str], cameras: list[Camera] | None = None) -> None:
         super().__init__("; ".join(problems))
@@ -101,6 +105,15 @@ def read_cameras(path: Path) -> list[Camera]:
     return cameras
 
 
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """One option as the file gives it."""
+
+    value: Any
+    line: int
+    who: str
+
+
 class _Reader:
     """Goes through the nodes of one file and notes what is wrong, by line."""
 
@@ -108,11 +121,11 @@ class _Reader:
         self.problems: list[tuple[int, str]] = []
         self._path = path
         self._options = _options_of_run()
+        self._shared: dict[str, _Given] = {}
 
     def cameras(self, root: Any) -> list[Camera]:
         parts = {key: node for key, node, _ in self._pairs(root, "the file", ("all", "cameras"))}
-        shared = {name: value for name, value in DEFAULTS.items() if name in self._options}
-        shared |= self._values(parts["all"], "all cameras", ()) if "all" in parts else {}
+        self._shared |= self._values(parts["all"], "all cameras", ()) if "all" in parts else {}
         listed: Any = parts.get("cameras")
         if not _is(listed, "sequence") or not listed.value:
             self._note(
@@ -120,16 +133,15 @@ class _Reader:
                 "there are no cameras; list them under 'cameras:', each with name, source and sinks",
             )
             return []
-        read = [self._camera(node, number, shared) for number, node in enumerate(listed.value, start=1)]
+        read = [self._camera(node, number) for number, node in enumerate(listed.value, start=1)]
         self._refuse_twins(listed.value, read)
         return [camera for camera in read if camera is not None]
 
-    def _camera(self, node: Any, number: int, shared: dict[str, Any]) -> Camera | None:
-        before = len(self.problems)
-        called = _text(_child(node, "name")) or f"number {number}"
-        who = f"camera {called}"
+    def _camera(self, node: Any, number: int) -> Camera | None:
+        """Reads one; None where it has no source or no sink to look at."""
+        who = f"camera {_text(_child(node, 'name')) or f'number {number}'}"
         own: dict[str, Any] = {}
-        values = shared | self._values(node, who, _OWN, own)
+        given = self._shared | self._values(node, who, _OWN, own)
         if not _is(node, "mapping"):
             return None
         for key in _OWN:
@@ -138,17 +150,17 @@ class _Reader:
         name = self._name(own["name"], who) if "name" in own else ""
         source = self._place(own["source"], f"{who}: source") if "source" in own else ""
         sinks = self._sinks(own["sinks"], who) if "sinks" in own else ()
-        if len(self.problems) > before:
+        if not source or not sinks:
             return None
-        try:
-            return Camera(name, source, sinks, RunOptions.named(values), _line(node))
-        except UsageError as error:
-            self._note(node, f"{who}: {error}")
-            return None
+        values = DEFAULTS | {key: one.value for key, one in given.items()}
+        lines = {key: (one.line, one.who) for key, one in given.items()}
+        return Camera(
+            name or who.removeprefix("camera "), source, sinks, RunOptions.named(values), _line(node), lines
+        )
 
     def _values(
         self, node: Any, who: str, besides: Iterable[str], own: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
+    ) -> dict[str, _Given]:
         """Reads the options among a mapping's keys; nodes of the keys ``besides`` go into ``own``."""
         values = {}
         for key, value, line in self._pairs(node, who, (*besides, *self._options)):
@@ -162,9 +174,14 @@ class _Reader:
                 self._note(line, f"{who}: {written} needs one value")
                 continue
             try:
-                values[key] = self._options[key].process_value(click.Context(click.Command("cameras")), text)
+                read = self._options[key].process_value(click.Context(click.Command("cameras")), text)
+                RunOptions.named({key: read})  # which refuses what makes no sense
             except click.BadParameter as error:
                 self._note(line, f"{who}: {written}: {error.message}")
+            except UsageError as error:
+                self._note(line, f"{who}: {error}")
+            else:
+                values[key] = _Given(read, _line(line), who)
         return values
 
     def _pairs(self, node: Any, who: str, known: Iterable[str]) -> Iterator[tuple[str, Any, Any]]:
@@ -210,7 +227,8 @@ class _Reader:
         nodes = node.value if _is(node, "sequence") else [node]
         if not nodes:
             self._note(node, f"{who}: sinks is empty; name at least one place for its picture")
-        return tuple(self._place(one, f"{who}: sinks") for one in nodes)
+        places = [self._place(one, f"{who}: sinks") for one in nodes]
+        return tuple(place for place in places if place)
 
     def _refuse_twins(self, nodes: list[Any], cameras: list[Camera | None]) -> None:
         names: dict[str, int] = {}
@@ -233,13 +251,14 @@ class _Reader:
                         if other != camera.name
                         else f"{other} writes twice"
                     )
-                    self._note(_child(node, "sinks"), f"{both} to one of the sinks")
+                    self._note(_child(node, "sinks"), f"{both} to {shown(sink)}")
                 sinks[place] = camera.name
-            if camera.source.startswith(("camera:", "/dev/")):
-                if camera.source in devices:
-                    told = f"{devices[camera.source]} and {camera.name} both read {camera.source}"
+            alone = camera.source.replace("/dev/video", "camera:")
+            if alone == "-" or alone.startswith("camera:"):
+                if alone in devices:
+                    told = f"{devices[alone]} and {camera.name} both read {camera.source}"
                     self._note(_child(node, "source"), f"{told}, which only one can")
-                devices[camera.source] = camera.name
+                devices[alone] = camera.name
 
     def _note(self, node: Any, words: str) -> None:
         line = _line(node)

@@ -5,6 +5,7 @@ Everything heavy is imported once the file is found to be right.
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
 from pathlib import Path
@@ -67,12 +68,12 @@ def main(
         from measnet.runtime.live.events import Event, Events
         from measnet.runtime.operations.log import JsonConsole
         from measnet.runtime.operations.operating import operating
-        from measnet.runtime.run_report import write_reports
+        from measnet.runtime.run_report import check_report, write_reports
         from measnet.runtime.serve.service import Service
-        from measnet.whole_file import check_place
 
         if report is not None:
-            check_place(report, "--report")
+            read = [(camera.source, camera.options.engine.model) for camera in cameras]
+            check_report(report, [str(cameras_file), *itertools.chain(*read)])
         options = Operating(**values)
         console = (JsonConsole if options.log == "json" else Console)(quiet=quiet)
 
@@ -91,6 +92,9 @@ def main(
         ):
             service = Service(cameras, events, lambda watch: show(watch.telemetry, None))
             well = service.run(stop)
+        for done in service.reports:
+            if done.status != "failed":
+                console.result(done)
         if report is not None:
             write_reports(report, service.reports)
         if not well:

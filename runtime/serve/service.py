@@ -186,7 +186,7 @@ class _Line:
                 return Job(self.camera.source, options, watch=self.watch, stop=stop)
             except InputError as error:
                 if str(error) != said:
-                    said = str(error)
+                    said = self.report.error = str(error)
                     self.watch.try_again(f"{said}; it is tried again")
             except MEASNetError:
                 if not stop.is_set():

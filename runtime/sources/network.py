@@ -22,6 +22,7 @@ from measnet.runtime.side_data import HDR_TREATMENT, is_hdr, read_captions
 from measnet.runtime.sources.connection import CLOCK, Connection, Over
 from measnet.runtime.sources.decoder import PictureDecoder
 from measnet.runtime.sources.kept_streams import KeptStreams, moved
+from measnet.runtime.sources.pieces import open_checked
 from measnet.runtime.sources.times import rebased
 
 if TYPE_CHECKING:
@@ -193,20 +194,19 @@ def _open(url: str, *, insecure: bool) -> InputContainer:
     options = {"rtsp_flags": "prefer_tcp", **_LOOKING, **tls_options(url, insecure=insecure)}
     if url.lower().startswith("udp:"):
         options["overrun_nonfatal"] = "1"
+    limits = OPEN_SECONDS, SILENCE_SECONDS
+    late = f"{name} did not answer within {OPEN_SECONDS:.0f} s; check the address and the network"
+    until = time.monotonic() + OPEN_SECONDS
     try:
-        return av.open(
-            url,
-            mode="r",
-            container_options=options,
-            metadata_errors="replace",
-            timeout=(OPEN_SECONDS, SILENCE_SECONDS),
-        )
-    except av.error.InvalidDataError:
-        raise InputError(f"{name} answers, but not with video that can be read") from None
+        if url.lower().startswith("https:") and not insecure:
+            return open_checked(url, options, limits)
+        return av.open(url, mode="r", container_options=options, metadata_errors="replace", timeout=limits)
+    except av.error.InvalidDataError:  # of RTSP the end of the time too
+        words = f"{name} answers, but not with video that can be read"
+        raise InputError(late if time.monotonic() > until else words) from None
     except av.error.ExitError:
-        late = f"did not answer within {OPEN_SECONDS:.0f} s; check the address and the network"
         why = why_refused(url, insecure=insecure)
-        raise InputError(f"{name} cannot be opened: {why}" if why else f"{name} {late}") from None
+        raise InputError(f"{name} cannot be opened: {why}" if why else late) from None
     except (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError):
         raise InputError(
             f"{name} refuses this user and password; give the right ones: scheme://user:password@host"

@@ -56,6 +56,11 @@ def over_udp() -> Sender:
     return Sender(url, "-f", "mpegts", f"{url}?pkt_size=1316")
 
 
+def over_rtmp() -> Sender:
+    url = f"rtmp://127.0.0.1:{free_port()}/live/s3cret"
+    return Sender(url, "-f", "flv", "-listen", "1", url)
+
+
 def over_srt() -> Sender:
     address = f"srt://127.0.0.1:{free_port()}"
     key = "passphrase=s3cret-s3cret"

@@ -34,6 +34,7 @@ from .rtsp_server import rtsp_camera
 from .senders import (
     HlsSender,
     Sender,
+    over_rtmp,
     over_srt,
     over_tcp,
     over_udp,
@@ -168,6 +169,17 @@ def test_a_camera_of_two_frames_a_second_is_opened_in_time_and_goes_on(
         assert "reconnecting" not in watching.states
 
 
+@pytest.mark.parametrize("scheme", ["rtsp", "rtmp", "tcp", "http"])
+def test_who_takes_the_call_and_says_nothing_is_told_from_who_sends_something_else(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("measnet.runtime.sources.network.OPEN_SECONDS", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"{scheme}://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(InputError, match=f"{address}/x/.* did not answer within 1 s"):
+            NetworkConnection(f"{address}/x/y")
+
+
 def test_time_in_which_the_program_got_no_processor_is_not_counted_as_silence() -> None:
     told: list[float] = []
 
@@ -188,12 +200,13 @@ def test_time_in_which_the_program_got_no_processor_is_not_counted_as_silence() 
     assert abs(interrupt._Clock.monotonic() - time.monotonic()) < 60  # which others keep
 
 
-@pytest.mark.parametrize("kind", ["tcp", "http mjpeg", "hls", "srt"])
+@pytest.mark.parametrize("kind", ["tcp", "http mjpeg", "hls", "rtmp", "srt"])
 def test_a_sender_that_is_killed_and_started_again_goes_on(kind: str, tmp_path: Path) -> None:
     if kind == "srt" and not has_srt():
         pytest.skip("ffmpeg has no SRT")
     sender = {
         "tcp": over_tcp,
+        "rtmp": over_rtmp,
         "srt": over_srt,
         "http mjpeg": single_pictures_over_http,
         "hls": lambda: HlsSender(tmp_path / "hls"),
@@ -215,8 +228,10 @@ def test_a_sender_that_is_killed_and_started_again_goes_on(kind: str, tmp_path: 
     assert len(outages) == outages_wanted == live.watch.telemetry.figures().reconnects
     assert all(outage["seconds"] > 0 and outage["connections"] >= 1 for outage in outages)
     shown_for = float(live.frames[-1].pts * live.frames[-1].time_base)
-    # A stream of segments is read ahead of its time.
-    assert sum(outage["seconds"] for outage in outages) < shown_for < ran + 5
+    # A stream of segments is read ahead of its time; FLV is looked at for 3 s before its first picture.
+    ahead = 5 * (1 + outages_wanted)
+    assert sum(outage["seconds"] for outage in outages) < shown_for < ran + ahead
+    assert all("s3cret" not in event.words for event in live.events)
 
 
 def test_over_udp_a_silence_is_a_stall_and_a_long_one_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:

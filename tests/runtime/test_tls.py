@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from measnet.errors import InputError, UsageError
+from measnet.runtime.frame import Frame
 from measnet.runtime.live.peer import tls_options, why_refused
 from measnet.runtime.options import Live
 from measnet.runtime.sources.choose import open_source
@@ -125,3 +128,62 @@ def test_a_name_that_nobody_has_is_said() -> None:
 def test_what_is_no_address_is_said_in_one_line(url: str) -> None:
     with pytest.raises(UsageError, match="is not an address"):
         tls_options(url, insecure=False)
+
+
+@pytest.fixture
+def pieces(tmp_path: Path) -> Path:
+    """A folder with a list of six pieces, ``live.m3u8``."""
+    web = tmp_path / "web"
+    web.mkdir()
+    picture = ["-f", "lavfi", "-i", "testsrc2=s=96x64:r=25:d=3", "-c:v", "libx264", "-g", "12", "-bf", "0"]
+    cut = ["-f", "hls", "-hls_time", "0.48", "-hls_list_size", "0"]
+    subprocess.run(["ffmpeg", "-v", "error", *picture, *cut, str(web / "live.m3u8")], check=True)
+    return web
+
+
+def count(url: str) -> int:
+    source = open_source(url, live=Live(reconnect=0))
+    try:
+        return sum(isinstance(item, Frame) for item in source.read())
+    finally:
+        source.close()
+
+
+def led_elsewhere(web: Path, place: str) -> None:
+    """Has the list lead to pieces of the same names at ``place``."""
+    text = (web / "live.m3u8").read_text()
+    (web / "live.m3u8").write_text(re.sub(r"^(\w+\.ts)$", rf"{place}/\1", text, flags=re.MULTILINE))
+
+
+def test_pieces_of_a_list_inside_tls_come_from_the_trusted_alone(
+    pieces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    with (
+        serving(pieces) as plain,
+        inside_tls(int(plain.rpartition(":")[2]), tmp_path) as port,
+        inside_tls(int(plain.rpartition(":")[2]), elsewhere) as other,
+    ):
+        address = f"https://me:hush@127.0.0.1:{port}/live.m3u8"
+        with pytest.raises(InputError, match=r"its certificate is not trusted \(self-signed"):
+            count(address)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+        assert count(address) == 75
+        (pieces / "live2.ts").unlink()
+        assert count(address) == 75 - 12
+        led_elsewhere(pieces, f"https://me:hush@127.0.0.1:{other}")
+        with pytest.raises(InputError) as refused:
+            count(address)
+        line = str(refused.value)
+        assert f"its list leads to https://***@127.0.0.1:{other}/live0.ts: its certificate is not" in line
+        assert size(address, insecure=True) == (96, 64)
+
+
+def test_pieces_without_tls_of_a_list_inside_it_are_refused(
+    pieces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(pieces) as plain, inside_tls(int(plain.rpartition(":")[2]), tmp_path) as port:
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+        led_elsewhere(pieces, plain)
+        with pytest.raises(InputError, match=rf"its list leads to {plain}/live0.ts, where there is no TLS"):
+            size(f"https://127.0.0.1:{port}/live.m3u8")
