@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,8 @@ from measnet.network import MEASNet
 from measnet.runtime.cli import main
 from measnet.runtime.experts import Experts
 from measnet.runtime.frame import Frame, Restoration
-from tests.runtime.conftest import MakeClip
 
-from .conftest import SteadyVideo
+from .conftest import MakeClip, SteadyVideo
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (128, 160, 3), np.uint8)
 RAIN = GROUPS["rain"]
@@ -36,8 +36,8 @@ HOSTILE = ["", "{", '"noise"', "{}", "[1]", "[[]]", json.dumps(["noise"] * 65), 
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network that says of itself that it was taught, whatever it says of pictures."""
     torch.manual_seed(0)
-    narrow = {"width": 8, "blocks": (0, 0, 0, 1), "refinement_blocks": 0}
-    network = MEASNet(dataclasses.replace(VARIANTS["nano"], **narrow))
+    narrow = dataclasses.replace(VARIANTS["nano"], width=8, blocks=(0, 0, 0, 1), refinement_blocks=0)
+    network = MEASNet(narrow)
     network.taught = True
     network.task_prompts = {"derain": HELD_TO_RAIN}
     path = tmp_path_factory.mktemp("taught") / "taught.safetensors"
@@ -115,7 +115,7 @@ def test_nothing_is_told_of_weights_that_were_not_taught() -> None:
         done = untaught.restore(PICTURE)
     assert done.prompt_weights and done.damage is None
     experts = Experts()
-    frame = Frame(PICTURE, 0, 1, 1)
+    frame = Frame(PICTURE, 0, Fraction(1), 1)
     passing = Restoration(frame, PICTURE, prompt_weights=done.prompt_weights, damage=done.damage)
     experts.finished(passing)
     report = experts.for_report()

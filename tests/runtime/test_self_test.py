@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from click.testing import CliRunner
 
 from measnet.engine_file import EngineFacts, write_engine
 from measnet.export.graph import read_graph
-from measnet.metrics import Tolerance
+from measnet.metrics import TOLERANCES, Tolerance
 from measnet.runtime.doctor import self_test as self_test_module
 from measnet.runtime.doctor import step as step_module
 from measnet.runtime.doctor.cli import main
@@ -221,9 +222,9 @@ def test_a_step_that_crashes_or_hangs_is_an_entry(
     import re
 
     program = tmp_path / "python"
-    program.write_text(f'#!/bin/sh\nexec {step_module.sys.executable} -c "{code}"\n')
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}"\n')
     program.chmod(0o755)
-    monkeypatch.setattr(step_module.sys, "executable", str(program))
+    monkeypatch.setattr(sys, "executable", str(program))
     assert re.search(said, perform_apart("run", run_job(tmp_path), 1.5 if "60" in code else 60)["error"])
 
 
@@ -272,7 +273,7 @@ def test_the_command_writes_what_it_measured_and_nothing_of_the_owner(
 def test_a_self_test_that_finds_a_difference_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(self_test_module, "PACKAGES", {})
     monkeypatch.setattr(self_test_module, "self_test", functools.partial(self_test, perform=in_this_process))
-    monkeypatch.setitem(self_test_module.TOLERANCES, "fp32", Tolerance(400.0, 0.0, 1.0))
+    monkeypatch.setitem(TOLERANCES, "fp32", Tolerance(400.0, 0.0, 1.0))
     result = CliRunner().invoke(main, ["--self-test", "-o", str(tmp_path / "d.json")])
     assert result.exit_code == 1 and "DIFFERS" in result.output
     assert not json.loads((tmp_path / "d.json").read_text())["passed"]

@@ -28,9 +28,11 @@ SCORES = {"dehaze": tuple(np.linspace(-3, 3, PROMPT_BASIS)), "derain": tuple(np.
 @pytest.fixture(scope="module")
 def knowing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A narrow network, taught two tasks."""
-    narrow = {"width": 8, "blocks": (0, 0, 0, 1), "image_experts": (0, 0, 3), "ffn_expansion": 1.0}
+    narrow = dataclasses.replace(
+        VARIANTS["nano"], width=8, blocks=(0, 0, 0, 1), image_experts=(0, 0, 3), ffn_expansion=1.0
+    )
     torch.manual_seed(0)
-    network = MEASNet(dataclasses.replace(VARIANTS["nano"], **narrow))
+    network = MEASNet(narrow)
     network.task_prompts = SCORES
     path = tmp_path_factory.mktemp("knowing") / "knowing.safetensors"
     save_checkpoint(network, path)

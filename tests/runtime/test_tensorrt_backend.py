@@ -582,7 +582,7 @@ class ByDlpack:
 
     def __init__(self, array: OnGpu, strides: Sequence[int] | None = None) -> None:
         raw = (ctypes.c_uint8 * array.like.nbytes).from_address(array.pointer)
-        self.view = np.frombuffer(raw, array.like.dtype).reshape(array.like.shape)
+        self.view = np.frombuffer(memoryview(raw), array.like.dtype).reshape(array.like.shape)
         self.asked: list[Any] = []
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -631,15 +631,15 @@ def test_a_frame_on_the_gpu_is_restored_where_it_is(
         span = [(theirs.pointer, image.nbytes)]
         bench.cuda.enqueue(guest.stream, "their decoder", fill, writes=span)
         before = len(bench.cuda.launches)
-        given = (theirs, result) if how == "interface" else (ByDlpack(theirs), ByDlpack(result))
-        backend.infer_device(*given, stream=int(guest.stream))
+        handed, into = (theirs, result) if how == "interface" else (ByDlpack(theirs), ByDlpack(result))
+        backend.infer_device(handed, into, int(guest.stream))
         launched = [what for what in bench.cuda.launches[before:] if what != "wait"]
         assert launched == ["network"]  # nothing is copied
         assert bench.cuda.pending  # and nobody waited
         bench.cuda.complete(bench.cuda.enqueue(guest.stream, "their encoder", reads=[(result.pointer, 4)]))
         assert np.abs(result.values() - exact(image).restored).max() < 1e-5
-        if how == "dlpack":
-            assert given[0].asked == [int(guest.stream)]
+        if isinstance(handed, ByDlpack):
+            assert handed.asked == [int(guest.stream)]
     same(backend.infer(image), exact(image))  # the host's frames go on beside them
 
 
@@ -738,14 +738,15 @@ def test_the_fake_gpu_notices_what_it_should() -> None:
     up = fake_cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
     down = fake_cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
     runtime.cudaMemcpyAsync(device, pinned, 256, up, one)
-    for wrong, said in (
+    wrongs: tuple[tuple[Callable[[], object], str], ...] = (
         (lambda: runtime.cudaMemcpyAsync(device, pinned, 256, up, two), "nothing orders them"),
         (lambda: runtime.cudaMemcpyAsync(pinned, device, 256, down, two), "nothing orders them"),
         (lambda: runtime.cudaMemcpyAsync(device, pinned, 256, down, one), "direction"),
         (lambda: runtime.cudaMemcpyAsync(device, pinned, 257, up, one), "past the end"),
         (lambda: runtime.cudaMemcpyAsync(device, pinned, 256, up, 0), "default stream"),
         (lambda: runtime.cudaFree(device), "still uses"),
-    ):
+    )
+    for wrong, said in wrongs:
         with pytest.raises(Violation, match=said):
             wrong()
     (_, event) = runtime.cudaEventCreateWithFlags(2)
