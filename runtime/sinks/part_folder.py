@@ -17,10 +17,11 @@ import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Annotated, Any, TypeVar
 
 import av
 import cv2
+import msgspec
 import PIL
 
 from measnet.errors import InputError, UsageError
@@ -197,9 +198,18 @@ def check_made_of(place: Path, begun: dict[str, Any], now: dict[str, Any]) -> No
         )
 
 
-def is_count(value: Any, least: int = 0, most: int = 1 << 62) -> TypeGuard[int]:
-    """Says whether ``value`` is a whole number (True is none) from ``least`` to ``most``."""
-    return type(value) is int and least <= value <= most
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
+
+_Kind = TypeVar("_Kind")
+
+
+def as_said(line: Any, kind: type[_Kind]) -> _Kind | None:
+    """A manifest's value as what it has to be; None where it is something else, as whoever damaged it left
+    it."""
+    try:
+        return msgspec.convert(line, kind)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _sealed(line: dict[str, Any]) -> bytes:
