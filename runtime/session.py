@@ -22,6 +22,7 @@ from measnet.runtime.live.address import shown
 from measnet.runtime.live.events import Events
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.operations.address import LOOPBACK, Address, is_free
+from measnet.runtime.options import Checks, Encoding, Live, RunOptions
 
 if TYPE_CHECKING:
     from measnet.metrics import Parity
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from measnet.runtime.console import Console
     from measnet.runtime.job import Job
     from measnet.runtime.operations.operating import Show
-    from measnet.runtime.options import RunOptions
     from measnet.runtime.parity import BackgroundChecker
     from measnet.runtime.preview import Preview
     from measnet.runtime.progress import Overall
@@ -269,7 +269,6 @@ class Session:
         return Comparison(Path(spec), job.info, job.files[0], how, overwrite=self._options.overwrite)
 
     def _compare(self, comparison: Comparison, spec: str, result: Path) -> int:
-        from measnet.runtime.options import Encoding
         from measnet.runtime.sources.choose import open_source
 
         with self._console.counting(comparison.target.name) as on_progress:
@@ -318,7 +317,6 @@ class Session:
         """Refuses options without an effect, a checkpoint that is not there, places that cannot be written
         to, and a report in the place of an input."""
         from measnet.image_header import IMAGE_ENDINGS
-        from measnet.runtime.idle_options import refuse_idle
         from measnet.runtime.sinks.containers import CONTAINERS
         from measnet.whole_file import check_place
 
@@ -362,6 +360,27 @@ class Session:
         for picture in write_pictures(self._report, self.reports):
             self._console.also(picture)
         write_reports(self._report, self.reports)
+
+
+def refuse_idle(options: RunOptions, inputs: Sequence[str]) -> None:
+    """Raises UsageError that names each option which goes with another one, or with other inputs."""
+    from measnet.runtime.sources.choose import is_live
+
+    checks, live = options.checks, options.live
+    idle = []
+    if checks.verify is None and checks.verify_share != Checks().verify_share:
+        idle.append("--verify-share goes with --verify 1/N")
+    if checks.checkpoint is not None and checks.verify is None and checks.on_fault != "fallback":
+        idle.append("--checkpoint goes with --verify 1/N or --on-fault fallback")
+    if not live.ladder and live.max_latency is None:
+        idle.append("--no-ladder goes with --max-latency")
+    if not any(map(is_live, inputs)):
+        if live.reconnect != Live().reconnect:
+            idle.append("--reconnect is for cameras and streams")
+        if live.insecure and not any("://" in out for out in options.out):
+            idle.append("--insecure is for addresses")
+    if idle:
+        raise UsageError(f"{'; '.join(idle)}; leave {'it' if len(idle) == 1 else 'them'} away, or add that")
 
 
 def expanded(inputs: Iterable[str]) -> tuple[str, ...]:

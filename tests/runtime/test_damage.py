@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from fractions import Fraction
 from pathlib import Path
@@ -15,14 +14,14 @@ from click.testing import CliRunner
 
 from measnet import Restorer
 from measnet.checkpoint import load_checkpoint, save_checkpoint
-from measnet.config import PROMPT_BASIS, VARIANTS
+from measnet.config import PROMPT_BASIS
 from measnet.damage import GROUPS, NAMES, from_metadata, shares_by_name, shares_of, to_metadata
 from measnet.errors import CheckpointError, GraphError
 from measnet.export.trace import exact_graph
-from measnet.network import MEASNet
 from measnet.runtime.cli import main
 from measnet.runtime.experts import Experts
 from measnet.runtime.frame import Frame, Restoration
+from measnet.weights import bundled
 
 from .conftest import MakeClip, SteadyVideo
 
@@ -34,11 +33,9 @@ HOSTILE = ["", "{", '"noise"', "{}", "[1]", "[[]]", json.dumps(["noise"] * 65), 
 
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network that says of itself that it was taught, whatever it says of pictures."""
-    torch.manual_seed(0)
-    narrow = dataclasses.replace(VARIANTS["nano"], width=8, blocks=(0, 0, 0, 1), refinement_blocks=0)
-    network = MEASNet(narrow)
-    network.taught = True
+    """A network that was taught, and knows a task of a test's own."""
+    network = load_checkpoint(bundled("nano", ".safetensors"))
+    assert network.taught
     network.task_prompts = {"derain": HELD_TO_RAIN}
     path = tmp_path_factory.mktemp("taught") / "taught.safetensors"
     save_checkpoint(network, path)
@@ -47,7 +44,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def graph(taught: Path) -> Path:
-    """The same, exported."""
+    """The same, exported: as tests/export has it traced too."""
     path = taught.with_suffix(".onnx")
     exact_graph(load_checkpoint(taught), PICTURE.shape[:2]).write(path)
     return path

@@ -250,6 +250,12 @@ def test_names_of_the_user_and_the_machine_are_taken_out(monkeypatch: pytest.Mon
     )
 
 
+@pytest.fixture
+def examined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that need not be examined, which imports every heavy package in a process of its own."""
+    monkeypatch.setattr("measnet.runtime.doctor.machine.examine", lambda: machine([], {}))
+
+
 def in_this_process(step: str, arguments: dict[str, Any], seconds: float) -> Result:
     return perform(step, arguments)
 
@@ -270,6 +276,7 @@ def test_the_command_writes_what_it_measured_and_nothing_of_the_owner(
     assert "run on ONNX Runtime, CPU" in report["abilities"]
 
 
+@pytest.mark.usefixtures("examined")
 def test_a_self_test_that_finds_a_difference_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(self_test_module, "PACKAGES", {})
     monkeypatch.setattr(self_test_module, "self_test", functools.partial(self_test, perform=in_this_process))
@@ -279,6 +286,7 @@ def test_a_self_test_that_finds_a_difference_fails(tmp_path: Path, monkeypatch: 
     assert not json.loads((tmp_path / "d.json").read_text())["passed"]
 
 
+@pytest.mark.usefixtures("examined")
 def test_a_model_that_no_backend_can_run_fails_the_self_test(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
