@@ -48,7 +48,7 @@ class Faults(msgspec.Struct, forbid_unknown_fields=True):
     """Number of the first one, from 0."""
 
     what: str | None = None
-    """What was wrong with the first one."""
+    """Says what was wrong with the first one."""
 
     fallback: dict[str, Any] | None = None
     """The engine that restored from that frame on, if another one did."""

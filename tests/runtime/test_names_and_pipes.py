@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from measnet.doctor.cli import main as doctor
 from measnet.errors import OutputError, UsageError
 from measnet.evaluation.cli import main as evaluate
-from measnet.runtime.doctor.cli import main as doctor
 from measnet.runtime.restorer import Restorer
 from measnet.weights import bundled
 from measnet.whole_file import write_whole

@@ -18,15 +18,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from measnet.doctor import self_test as self_test_module
+from measnet.doctor import step as step_module
+from measnet.doctor.cli import main
+from measnet.doctor.machine import Gpu, Machine, discreet
+from measnet.doctor.self_test import self_test
+from measnet.doctor.step import Result, perform, perform_apart
 from measnet.engine_file import EngineFacts, write_engine
 from measnet.export.graph import read_graph
 from measnet.metrics import TOLERANCES, Tolerance
-from measnet.runtime.doctor import self_test as self_test_module
-from measnet.runtime.doctor import step as step_module
-from measnet.runtime.doctor.cli import main
-from measnet.runtime.doctor.machine import Gpu, Machine, discreet
-from measnet.runtime.doctor.self_test import self_test
-from measnet.runtime.doctor.step import Result, perform, perform_apart
 from measnet.weights import bundled
 
 from . import fake_tensorrt
@@ -253,7 +253,7 @@ def test_names_of_the_user_and_the_machine_are_taken_out(monkeypatch: pytest.Mon
 @pytest.fixture
 def examined(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that need not be examined, which imports every heavy package in a process of its own."""
-    monkeypatch.setattr("measnet.runtime.doctor.machine.examine", lambda: machine([], {}))
+    monkeypatch.setattr("measnet.doctor.machine.examine", lambda: machine([], {}))
 
 
 def in_this_process(step: str, arguments: dict[str, Any], seconds: float) -> Result:
