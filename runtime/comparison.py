@@ -74,8 +74,8 @@ def compare_pictures(source: Path, restored: Path, target: Path, layout: Layout)
         OutputError: ``target`` cannot be written.
     """
     picture = laid_out(_upright(source), _upright(restored), layout)
-    sound, data = cv2.imencode(target.suffix, picture)
-    if not sound:
+    written, data = cv2.imencode(target.suffix, picture)
+    if not written:
         raise OutputError(f"a picture of {picture.shape[1]}×{picture.shape[0]} cannot be {target.suffix}")
     write_whole(target, data.tobytes())
 

@@ -61,7 +61,7 @@ class Faults(msgspec.Struct, forbid_unknown_fields=True):
 class Guard:
     """Restores the frames of one source: the first step of a stream.
 
-        scene cut ── engine, held steady ── health ──┬── sound
+        scene cut ── engine, held steady ── health ──┬── good
                             ▲                        └── fault: as ``on_fault`` says
                             └── the safer engine ◀────────┘
 

@@ -206,8 +206,8 @@ def _deep_tiff(values: Pixels, dpi: tuple[float, float] | None) -> bytes:
 
 def _encoded(ending: str, values: Pixels, options: Sequence[int] = ()) -> bytes:
     """A file by OpenCV, which takes colours as BGR."""
-    sound, data = cv2.imencode(ending, in_other_order(values), options)
-    if not sound:
+    written, data = cv2.imencode(ending, in_other_order(values), options)
+    if not written:
         raise ValueError(f"no {ending}")
     return data.tobytes()
 
@@ -265,7 +265,7 @@ class ImageFolderSink(Sink):
         header = self._folder.begin(header, restart=restart)
         manifest = self._folder.manifest
         try:
-            self.finished = self._sound(manifest)
+            self.finished = self._intact(manifest)
             named = len({str(part.get("name")) for part in manifest.parts})
             if self._folder.lost or manifest.torn or len(self.finished) < named:
                 self.warnings.append(
@@ -286,7 +286,7 @@ class ImageFolderSink(Sink):
         manifest = self._folder.begun_before(header, restart=restart)
         if manifest is None or manifest.header is None:
             return Begun(settings=header.settings)
-        names = frozenset(self._sound(manifest))
+        names = frozenset(self._intact(manifest))
         return Begun(len(names), names, manifest.header.settings)
 
     def write(self, frame: Frame) -> None:
@@ -339,12 +339,12 @@ class ImageFolderSink(Sink):
         else:
             self._folder.discard()
 
-    def _sound(self, manifest: Manifest) -> dict[str, _Part]:
+    def _intact(self, manifest: Manifest) -> dict[str, _Part]:
         """The pictures that are there and as the manifest says, of sources that are as they were."""
         newest = {part.name: part for line in manifest.parts if (part := as_said(line, _Part))}
-        return {name: part for name, part in newest.items() if self._is_sound(part)}
+        return {name: part for name, part in newest.items() if self._is_intact(part)}
 
-    def _is_sound(self, part: _Part) -> bool:
+    def _is_intact(self, part: _Part) -> bool:
         place = self._pictures / result_name(Path(part.name))
         try:
             if self._pictures.is_symlink() or not is_plain_file(place, part.bytes):

@@ -106,7 +106,7 @@ class Manifest:
     Args:
         path: of the file, which need not be there.
 
-    ``header`` is None where there is none that can be read. ``parts`` are the sound lines behind it.
+    ``header`` is None where there is none that can be read. ``parts`` are the intact lines behind it.
     ``torn`` says that there were more.
     """
 
@@ -131,7 +131,7 @@ class Manifest:
         self.parts.append(part)
 
     def keep(self, count: int) -> None:
-        """Forget all parts but the first ``count``, and whatever follows the sound lines. Raises OSError."""
+        """Forget all parts but the first ``count``, and whatever follows the intact lines. Raises OSError."""
         del self.parts[count:], self._ends[count + 1 :]
         self.torn = False
         if self._ends and self._path.stat().st_size != self._ends[-1]:

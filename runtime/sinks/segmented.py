@@ -111,7 +111,7 @@ class SegmentedVideoSink(Sink):
         try:
             self.encoding.repeat_with(_threads(header))
             with writing(self._target):
-                self._segments, good = _sound(self._folder.path, self._folder.manifest)
+                self._segments, good = _intact(self._folder.path, self._folder.manifest)
                 mark = self._take_up(good)
         except BaseException:
             self._folder.release()
@@ -123,7 +123,7 @@ class SegmentedVideoSink(Sink):
         if manifest is None or manifest.header is None:
             return Begun(settings=header.settings)
         _threads(manifest.header)
-        segments, good = _sound(self._folder.path, manifest)
+        segments, good = _intact(self._folder.path, manifest)
         done = sum(part.frames for part in good)
         return Begun(done, settings=manifest.header.settings, mark=self._mark_behind(segments, good))
 
@@ -331,7 +331,7 @@ class SegmentedVideoSink(Sink):
         )
 
 
-def _sound(folder: Path, manifest: Manifest) -> tuple[list[Segment], list[Part]]:
+def _intact(folder: Path, manifest: Manifest) -> tuple[list[Segment], list[Part]]:
     """The segments up to the first that is not as the manifest says, with their lines."""
     segments: list[Segment] = []
     good: list[Part] = []
