@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,8 +60,6 @@ class GraphSession:
         return GraphError(f"ONNX Runtime does not run {self._what}: {first_line(error)}")
 
 
-def run_graph(
-    graph: bytes | str | os.PathLike[str], images: Image | Pixels
-) -> dict[str, NDArray[np.generic]]:
+def run_graph(graph: bytes | str | os.PathLike[str], images: Image | Pixels) -> dict[str, NDArray[Any]]:
     """One run of a graph: all its outputs by name for ``images``. Raises as ``GraphSession``."""
     return GraphSession(graph).run(images)

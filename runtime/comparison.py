@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import html
+import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
+from importlib.resources import files
 from pathlib import Path
+from string import Template
 from typing import Literal
+from urllib.parse import quote
 
 import cv2
 import numpy as np
@@ -20,7 +26,6 @@ from measnet.runtime.options import Comparing, Encoding
 from measnet.runtime.sinks.aside import Aside, check_target
 from measnet.runtime.sinks.orientation import EXIF_TURNS, turn_of, turned
 from measnet.runtime.sinks.video import VideoSink
-from measnet.runtime.slider_page import check_page, write_page
 from measnet.runtime.sources import Source
 from measnet.runtime.sources.images import Images
 from measnet.runtime.sources.video import VideoFile
@@ -30,6 +35,12 @@ Layout = Literal["side", "split"]
 
 LINE = 2
 """Width of the white line between the halves, in pixels."""
+
+PLAYED = (".mp4", ".m4v", ".mov", ".webm")
+"""Endings of videos that browsers play."""
+
+SHOWN = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+"""Endings of pictures that browsers show."""
 
 
 def laid_out(source: Pixels, restored: Pixels, layout: Layout) -> Pixels:
@@ -63,8 +74,8 @@ def compare_pictures(source: Path, restored: Path, target: Path, layout: Layout)
         OutputError: ``target`` cannot be written.
     """
     picture = laid_out(_upright(source), _upright(restored), layout)
-    sound, data = cv2.imencode(target.suffix, picture)
-    if not sound:
+    written, data = cv2.imencode(target.suffix, picture)
+    if not written:
         raise OutputError(f"a picture of {picture.shape[1]}×{picture.shape[0]} cannot be {target.suffix}")
     write_whole(target, data.tobytes())
 
@@ -182,6 +193,55 @@ def _layout_info(info: StreamInfo, layout: Layout) -> StreamInfo:
         sample_aspect=aspect,
         display_matrix=None if turn else info.display_matrix,
     )
+
+
+def check_page(*files: Path) -> None:
+    """Raises ``UsageError`` for a file that no browser shows."""
+    for file in files:
+        if file.suffix.lower() not in (*PLAYED, *SHOWN):
+            raise UsageError(
+                f"browsers do not show {file.suffix or 'such'} files ({file.name}): "
+                "use --compare side, or an --out ending in .mp4"
+            )
+
+
+def write_page(source: Path, restored: Path, target: Path, *, rate: float | None = None) -> None:
+    """Writes a page beside ``restored`` that shows both files from where they lie; it holds nothing of them.
+
+    ``rate`` is the frames per second of a video, for stepping by the arrow keys.
+    Raises ``OutputError`` when it cannot be written.
+    """
+    video = restored.suffix.lower() in PLAYED
+    values = {
+        "title": html.escape(f"{source.name} and {restored.name}"),
+        "source": _element(video, "source", _address(source, target.parent)),
+        "restored": _element(video, "restored", _address(restored, target.parent)),
+        "controls": _CONTROLS if video else "",
+        "frame": json.dumps(1 / rate if rate else 0.04),
+    }
+    page = files("measnet.runtime").joinpath("slider.html").read_text("utf-8")
+    write_whole(target, Template(page).substitute(values))
+
+
+def _address(file: Path, folder: Path) -> str:
+    """Gives the address of ``file``, seen from ``folder``."""
+    relative = os.path.relpath(file.resolve(), folder.resolve())
+    return quote(os.fsencode(Path(relative).as_posix()), safe="/")
+
+
+def _element(video: bool, name: str, address: str) -> str:
+    address = html.escape(address)
+    if video:
+        muted = " muted" if name == "restored" else ""
+        return f'<video id="{name}" src="{address}" preload="auto" playsinline{muted}></video>'
+    return f'<img id="{name}" src="{address}" alt="{name}">'
+
+
+_CONTROLS = """<p class="controls">
+<button id="play">Play</button>
+<input id="moment" type="range" min="0" max="1" step="any" value="0" aria-label="Moment">
+<output id="clock">0.00 s</output>
+</p>"""
 
 
 class Comparison:

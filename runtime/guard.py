@@ -48,7 +48,7 @@ class Faults(msgspec.Struct, forbid_unknown_fields=True):
     """Number of the first one, from 0."""
 
     what: str | None = None
-    """What was wrong with the first one."""
+    """Says what was wrong with the first one."""
 
     fallback: dict[str, Any] | None = None
     """The engine that restored from that frame on, if another one did."""
@@ -61,7 +61,7 @@ class Faults(msgspec.Struct, forbid_unknown_fields=True):
 class Guard:
     """Restores the frames of one source: the first step of a stream.
 
-        scene cut ── engine, held steady ── health ──┬── sound
+        scene cut ── engine, held steady ── health ──┬── good
                             ▲                        └── fault: as ``on_fault`` says
                             └── the safer engine ◀────────┘
 

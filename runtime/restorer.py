@@ -6,8 +6,9 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -27,7 +28,6 @@ from measnet.runtime.backends.choice import choose_backend, steerable_twin
 from measnet.runtime.backends.tensorrt import TensorRTBackend
 from measnet.runtime.backends.triton import TritonBackend
 from measnet.runtime.frame_kinds import AnyFrame, in_kind_of, to_host
-from measnet.runtime.in_flight import restore_in_order
 from measnet.runtime.memory import largest_area
 from measnet.runtime.tiles import Tile, TileRound, cut, fewest_tiles, restore_tiles, square_tiles
 from measnet.runtime.turns import Turns
@@ -184,7 +184,7 @@ class Restorer:
         """
         if not isinstance(in_flight, int) or in_flight < 1:
             raise UsageError(f"in_flight is {in_flight!r}, must be at least 1")
-        return restore_in_order(self, frames, in_flight, self._refuse_in_children)
+        return _in_order(self, frames, in_flight, self._refuse_in_children)
 
     async def restore_async(self, frame: AnyFrame) -> AnyFrame:
         """Restores one picture, as calling does, while the event loop goes on.
@@ -460,3 +460,36 @@ class Restorer:
         if self.tile == "off" or graph.static_size is not None:
             return [Tile(0, 0, height, width)]
         return fewest_tiles(height, width, largest_area(graph.config, self._memory), graph.size_rule)
+
+
+def _in_order(
+    restore: Callable[[AnyFrame], AnyFrame],
+    frames: Iterable[AnyFrame],
+    in_flight: int,
+    check: Callable[[], None],
+) -> Generator[AnyFrame, None, None]:
+    """Calls ``restore`` on ``frames``, up to ``in_flight`` at once, and gives the results in order.
+
+    ``check`` is called in the caller's thread before each wait, and may raise.
+    """
+    check()
+    source, waiting = iter(frames), deque[Future[AnyFrame]]()
+    ended, failure = False, None
+    with ThreadPoolExecutor(in_flight, "measnet-stream") as pool:
+        try:
+            while not ended or waiting:
+                while not ended and len(waiting) < in_flight:
+                    try:
+                        waiting.append(pool.submit(restore, next(source)))
+                    except StopIteration:
+                        ended = True
+                    except Exception as error:
+                        ended, failure = True, error  # its turn comes after the frames before it
+                check()
+                if waiting:
+                    yield waiting.popleft().result()
+            if failure is not None:
+                raise failure
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -22,6 +22,7 @@ from measnet.runtime.live.address import shown
 from measnet.runtime.live.events import Events
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.operations.address import LOOPBACK, Address, is_free
+from measnet.runtime.options import Encoding, RunOptions
 
 if TYPE_CHECKING:
     from measnet.metrics import Parity
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from measnet.runtime.console import Console
     from measnet.runtime.job import Job
     from measnet.runtime.operations.operating import Show
-    from measnet.runtime.options import RunOptions
     from measnet.runtime.parity import BackgroundChecker
     from measnet.runtime.preview import Preview
     from measnet.runtime.progress import Overall
@@ -269,7 +269,6 @@ class Session:
         return Comparison(Path(spec), job.info, job.files[0], how, overwrite=self._options.overwrite)
 
     def _compare(self, comparison: Comparison, spec: str, result: Path) -> int:
-        from measnet.runtime.options import Encoding
         from measnet.runtime.sources.choose import open_source
 
         with self._console.counting(comparison.target.name) as on_progress:

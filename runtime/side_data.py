@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 HDR_TREATMENT = (
     "HDR video: its code values (PQ or HLG) are restored as they are by a network that was trained on SDR"
 )
-"""What a user is told."""
+"""Words for the user."""
 
 _TRANSFERS = (16, 18)  # PQ and HLG in ITU-T H.273
 

@@ -9,13 +9,17 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from measnet.config import FORMER_VARIANTS
+
+if TYPE_CHECKING:
+    from measnet.network import MEASNet
 
 FORMER_NANO = FORMER_VARIANTS["nano"]
 """A small network of transformer blocks."""
@@ -96,6 +100,29 @@ def golden_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def gated_network() -> MEASNet:
+    """A narrow gated network in which every part is as loud as in a trained one."""
+    import torch
+
+    from measnet.config import VARIANTS
+    from measnet.network import MEASNet
+    from measnet.network.gated import GatedBlock, Tone
+    from measnet.network.pixel_experts import PixelRouter
+
+    torch.manual_seed(2)
+    network = MEASNet(replace(VARIANTS["nano"], width=16, blocks=(0, 0, 1, 1))).eval().requires_grad_(False)
+    for block in network.modules():
+        if isinstance(block, GatedBlock):
+            for last in (block.project, block.mix_project, block.scale):
+                last.weight.mul_(5)
+        elif isinstance(block, Tone):
+            torch.nn.init.normal_(block.decide.weight, std=0.05)  # gains of 0.7 to 1.4
+        elif isinstance(block, PixelRouter):
+            block.scores.mul_(4)
+    return network
 
 
 def copied_graph(name: str, path: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -86,7 +87,7 @@ def test_every_error_ends_in_words_and_a_status(error: Exception, said: str, sta
         (Number(0, min_open=True), "-1", "-1 is not a number above 0"),
     ],
 )
-def test_limits_are_told_in_words(kind: click.ParamType, value: str, said: str) -> None:
+def test_limits_are_told_in_words(kind: click.ParamType[Any], value: str, said: str) -> None:
     with pytest.raises(click.BadParameter) as caught:
         kind.convert(value, None, None)
     assert caught.value.message == said

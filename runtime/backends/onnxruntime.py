@@ -81,7 +81,7 @@ _ORDER: dict[Provider | None, tuple[str, ...]] = {
     "CUDAExecutionProvider": (_CUDA, _CPU),
     "TensorrtExecutionProvider": (_TENSORRT, _CUDA, _CPU),
 }
-"""What is asked for -> what ONNX Runtime is told to try, in this order."""
+"""The provider that is asked for -> those that ONNX Runtime is told to try, in this order."""
 
 _OPTIONS = {_CUDA: {"use_tf32": "0"}}
 """TF32 has 10 bits of mantissa: in front of a router that is too few."""

@@ -117,6 +117,6 @@ class PairFeed:
 
 
 def _jpeg(picture: Shown) -> bytes:
-    sound, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    assert sound, "a picture of 8 bits can always be a JPEG"
+    written, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    assert written, "a picture of 8 bits can always be a JPEG"
     return data.tobytes()

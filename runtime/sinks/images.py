@@ -9,9 +9,10 @@ import shutil
 import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
+import msgspec
 import numpy as np
 from PIL import Image, PngImagePlugin, TiffTags
 
@@ -22,10 +23,11 @@ from measnet.runtime.frame import Frame, PictureFile, PictureMetadata, Pixels
 from measnet.runtime.sinks import Begun, Sink
 from measnet.runtime.sinks.aside import Aside, partial_name, write_error, writing
 from measnet.runtime.sinks.part_folder import (
+    Count,
     Header,
     Manifest,
     PartFolder,
-    is_count,
+    as_said,
     is_plain_file,
     sync_folder,
 )
@@ -204,8 +206,8 @@ def _deep_tiff(values: Pixels, dpi: tuple[float, float] | None) -> bytes:
 
 def _encoded(ending: str, values: Pixels, options: Sequence[int] = ()) -> bytes:
     """A file by OpenCV, which takes colours as BGR."""
-    sound, data = cv2.imencode(ending, in_other_order(values), options)
-    if not sound:
+    written, data = cv2.imencode(ending, in_other_order(values), options)
+    if not written:
         raise ValueError(f"no {ending}")
     return data.tobytes()
 
@@ -223,6 +225,16 @@ def _tiff_options(exif: bytes, xmp: bytes, own: tuple[tuple[str, Any], ...]) -> 
     # libtiff, which compresses, does not write EXIF's directories.
     plain = any(tag in tags for tag in TiffTags.TAGS_V2_GROUPS)
     return {"tiffinfo": tags, "compression": "raw" if plain else "tiff_lzw"}
+
+
+class _Part(msgspec.Struct, frozen=True):
+    """The manifest's line on a picture; ``source`` is the stamp of the file that it was made from."""
+
+    name: Annotated[str, msgspec.Meta(pattern=r"\A(?!\.{1,2}\Z)[^/\\\0]+\Z")]
+    bytes: Count
+    sha256: str
+    source: list[int]
+    lost: list[str]
 
 
 class ImageFolderSink(Sink):
@@ -243,7 +255,7 @@ class ImageFolderSink(Sink):
         self._folder = PartFolder(target)
         self._pictures = self._folder.path / "pictures"
         self._encoder = ImageEncoder()
-        self.finished: dict[str, dict[str, Any]] = {}
+        self.finished: dict[str, _Part] = {}
         """The pictures that are there already, by their sources' names, with the manifest's lines on them."""
 
     def kept(self) -> int:
@@ -253,7 +265,7 @@ class ImageFolderSink(Sink):
         header = self._folder.begin(header, restart=restart)
         manifest = self._folder.manifest
         try:
-            self.finished = self._sound(manifest)
+            self.finished = self._intact(manifest)
             named = len({str(part.get("name")) for part in manifest.parts})
             if self._folder.lost or manifest.torn or len(self.finished) < named:
                 self.warnings.append(
@@ -266,7 +278,7 @@ class ImageFolderSink(Sink):
             self._folder.release()
             raise write_error(self._target, error) from None
         for part in self.finished.values():
-            self._encoder.lost.update(dict.fromkeys(part["lost"]))
+            self._encoder.lost.update(dict.fromkeys(part.lost))
         names = frozenset(self.finished)
         return Begun(len(names), names, header.settings)
 
@@ -274,7 +286,7 @@ class ImageFolderSink(Sink):
         manifest = self._folder.begun_before(header, restart=restart)
         if manifest is None or manifest.header is None:
             return Begun(settings=header.settings)
-        names = frozenset(self._sound(manifest))
+        names = frozenset(self._intact(manifest))
         return Begun(len(names), names, manifest.header.settings)
 
     def write(self, frame: Frame) -> None:
@@ -290,14 +302,9 @@ class ImageFolderSink(Sink):
                 os.fsync(file.fileno())
             aside.replace(place)
             sync_folder(self._pictures)
-            part = {
-                "name": name,
-                "bytes": len(data),
-                "sha256": hashlib.sha256(data).hexdigest(),
-                "source": _stamp(picture.path),
-                "lost": list(self._encoder.lost),
-            }
-            self._folder.manifest.add(part)
+            digest = hashlib.sha256(data).hexdigest()
+            part = _Part(name, len(data), digest, _stamp(picture.path), list(self._encoder.lost))
+            self._folder.manifest.add(msgspec.to_builtins(part))
         self.finished[name] = part
 
     def finish(self, *, partial: bool = False) -> Path | None:
@@ -332,19 +339,19 @@ class ImageFolderSink(Sink):
         else:
             self._folder.discard()
 
-    def _sound(self, manifest: Manifest) -> dict[str, dict[str, Any]]:
+    def _intact(self, manifest: Manifest) -> dict[str, _Part]:
         """The pictures that are there and as the manifest says, of sources that are as they were."""
-        newest = {part["name"]: part for part in manifest.parts if _is_part(part)}
-        return {name: part for name, part in newest.items() if self._is_sound(name, part)}
+        newest = {part.name: part for line in manifest.parts if (part := as_said(line, _Part))}
+        return {name: part for name, part in newest.items() if self._is_intact(part)}
 
-    def _is_sound(self, name: str, part: dict[str, Any]) -> bool:
-        place = self._pictures / result_name(Path(name))
+    def _is_intact(self, part: _Part) -> bool:
+        place = self._pictures / result_name(Path(part.name))
         try:
-            if self._pictures.is_symlink() or not is_plain_file(place, part["bytes"]):
+            if self._pictures.is_symlink() or not is_plain_file(place, part.bytes):
                 return False
             with place.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            return digest == part.get("sha256") and _stamp(self._source / name) == part.get("source")
+            return digest == part.sha256 and _stamp(self._source / part.name) == part.source
         except OSError:
             return False
 
@@ -367,18 +374,6 @@ def _stamp(path: Path) -> list[int]:
     """Size in bytes and time of the last change in nanoseconds: they tell whether a source is the same."""
     found = path.stat()
     return [found.st_size, found.st_mtime_ns]
-
-
-def _is_part(part: dict[str, Any]) -> bool:
-    name, lost = part.get("name"), part.get("lost")
-    return (
-        isinstance(name, str)
-        and name not in ("", ".", "..")
-        and not any(sign in name for sign in "/\\\0")
-        and is_count(part.get("bytes"))
-        and isinstance(lost, list)
-        and all(isinstance(line, str) for line in lost)
-    )
 
 
 def _linked(source: str, target: str) -> str:

@@ -17,10 +17,11 @@ import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Annotated, Any, TypeVar
 
 import av
 import cv2
+import msgspec
 import PIL
 
 from measnet.errors import InputError, UsageError
@@ -105,7 +106,7 @@ class Manifest:
     Args:
         path: of the file, which need not be there.
 
-    ``header`` is None where there is none that can be read. ``parts`` are the sound lines behind it.
+    ``header`` is None where there is none that can be read. ``parts`` are the intact lines behind it.
     ``torn`` says that there were more.
     """
 
@@ -130,7 +131,7 @@ class Manifest:
         self.parts.append(part)
 
     def keep(self, count: int) -> None:
-        """Forget all parts but the first ``count``, and whatever follows the sound lines. Raises OSError."""
+        """Forget all parts but the first ``count``, and whatever follows the intact lines. Raises OSError."""
         del self.parts[count:], self._ends[count + 1 :]
         self.torn = False
         if self._ends and self._path.stat().st_size != self._ends[-1]:
@@ -197,9 +198,18 @@ def check_made_of(place: Path, begun: dict[str, Any], now: dict[str, Any]) -> No
         )
 
 
-def is_count(value: Any, least: int = 0, most: int = 1 << 62) -> TypeGuard[int]:
-    """Says whether ``value`` is a whole number (True is none) from ``least`` to ``most``."""
-    return type(value) is int and least <= value <= most
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
+
+_Kind = TypeVar("_Kind")
+
+
+def as_said(line: Any, kind: type[_Kind]) -> _Kind | None:
+    """A manifest's value as what it has to be; None where it is something else, as whoever damaged it left
+    it."""
+    try:
+        return msgspec.convert(line, kind)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _sealed(line: dict[str, Any]) -> bytes:

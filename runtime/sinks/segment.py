@@ -15,13 +15,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from av.packet import Packet
 from msgspec import Meta
 
-from measnet.runtime.sinks.part_folder import is_count, is_plain_file
+from measnet.runtime.sinks.part_folder import Count, is_plain_file
 from measnet.whole_file import write_whole
 
 if TYPE_CHECKING:
@@ -40,13 +40,40 @@ LARGEST_STATE = 1 << 22
 
 _LARGEST_TABLE = 1 << 20
 
+Time = Annotated[int, Meta(ge=-(1 << 62), le=1 << 62)]
+"""In the result's time base."""
+
 Row = tuple[
     Annotated[int, Meta(ge=1, le=1 << 28)],
-    Annotated[int, Meta(ge=-(1 << 62), le=1 << 62)],
-    Annotated[int, Meta(ge=0, le=1 << 62)],
+    Time,
+    Count,
     Annotated[int, Meta(ge=0, le=1)],
 ]
 """Of a packet: bytes, presentation time, duration, 1 for a key frame."""
+
+LARGEST_PAST = 1 << 31
+
+
+class PastFile(msgspec.Struct, frozen=True):
+    """Tells the file of a segment's past from any other."""
+
+    bytes: Annotated[int, Meta(ge=1, le=LARGEST_PAST)]
+    sha256: str
+
+
+class Part(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The manifest's line on a whole segment: its file, its frames, the time of the last one that has any,
+    and how many frames so far were skipped and rounded."""
+
+    bytes: Count
+    table: Count
+    state: Annotated[int, Meta(ge=0, le=LARGEST_STATE)]
+    sha256: str
+    frames: Annotated[int, Meta(ge=1, le=FRAMES)]
+    last: Time | None
+    skipped: Count
+    rounded: Count
+    past: PastFile | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +145,8 @@ class SegmentWriter:
             self._file.write(data)
             self._rows.append((len(data), packet.pts, packet.duration or 0, int(packet.is_keyframe)))
 
-    def finish(self, state: bytes | None = None) -> tuple[Segment, dict[str, Any]]:
-        """Give it its name, for good; the segment, and what the manifest has to say of the file."""
+    def finish(self, state: bytes | None = None) -> tuple[Segment, int, str]:
+        """Give it its name, for good; the segment, and the bytes and SHA-256 of its file."""
         state = state or b""
         self._file.write(state)
         table = self._file.tell()
@@ -131,8 +158,7 @@ class SegmentWriter:
         digest = hashlib.file_digest(self._file, "sha256").hexdigest()
         self._file.close()
         self._aside.replace(self._path)
-        segment = Segment(self._path, table, len(state))
-        return segment, {"bytes": size, "table": table, "state": len(state), "sha256": digest}
+        return Segment(self._path, table, len(state)), size, digest
 
     def discard(self) -> None:
         """Leave nothing of it behind."""
@@ -141,21 +167,18 @@ class SegmentWriter:
         self._aside.unlink(missing_ok=True)
 
 
-def read_segment(path: Path, part: dict[str, Any]) -> Segment | None:
+def read_segment(path: Path, part: Part) -> Segment | None:
     """The segment that lies at ``path``; None unless it is a plain file and all as ``part`` of the manifest
     says."""
-    size, table, state = part.get("bytes"), part.get("table"), part.get("state")
-    if not is_count(size, 2) or not is_count(table, 0, size) or size - table > _LARGEST_TABLE:
+    if not part.state <= part.table <= part.bytes <= part.table + _LARGEST_TABLE:
         return None
-    if not is_count(state, 0, min(table, LARGEST_STATE)):
-        return None
-    if not is_plain_file(path, size):
+    if not is_plain_file(path, part.bytes):
         return None
     try:
         with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != part.get("sha256"):
+            if hashlib.file_digest(file, "sha256").hexdigest() != part.sha256:
                 return None
-        segment = Segment(path, table, state)
+        segment = Segment(path, part.table, part.state)
         rows = segment.rows()
     except OSError:
         return None
@@ -165,26 +188,21 @@ def read_segment(path: Path, part: dict[str, Any]) -> Segment | None:
 KEPT = 2
 """Segments whose past lies on disk; were the last one damaged, a run could go on one segment earlier."""
 
-LARGEST_PAST = 1 << 31
 
-
-def write_past(folder: Path, number: int, past: bytes) -> dict[str, Any]:
-    """Writes the past behind segment ``number``; what the manifest has to say of it. Raises
-    OutputError."""
+def write_past(folder: Path, number: int, past: bytes) -> PastFile:
+    """Writes the past behind segment ``number``. Raises OutputError."""
     write_whole(_past_path(folder, number), past)
-    return {"bytes": len(past), "sha256": hashlib.sha256(past).hexdigest()}
+    return PastFile(len(past), hashlib.sha256(past).hexdigest())
 
 
-def read_past(folder: Path, number: int, said: Any) -> bytes | None:
+def read_past(folder: Path, number: int, said: PastFile | None) -> bytes | None:
     """The past behind segment ``number``; None unless it is there and as the manifest ``said``. Raises
     OSError."""
-    if not isinstance(said, dict) or not is_count(said.get("bytes"), 1, LARGEST_PAST):
-        return None
     path = _past_path(folder, number)
-    if not is_plain_file(path, said["bytes"]):
+    if said is None or not is_plain_file(path, said.bytes):
         return None
     past = path.read_bytes()
-    return past if hashlib.sha256(past).hexdigest() == said.get("sha256") else None
+    return past if hashlib.sha256(past).hexdigest() == said.sha256 else None
 
 
 def drop_past(folder: Path, number: int) -> None:

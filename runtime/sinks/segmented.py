@@ -17,6 +17,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from measnet.errors import InputError, OutputError, UsageError
 from measnet.runtime.frame import Frame, Mark, StreamInfo
 from measnet.runtime.options import Encoding
@@ -25,10 +27,11 @@ from measnet.runtime.sinks.aside import partial_name, writing
 from measnet.runtime.sinks.containers import container_for
 from measnet.runtime.sinks.encoder import FrameTimes, PictureEncoder, PictureEncoding, decoding_times
 from measnet.runtime.sinks.muxer import Muxer
-from measnet.runtime.sinks.part_folder import Header, Manifest, PartFolder, is_count, of_input, sync_folder
+from measnet.runtime.sinks.part_folder import Header, Manifest, PartFolder, as_said, of_input, sync_folder
 from measnet.runtime.sinks.segment import (
     FRAMES,
     KEPT,
+    Part,
     Segment,
     SegmentWriter,
     drop_past,
@@ -108,7 +111,7 @@ class SegmentedVideoSink(Sink):
         try:
             self.encoding.repeat_with(_threads(header))
             with writing(self._target):
-                self._segments, good = _sound(self._folder.path, self._folder.manifest)
+                self._segments, good = _intact(self._folder.path, self._folder.manifest)
                 mark = self._take_up(good)
         except BaseException:
             self._folder.release()
@@ -120,8 +123,8 @@ class SegmentedVideoSink(Sink):
         if manifest is None or manifest.header is None:
             return Begun(settings=header.settings)
         _threads(manifest.header)
-        segments, good = _sound(self._folder.path, manifest)
-        done = sum(part["frames"] for part in good)
+        segments, good = _intact(self._folder.path, manifest)
+        done = sum(part.frames for part in good)
         return Begun(done, settings=manifest.header.settings, mark=self._mark_behind(segments, good))
 
     def kept(self) -> int:
@@ -198,7 +201,7 @@ class SegmentedVideoSink(Sink):
         else:
             self._folder.discard()
 
-    def _take_up(self, good: list[dict[str, Any]]) -> Mark:
+    def _take_up(self, good: list[Part]) -> Mark:
         manifest = self._folder.manifest
         if self._folder.lost or manifest.torn or len(good) < len(manifest.parts):
             self.warnings.append(
@@ -206,18 +209,18 @@ class SegmentedVideoSink(Sink):
                 "with all that follow it"
             )
         manifest.keep(len(good))
-        self.done = sum(part["frames"] for part in good)
+        self.done = sum(part.frames for part in good)
         if not good:
             return Mark()
-        self._times.last = good[-1]["last"]
-        self.skipped = self._times.skipped = good[-1]["skipped"]
-        self._times.rounded = good[-1]["rounded"]
+        self._times.last = good[-1].last
+        self.skipped = self._times.skipped = good[-1].skipped
+        self._times.rounded = good[-1].rounded
         return self._mark_behind(self._segments, good)
 
-    def _mark_behind(self, segments: list[Segment], good: list[dict[str, Any]]) -> Mark:
+    def _mark_behind(self, segments: list[Segment], good: list[Part]) -> Mark:
         if not good:
             return Mark()
-        past = read_past(self._folder.path, len(good) - 1, good[-1].get("past"))
+        past = read_past(self._folder.path, len(good) - 1, good[-1].past)
         return Mark(segments[-1].state(), past)
 
     def _write_frame(self, frame: Frame) -> None:
@@ -238,25 +241,27 @@ class SegmentedVideoSink(Sink):
         if self._encoder is not None:
             self._writer.add(self._encoder.flush())
         frames, self._written = self._written, 0
-        segment, file = self._writer.finish(mark.state)
+        segment, size, digest = self._writer.finish(mark.state)
         number = len(self._segments)
         self._segments.append(segment)
         self._writer = self._encoder = None
         if last:
             return
-        if mark.past is not None:
-            file["past"] = write_past(self._folder.path, number, mark.past)
+        past = None if mark.past is None else write_past(self._folder.path, number, mark.past)
         self._folder.sync()
         times = self._times
-        self._folder.manifest.add(
-            {
-                "frames": frames,
-                **file,
-                "last": times.last,
-                "skipped": times.skipped,
-                "rounded": times.rounded,
-            }
+        part = Part(
+            bytes=size,
+            table=segment.table,
+            state=segment.state_bytes,
+            sha256=digest,
+            frames=frames,
+            last=times.last,
+            skipped=times.skipped,
+            rounded=times.rounded,
+            past=past,
         )
+        self._folder.manifest.add(msgspec.to_builtins(part))
         self.done += frames
         if mark.past is not None and number >= KEPT:
             drop_past(self._folder.path, number - KEPT)
@@ -326,44 +331,35 @@ class SegmentedVideoSink(Sink):
         )
 
 
-def _sound(folder: Path, manifest: Manifest) -> tuple[list[Segment], list[dict[str, Any]]]:
+def _intact(folder: Path, manifest: Manifest) -> tuple[list[Segment], list[Part]]:
     """The segments up to the first that is not as the manifest says, with their lines."""
     segments: list[Segment] = []
-    good: list[dict[str, Any]] = []
+    good: list[Part] = []
     last: int | None = None
-    for part in manifest.parts:
-        segment = read_segment(_path(folder, len(segments)), part) if _is_part(part) else None
-        if segment is None or (good and good[-1]["frames"] != FRAMES):
+    for line in manifest.parts:
+        part = as_said(line, Part)
+        segment = None if part is None else read_segment(_path(folder, len(segments)), part)
+        if part is None or segment is None or (good and good[-1].frames != FRAMES):
             break
         times = sorted(pts for _, pts, _, _ in segment.rows())
         if len(set(times)) < len(times) or (times and last is not None and times[0] <= last):
             break
         last = times[-1] if times else last
-        if part["last"] != last:
+        if part.last != last:
             break
         segments.append(segment)
         good.append(part)
-    while good and "past" in good[-1] and read_past(folder, len(good) - 1, good[-1]["past"]) is None:
+    while good and good[-1].past and read_past(folder, len(good) - 1, good[-1].past) is None:
         segments.pop()
         good.pop()
     return segments, good
 
 
 def _threads(header: Header) -> int:
-    threads = header.settings.get("encoder_threads")
-    if not is_count(threads, 1, MOST_THREADS):
+    threads = as_said(header.settings.get("encoder_threads"), int)
+    if threads is None or not 1 <= threads <= MOST_THREADS:
         raise UsageError("the settings that the result was begun with are damaged; add --restart")
     return threads
-
-
-def _is_part(part: dict[str, Any]) -> bool:
-    last = part.get("last")
-    return (
-        is_count(part.get("frames"), 1, FRAMES)
-        and (last is None or is_count(last, -(1 << 62)))
-        and is_count(part.get("skipped"))
-        and is_count(part.get("rounded"))
-    )
 
 
 def _path(folder: Path, number: int) -> Path:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
 
 STANDARD_OUTPUT = Path("-")
-"""What stands for it as a target."""
+"""Stands for it as a target."""
 
 _FD = 1
 _Y4M = Container("yuv4mpegpipe", codec="raw", even_pace=True)

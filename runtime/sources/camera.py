@@ -91,8 +91,8 @@ class CameraConnection(Connection):
         self._device.release()
 
     def _grab(self) -> Pixels | None:
-        sound, values = self._device.read()
-        if not sound or values is None:
+        there, values = self._device.read()
+        if not there or values is None:
             return None
         return np.ascontiguousarray(values[:, :, ::-1], dtype=np.uint8)
 

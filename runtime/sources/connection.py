@@ -72,7 +72,7 @@ class Over:
     """True where the other side closed the connection in good order, and no more is known."""
 
     error: BaseException | None = None
-    """What was raised, if anything was."""
+    """Raised in its thread, if anything was."""
 
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import stat
 from measnet.errors import InputError
 
 STANDARD_INPUT = "-"
-"""What stands for it on a command line."""
+"""Stands for it on a command line."""
 
 _FD = 0
 

@@ -80,7 +80,7 @@ def test_weights_have_a_scale_per_output_channel(
     else:
         nodes = [
             helper.make_node("ReduceMax", ["image", "axes"], ["r"], "a/ReduceMax", keepdims=0),
-            helper.make_node(operator, ["r", "w"], ["y"], f"a/{operator}", **given),
+            helper.make_node(operator, ["r", "w"], ["y"], f"a/{operator}", None, None, None, **given),
         ]
         out = ["batch", 24]
     model = graph_of(nodes, out, w=normal(*shape), axes=np.array([2, 3], np.int64))

@@ -25,6 +25,7 @@ from measnet.weights import bundled
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples" / "README.md"]
+STAGES = ("train", "export", "calibration", "runtime")
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 NEEDS_WHAT_A_TEST_HAS_NOT = re.compile(r"camera:|rtsp:|McMaster")
 
@@ -94,8 +95,8 @@ def test_a_documented_command_works(command: str, desk: Path, monkeypatch: pytes
     # Its graphs were traced once, and so tests/export holds them to what is traced today.
     monkeypatch.setattr("measnet.export.bundle.traced_graph", exact_graph)
     # Frames of 1280x720 say no more, and engines are built elsewhere.
-    monkeypatch.setattr("measnet.runtime.doctor.self_test.SIZES", [(128, 160)])
-    monkeypatch.setattr("measnet.runtime.doctor.self_test.PACKAGES", {})
+    monkeypatch.setattr("measnet.doctor.self_test.SIZES", [(128, 160)])
+    monkeypatch.setattr("measnet.doctor.self_test.PACKAGES", {})
     # In this process, which has imported everything; that programs start is tested elsewhere.
     result = CliRunner().invoke(getattr(importlib.import_module(module), name), arguments)
     assert result.exit_code == 0, (result.output, result.exception)
@@ -160,7 +161,7 @@ def test_every_folder_of_code_is_on_the_page_about_architecture() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text()
     folders = {
         path.parent
-        for stage in ("train", "export", "calibration", "runtime", "src/measnet/evaluation")
+        for stage in (*STAGES, "src/measnet/evaluation", "src/measnet/doctor")
         for path in (ROOT / stage).rglob("*.py")
     }
     unnamed = [

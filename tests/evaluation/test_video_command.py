@@ -23,7 +23,7 @@ from measnet.evaluation.video.sheet import SIDE, ZOOM, VideoSheet
 ALONE, FUSED = "nano, each frame alone", "nano, fused"
 
 
-def evaluate(*words: str | Path) -> Result:
+def evaluate(*words: object) -> Result:
     return CliRunner().invoke(cli.main, [str(word) for word in words])
 
 

@@ -11,13 +11,15 @@ from evaluation.small_sequences import moving, write_folder
 
 from measnet.errors import InputError, MEASNetError
 from measnet.evaluation.classical import TOOLS
-from measnet.evaluation.video import filters, measure
+from measnet.evaluation.video import measure
 from measnet.evaluation.video.degrade import parse_chain
 from measnet.evaluation.video.figures import DEGRADED, VideoFigures
 from measnet.evaluation.video.filters import FrameByFrame, LibraryFilter, ProgramFilter
 from measnet.evaluation.video.measure import VideoOptions, Watcher, measure_video
 from measnet.evaluation.video.sequences import Footage, Place
 from measnet.metrics import psnr
+
+Grid = dict[str, tuple[str, ...]]
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the program ffmpeg is not there")
 
@@ -97,7 +99,7 @@ class Notes(Watcher):
 
 
 def run_grid(
-    grid: dict[str, tuple[str, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str = "denoise"
+    grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str = "denoise"
 ) -> tuple[VideoFigures, list[str]]:
     monkeypatch.setattr(measure, "GRID", grid)
     places = tuple(
@@ -113,7 +115,7 @@ def run_grid(
 def test_a_filter_is_credited_with_the_setting_that_gains_most_over_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grid = {"nlmeans": ("nlmeans=s=1.1", "nlmeans=s=6:p=5:r=5", "nlmeans=s=30")}
+    grid: Grid = {"nlmeans": ("nlmeans=s=1.1", "nlmeans=s=6:p=5:r=5", "nlmeans=s=30")}
     figures, notes = run_grid(grid, tmp_path, monkeypatch)
     tried = figures.trials["nlmeans"]
     best = max(tried, key=lambda trial: trial.gain_db)
@@ -126,8 +128,12 @@ def test_a_filter_is_credited_with_the_setting_that_gains_most_over_all(
 def test_a_filter_that_cannot_be_had_is_left_out_with_a_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(filters.shutil, "which", lambda name: None)
-    grid = {"magic": ("magic=3",), "nlmeans": ("nlmeans=s=-7",), "atadenoise": ("atadenoise",)}
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    grid: dict[str, tuple[str, ...]] = {
+        "magic": ("magic=3",),
+        "nlmeans": ("nlmeans=s=-7",),
+        "atadenoise": ("atadenoise",),
+    }
     figures, notes = run_grid(grid, tmp_path, monkeypatch)
     assert figures.methods == [DEGRADED, "atadenoise"]
     assert "magic is left out: PyAV has no such filter" in notes[0]

@@ -1,18 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from measnet.checkpoint import load_checkpoint
-from measnet.config import VARIANTS
 from measnet.export.trace import exact_graph
 from measnet.network import MEASNet
-from measnet.network.gated import GatedBlock, Tone
-from measnet.network.pixel_experts import PixelRouter
 from measnet.weights import bundled
 
 Traced = Callable[[str, MEASNet, tuple[int, int] | None], Path]
@@ -48,22 +43,6 @@ def static_graph(golden_checkpoint: Callable[[str], Path], traced_once: Traced) 
 def nano_graph(traced_once: Traced) -> Path:
     """The bundled nano as a graph for 128x160."""
     return traced_once("nano-128x160", load_checkpoint(bundled("nano", ".safetensors")), (128, 160))
-
-
-@pytest.fixture(scope="session")
-def gated_network() -> MEASNet:
-    """A narrow gated network in which every part is as loud as in a trained one."""
-    torch.manual_seed(2)
-    network = MEASNet(replace(VARIANTS["nano"], width=16, blocks=(0, 0, 1, 1))).eval().requires_grad_(False)
-    for block in network.modules():
-        if isinstance(block, GatedBlock):
-            for last in (block.project, block.mix_project, block.scale):
-                last.weight.mul_(5)
-        elif isinstance(block, Tone):
-            torch.nn.init.normal_(block.decide.weight, std=0.05)  # gains of 0.7 to 1.4
-        elif isinstance(block, PixelRouter):
-            block.scores.mul_(4)
-    return network
 
 
 @pytest.fixture(scope="session")

@@ -185,7 +185,7 @@ def test_the_restorer_runs_it_whole_and_in_tiles_and_verifies_it(bgr: Path, fram
     frame = frames[0, 40:241, 60:333]
     assert (Restorer(str(bgr))(frame) == Restorer("nano")(frame)).all()
     for tile in ("off", 128):
-        restorer = Restorer(str(bgr), tile=tile)  # type: ignore[arg-type]
+        restorer = Restorer(str(bgr), tile=tile)
         verifier = Verifier(restorer, str(bundled("nano", ".safetensors")))
         parity = verifier.check(frame, restorer.restore(frame))
         assert parity.experts_agree > 0.999

@@ -146,7 +146,8 @@ def test_every_part_of_the_network_but_the_prompt_sees_the_toned_picture() -> No
     network.tone.decide.bias.copy_(torch.tensor([-1.0, -1.0, -1.0, 0.2, 0.2, 0.2, 1.0]))
     toned = network.restore(image)
     assert torch.equal(toned.prompt_weights, prompt)
-    network.tone, light = None, network.tone(image)
+    light = network.tone(image)
+    network.tone = None
     assert not torch.equal(network.restore(light).prompt_weights, prompt)
     assert (network(light) - toned.restored).abs().max() < 0.05  # but for what the prompt says
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,6 +110,7 @@ def test_a_batch_chooses_experts_per_image(golden_checkpoint: Callable[[str], Pa
 
 def test_an_expert_that_overflows_exp_does_not_break_the_ensemble() -> None:
     experts = PixelExperts(4, 8, experts=3, top_k=2, prompted=False)
+    expert: Any
     with torch.no_grad():
         for expert in experts.experts:
             expert.project.bias.fill_(200.0)  # exp(200) is infinite in float32

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from measnet.config import PROMPT_LENGTH
@@ -46,11 +47,14 @@ def test_the_released_loss_sums_over_all_who_share_a_batch() -> None:
     # The other half of the batch lies with somebody else, who adds its amounts.
     seen: list[torch.Tensor] = []
     halves = [slice(0, 2), slice(2, 4)]
+
+    def kept(amounts: Tensor) -> Tensor:
+        seen.append(amounts)
+        return amounts
+
     for half in halves:
         part = PixelRouting(routing.experts[half], routing.log_gates[half])
-        balance_loss(
-            scores[half], noisy[half], scale[half], part, lambda amounts: seen.append(amounts) or amounts
-        )
+        balance_loss(scores[half], noisy[half], scale[half], part, kept)
     others = iter(seen[2:])
     part = PixelRouting(routing.experts[:2], routing.log_gates[:2])
     shared = balance_loss(scores[:2], noisy[:2], scale[:2], part, lambda amounts: amounts + next(others))

@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(skip)
 
 
-def ffmpeg(*arguments: str | Path) -> None:
+def ffmpeg(*arguments: object) -> None:
     """Run ffmpeg; its complaint is the test's failure."""
     command = ["ffmpeg", "-v", "error", "-y", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)

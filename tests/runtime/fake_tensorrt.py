@@ -57,7 +57,7 @@ class ILogger:
     def __init__(self) -> None:
         self.made = True
 
-    def log(self, severity: Severity, msg: str) -> None:
+    def log(self, severity: enum.IntEnum, msg: str) -> None:
         raise NotImplementedError
 
 

@@ -20,7 +20,7 @@ from measnet.runtime.sinks import segmented
 
 _signal = signal.Signals(int(sys.argv[1]))
 _left = int(sys.argv[2])
-segmented.FRAMES = segmented.SegmentedVideoSink.segment_frames = int(sys.argv[3])
+vars(segmented)["FRAMES"] = segmented.SegmentedVideoSink.segment_frames = int(sys.argv[3])
 del sys.argv[:4]
 
 

@@ -20,7 +20,7 @@ from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 from tritonclient.utils import np_to_triton_dtype, triton_to_np_dtype
 
 
-class ProtobufServer(service_pb2_grpc.GRPCInferenceServiceServicer):
+class ProtobufServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
     """Serves every model of ``repository`` on a port of the loopback, until ``stop``.
 
     ``hold`` keeps requests waiting while it is set; ``together`` is how many were in it at the same time, at

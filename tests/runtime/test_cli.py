@@ -153,9 +153,12 @@ def test_a_dry_run_of_a_slow_engine_tries_two_frames(
     frames: list[Pixels] = []
     monkeypatch.setattr(job, "REHEARSED_SECONDS", 0.0)
     restore = IdentityRestorer.restore
-    monkeypatch.setattr(
-        IdentityRestorer, "restore", lambda self, pixels: frames.append(pixels) or restore(self, pixels)
-    )
+
+    def kept(restorer: IdentityRestorer, pixels: Pixels) -> IdentityRestored:
+        frames.append(pixels)
+        return restore(restorer, pixels)
+
+    monkeypatch.setattr(IdentityRestorer, "restore", kept)
     assert measnet_run(video, "--dry-run").status == 0 and len(frames) == 2
 
 

@@ -13,10 +13,17 @@ import numpy as np
 import pytest
 
 from measnet.errors import InputError, UsageError
-from measnet.runtime.comparison import Comparison, Layout, compare_pictures, compare_videos, laid_out
+from measnet.runtime.comparison import (
+    Comparison,
+    Layout,
+    check_page,
+    compare_pictures,
+    compare_videos,
+    laid_out,
+    write_page,
+)
 from measnet.runtime.frame import StreamInfo
 from measnet.runtime.options import Encoding
-from measnet.runtime.slider_page import check_page, write_page
 from measnet.runtime.sources.video import VideoFile
 
 from .conftest import MakeClip, decode, ffmpeg, probe, restore_unchanged

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +14,16 @@ from click.testing import CliRunner
 
 from measnet import Restorer
 from measnet.checkpoint import load_checkpoint, save_checkpoint
-from measnet.config import PROMPT_BASIS, VARIANTS
+from measnet.config import PROMPT_BASIS
 from measnet.damage import GROUPS, NAMES, from_metadata, shares_by_name, shares_of, to_metadata
 from measnet.errors import CheckpointError, GraphError
 from measnet.export.trace import exact_graph
-from measnet.network import MEASNet
 from measnet.runtime.cli import main
 from measnet.runtime.experts import Experts
 from measnet.runtime.frame import Frame, Restoration
-from tests.runtime.conftest import MakeClip
+from measnet.weights import bundled
 
-from .conftest import SteadyVideo
+from .conftest import MakeClip, SteadyVideo
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (128, 160, 3), np.uint8)
 RAIN = GROUPS["rain"]
@@ -34,11 +33,9 @@ HOSTILE = ["", "{", '"noise"', "{}", "[1]", "[[]]", json.dumps(["noise"] * 65), 
 
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network that says of itself that it was taught, whatever it says of pictures."""
-    torch.manual_seed(0)
-    narrow = {"width": 8, "blocks": (0, 0, 0, 1), "refinement_blocks": 0}
-    network = MEASNet(dataclasses.replace(VARIANTS["nano"], **narrow))
-    network.taught = True
+    """A network that was taught, and knows a task of a test's own."""
+    network = load_checkpoint(bundled("nano", ".safetensors"))
+    assert network.taught
     network.task_prompts = {"derain": HELD_TO_RAIN}
     path = tmp_path_factory.mktemp("taught") / "taught.safetensors"
     save_checkpoint(network, path)
@@ -47,7 +44,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def graph(taught: Path) -> Path:
-    """The same, exported."""
+    """The same, exported: as tests/export has it traced too."""
     path = taught.with_suffix(".onnx")
     exact_graph(load_checkpoint(taught), PICTURE.shape[:2]).write(path)
     return path
@@ -115,7 +112,7 @@ def test_nothing_is_told_of_weights_that_were_not_taught() -> None:
         done = untaught.restore(PICTURE)
     assert done.prompt_weights and done.damage is None
     experts = Experts()
-    frame = Frame(PICTURE, 0, 1, 1)
+    frame = Frame(PICTURE, 0, Fraction(1), 1)
     passing = Restoration(frame, PICTURE, prompt_weights=done.prompt_weights, damage=done.damage)
     experts.finished(passing)
     report = experts.for_report()

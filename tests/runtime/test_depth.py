@@ -123,7 +123,7 @@ def side_data(path: Path) -> dict[str, Any]:
 def planes_of(frame: av.VideoFrame) -> list[Array]:
     """The code values of each plane of a frame of more than 8 bits."""
     return [
-        np.frombuffer(plane, "<u2").reshape(plane.height, -1)[:, : plane.width].astype(int)
+        np.frombuffer(bytes(plane), "<u2").reshape(plane.height, -1)[:, : plane.width].astype(int)
         for plane in frame.planes
     ]
 

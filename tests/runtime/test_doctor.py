@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from measnet.runtime.doctor import machine as machine_module
-from measnet.runtime.doctor.abilities import abilities
-from measnet.runtime.doctor.machine import Machine, examine
+from measnet.doctor import machine as machine_module
+from measnet.doctor.abilities import abilities
+from measnet.doctor.machine import Machine, examine
 
 BARE = Machine(
     system="Linux", processor="a", cores=2, memory_gib=4.0, python="3.11", packages={}, gpus=[],

@@ -16,6 +16,8 @@ import pytest
 import torch
 
 from measnet import BackendError, InputError, Restorer, UsageError
+from measnet.image import Image
+from measnet.runtime.backends import Inference, Steering
 from measnet.runtime.frame_kinds import to_host
 from measnet.testing import FakeBackend, FakeFrames, FakeRestorer
 
@@ -148,7 +150,7 @@ def test_closing_waits_for_the_picture_of_another_thread() -> None:
     begun, may_end = threading.Event(), threading.Event()
 
     class Slow(FakeBackend):
-        def infer(self, images: np.ndarray) -> object:  # type: ignore[override]
+        def infer(self, images: Image, steering: Steering | None = None) -> Inference:
             begun.set()
             assert may_end.wait(LIMIT)
             return super().infer(images)
@@ -187,7 +189,7 @@ def test_a_cancelled_call_computes_nothing_and_harms_no_other() -> None:
     begun, may_end = threading.Event(), threading.Event()
 
     class Slow(FakeBackend):
-        def infer(self, images: np.ndarray) -> object:  # type: ignore[override]
+        def infer(self, images: Image, steering: Steering | None = None) -> Inference:
             begun.set()
             assert may_end.wait(LIMIT)
             return super().infer(images)

@@ -20,7 +20,8 @@ from measnet.runtime.experts import MOST_BINS, Experts
 from measnet.runtime.experts_picture import EXPERTS, draw
 from measnet.runtime.frame import Frame, Pixels, Restoration
 from measnet.runtime.scene_cut import SceneCut
-from tests.runtime.conftest import Answer, IdentityRestorer, MakeClip
+
+from .conftest import Answer, IdentityRestorer, MakeClip
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 OTHER = np.asarray(255 - PICTURE, np.uint8)

@@ -11,15 +11,13 @@ import numpy as np
 import pytest
 
 from measnet.errors import BackendError
-from measnet.runtime.frame import Frame, Restoration
+from measnet.runtime.frame import Frame, Pixels, Restoration
 from measnet.runtime.guard import Guard, Restored, safer_than
 from measnet.runtime.health import STILL_FRAMES, Health
 from measnet.runtime.restorer import Restorer
 from measnet.runtime.tiles import Tile
 
 from .conftest import IdentityRestored, MakeClip, decode
-
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 @pytest.fixture
@@ -35,7 +33,7 @@ class Engine:
     """Spoils the frames from number ``spoilt`` on."""
 
     def __init__(self, spoil: Callable[[Pixels], Pixels], spoilt: int = 0) -> None:
-        self.description = {"backend": "tensorrt", "precision": "int8"}
+        self.description: dict[str, Any] = {"backend": "tensorrt", "precision": "int8"}
         self.closed = False
         self._spoil = spoil
         self._left = spoilt
@@ -199,7 +197,7 @@ def test_a_fault_stands_in_the_report_and_a_stop_leaves_no_result(
     from measnet.runtime import restorer
 
     class Black(restorer.Restorer):  # the stand-in of measnet_run
-        def restore(self, pixels: Pixels) -> Any:
+        def restore(self, pixels: Pixels, steering: object = None, *, apart: bool = False) -> Any:
             return IdentityRestored(black(pixels))
 
     monkeypatch.setattr(restorer, "Restorer", Black)

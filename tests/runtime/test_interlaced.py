@@ -32,7 +32,7 @@ def read(how: Interlaced) -> Reading:
     return Reading(interlaced=how)
 
 
-def combing(frames: np.ndarray) -> float:  # type: ignore[type-arg]
+def combing(frames: np.ndarray) -> float:
     """How much neighbouring rows differ more than rows two apart."""
     grey = frames.astype(float).mean(-1)
     near = np.abs(grey[:, 1:-1] - grey[:, 2:]).mean()

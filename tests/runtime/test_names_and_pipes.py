@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from measnet.doctor.cli import main as doctor
 from measnet.errors import OutputError, UsageError
 from measnet.evaluation.cli import main as evaluate
-from measnet.runtime.doctor.cli import main as doctor
 from measnet.runtime.restorer import Restorer
 from measnet.weights import bundled
 from measnet.whole_file import write_whole
@@ -136,6 +136,8 @@ def test_a_model_whose_name_its_library_cannot_take_is_to_be_renamed(tmp_path: P
 
 
 def test_quiet_keeps_what_an_encoder_says_of_itself_off_the_screen(clip: MakeClip, tmp_path: Path) -> None:
-    command = [*IDENTITY_COMMAND, "0", clip("plain.mp4"), "--codec", "av1", "--frames", "2", "--quiet"]
-    done = subprocess.run([*command, "-o", tmp_path / "x.mkv"], capture_output=True, text=True, timeout=60)
+    command = [*IDENTITY_COMMAND, "0", str(clip("plain.mp4")), "--codec", "av1", "--frames", "2", "--quiet"]
+    done = subprocess.run(
+        [*command, "-o", str(tmp_path / "x.mkv")], capture_output=True, text=True, timeout=60
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -6,7 +6,7 @@ sessions and results are real, on the CPU.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnxruntime as ort
@@ -17,7 +17,9 @@ from measnet.errors import GraphError
 from measnet.runtime.backends.onnxruntime import BoundSession, OnnxRuntimeBackend
 from measnet.weights import bundled
 
-CUDA, TENSORRT, CPU = "CUDAExecutionProvider", "TensorrtExecutionProvider", "CPUExecutionProvider"
+CUDA: Final = "CUDAExecutionProvider"
+TENSORRT: Final = "TensorrtExecutionProvider"
+CPU: Final = "CPUExecutionProvider"
 GRAPH = bundled("nano", ".onnx")
 REAL = ort.InferenceSession
 

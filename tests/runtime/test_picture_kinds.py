@@ -23,9 +23,8 @@ from measnet.runtime.sinks.images import ImageFolderSink, ImageSink
 from measnet.runtime.sinks.part_folder import Header
 from measnet.runtime.sources.images import Images
 from measnet.runtime.stream import run
-from runtime.conftest import Answer, ffmpeg
 
-from .conftest import Each
+from .conftest import Answer, Each, ffmpeg
 
 Run = Callable[..., Answer]
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -98,7 +97,7 @@ def test_colours_multiplied_by_alpha_in_a_tiff_become_plain(tmp_path: Path) -> N
 @pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_colour_named_as_transparent_stays_transparent(tmp_path: Path, deep: bool, channels: int) -> None:
-    values = colours(channels).astype(np.uint16 if deep else np.uint8)
+    values: Any = colours(channels).astype(np.uint16 if deep else np.uint8)
     values[3, 5], clear = values[0, 0], values[0, 0].astype(">u2").tobytes()
     plain = cv2.imencode(".png", values[:, :, ::-1])[1].tobytes()
     chunk = b"tRNS" + clear
@@ -128,7 +127,13 @@ def test_grey_with_alpha_of_16_bits_stays_without_a_tint(tmp_path: Path) -> None
 def test_a_tiff_that_asks_to_be_turned_is_turned(tmp_path: Path, deep: bool, orientation: int) -> None:
     upright = colours().astype(np.uint16) * 257 if deep else colours()
     stored = upright.transpose(1, 0, 2) if orientation >= 5 else upright
-    flips = {2: np.s_[:, ::-1], 3: np.s_[::-1, ::-1], 4: np.s_[::-1], 6: np.s_[::-1], 7: np.s_[::-1, ::-1]}
+    flips: dict[int, Any] = {
+        2: np.s_[:, ::-1],
+        3: np.s_[::-1, ::-1],
+        4: np.s_[::-1],
+        6: np.s_[::-1],
+        7: np.s_[::-1, ::-1],
+    }
     flips[8] = np.s_[:, ::-1]
     stored = stored[flips.get(orientation, np.s_[:])]
     encoded = cv2.imencode(".tif", stored[:, :, ::-1], [cv2.IMWRITE_TIFF_COMPRESSION, 1])[1]
@@ -255,7 +260,8 @@ RESULTS = dict(re.findall(r"^\| (\.\w+) \| (\.\w+) \|$", PAGE.read_text(), re.MU
 def test_a_picture_gives_the_picture_that_the_page_says(
     tmp_path: Path, measnet_run: Run, ending: str
 ) -> None:
-    options: dict[str, Any] = {".ico": {"sizes": [(30, 20)]}, ".mpo": {"save_all": True}}.get(ending, {})
+    known: dict[str, dict[str, Any]] = {".ico": {"sizes": [(30, 20)]}, ".mpo": {"save_all": True}}
+    options = known.get(ending, {})
     if ending == ".heic":
         shutil.copy(FAULTS / "photo.heic", tmp_path / "a.heic")
     else:

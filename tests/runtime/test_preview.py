@@ -45,7 +45,7 @@ def seen(text: list[str]) -> np.ndarray[Any, Any]:
     """What a terminal of true colours shows for lines of half blocks."""
     rows: list[list[tuple[int, ...]]] = []
     for line in text:
-        colours = {"3": (0, 0, 0), "4": (0, 0, 0)}
+        colours: dict[str, tuple[int, ...]] = {"3": (0, 0, 0), "4": (0, 0, 0)}
         upper, lower = [], []
         for code, red, green, blue, block in re.findall(COLOUR.pattern + "|(▀)", line):
             if block:
@@ -150,7 +150,9 @@ def on_a_terminal(
     environment.pop("DISPLAY", None)
     running = subprocess.Popen(
         [*IDENTITY_COMMAND, seconds, *map(str, words)],
-        **dict.fromkeys(("stdin", "stdout", "stderr"), theirs),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
         env=environment,
     )
     os.close(theirs)

@@ -204,13 +204,14 @@ def test_time_in_which_the_program_got_no_processor_is_not_counted_as_silence() 
 def test_a_sender_that_is_killed_and_started_again_goes_on(kind: str, tmp_path: Path) -> None:
     if kind == "srt" and not has_srt():
         pytest.skip("ffmpeg has no SRT")
-    sender = {
+    senders: dict[str, Callable[[], Any]] = {
         "tcp": over_tcp,
         "rtmp": over_rtmp,
         "srt": over_srt,
         "http mjpeg": single_pictures_over_http,
         "hls": lambda: HlsSender(tmp_path / "hls"),
-    }[kind]()
+    }
+    sender = senders[kind]()
     outages_wanted = 1 if kind == "srt" else 2  # its receiver waits for 5 seconds of its own
     with sending(sender), watched(sender.url) as live:
         began = time.monotonic()
@@ -315,7 +316,7 @@ def test_sound_goes_on_behind_an_outage(tmp_path: Path) -> None:
     heard: list[float] = []
     watch = Watch("door")
 
-    def said(state: str) -> int:
+    def said(state: Any) -> int:
         return [event.state for event in watch.events.recent()].count(state)
 
     with sending(sender):

@@ -50,7 +50,7 @@ def test_grain_a_fade_and_repeated_frames_are_no_cuts() -> None:
     grainy = [np.clip(picture + rng.normal(0, 50, picture.shape), 0, 255).astype(np.uint8) for _ in range(4)]
     fading = [np.asarray(picture * share, np.uint8) for share in np.linspace(1, 0.1, 12)]
     moving = [frame for frame in pan(5, 8) for _ in range(2)]
-    assert scenes(grainy + [picture] * 3 + fading) == [0]
+    assert scenes([*grainy, *[picture] * 3, *fading]) == [0]
     assert scenes(moving) == [0]
 
 

@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from measnet.doctor import self_test as self_test_module
+from measnet.doctor import step as step_module
+from measnet.doctor.cli import main
+from measnet.doctor.machine import Gpu, Machine, discreet
+from measnet.doctor.self_test import self_test
+from measnet.doctor.step import Result, perform, perform_apart
 from measnet.engine_file import EngineFacts, write_engine
 from measnet.export.graph import read_graph
-from measnet.metrics import Tolerance
-from measnet.runtime.doctor import self_test as self_test_module
-from measnet.runtime.doctor import step as step_module
-from measnet.runtime.doctor.cli import main
-from measnet.runtime.doctor.machine import Gpu, Machine, discreet
-from measnet.runtime.doctor.self_test import self_test
-from measnet.runtime.doctor.step import Result, perform, perform_apart
+from measnet.metrics import TOLERANCES, Tolerance
 from measnet.weights import bundled
 
 from . import fake_tensorrt
@@ -221,9 +222,9 @@ def test_a_step_that_crashes_or_hangs_is_an_entry(
     import re
 
     program = tmp_path / "python"
-    program.write_text(f'#!/bin/sh\nexec {step_module.sys.executable} -c "{code}"\n')
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}"\n')
     program.chmod(0o755)
-    monkeypatch.setattr(step_module.sys, "executable", str(program))
+    monkeypatch.setattr(sys, "executable", str(program))
     assert re.search(said, perform_apart("run", run_job(tmp_path), 1.5 if "60" in code else 60)["error"])
 
 
@@ -249,6 +250,12 @@ def test_names_of_the_user_and_the_machine_are_taken_out(monkeypatch: pytest.Mon
     )
 
 
+@pytest.fixture
+def examined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that need not be examined, which imports every heavy package in a process of its own."""
+    monkeypatch.setattr("measnet.doctor.machine.examine", lambda: machine([], {}))
+
+
 def in_this_process(step: str, arguments: dict[str, Any], seconds: float) -> Result:
     return perform(step, arguments)
 
@@ -269,15 +276,17 @@ def test_the_command_writes_what_it_measured_and_nothing_of_the_owner(
     assert "run on ONNX Runtime, CPU" in report["abilities"]
 
 
+@pytest.mark.usefixtures("examined")
 def test_a_self_test_that_finds_a_difference_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(self_test_module, "PACKAGES", {})
     monkeypatch.setattr(self_test_module, "self_test", functools.partial(self_test, perform=in_this_process))
-    monkeypatch.setitem(self_test_module.TOLERANCES, "fp32", Tolerance(400.0, 0.0, 1.0))
+    monkeypatch.setitem(TOLERANCES, "fp32", Tolerance(400.0, 0.0, 1.0))
     result = CliRunner().invoke(main, ["--self-test", "-o", str(tmp_path / "d.json")])
     assert result.exit_code == 1 and "DIFFERS" in result.output
     assert not json.loads((tmp_path / "d.json").read_text())["passed"]
 
 
+@pytest.mark.usefixtures("examined")
 def test_a_model_that_no_backend_can_run_fails_the_self_test(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -471,7 +471,7 @@ def test_a_browser_plays_a_playlist_from_any_web_server(tmp_path: Path) -> None:
     if browser is None:
         pytest.skip("chromium is not installed")
     version = subprocess.check_output([browser, "--version"], stderr=subprocess.DEVNULL, text=True)
-    if int(re.search(r"\d+", version)[0]) < 142:  # type: ignore[index]
+    if int(re.search(r"\d+", version)[0]) < 142:
         pytest.skip("chromium plays playlists by itself from version 142 on")
     camera = Camera(60)
     send(camera, HlsSink(tmp_path / "cam.m3u8", camera.info, ULTRAFAST))

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
+from numpy.typing import NDArray
 
 from measnet import Restorer, UsageError
 from measnet.decisions import Vector
@@ -216,7 +218,7 @@ def test_the_fake_tensorrt_notices_inputs_that_do_not_belong_together(bench: Ben
     )
     nothing = np.zeros((1, backend.description.decisions.size), np.float32)
     shapes = {"image": (1, 3, 128, 160), "window": (1, 1, 128, 128)}
-    inputs = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    inputs: dict[str, NDArray[Any]] = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     inputs |= {"held": nothing, "hold": nothing}
     with pytest.raises(Violation, match="width is 160 in one input and 128 in window"):
         backend._lane().infer(inputs, 0)

@@ -158,7 +158,8 @@ def test_failing_progress_surfaces() -> None:
 def test_a_thread_that_cannot_be_started_leaves_none_of_the_others_waiting(
     last: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start, started = threading.Thread.start, []
+    start = threading.Thread.start
+    started: list[threading.Thread] = []
 
     def fail(thread: threading.Thread) -> None:
         if len(started) == last:

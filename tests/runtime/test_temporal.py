@@ -7,6 +7,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -55,7 +56,7 @@ def source_of(clean: np.ndarray, number: int) -> Pixels:
 
 def restored_of(clean: np.ndarray, number: int) -> Pixels:
     """As a network's: softer, with blotches that differ from frame to frame."""
-    blotches = np.random.default_rng(500 + number).normal(0, 1, clean.shape)
+    blotches: Any = np.random.default_rng(500 + number).normal(0, 1, clean.shape)
     blotches = cv2.GaussianBlur(blotches, (0, 0), 2)
     return pixels(cv2.GaussianBlur(clean, (0, 0), 1.1) + blotches * (LEFT / blotches.std()))
 
@@ -352,7 +353,7 @@ def test_the_state_of_a_clip_without_any_noise_is_taken() -> None:
     fusion = TemporalFusion()
     flat = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     for number in range(12):
-        frame = cv2.circle(flat.copy(), (40 + 3 * number, 50), 20, (255, 90, 0), -1)
+        frame = cv2.circle(flat.copy(), (40 + 3 * number, 50), 20, (255, 90, 0), -1).view(np.uint8)
         fusion.fuse(frame, frame)
         fusion.set_state(fusion.state())
 

@@ -248,7 +248,7 @@ def test_a_server_that_does_not_answer_in_time_is_one_line(
         server.hold.clear()
 
 
-def run(*arguments: str | Path) -> tuple[int, str]:
+def run(*arguments: object) -> tuple[int, str]:
     result = CliRunner().invoke(cli.main, [*map(str, arguments)])
     return result.exit_code, " ".join(result.stderr.split())
 

@@ -159,7 +159,7 @@ def test_coding_changes_neither_colour_nor_place(coder: Coder) -> None:
     ],
 )
 def test_a_camera_without_noise_moves_nothing(camera: Camera) -> None:
-    scene = from_eight_bits(cv2.GaussianBlur(_photograph(128, 128), (0, 0), 1.5))
+    scene = from_eight_bits(cv2.GaussianBlur(_photograph(128, 128), (0, 0), 1.5).view(np.uint8))
     shot = camera.shoot(np.random.default_rng(0), scene)
     assert np.abs(_shift(eight_bits(scene), eight_bits(shot))).max() < 0.05
     assert np.abs((shot - scene).mean(axis=(0, 1))).max() * 255 < 1.5

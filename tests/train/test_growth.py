@@ -1,10 +1,12 @@
 """A smaller network's weights, grown into a larger network."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from conftest import FORMER_NANO
+from torch import Tensor
 
 from measnet.config import VARIANTS, MEASNetConfig
 from measnet.errors import UsageError
@@ -53,7 +55,9 @@ def images() -> torch.Tensor:
         ),
     ],
 )
-def test_a_grown_network_computes_what_the_smaller_one_does(config, changes, images):
+def test_a_grown_network_computes_what_the_smaller_one_does(
+    config: MEASNetConfig, changes: dict[str, Any], images: Tensor
+) -> None:
     network = drawn(config)
     larger = grow(network, replace(network.config, **changes))
     with torch.no_grad():
@@ -61,11 +65,11 @@ def test_a_grown_network_computes_what_the_smaller_one_does(config, changes, ima
     assert (expected.restored - images).abs().max() > 1e-2
     assert (grown.restored - expected.restored).abs().max() < 1e-5
     assert torch.equal(grown.image_experts(), expected.image_experts())
-    agree = (grown.pixel_experts() == expected.pixel_experts()).float().mean()
+    agree = torch.eq(grown.pixel_experts(), expected.pixel_experts()).float().mean()
     assert agree > 0.9999  # a pixel between two experts may tip
 
 
-def test_by_half_of_its_width_a_gated_network_grows_to_nearly_the_same(images):
+def test_by_half_of_its_width_a_gated_network_grows_to_nearly_the_same(images: Tensor) -> None:
     """FD-MEE's norm averages over channels, of which some are copied and some are not."""
     network = drawn(VARIANTS["nano"])
     larger = grow(network, VARIANTS["small"])
@@ -75,7 +79,7 @@ def test_by_half_of_its_width_a_gated_network_grows_to_nearly_the_same(images):
     assert off < 0.01 * change
 
 
-def test_every_part_grows_with_experts_at_all_levels(images):
+def test_every_part_grows_with_experts_at_all_levels(images: Tensor) -> None:
     torch.manual_seed(1)
     network = MEASNet(PUBLISHED_PARTS).eval()
     larger = grow(network, replace(PUBLISHED_PARTS, width=16))
@@ -89,7 +93,9 @@ def test_every_part_grows_with_experts_at_all_levels(images):
 @pytest.mark.parametrize(
     ("config", "width"), [(FORMER_NANO, 32), (VARIANTS["nano"], 64)], ids=["transformer", "gated"]
 )
-def test_copies_of_a_channel_learn_different_things(config, width, images):
+def test_copies_of_a_channel_learn_different_things(
+    config: MEASNetConfig, width: int, images: Tensor
+) -> None:
     larger = grow(drawn(config), replace(config, width=width)).train()
     larger.forward_training(images).restored.square().mean().backward()
     gradient = larger.stem.weight.grad
@@ -98,7 +104,7 @@ def test_copies_of_a_channel_learn_different_things(config, width, images):
     assert (twins.flatten(1).norm(dim=1) > 1e-3 * gradient[0::2].flatten(1).norm(dim=1)).all()
 
 
-def test_the_same_seed_grows_the_same_weights():
+def test_the_same_seed_grows_the_same_weights() -> None:
     network = drawn(VARIANTS["nano"])
     first, second = (grow(network, VARIANTS["small"], seed=5).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -115,13 +121,15 @@ def test_the_same_seed_grows_the_same_weights():
         (VARIANTS["nano"], {"ffn_expansion": 0.25}, "to width 32, pixel experts of 8: neither may"),
     ],
 )
-def test_what_cannot_grow_is_refused_in_a_sentence(config, changes, says):
+def test_what_cannot_grow_is_refused_in_a_sentence(
+    config: MEASNetConfig, changes: dict[str, Any], says: str
+) -> None:
     network = MEASNet(config)
     with pytest.raises(UsageError, match=says):
         grow(network, replace(config, **changes))
 
 
-def test_the_published_network_is_refused_as_a_start():
+def test_the_published_network_is_refused_as_a_start() -> None:
     tiny = replace(PUBLISHED_PARTS, frequency_blocks=True)
     with pytest.raises(UsageError, match="without frequency blocks"):
         grow(MEASNet(tiny), replace(tiny, width=16))

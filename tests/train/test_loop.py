@@ -75,7 +75,7 @@ def test_routing_that_has_died_can_be_renewed(clean: ImageSet, tmp_path: Path) -
     with torch.no_grad():
         assert dead.prompt is not None and dead.pixel_experts1 is not None
         dead.prompt.mixer.bias[5] += 300  # every image has prompt 5 ...
-        dead.pixel_experts1.router.scores *= 0  # ... and every pixel experts 0 and 1
+        dead.pixel_experts1.router.scores.zero_()  # ... and every pixel experts 0 and 1
     recipe = dataclasses.replace(SHORT, steps=1, learning_rate=0.0, tasks={"derain": 0.5, "dehaze": 0.5})
     as_it_was = train(recipe, [clean], tmp_path / "dead", start=Start(dead), workers=0)
     assert is_collapsed(as_it_was.task_prompts)

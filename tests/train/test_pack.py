@@ -7,6 +7,7 @@ import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -85,15 +86,15 @@ def entries(**changes: int) -> torch.Tensor:
     return torch.tensor([[values[name] for name in columns]])
 
 
-def damaged(**changes: object) -> Callable[[Path], None]:
+def damaged(**changes: Any) -> Callable[[Path], None]:
     def write(path: Path) -> None:
-        sound = {
+        sound: dict[str, Any] = {
             "pixels": torch.zeros(64 * 64 * 3, dtype=torch.uint8),
             "entries": entries(),
             "damage": torch.zeros(1, len(DAMAGE)),
         }
         facts = changes.pop("facts", FACTS)
-        save_file({**sound, **changes}, path, facts)  # type: ignore[arg-type]
+        save_file({**sound, **changes}, path, facts)
 
     return write
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -131,7 +132,8 @@ def test_the_log_and_tensorboard_know_the_psnr_of_each_task(
 @pytest.fixture
 def half_seconds(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A clock that every training pass moves by half a second, and nothing else does."""
-    clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
+    clock = SimpleNamespace(now=0.0)
+    clock.perf_counter = lambda: clock.now
 
     def passes(given: Tensor, passed: TrainingPass) -> TrainingPass:
         clock.now += 0.5
@@ -148,7 +150,12 @@ def test_a_run_by_the_clock_ends_with_its_minutes_and_its_schedule(
 ) -> None:
     rates: list[float] = []
     rate = packed_loop._rate
-    monkeypatch.setattr(packed_loop, "_rate", lambda *a: rates.append(rate(*a)) or rates[-1])
+
+    def kept(*given: Any) -> float:
+        rates.append(rate(*given))
+        return rates[-1]
+
+    monkeypatch.setattr(packed_loop, "_rate", kept)
     done: list[float] = []
     recipe = dataclasses.replace(BY_CLOCK, warmup_steps=1)
     train_packed(recipe, pack, tmp_path, minutes=0.1, on_step=lambda _, share: done.append(share))

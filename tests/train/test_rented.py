@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import time
 import xml.dom.minidom
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -39,9 +42,11 @@ class AtOnce:
 
     def __init__(self, target: Callable[..., None], args: tuple[object, ...], name: str) -> None:
         self.name, self.exitcode = name, 0
-        self._run = lambda: target(*args)
+        self._run = functools.partial(target, *args)
 
-    Process = classmethod(lambda cls, **options: cls(**options))
+    @classmethod
+    def Process(cls, **options: Any) -> AtOnce:  # noqa: N802 - its name in a context of multiprocessing
+        return cls(**options)
 
     def start(self) -> None:
         try:
@@ -61,7 +66,7 @@ class AtOnce:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packed_loop, "LEAST_MINUTES", 0.02)
     monkeypatch.setattr(rented, "LEAST_RESERVE", 0.2)
-    monkeypatch.setattr(rented.multiprocessing, "get_context", lambda kind: AtOnce)
+    monkeypatch.setattr(multiprocessing, "get_context", lambda kind: AtOnce)
 
 
 def start(tmp_path: Path, *more: str) -> tuple[int, str]:
@@ -204,7 +209,7 @@ def test_it_ends_in_time_even_when_a_training_does_not(
 
     monkeypatch.setattr(packed_loop, "LEAST_MINUTES", 0.0)
     monkeypatch.setattr(rented, "LEAST_RESERVE", 0.1)
-    monkeypatch.setattr(rented.multiprocessing, "get_context", lambda kind: Endless)
+    monkeypatch.setattr(multiprocessing, "get_context", lambda kind: Endless)
     (tmp_path / "one.toml").write_text(TINY)
     trainings = rented.read_trainings([str(tmp_path / "one.toml")], [], None)
     began = time.time()

@@ -98,7 +98,7 @@ class Client:
         return json.loads(body, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
     def next_pair(self, camera: str, after: int = 0) -> tuple[int, Pixels, Pixels]:
-        return wait_for(lambda: self.pair(camera, after))  # type: ignore[no-any-return]
+        return wait_for(lambda: self.pair(camera, after))
 
     def pair(self, camera: str, after: int = 0) -> tuple[int, Pixels, Pixels] | None:
         status, headers, body = self.get(f"/api/pair?camera={urllib.parse.quote(camera)}&after={after}")
@@ -107,7 +107,8 @@ class Client:
         assert status == 200, body
         cut = int(headers["x-source-bytes"])
         source, result = (
-            cv2.imdecode(np.frombuffer(part, np.uint8), cv2.IMREAD_COLOR) for part in (body[:cut], body[cut:])
+            cv2.imdecode(np.frombuffer(part, np.uint8), cv2.IMREAD_COLOR).view(np.uint8)
+            for part in (body[:cut], body[cut:])
         )
         return int(headers["x-serial"]), source, result
 

@@ -64,8 +64,8 @@ def malformed(chance: random.Random) -> bytes:
                 b"No colon at all",
             ]
         )
-        path = chance.choice([b"/", b"/metrics", b"/api/cameras"])
-        return b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\n" + header + b"\r\n\r\nzz\r\n\r\n"
+        page = chance.choice([b"/", b"/metrics", b"/api/cameras"])
+        return b"GET " + page + b" HTTP/1.1\r\nHost: localhost\r\n" + header + b"\r\n\r\nzz\r\n\r\n"
     if kind == 7:
         path = chance.choice(
             ["//evil.example/", "/../../etc/passwd", "/%00", "/api/pair/%2e%2e", "*", "http://x/"]

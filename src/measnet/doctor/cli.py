@@ -11,8 +11,8 @@ import click
 from measnet.command_line import HELP, run_command, say
 
 if TYPE_CHECKING:
-    from measnet.runtime.doctor.abilities import Ability
-    from measnet.runtime.doctor.machine import Machine
+    from measnet.doctor.abilities import Ability
+    from measnet.doctor.machine import Machine
 
 
 @click.command(
@@ -49,10 +49,10 @@ def main(test: bool, model: str, out: Path | None, debug: bool) -> None:
 
 
 def _run(test: bool, model: str, out: Path | None) -> None:
+    from measnet.doctor.abilities import abilities
+    from measnet.doctor.machine import discreet, examine
+    from measnet.doctor.self_test import self_test
     from measnet.errors import ParityError
-    from measnet.runtime.doctor.abilities import abilities
-    from measnet.runtime.doctor.machine import discreet, examine
-    from measnet.runtime.doctor.self_test import self_test
     from measnet.whole_file import check_place, write_whole
 
     if test:

@@ -1,6 +1,6 @@
 """A step of the self-test in a process of its own: what crashes or hangs there takes nothing else with it.
 
-``python -m measnet.runtime.doctor.step FOLDER`` is that process: ``job.json`` in, ``result.json`` out."""
+``python -m measnet.doctor.step FOLDER`` is that process: ``job.json`` in, ``result.json`` out."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def perform_apart(step: str, arguments: dict[str, Any], seconds: float) -> Resul
             try:
                 ended = subprocess.run(
                     # -P: no module is taken from the folder that somebody happens to stand in.
-                    [sys.executable, "-P", "-m", "measnet.runtime.doctor.step", name],
+                    [sys.executable, "-P", "-m", "measnet.doctor.step", name],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=stderr,

@@ -1,7 +1,7 @@
 """Builds, runs, compares and times whatever this machine has: one JSON that can be sent to us.
 
-Every step is a process of its own (``runtime/doctor/step.py``); one that fails becomes an entry. The report
-says what was measured and with which versions, nothing of whose machine it is (no names, no paths).
+Every step is a process of its own (``step.py``); one that fails becomes an entry. The report says what was
+measured and with which versions, nothing of whose machine it is (no names, no paths).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from measnet.config import VARIANTS
+from measnet.doctor.machine import Machine, discreet
+from measnet.doctor.step import Result, perform_apart
 from measnet.errors import MEASNetError
 from measnet.metrics import TOLERANCES, Choices, Parity, compare
 from measnet.runtime.backends.choice import ENGINE_SUFFIXES
-from measnet.runtime.doctor.machine import Machine, discreet
-from measnet.runtime.doctor.step import Result, perform_apart
 from measnet.weights import bundled
 
 FORMAT = 2
@@ -33,7 +33,7 @@ PACKAGES = {"tensorrt": ("tensorrt", "tensorrt"), "tensorrt-rtx": ("tensorrt-rtx
 """Flavour of TensorRT -> what ``Machine.loads`` calls it, and the extra that installs it."""
 
 CARD_WITHOUT_GPU = "sm89"
-"""What is built, and not run, where there is no such card."""
+"""A card that is built for, and not run on, where there is none."""
 
 Perform = Callable[[str, dict[str, Any], float], Result]
 Say = Callable[[str], None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from measnet.runtime.doctor.machine import Machine
+from measnet.doctor.machine import Machine
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Ability:
     """With what, or why not."""
 
     remedy: str = ""
-    """What to type, when it is not ready and typing helps."""
+    """A command to type, when it is not ready and typing helps."""
 
 
 def abilities(machine: Machine) -> list[Ability]:
