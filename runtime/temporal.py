@@ -41,6 +41,10 @@ _QUANTILE = 0.35  # of all places: so many, at least, are taken to be as the fra
 _TOLERANCE = np.float32(0.9)  # times the usual difference that is no mismatch
 _STILL_TOLERANCE = np.float32(3)  # the same where nothing moves
 _LEAST_VARIANCE = 0.05
+_STANDS = (0.35, 0.6)
+_MOST_HERE = 4.0  # times
+_STRANGE_HERE = np.float32(4)
+_HERE_DEPTH = np.float32(8)
 _SUDDEN = 1.5  # times what was usual before, beyond which a difference is never taken to be usual
 _FIRST = 0.7  # of what seems usual between the first two frames, as nothing was seen before
 _FIRST_WORTH = np.float32(0.6)  # of the trust in it: coders make the frames after it better
@@ -58,13 +62,14 @@ _ADDED_DEPTH = np.float32(32)  # frames that its mean is worth at most
 _JUDGED_ANEW = np.float32(14)  # levels from that mean, beyond which a network means it; the double: all of it
 _LIT_ANEW = np.float32(2.5)  # times the usual change of the source, beyond which its light has changed
 _MOST_USUAL, _LEAST_CHANGE = np.float32(1.5), np.float32(0.5)  # levels, of that change
-_IN_NOISE = np.float32(0.3)  # times the usual change: so little is left as it is
+_JOIN_NOISE = np.float32(0.5)
+_IN_NOISE = np.float32(0.5)  # times what noise does to it: by so little light may be off
 _TURNED = np.float32(5)  # levels that light was turned by, beyond which a place is trusted less
 _LIGHT = 0.5  # times the usual difference, up to which light is taken to be the same
 _SMOOTH = 0.9  # share of the frames before in figures of the whole frame
 _UNUSUAL, _FORGET = 1.5, 0.3  # times the usual difference: what was usual before is no more; the share then
 _FINE = 8.0  # pixels: σ of the detail that is given back
-_NOISE_MARGIN = np.float32(1.3)  # times the noise that a mean should have left
+_NOISE_MARGIN = np.float32(1.0)  # times the noise that a mean should have left
 _STRANGE = np.float32(1.5)  # times the noise, beyond which a source differs from their mean
 _LITTLE, _NOTHING = np.float32(1e-3), np.float32(0)
 _ALIKE = 0.8  # of a restored frame's variance that the source explains: below, more than noise was taken
@@ -114,6 +119,9 @@ class _Past:
     """h w: frames that the mean is worth."""
 
     light: _Light
+    noise: Plane
+    """h w: how much frames usually differ here, squared; 0 where it is not known yet."""
+
     sources: _Sources | None = None
     usual: float | None = None
     """How much frames usually differ, squared."""
@@ -187,13 +195,15 @@ class TemporalFusion:
             broad = _coarse(_levels(source), _BROAD)
             added = _coarse(now, _BROAD) - broad
             light = _Light(broad, added, np.ones(broad.shape[:2], np.float32))
-            self._past = _Past(now, np.ones(((height + 1) // 2, (width + 1) // 2), np.float32), light)
+            count = np.ones(((height + 1) // 2, (width + 1) // 2), np.float32)
+            self._past = _Past(now, count, light, np.zeros_like(count))
             self._note(1.0)
             return restored
         before = _levels(source)
         flow = self._motion_since(self._past, now)
-        now = self._with_steady_light(self._past.light, before, now, flow)
-        fused, still, trust = self._join(self._past, now, flow)
+        noise = _noise_of_means(before - now)
+        now = self._with_steady_light(self._past.light, before, now, flow, noise)
+        fused, still, trust = self._join(self._past, now, flow, noise)
         detail = self._detail(self._past, before, now, still, trust)
         if detail is not None:
             fused = fused + detail
@@ -292,7 +302,9 @@ class TemporalFusion:
         flow = self._motion.calc(_grey(now), _grey(past.mean), None)  # type: ignore[call-overload]
         return np.asarray(flow, np.float32)
 
-    def _with_steady_light(self, light: _Light, source: Plane, now: Plane, flow: Plane) -> Plane:
+    def _with_steady_light(
+        self, light: _Light, source: Plane, now: Plane, flow: Plane, noise: Plane
+    ) -> Plane:
         """Gives the frame the light that restoring added before, where its source's light has not changed.
 
         What a network adds, it judges anew in every frame, and so adds a little more or less of it. Where it
@@ -309,19 +321,19 @@ class TemporalFusion:
             for plane in (light.source, light.added, light.count)
         )
         change = np.abs(broad - source_before).max(axis=2)
-        noise = np.minimum(np.median(change), _MOST_USUAL)
+        usual = np.minimum(np.median(change), _MOST_USUAL)
         anew = np.abs(added - mean).max(axis=2)
-        unlike = np.maximum(0, change / (noise + _LEAST_CHANGE) - _LIT_ANEW) ** 4
+        unlike = np.maximum(0, change / (usual + _LEAST_CHANGE) - _LIT_ANEW) ** 4
         unlike += np.maximum(0, anew / _JUDGED_ANEW - 1) ** 4
         unlike[anew > 2 * _JUDGED_ANEW] = np.inf
         trust = np.minimum(1 / (1 / count + unlike), _ADDED_DEPTH)
         mean = mean + (added - mean) / (1 + trust)[..., None]
         light.source, light.added, light.count = broad, mean, trust + 1
-        off = mean - added
-        off = np.sign(off) * np.maximum(np.abs(off) - noise * _IN_NOISE, 0)
-        return np.asarray(now + _whole(off, now), np.float32)
+        return np.asarray(now + _whole(_beyond(mean - added, _IN_NOISE * noise), now), np.float32)
 
-    def _join(self, past: _Past, now: Plane, flow: Plane) -> tuple[Plane, NDArray[np.bool_], Plane]:
+    def _join(
+        self, past: _Past, now: Plane, flow: Plane, broad_noise: Plane
+    ) -> tuple[Plane, NDArray[np.bool_], Plane]:
         """The frame joined with the past, which it becomes part of; where it stands still, and how far the
         past was trusted, in frames (h w each)."""
         moved, count = self._where_it_is_now(past, now, flow)
@@ -350,13 +362,20 @@ class TemporalFusion:
         level = float(np.median(usual))
         past.usual = _smoothed(past.usual, level, _SMOOTH if before < _UNUSUAL * level else _FORGET)
         tolerance = np.where(still, _STILL_TOLERANCE, _TOLERANCE)
-        mismatch = np.maximum(0, off / usual - tolerance * (1 + 1 / count))
+        fresh = off / (1 + 1 / count)
+        known = np.where(unmoved & (past.noise > 0), past.noise, usual)
+        most_here = np.interp(past.still_share, _STANDS, (1.0, _MOST_HERE))
+        here = np.clip(known, usual, usual * np.float32(most_here))
+        past.noise = known + (np.minimum(fresh, _STRANGE_HERE * here) - known) / (1 + np.minimum(count, _HERE_DEPTH))
+        mismatch = np.maximum(0, fresh / here - tolerance) * (1 + 1 / count)
         mismatch += cv2.resize(np.maximum(0, turned / _TURNED - 1), count.shape[::-1])
         most = np.where(still, self._still_depth, self._depth)
         trust = np.minimum(worth / (1 / count + mismatch), most)
         past.mean = moved
         past.mean += cv2.merge([_whole(1 / (1 + trust), now)] * 3) * (now - moved)
         past.count = trust + 1
+        light = _beyond(_coarse(now, _BROAD) - _coarse(moved, _BROAD), _JOIN_NOISE * broad_noise)
+        past.mean += _whole(light, now)
         return past.mean, still, mismatch
 
     def _where_it_is_now(self, past: _Past, now: Plane, flow: Plane) -> tuple[Plane, Plane]:
@@ -436,11 +455,24 @@ def _follow_light(now: Plane, past: Plane, off: Plane) -> tuple[bool, Plane]:
         past += offset
         coarse = turned
     change = cv2.blur(coarse_now - coarse, (5, 5))
-    change = np.sign(change) * np.maximum(np.abs(change) - same, 0)
+    change = _beyond(change, same)
     if change.any():
         past += cv2.resize(change, (width, height), interpolation=cv2.INTER_LINEAR)
     turned_by = np.abs((turned if changed else coarse) + change - before).max(axis=2)
     return changed or float((change != 0).mean()) > 0.5, turned_by
+
+
+def _noise_of_means(taken: Plane) -> Plane:
+    """Estimates, by what the network took (H W 3), how far noise moves the mean of a tile of ``_BROAD``
+    pixels, of each colour; h w 3."""
+    mean = _coarse(taken, _BROAD)
+    variance = np.maximum(_coarse(taken * taken, _BROAD) - mean * mean, _NOTHING)
+    return np.asarray(np.sqrt(variance) / np.float32(_BROAD), np.float32)
+
+
+def _beyond(values: Plane, bound: Plane | np.float32) -> Plane:
+    """What lies beyond plus and minus ``bound``, less the bound; 0 within."""
+    return np.asarray(np.sign(values) * np.maximum(np.abs(values) - bound, _NOTHING), np.float32)
 
 
 def _coarse(picture: Plane, side: int = _COARSE) -> Plane:
