@@ -42,8 +42,9 @@ _TOLERANCE = np.float32(0.9)  # times the usual difference that is no mismatch
 _STILL_TOLERANCE = np.float32(3)  # the same where nothing moves
 _LEAST_VARIANCE = 0.05
 _STANDS = (0.35, 0.6)
-_MOST_HERE = 4.0  # times
-_STRANGE_HERE = np.float32(4)
+_MORE_HERE = np.float32(3)
+_LOW_TOLERANCE = np.float32(4)
+_OF_TILE = np.float32((16 / 8) ** 2)
 _HERE_DEPTH = np.float32(8)
 _SUDDEN = 1.5  # times what was usual before, beyond which a difference is never taken to be usual
 _FIRST = 0.7  # of what seems usual between the first two frames, as nothing was seen before
@@ -62,8 +63,7 @@ _ADDED_DEPTH = np.float32(32)  # frames that its mean is worth at most
 _JUDGED_ANEW = np.float32(14)  # levels from that mean, beyond which a network means it; the double: all of it
 _LIT_ANEW = np.float32(2.5)  # times the usual change of the source, beyond which its light has changed
 _MOST_USUAL, _LEAST_CHANGE = np.float32(1.5), np.float32(0.5)  # levels, of that change
-_JOIN_NOISE = np.float32(0.5)
-_IN_NOISE = np.float32(0.5)  # times what noise does to it: by so little light may be off
+_IN_NOISE = np.float32(0.7)  # times what noise does to it: by so little light may be off
 _TURNED = np.float32(5)  # levels that light was turned by, beyond which a place is trusted less
 _LIGHT = 0.5  # times the usual difference, up to which light is taken to be the same
 _SMOOTH = 0.9  # share of the frames before in figures of the whole frame
@@ -363,18 +363,22 @@ class TemporalFusion:
         past.usual = _smoothed(past.usual, level, _SMOOTH if before < _UNUSUAL * level else _FORGET)
         tolerance = np.where(still, _STILL_TOLERANCE, _TOLERANCE)
         fresh = off / (1 + 1 / count)
+        stands = np.float32(np.interp(past.still_share, _STANDS, (0, 1)))
         known = np.where(unmoved & (past.noise > 0), past.noise, usual)
-        most_here = np.interp(past.still_share, _STANDS, (1.0, _MOST_HERE))
-        here = np.clip(known, usual, usual * np.float32(most_here))
-        past.noise = known + (np.minimum(fresh, _STRANGE_HERE * here) - known) / (1 + np.minimum(count, _HERE_DEPTH))
+        here = np.clip(known, usual, usual * (1 + stands * _MORE_HERE))
         mismatch = np.maximum(0, fresh / here - tolerance) * (1 + 1 / count)
+        if stands:
+            low = np.square(_coarse(now) - _coarse(moved)).mean(axis=2)
+            low /= _as_large(np.square(broad_noise).mean(axis=2), low) * _OF_TILE + _LITTLE
+            mismatch += stands * np.maximum(0, _as_large(low, count) / (1 + 1 / count) - _LOW_TOLERANCE)
+        past.noise = np.where(mismatch > 0, known, known + (fresh - known) / (1 + np.minimum(count, _HERE_DEPTH)))
         mismatch += cv2.resize(np.maximum(0, turned / _TURNED - 1), count.shape[::-1])
         most = np.where(still, self._still_depth, self._depth)
         trust = np.minimum(worth / (1 / count + mismatch), most)
         past.mean = moved
         past.mean += cv2.merge([_whole(1 / (1 + trust), now)] * 3) * (now - moved)
         past.count = trust + 1
-        light = _beyond(_coarse(now, _BROAD) - _coarse(moved, _BROAD), _JOIN_NOISE * broad_noise)
+        light = _beyond(_coarse(now, _BROAD) - _coarse(moved, _BROAD), _IN_NOISE * broad_noise)
         past.mean += _whole(light, now)
         return past.mean, still, mismatch
 
@@ -553,6 +557,10 @@ def _half(picture: Plane) -> Plane:
 
 def _whole(plane: Any, like: Plane, how: int = cv2.INTER_LINEAR) -> Any:
     return cv2.resize(plane, like.shape[1::-1], interpolation=how)
+
+
+def _as_large(plane: Plane, like: Plane) -> Plane:
+    return np.asarray(cv2.resize(plane, like.shape[1::-1], interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def _grey(levels: Plane) -> NDArray[np.uint8]:
