@@ -8,7 +8,10 @@ away, alike in every frame. Both can be mended from the past, once the light tha
 
 The past is a running mean, as a Kalman filter keeps it: per place, how many frames its mean is worth. What
 differs more than restored frames do where all is well counts for less, so that whatever moves unseen, flashes
-or is covered comes from the frame itself. All levels are of 255, whatever the depth of the pixels. Shapes:
+or is covered comes from the frame itself. Where the scene stands, a place that always differs more is trusted
+all the same, unless the means of tiles, which noise moves little, say that something has changed.
+
+All levels are of 255, whatever the depth of the pixels. Shapes:
 H W of the frame, h w half of it.
 """
 
@@ -41,11 +44,6 @@ _QUANTILE = 0.35  # of all places: so many, at least, are taken to be as the fra
 _TOLERANCE = np.float32(0.9)  # times the usual difference that is no mismatch
 _STILL_TOLERANCE = np.float32(3)  # the same where nothing moves
 _LEAST_VARIANCE = 0.05
-_STANDS = (0.35, 0.6)
-_MORE_HERE = np.float32(3)
-_LOW_TOLERANCE = np.float32(4)
-_OF_TILE = np.float32((16 / 8) ** 2)
-_HERE_DEPTH = np.float32(8)
 _SUDDEN = 1.5  # times what was usual before, beyond which a difference is never taken to be usual
 _FIRST = 0.7  # of what seems usual between the first two frames, as nothing was seen before
 _FIRST_WORTH = np.float32(0.6)  # of the trust in it: coders make the frames after it better
@@ -55,6 +53,12 @@ _STILL_SHARES = (
     0.35,
 )  # of places that may: below the first the camera moves, above the second it stands
 _MOST_AS_STILL = 2.0
+_STANDS = (0.35, 0.6)  # the same share: below the first no scene stands, above the second it does for sure
+_MORE_HERE = np.float32(3)  # there: times the usual difference, more of which a place may be used to
+_MORE_TOLERANCE = np.float32(1)  # there: on top of what is tolerated where nothing moves
+_USED_TO = np.float32(8)  # frames that what a place is used to is averaged over
+_BROADLY = np.float32(2.5)  # there: times what noise does to the mean of a tile, beyond which it has changed
+_MEDIAN = np.float32(0.8)  # of that in the mean, as the noise of three colours has it
 _NEIGHBOURS = 7  # half-size pixels
 _MAJORITY = 0.7  # of the neighbours
 _COARSE = 8  # pixels: of light that changes, as lamps and fades do
@@ -63,7 +67,7 @@ _ADDED_DEPTH = np.float32(32)  # frames that its mean is worth at most
 _JUDGED_ANEW = np.float32(14)  # levels from that mean, beyond which a network means it; the double: all of it
 _LIT_ANEW = np.float32(2.5)  # times the usual change of the source, beyond which its light has changed
 _MOST_USUAL, _LEAST_CHANGE = np.float32(1.5), np.float32(0.5)  # levels, of that change
-_IN_NOISE = np.float32(0.7)  # times what noise does to it: by so little light may be off
+_IN_NOISE = np.float32(0.5)  # times what noise does to it: by so little light may be off
 _TURNED = np.float32(5)  # levels that light was turned by, beyond which a place is trusted less
 _LIGHT = 0.5  # times the usual difference, up to which light is taken to be the same
 _SMOOTH = 0.9  # share of the frames before in figures of the whole frame
@@ -119,8 +123,8 @@ class _Past:
     """h w: frames that the mean is worth."""
 
     light: _Light
-    noise: Plane
-    """h w: how much frames usually differ here, squared; 0 where it is not known yet."""
+    own: Plane
+    """h w: how much frames differ in each place where nothing moved, squared; 0 where nobody knows yet."""
 
     sources: _Sources | None = None
     usual: float | None = None
@@ -216,7 +220,7 @@ class TemporalFusion:
         if self._past is None:
             return _HEAD.pack(0, 0, 0, *self._state_figures(None)) + self._cut.state()
         past = self._past
-        parts = [_fine_bytes(past.mean), past.count.tobytes()]
+        parts = [_fine_bytes(past.mean), past.count.tobytes(), past.own.astype("<f4").tobytes()]
         parts += [plane.tobytes() for plane in (past.light.count, past.light.source, past.light.added)]
         if past.sources is not None:
             sources = past.sources
@@ -238,7 +242,7 @@ class TemporalFusion:
         height, width, has_sources, shown_at, step, *figures = _HEAD.unpack_from(state)
         half = ((height + 1) // 2, (width + 1) // 2)
         whole_bytes, half_bytes = 6 * height * width, 4 * half[0] * half[1]
-        size = _HEAD.size + whole_bytes + half_bytes * bool(height)
+        size = _HEAD.size + (whole_bytes + 2 * half_bytes) * bool(height)
         broad = (max(1, height // _BROAD), max(1, width // _BROAD))
         size += 28 * broad[0] * broad[1] * bool(height)
         size += has_sources * (whole_bytes + 2 * half_bytes)
@@ -260,9 +264,10 @@ class TemporalFusion:
         if not height:
             self._past = None
             return
-        mean, count, light_count = take((height, width, 3), "<u2"), take(half, "<f4"), take(broad, "<f4")
+        mean, count, own = take((height, width, 3), "<u2"), take(half, "<f4"), take(half, "<f4")
+        light_count = take(broad, "<f4")
         light = _Light(take((*broad, 3), "<f4"), take((*broad, 3), "<f4", least=-256), light_count)
-        past = _Past(mean, count, light)
+        past = _Past(mean, count, light, own)
         if has_sources:
             past.sources = _Sources(take((height, width, 3), "<u2"), take(half, "<f4"), take(half, "<f4"))
         past.usual, past.still_share, past.whiteness = (f if 0 <= f <= 65025 else None for f in figures)
@@ -332,16 +337,19 @@ class TemporalFusion:
         return np.asarray(now + _whole(_beyond(mean - added, _IN_NOISE * noise), now), np.float32)
 
     def _join(
-        self, past: _Past, now: Plane, flow: Plane, broad_noise: Plane
+        self, past: _Past, now: Plane, flow: Plane, noise: Plane
     ) -> tuple[Plane, NDArray[np.bool_], Plane]:
         """The frame joined with the past, which it becomes part of; where it stands still, and how far the
-        past was trusted, in frames (h w each)."""
+        past was not like it (h w each).
+
+        Its light, over some breadth, stays that of the frame, but for what ``noise`` does to it: a past that
+        lags behind what moves would flicker against the source."""
         moved, count = self._where_it_is_now(past, now, flow)
         unmoved_off, moved_off = _difference(now, past.mean), _difference(now, moved)
         share = float((unmoved_off <= moved_off * _AS_STILL).mean())
         past.still_share = _smoothed(past.still_share, share)
-        bound = np.interp(past.still_share, _STILL_SHARES, (1.0, _MOST_AS_STILL))
-        same = (unmoved_off <= moved_off * np.float32(bound)).astype(np.float32)
+        as_still = np.interp(past.still_share, _STILL_SHARES, (1.0, _MOST_AS_STILL))
+        same = (unmoved_off <= moved_off * np.float32(as_still)).astype(np.float32)
         still = cv2.blur(same, (_NEIGHBOURS, _NEIGHBOURS)) > _MAJORITY
         unmoved = still | (same > 0)
         cv2.copyTo(past.mean, _whole(unmoved.astype(np.uint8), now, cv2.INTER_NEAREST), moved)
@@ -361,25 +369,25 @@ class TemporalFusion:
         usual = np.minimum(usual, np.float32(_SUDDEN * before))
         level = float(np.median(usual))
         past.usual = _smoothed(past.usual, level, _SMOOTH if before < _UNUSUAL * level else _FORGET)
-        tolerance = np.where(still, _STILL_TOLERANCE, _TOLERANCE)
-        fresh = off / (1 + 1 / count)
         stands = np.float32(np.interp(past.still_share, _STANDS, (0, 1)))
-        known = np.where(unmoved & (past.noise > 0), past.noise, usual)
-        here = np.clip(known, usual, usual * (1 + stands * _MORE_HERE))
+        tolerance = np.where(still, _STILL_TOLERANCE + stands * _MORE_TOLERANCE, _TOLERANCE)
+        fresh = off / (1 + 1 / count)
+        own = np.where(unmoved & (past.own > 0), past.own, usual)
+        here = np.clip(own, usual, usual * (1 + stands * _MORE_HERE))
         mismatch = np.maximum(0, fresh / here - tolerance) * (1 + 1 / count)
         if stands:
-            low = np.square(_coarse(now) - _coarse(moved)).mean(axis=2)
-            low /= _as_large(np.square(broad_noise).mean(axis=2), low) * _OF_TILE + _LITTLE
-            mismatch += stands * np.maximum(0, _as_large(low, count) / (1 + 1 / count) - _LOW_TOLERANCE)
-        past.noise = np.where(mismatch > 0, known, known + (fresh - known) / (1 + np.minimum(count, _HERE_DEPTH)))
+            broadly = _differs_broadly(now, moved, noise) / (1 + 1 / count)
+            broadly /= max(1, np.median(broadly) / _MEDIAN)
+            mismatch += stands * np.maximum(0, broadly - _BROADLY)
+        past.own = np.where(mismatch > 0, own, own + (fresh - own) / (1 + np.minimum(count, _USED_TO)))
         mismatch += cv2.resize(np.maximum(0, turned / _TURNED - 1), count.shape[::-1])
         most = np.where(still, self._still_depth, self._depth)
         trust = np.minimum(worth / (1 / count + mismatch), most)
         past.mean = moved
         past.mean += cv2.merge([_whole(1 / (1 + trust), now)] * 3) * (now - moved)
         past.count = trust + 1
-        light = _beyond(_coarse(now, _BROAD) - _coarse(moved, _BROAD), _IN_NOISE * broad_noise)
-        past.mean += _whole(light, now)
+        light = _coarse(now, _BROAD) - _coarse(past.mean, _BROAD)
+        past.mean += _whole(_beyond(light, _IN_NOISE * noise), now)
         return past.mean, still, mismatch
 
     def _where_it_is_now(self, past: _Past, now: Plane, flow: Plane) -> tuple[Plane, Plane]:
@@ -458,8 +466,7 @@ def _follow_light(now: Plane, past: Plane, off: Plane) -> tuple[bool, Plane]:
         past *= gain
         past += offset
         coarse = turned
-    change = cv2.blur(coarse_now - coarse, (5, 5))
-    change = _beyond(change, same)
+    change = _beyond(np.asarray(cv2.blur(coarse_now - coarse, (5, 5)), np.float32), same)
     if change.any():
         past += cv2.resize(change, (width, height), interpolation=cv2.INTER_LINEAR)
     turned_by = np.abs((turned if changed else coarse) + change - before).max(axis=2)
@@ -477,6 +484,16 @@ def _noise_of_means(taken: Plane) -> Plane:
 def _beyond(values: Plane, bound: Plane | np.float32) -> Plane:
     """What lies beyond plus and minus ``bound``, less the bound; 0 within."""
     return np.asarray(np.sign(values) * np.maximum(np.abs(values) - bound, _NOTHING), np.float32)
+
+
+def _differs_broadly(now: Plane, past: Plane, noise: Plane) -> Plane:
+    """The squared difference of the means of tiles of ``_COARSE`` pixels, as a multiple of what noise does
+    to them; ``noise`` as ``_noise_of_means`` has it; h w."""
+    height, width = now.shape[:2]
+    size = ((width + 1) // 2, (height + 1) // 2)
+    off = np.square(_coarse(now) - _coarse(past)).mean(axis=2)
+    expected = _whole(np.square(noise).mean(axis=2), off) * np.float32((_BROAD / _COARSE) ** 2)
+    return np.asarray(cv2.resize(off / (expected + _LITTLE), size), np.float32)
 
 
 def _coarse(picture: Plane, side: int = _COARSE) -> Plane:
@@ -557,10 +574,6 @@ def _half(picture: Plane) -> Plane:
 
 def _whole(plane: Any, like: Plane, how: int = cv2.INTER_LINEAR) -> Any:
     return cv2.resize(plane, like.shape[1::-1], interpolation=how)
-
-
-def _as_large(plane: Plane, like: Plane) -> Plane:
-    return np.asarray(cv2.resize(plane, like.shape[1::-1], interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def _grey(levels: Plane) -> NDArray[np.uint8]:
