@@ -94,19 +94,6 @@ def test_a_camera_that_pans_gains_too() -> None:
     assert np.mean(gained[3:]) > 0.5
 
 
-def test_noise_that_is_stronger_in_places_is_averaged_as_far_where_a_scene_stands() -> None:
-    """Half of the places have thrice the noise of the others of their brightness and detail."""
-    tiles = np.kron(np.indices((8, 10)).sum(axis=0) % 2, np.ones((15, 16)))[..., None]
-
-    def uneven(clean: np.ndarray, number: int) -> Pixels:
-        blotches = np.random.default_rng(500 + number).normal(0, 1, clean.shape)
-        blotches = cv2.GaussianBlur(blotches, (0, 0), 2)
-        return pixels(clean + blotches * (2 / blotches.std()) * (1 + 2 * tiles))
-
-    clip = [scene()] * 14
-    assert gains(clip, *fused(clip, restore=uneven))[-1] > 7.5
-
-
 @pytest.mark.parametrize(("contrast", "trail"), [(15, 2.4), (25, 1.8)])
 def test_a_faint_thing_leaves_no_trail_where_a_scene_stands(contrast: int, trail: float) -> None:
     """It is fainter than the noise of the source, appears after eight frames and moves on from then."""
