@@ -8,7 +8,10 @@ away, alike in every frame. Both can be mended from the past, once the light tha
 
 The past is a running mean, as a Kalman filter keeps it: per place, how many frames its mean is worth. What
 differs more than restored frames do where all is well counts for less, so that whatever moves unseen, flashes
-or is covered comes from the frame itself. All levels are of 255, whatever the depth of the pixels. Shapes:
+or is covered comes from the frame itself. Where the scene stands, a place that always differs more is trusted
+all the same, unless the means of tiles, which noise moves little, say that something has changed.
+
+All levels are of 255, whatever the depth of the pixels. Shapes:
 H W of the frame, h w half of it.
 """
 
@@ -50,6 +53,11 @@ _STILL_SHARES = (
     0.35,
 )  # of places that may: below the first the camera moves, above the second it stands
 _MOST_AS_STILL = 2.0
+_STANDS = (0.35, 0.6)  # the same share: below the first no scene stands, above the second it does for sure
+_MORE_HERE = np.float32(3)  # there: times the usual difference, more of which a place may be used to
+_USED_TO = np.float32(8)  # frames that what a place is used to is averaged over
+_BROADLY = np.float32(2.0)  # there: times what noise does to the mean of a tile, beyond which it has changed
+_MEDIAN = np.float32(0.8)  # of that in the mean, as the noise of three colours has it
 _NEIGHBOURS = 7  # half-size pixels
 _MAJORITY = 0.7  # of the neighbours
 _COARSE = 8  # pixels: of light that changes, as lamps and fades do
@@ -58,13 +66,13 @@ _ADDED_DEPTH = np.float32(32)  # frames that its mean is worth at most
 _JUDGED_ANEW = np.float32(14)  # levels from that mean, beyond which a network means it; the double: all of it
 _LIT_ANEW = np.float32(2.5)  # times the usual change of the source, beyond which its light has changed
 _MOST_USUAL, _LEAST_CHANGE = np.float32(1.5), np.float32(0.5)  # levels, of that change
-_IN_NOISE = np.float32(0.3)  # times the usual change: so little is left as it is
+_IN_NOISE = np.float32(0.7)  # times what noise does to it: by so little light may be off
 _TURNED = np.float32(5)  # levels that light was turned by, beyond which a place is trusted less
 _LIGHT = 0.5  # times the usual difference, up to which light is taken to be the same
 _SMOOTH = 0.9  # share of the frames before in figures of the whole frame
 _UNUSUAL, _FORGET = 1.5, 0.3  # times the usual difference: what was usual before is no more; the share then
 _FINE = 8.0  # pixels: σ of the detail that is given back
-_NOISE_MARGIN = np.float32(1.3)  # times the noise that a mean should have left
+_NOISE_MARGIN = np.float32(1.0)  # times the noise that a mean should have left
 _STRANGE = np.float32(1.5)  # times the noise, beyond which a source differs from their mean
 _LITTLE, _NOTHING = np.float32(1e-3), np.float32(0)
 _ALIKE = 0.8  # of a restored frame's variance that the source explains: below, more than noise was taken
@@ -114,6 +122,9 @@ class _Past:
     """h w: frames that the mean is worth."""
 
     light: _Light
+    own: Plane
+    """h w: how much frames differ in each place where nothing moved, squared; 0 where nobody knows yet."""
+
     sources: _Sources | None = None
     usual: float | None = None
     """How much frames usually differ, squared."""
@@ -187,13 +198,15 @@ class TemporalFusion:
             broad = _coarse(_levels(source), _BROAD)
             added = _coarse(now, _BROAD) - broad
             light = _Light(broad, added, np.ones(broad.shape[:2], np.float32))
-            self._past = _Past(now, np.ones(((height + 1) // 2, (width + 1) // 2), np.float32), light)
+            count = np.ones(((height + 1) // 2, (width + 1) // 2), np.float32)
+            self._past = _Past(now, count, light, np.zeros_like(count))
             self._note(1.0)
             return restored
         before = _levels(source)
         flow = self._motion_since(self._past, now)
-        now = self._with_steady_light(self._past.light, before, now, flow)
-        fused, still, trust = self._join(self._past, now, flow)
+        noise = _noise_of_means(before - now)
+        now = self._with_steady_light(self._past.light, before, now, flow, noise)
+        fused, still, trust = self._join(self._past, now, flow, noise)
         detail = self._detail(self._past, before, now, still, trust)
         if detail is not None:
             fused = fused + detail
@@ -206,7 +219,7 @@ class TemporalFusion:
         if self._past is None:
             return _HEAD.pack(0, 0, 0, *self._state_figures(None)) + self._cut.state()
         past = self._past
-        parts = [_fine_bytes(past.mean), past.count.tobytes()]
+        parts = [_fine_bytes(past.mean), past.count.tobytes(), past.own.astype("<f4").tobytes()]
         parts += [plane.tobytes() for plane in (past.light.count, past.light.source, past.light.added)]
         if past.sources is not None:
             sources = past.sources
@@ -228,7 +241,7 @@ class TemporalFusion:
         height, width, has_sources, shown_at, step, *figures = _HEAD.unpack_from(state)
         half = ((height + 1) // 2, (width + 1) // 2)
         whole_bytes, half_bytes = 6 * height * width, 4 * half[0] * half[1]
-        size = _HEAD.size + whole_bytes + half_bytes * bool(height)
+        size = _HEAD.size + (whole_bytes + 2 * half_bytes) * bool(height)
         broad = (max(1, height // _BROAD), max(1, width // _BROAD))
         size += 28 * broad[0] * broad[1] * bool(height)
         size += has_sources * (whole_bytes + 2 * half_bytes)
@@ -250,9 +263,10 @@ class TemporalFusion:
         if not height:
             self._past = None
             return
-        mean, count, light_count = take((height, width, 3), "<u2"), take(half, "<f4"), take(broad, "<f4")
+        mean, count, own = take((height, width, 3), "<u2"), take(half, "<f4"), take(half, "<f4")
+        light_count = take(broad, "<f4")
         light = _Light(take((*broad, 3), "<f4"), take((*broad, 3), "<f4", least=-256), light_count)
-        past = _Past(mean, count, light)
+        past = _Past(mean, count, light, own)
         if has_sources:
             past.sources = _Sources(take((height, width, 3), "<u2"), take(half, "<f4"), take(half, "<f4"))
         past.usual, past.still_share, past.whiteness = (f if 0 <= f <= 65025 else None for f in figures)
@@ -292,7 +306,9 @@ class TemporalFusion:
         flow = self._motion.calc(_grey(now), _grey(past.mean), None)  # type: ignore[call-overload]
         return np.asarray(flow, np.float32)
 
-    def _with_steady_light(self, light: _Light, source: Plane, now: Plane, flow: Plane) -> Plane:
+    def _with_steady_light(
+        self, light: _Light, source: Plane, now: Plane, flow: Plane, noise: Plane
+    ) -> Plane:
         """Gives the frame the light that restoring added before, where its source's light has not changed.
 
         What a network adds, it judges anew in every frame, and so adds a little more or less of it. Where it
@@ -309,27 +325,30 @@ class TemporalFusion:
             for plane in (light.source, light.added, light.count)
         )
         change = np.abs(broad - source_before).max(axis=2)
-        noise = np.minimum(np.median(change), _MOST_USUAL)
+        usual = np.minimum(np.median(change), _MOST_USUAL)
         anew = np.abs(added - mean).max(axis=2)
-        unlike = np.maximum(0, change / (noise + _LEAST_CHANGE) - _LIT_ANEW) ** 4
+        unlike = np.maximum(0, change / (usual + _LEAST_CHANGE) - _LIT_ANEW) ** 4
         unlike += np.maximum(0, anew / _JUDGED_ANEW - 1) ** 4
         unlike[anew > 2 * _JUDGED_ANEW] = np.inf
         trust = np.minimum(1 / (1 / count + unlike), _ADDED_DEPTH)
         mean = mean + (added - mean) / (1 + trust)[..., None]
         light.source, light.added, light.count = broad, mean, trust + 1
-        off = mean - added
-        off = np.sign(off) * np.maximum(np.abs(off) - noise * _IN_NOISE, 0)
-        return np.asarray(now + _whole(off, now), np.float32)
+        return np.asarray(now + _whole(_beyond(mean - added, _IN_NOISE * noise), now), np.float32)
 
-    def _join(self, past: _Past, now: Plane, flow: Plane) -> tuple[Plane, NDArray[np.bool_], Plane]:
+    def _join(
+        self, past: _Past, now: Plane, flow: Plane, noise: Plane
+    ) -> tuple[Plane, NDArray[np.bool_], Plane]:
         """The frame joined with the past, which it becomes part of; where it stands still, and how far the
-        past was trusted, in frames (h w each)."""
+        past was not like it (h w each).
+
+        Its light, over some breadth, stays that of the frame, but for what ``noise`` does to it: a past that
+        lags behind what moves would flicker against the source."""
         moved, count = self._where_it_is_now(past, now, flow)
         unmoved_off, moved_off = _difference(now, past.mean), _difference(now, moved)
         share = float((unmoved_off <= moved_off * _AS_STILL).mean())
         past.still_share = _smoothed(past.still_share, share)
-        bound = np.interp(past.still_share, _STILL_SHARES, (1.0, _MOST_AS_STILL))
-        same = (unmoved_off <= moved_off * np.float32(bound)).astype(np.float32)
+        as_still = np.interp(past.still_share, _STILL_SHARES, (1.0, _MOST_AS_STILL))
+        same = (unmoved_off <= moved_off * np.float32(as_still)).astype(np.float32)
         still = cv2.blur(same, (_NEIGHBOURS, _NEIGHBOURS)) > _MAJORITY
         unmoved = still | (same > 0)
         cv2.copyTo(past.mean, _whole(unmoved.astype(np.uint8), now, cv2.INTER_NEAREST), moved)
@@ -349,14 +368,25 @@ class TemporalFusion:
         usual = np.minimum(usual, np.float32(_SUDDEN * before))
         level = float(np.median(usual))
         past.usual = _smoothed(past.usual, level, _SMOOTH if before < _UNUSUAL * level else _FORGET)
+        stands = np.float32(np.interp(past.still_share, _STANDS, (0, 1)))
         tolerance = np.where(still, _STILL_TOLERANCE, _TOLERANCE)
-        mismatch = np.maximum(0, off / usual - tolerance * (1 + 1 / count))
+        fresh = off / (1 + 1 / count)
+        own = np.where(unmoved & (past.own > 0), past.own, usual)
+        here = np.clip(own, usual, usual * (1 + stands * _MORE_HERE))
+        mismatch = np.maximum(0, fresh / here - tolerance) * (1 + 1 / count)
+        if stands:
+            broadly = _differs_broadly(now, moved, noise) / (1 + 1 / count)
+            broadly /= max(1, np.median(broadly) / _MEDIAN)
+            mismatch += stands * np.maximum(0, broadly - _BROADLY)
+        past.own = np.where(mismatch > 0, own, own + (fresh - own) / (1 + np.minimum(count, _USED_TO)))
         mismatch += cv2.resize(np.maximum(0, turned / _TURNED - 1), count.shape[::-1])
         most = np.where(still, self._still_depth, self._depth)
         trust = np.minimum(worth / (1 / count + mismatch), most)
         past.mean = moved
         past.mean += cv2.merge([_whole(1 / (1 + trust), now)] * 3) * (now - moved)
         past.count = trust + 1
+        light = _coarse(now, _BROAD) - _coarse(past.mean, _BROAD)
+        past.mean += _whole(_beyond(light, _IN_NOISE * noise), now)
         return past.mean, still, mismatch
 
     def _where_it_is_now(self, past: _Past, now: Plane, flow: Plane) -> tuple[Plane, Plane]:
@@ -435,12 +465,34 @@ def _follow_light(now: Plane, past: Plane, off: Plane) -> tuple[bool, Plane]:
         past *= gain
         past += offset
         coarse = turned
-    change = cv2.blur(coarse_now - coarse, (5, 5))
-    change = np.sign(change) * np.maximum(np.abs(change) - same, 0)
+    change = _beyond(np.asarray(cv2.blur(coarse_now - coarse, (5, 5)), np.float32), same)
     if change.any():
         past += cv2.resize(change, (width, height), interpolation=cv2.INTER_LINEAR)
     turned_by = np.abs((turned if changed else coarse) + change - before).max(axis=2)
     return changed or float((change != 0).mean()) > 0.5, turned_by
+
+
+def _noise_of_means(taken: Plane) -> Plane:
+    """Estimates, by what the network took (H W 3), how far noise moves the mean of a tile of ``_BROAD``
+    pixels, of each colour; h w 3."""
+    mean = _coarse(taken, _BROAD)
+    variance = np.maximum(_coarse(taken * taken, _BROAD) - mean * mean, _NOTHING)
+    return np.asarray(np.sqrt(variance) / np.float32(_BROAD), np.float32)
+
+
+def _beyond(values: Plane, bound: Plane | np.float32) -> Plane:
+    """What lies beyond plus and minus ``bound``, less the bound; 0 within."""
+    return np.asarray(np.sign(values) * np.maximum(np.abs(values) - bound, _NOTHING), np.float32)
+
+
+def _differs_broadly(now: Plane, past: Plane, noise: Plane) -> Plane:
+    """The squared difference of the means of tiles of ``_COARSE`` pixels, as a multiple of what noise does
+    to them; ``noise`` as ``_noise_of_means`` has it; h w."""
+    height, width = now.shape[:2]
+    size = ((width + 1) // 2, (height + 1) // 2)
+    off = np.square(_coarse(now) - _coarse(past)).mean(axis=2)
+    expected = _whole(np.square(noise).mean(axis=2), off) * np.float32((_BROAD / _COARSE) ** 2)
+    return np.asarray(cv2.resize(off / (expected + _LITTLE), size), np.float32)
 
 
 def _coarse(picture: Plane, side: int = _COARSE) -> Plane:

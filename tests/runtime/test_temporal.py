@@ -95,6 +95,47 @@ def test_a_camera_that_pans_gains_too() -> None:
     assert np.mean(gained[3:]) > 0.5
 
 
+@pytest.mark.parametrize(("contrast", "trail"), [(15, 2.4), (25, 1.8)])
+def test_a_faint_thing_leaves_no_trail_where_a_scene_stands(contrast: int, trail: float) -> None:
+    """It is fainter than the noise of the source, appears after eight frames and moves on from then."""
+    discs = [np.zeros((HEIGHT, WIDTH), np.float32) for _ in range(18)]
+    for number, disc in enumerate(discs[8:]):
+        cv2.circle(disc, (20 + 7 * number, 60), 12, 1, -1, cv2.LINE_AA)
+    clip = [np.clip(scene(13) + contrast * disc[..., None], 0, 255) for disc in discs]
+    alone, together = fused(clip)
+    left, shown = [], []
+    for number in range(9, 18):
+        behind = (discs[number - 1] > 0.9) & (discs[number] < 0.1)
+        off = together[number].astype(float) - alone[number]
+        left.append(off[behind].mean())
+        shown.append(off[discs[number] > 0.9].mean())
+    assert np.mean(left) < trail
+    assert np.mean(shown) > -0.1 * contrast
+    assert min(gains(clip, alone, together)[8:]) > 3
+
+
+def test_fusing_adds_no_flicker_to_a_clip_that_moves_and_needs_little() -> None:
+    wide = scene(1, HEIGHT + 20, WIDTH + 120)
+    near = cv2.GaussianBlur(scene(14, HEIGHT + 20, WIDTH + 120), (0, 0), 1)
+    clip = []
+    for number in range(14):
+        far = wide[5 : 5 + HEIGHT, 8 + 2 * number : 8 + 2 * number + WIDTH].copy()
+        x = 10 + 9 * number
+        far[40:90, x : x + 40] = near[40:90, 60 - 3 * number + 40 : 100 - 3 * number + 40][:, : WIDTH - x]
+        clip.append(far)
+
+    def noisy(clean: np.ndarray, number: int, sigma: float) -> Pixels:
+        return pixels(clean + np.random.default_rng(number).normal(0, sigma, clean.shape))
+
+    fusion = TemporalFusion()
+    sources = [noisy(clean, number, 2) for number, clean in enumerate(clip)]
+    alone = [noisy(clean, number, 1) for number, clean in enumerate(clip)]
+    together = [fusion.fuse(a, b) for a, b in zip(sources, alone, strict=True)]
+    before, after = flicker(sources, alone), flicker(sources, together)
+    assert before is not None and after is not None
+    assert after < 1.5 * before
+
+
 def _ball(number: int) -> np.ndarray:
     frame = scene(2).copy()
     cv2.circle(frame, (10 + 11 * number, 60), 14, (250, 20, 20), -1)
