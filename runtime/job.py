@@ -18,8 +18,8 @@ from measnet.runtime.frame import Frame, Restoration
 from measnet.runtime.guard import Guard
 from measnet.runtime.live.address import shown
 from measnet.runtime.live.ladder import AtRung, Ladder, rungs
+from measnet.runtime.live.upkeep import Upkeep
 from measnet.runtime.live.watch import Watch
-from measnet.runtime.memory import give_back_large_buffers
 from measnet.runtime.options import RunOptions
 from measnet.runtime.progress import Amount
 from measnet.runtime.restorer import Restorer
@@ -71,8 +71,6 @@ class Job:
         self.watch = watch or Watch(shown(spec))
         self._options = options
         self._opened = contextlib.ExitStack()
-        if is_live(spec):
-            give_back_large_buffers()
         self._source = open_source(spec, options.reading, options.live, watch=self.watch, stop=stop)
         try:
             self.info = self._source.info
@@ -114,7 +112,9 @@ class Job:
             ParityError: the output is there, but the engine strays from the reference.
         """
         guard = self._guarded(restorer)
-        if self.info.kind != "live":  # a live source says so itself
+        if self.info.kind == "live":
+            observers = [*observers, Upkeep()]
+        else:  # a live source says so itself
             self.watch.telemetry.enter("running")
         try:
             self._begin(guard, on_note)

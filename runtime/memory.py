@@ -61,18 +61,13 @@ def _number(path: str) -> int | None:
     return int(text) if text.isdigit() else None
 
 
-_M_MMAP_THRESHOLD = -3  # mallopt's name for it (malloc.h)
-_LARGE = 128 * 1024  # bytes: glibc's own threshold, before the first large buffers are freed and it raises it
+def give_back_freed_memory() -> None:
+    """Returns to the system what was freed of glibc's heaps; other C libraries need no asking.
 
-
-def give_back_large_buffers() -> None:
-    """Makes this process return every large buffer to the system when it is freed, for runs that last days.
-
-    Left to itself, glibc soon takes frames from its heaps, where small things that live longer keep them from
-    being returned: memory grew with every connection of a camera. With other C libraries this does nothing.
+    Left alone, heaps keep pages between small things in use: a camera's run grew with every connection.
     """
     try:
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        ctypes.CDLL(None).malloc_trim(0)
     except (AttributeError, OSError, TypeError):
         return
 

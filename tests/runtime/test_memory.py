@@ -5,19 +5,21 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+
+from measnet.runtime.live import upkeep
 
 HOLES = """
 import sys
 import numpy as np
-from measnet.runtime.memory import give_back_large_buffers
+from measnet.runtime.memory import give_back_freed_memory
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
 
-if sys.argv[1] == "given back":
-    give_back_large_buffers()
 np.ones(4_000_000)  # from here on glibc takes what is smaller from its heaps
 before = resident()
 frames, kept = [], []
@@ -25,6 +27,8 @@ for _ in range(100):
     frames.append(np.ones((360, 640, 3), np.uint8))
     kept.append(np.ones(2000, np.uint8))
 frames.clear()
+if sys.argv[1] == "given back":
+    give_back_freed_memory()
 print((resident() - before) // 2**20)
 """
 
@@ -37,3 +41,15 @@ def test_frames_between_things_that_stay_are_given_back_to_the_system() -> None:
 
     assert left("as usual") > 50, "MiB: else nothing has to be done"
     assert left("given back") < 10
+
+
+def test_a_live_run_gives_memory_back_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock: Any = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    given: list[float] = []
+    monkeypatch.setattr(upkeep, "time", clock)
+    monkeypatch.setattr(upkeep, "give_back_freed_memory", lambda: given.append(clock.now))
+    keeper, frame = upkeep.Upkeep(), SimpleNamespace()
+    for clock.now in range(150):
+        passing: Any = frame
+        keeper.finished(passing)
+    assert given == [60, 120]
