@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import av
 from av.packet import Packet
+from av.sidedata.sidedata import SideDataContainer
 
 from measnet.runtime.frame import Colour, ContentLight, Hdr, MasteringDisplay
 
@@ -52,7 +53,9 @@ WORDINGS = {
 
 def side_data(frame: av.VideoFrame) -> dict[str, bytes]:
     """All that a decoded frame says beside its pixels, by FFmpeg's names."""
-    return {data.type.name: bytes(data) for data in frame.side_data}  # type: ignore[attr-defined, arg-type]  # PyAV types it loosely
+    # Not frame.side_data: a frame keeps that, and that keeps the frame, until Python looks for circles.
+    said: Any = SideDataContainer(frame)  # type: ignore[call-arg]  # PyAV types it loosely
+    return {data.type.name: bytes(data) for data in said}
 
 
 def is_hdr(colour: Colour) -> bool:

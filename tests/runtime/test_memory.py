@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import platform
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import av
 import pytest
 
+from measnet.runtime.frame import Frame
 from measnet.runtime.live import upkeep
+from measnet.runtime.sources.choose import open_source
+
+CLIP = Path(__file__).parents[2] / "examples" / "car-park.mp4"
 
 HOLES = """
 import sys
@@ -53,3 +60,17 @@ def test_a_live_run_gives_memory_back_once_a_minute(monkeypatch: pytest.MonkeyPa
         passing: Any = frame
         keeper.finished(passing)
     assert given == [60, 120]
+
+
+def test_a_frame_goes_when_its_last_user_lets_go() -> None:
+    """Not when Python next looks for circles: by then a camera's run holds hundreds."""
+    source = open_source(str(CLIP))
+    gc.collect()
+    gc.disable()
+    try:
+        seen = sum(isinstance(item, Frame) for item in source.read())
+        left = sum(isinstance(thing, av.VideoFrame) for thing in gc.get_objects())
+    finally:
+        gc.enable()
+        source.close()
+    assert seen == 38 and left < 4
