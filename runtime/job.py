@@ -18,7 +18,6 @@ from measnet.runtime.frame import Frame, Restoration
 from measnet.runtime.guard import Guard
 from measnet.runtime.live.address import shown
 from measnet.runtime.live.ladder import AtRung, Ladder, rungs
-from measnet.runtime.live.upkeep import Upkeep
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.options import RunOptions
 from measnet.runtime.progress import Amount
@@ -112,9 +111,7 @@ class Job:
             ParityError: the output is there, but the engine strays from the reference.
         """
         guard = self._guarded(restorer)
-        if self.info.kind == "live":
-            observers = [*observers, Upkeep()]
-        else:  # a live source says so itself
+        if self.info.kind != "live":  # a live source says so itself
             self.watch.telemetry.enter("running")
         try:
             self._begin(guard, on_note)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from pathlib import Path
 
 from measnet.config import MEASNetConfig
@@ -59,17 +58,6 @@ def _number(path: str) -> int | None:
     except OSError:
         return None
     return int(text) if text.isdigit() else None
-
-
-def give_back_freed_memory() -> None:
-    """Returns to the system what was freed of glibc's heaps; other C libraries need no asking.
-
-    Left alone, heaps keep pages between small things in use: a camera's run grew with every connection.
-    """
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError, TypeError):
-        return
 
 
 MAX_SIDE = 16_384
