@@ -105,10 +105,13 @@ def test_a_graph_with_a_hostile_value_is_refused(graph: Path, tmp_path: Path) ->
         Restorer(str(hostile))
 
 
-def test_nothing_is_told_of_weights_that_were_not_taught() -> None:
+def test_nothing_is_told_of_weights_that_were_not_taught(taught: Path, tmp_path: Path) -> None:
     assert to_metadata(False) == {} and from_metadata({}) is False
     assert from_metadata(to_metadata(True)) is True
-    with Restorer("small") as untaught:
+    network = load_checkpoint(taught)
+    network.taught = False
+    save_checkpoint(network, tmp_path / "untaught.safetensors")
+    with Restorer(str(tmp_path / "untaught.safetensors")) as untaught:
         done = untaught.restore(PICTURE)
     assert done.prompt_weights and done.damage is None
     experts = Experts()

@@ -20,7 +20,7 @@ def test_a_frame_goes_when_its_last_user_lets_go() -> None:
     gc.disable()
     try:
         seen = sum(isinstance(item, Frame) for item in source.read())
-        left = sum(isinstance(thing, av.VideoFrame) for thing in gc.get_objects())
+        left = sum(type(thing) is av.VideoFrame for thing in gc.get_objects())
     finally:
         gc.enable()
         source.close()
