@@ -481,7 +481,7 @@ def _noise_of_means(taken: Plane) -> Plane:
 
 
 def _beyond(values: Plane, bound: Plane | np.float32) -> Plane:
-    """What lies beyond plus and minus ``bound``, less the bound; 0 within."""
+    """Takes ``bound`` off the size of each value, whatever its sign; 0 within."""
     return np.asarray(np.sign(values) * np.maximum(np.abs(values) - bound, _NOTHING), np.float32)
 
 
