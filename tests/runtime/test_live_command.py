@@ -54,7 +54,7 @@ def test_a_lost_stream_ends_with_status_1_and_its_result_is_kept(measnet_run: Ru
     assert any("the connection was closed; trying again for 1 s" in line for line in lines)
     assert sum("was gone for 1 s" in line for line in lines) == 1
     said = report(figures)
-    assert said["status"] == "complete" and said["frames"] == len(probe(out).times) > 2
+    assert said["status"] == "complete" and said["sinks"][0]["frames"] == len(probe(out).times) > 2
     assert "was gone for 1 s" in said["error"]
     live = said["live"]
     assert (live["state"], live["reconnects"], live["outages"]) == ("failed", 1, [])

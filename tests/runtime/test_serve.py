@@ -125,10 +125,12 @@ def test_one_of_four_cameras_dies_and_the_others_go_on(
         assert running.reports[1].live["reconnects"] >= 1
         assert states[name][0] == "connecting" and states[name][-1] == "ended"
         assert report.status == "complete" and report.engine["backend"] == "onnxruntime"
-        for ending in ("mkv", "mp4"):
+        for ending, told in zip(("mkv", "mp4"), report.sinks, strict=True):
             result = probe(tmp_path / f"{name}.{ending}")
             assert (result.video["width"], result.video["height"]) == (160, 96)
-            assert len(result.times) == report.frames > 0
+            # A busy machine may hold up a sink: what it then left out is counted.
+            assert len(result.times) == told["frames"] > 0
+            assert told["frames"] + told["dropped"] == report.frames and told["failures"] == 0
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("measnet-")]
 
 
