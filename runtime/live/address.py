@@ -55,10 +55,10 @@ def hide_arguments() -> None:
 
 
 def _argument_shown(argument: str) -> str:
-    name, equals, value = argument.partition("=")
-    if argument.startswith("-") and equals and has_secrets(value):
-        return f"{name}={shown(value)}"
-    return shown(argument)
+    # --out=ADDRESS, -oADDRESS, -yoADDRESS
+    option = re.match(r"--?[\w-]+=|-[a-z]*?o", argument)
+    before = option[0] if option else ""
+    return before + shown(argument[len(before) :])
 
 
 def _without_values(query: str) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 
-from measnet.runtime.live.address import has_secrets, shown
+from measnet.runtime.live.address import has_secrets, hide_arguments, shown
 
 
 @pytest.mark.parametrize(
@@ -39,3 +42,26 @@ def test_addresses_are_shown_without_credentials(address: str, said: str | None)
     assert shown(address) == (said or address)
     assert shown(shown(address)) == shown(address)
     assert has_secrets(address) == (said is not None)
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("rtsp://bob:s3cret@cam/a", "rtsp://***@cam/a"),
+        ("--out=srt://h:1?passphrase=s3cret", "--out=srt://h:1?passphrase=***"),
+        ("-ortmp://h/app/s3cret", "-ortmp://h/app/***"),
+        ("-o=rtmp://h/app/s3cret", "-o=rtmp://h/app/***"),
+        ("-yortmp://h/app/s3cret", "-yortmp://h/app/***"),
+        ("--reconnect=5", None),
+        ("-y", None),
+        ("-", None),
+    ],
+)
+def test_the_title_of_a_process_has_none_in_whatever_way_an_option_is_given(
+    argument: str, said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles: list[str] = []
+    monkeypatch.setitem(sys.modules, "setproctitle", SimpleNamespace(setproctitle=titles.append))
+    monkeypatch.setattr(sys, "orig_argv", ["measnet-run", argument])
+    hide_arguments()
+    assert titles == ([] if said is None else [f"measnet-run {said}"])
