@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from measnet.errors import UsageError
 from measnet.runtime.live.address import shown
+from measnet.runtime.live.srt import options_of
 
 _TLS_PORTS = {"https": 443, "rtsps": 322, "rtmps": 443}
 _PORT_NEEDED = ("tcp", "udp", "srt")
@@ -23,10 +24,12 @@ _NO_TLS = "no TLS"
 
 def check_address(url: str) -> SplitResult:
     """The parts of ``url``. Raises UsageError where nobody could be called by it: no host, no port that there
-    can be, or none where one is needed."""
+    can be, or none where one is needed, or options that srt:// has not."""
     try:
         parts = urlsplit(url)
         port = parts.port
+        if parts.scheme == "srt":
+            options_of(parts.query)
     except ValueError as error:
         raise UsageError(f"{shown(url)} is not an address: {error}") from None
     if not parts.hostname and parts.scheme != "udp" and not _CALLED.search(parts.query):

@@ -13,10 +13,16 @@ import time
 from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
 
+def _passphrase(words: str) -> bytes:
+    if not 10 <= len(words.encode()) <= 79:
+        raise ValueError("passphrase is to have 10 to 79 letters")
+    return words.encode()
+
+
 # libsrt's number of each, and how it takes the value.
 _OPTIONS: dict[str, tuple[int, Callable[[str], bytes]]] = {
     "latency": (23, lambda microseconds: struct.pack("<i", int(microseconds) // 1000)),
-    "passphrase": (26, str.encode),
+    "passphrase": (26, _passphrase),
     "pbkeylen": (27, lambda length: struct.pack("<i", int(length))),
     "streamid": (46, str.encode),
 }
@@ -55,19 +61,15 @@ class SrtSocket:
         self._received = b""
         self._sent = False
         parts = urlsplit(url)
-        asked = {name: values[0] for name, values in parse_qs(parts.query).items()}
-        listens = asked.pop("mode", "caller") == "listener"
         self._socket = self._srt.srt_create_socket()
         try:
+            try:
+                listens, asked = options_of(parts.query)
+            except ValueError as error:
+                raise OSError(0, str(error)) from None
             self._set(_RECEIVE_TIMEOUT, struct.pack("<i", _LOOK_EVERY))
-            for name, value in asked.items():
-                if name not in _OPTIONS:
-                    raise OSError(0, f"srt:// takes {', '.join(_OPTIONS)} behind the question mark alone")
-                option, packed = _OPTIONS[name]
-                try:
-                    self._set(option, packed(value))
-                except (ValueError, struct.error):
-                    raise OSError(0, f"{name} is to be a number") from None
+            for option, value in asked:
+                self._set(option, value)
             address = _packed(parts.hostname, parts.port or 0)
             if listens:
                 self._wait_for_call(address)
@@ -122,6 +124,23 @@ class SrtSocket:
 
     def _failed(self) -> OSError:
         return OSError(0, self._srt.srt_getlasterror_str().decode(errors="replace"))
+
+
+def options_of(query: str) -> tuple[bool, list[tuple[int, bytes]]]:
+    """Says, of the part of an address behind the question mark, whether it waits to be called, and gives
+    libsrt's options with their values. Raises ValueError for what it cannot be asked for."""
+    asked = {name: values[0] for name, values in parse_qs(query).items()}
+    listens = asked.pop("mode", "caller") == "listener"
+    options = []
+    for name, value in asked.items():
+        if name not in _OPTIONS:
+            raise ValueError(f"srt:// takes {', '.join(_OPTIONS)} behind the question mark alone")
+        option, packed = _OPTIONS[name]
+        try:
+            options.append((option, packed(value)))
+        except (ValueError, struct.error) as error:
+            raise ValueError(str(error) if name == "passphrase" else f"{name} is to be a number") from None
+    return listens, options
 
 
 def _packed(host: str | None, port: int) -> bytes:

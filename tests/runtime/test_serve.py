@@ -342,11 +342,14 @@ def test_what_the_machine_has_not_is_named_before_anything_starts(
         {"name": "b", "source": "tcp://127.0.0.1:1", "sinks": ["there.mkv"], "model": "absent.onnx"},
         {"name": "c", "source": "rstp://u:secret@10.0.0.5/stream", "sinks": ["c.mkv"]},
         {"name": "d", "source": "camera:front", "sinks": ["d.mkv"]},
+        {"name": "e", "source": "srt://127.0.0.1:1?pass=secret", "sinks": ["srt://h:1?passphrase=secret"]},
     ]
     result = CliRunner().invoke(main, [str(write(tmp_path / "c.yaml", listed, preset="veryfast"))])
     assert result.exit_code == 2
     said = result.stderr.splitlines()
-    assert len(said) == 5
+    assert len(said) == 7 and "secret" not in result.stderr
+    assert "camera e: srt://127.0.0.1:1?pass=*** is not an address: srt:// takes" in said[5]
+    assert "camera e: srt://h:1?passphrase=*** is not an address: passphrase is to have 10 to 79" in said[6]
     assert "camera c: rstp://***@10.0.0.5/stream: addresses begin with rtsp://" in said[3]
     assert "camera d: camera:front: a camera is named by its number" in said[4]
     assert "camera a: the folder /nowhere does not exist" in said[0]
