@@ -51,6 +51,7 @@ class Job:
         options: what the user asked for.
         watch: hears what happens to a live source, and gets the figures of any; by default one of its own.
         stop: once set, the source is not waited for any longer.
+        await_receivers: of a live source, a receiver that refuses is tried again while the rest goes on.
 
     Raises:
         StoppedError: ``stop`` was set before a live source had sent a picture.
@@ -65,6 +66,7 @@ class Job:
         *,
         watch: Watch | None = None,
         stop: threading.Event | None = None,
+        await_receivers: bool = False,
     ) -> None:
         self.report = RunReport(input=shown(spec))
         self.watch = watch or Watch(shown(spec))
@@ -79,7 +81,9 @@ class Job:
             files = _files_behind(spec)
             check_targets(self.targets, files, overwrite=options.overwrite, parts=options.parts is not None)
             file = files[0] if is_on_disk(spec) else None
-            self._sink = open_sinks(self.targets, self._source, file, options, self.watch)
+            self._sink = open_sinks(
+                self.targets, self._source, file, options, self.watch, await_receivers=await_receivers
+            )
         except BaseException as error:
             if is_live(spec):
                 self.watch.enter("failed", str(error))

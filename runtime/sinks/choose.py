@@ -45,7 +45,13 @@ class WatchedSink(Sink):
 
 
 def open_sinks(
-    targets: Sequence[Target], source: Source, file: Path | None, options: RunOptions, watch: Watch
+    targets: Sequence[Target],
+    source: Source,
+    file: Path | None,
+    options: RunOptions,
+    watch: Watch,
+    *,
+    await_receivers: bool = False,
 ) -> Sink:
     """Opens a sink for each target, and makes one of them.
 
@@ -55,6 +61,7 @@ def open_sinks(
         file: what of the source lies on disk, if anything: a file or a folder.
         options: of the run.
         watch: hears what happens to sinks of a live source.
+        await_receivers: of a live source, a receiver that refuses is tried again, as one that was lost.
 
     Raises:
         UsageError: one of them cannot be, or a receiver refuses.
@@ -76,10 +83,10 @@ def open_sinks(
     try:
         for target in targets:
             opens = _opener(target, info, options)
-            sink = opens()
             if info.kind == "live":
-                sink = PatientSink(target, sink, watch, opens if _comes_back(target) else None)
-            sinks.append(sink)
+                sinks.append(_patient(target, opens, watch, await_receivers=await_receivers))
+            else:
+                sinks.append(opens())
     except BaseException:
         for sink in sinks:
             sink.abort()
@@ -139,6 +146,19 @@ def _opener(target: Target, info: StreamInfo, options: RunOptions) -> Callable[[
     if parts is not None:
         return lambda: PartsSink(target, info, encoding, parts)
     return lambda: VideoSink(target, info, encoding)
+
+
+def _patient(
+    target: Target, opens: Callable[[], Sink], watch: Watch, *, await_receivers: bool
+) -> PatientSink:
+    sink: Sink | None = None
+    try:
+        sink = opens()
+    except UsageError as error:
+        if not (await_receivers and isinstance(target, Receiver)):
+            raise
+        watch.say("sink", f"{error}; it is tried again")
+    return PatientSink(target, sink, watch, opens if _comes_back(target) else None)
 
 
 def _comes_back(target: Target) -> bool:

@@ -42,23 +42,23 @@ class PatientSink(Sink):
 
     Args:
         target: for events.
-        sink: open.
+        sink: open; None where it is yet to be opened by ``again``.
         watch: hears it.
         again: opens it anew after a failure, as often as it takes; None where a failure is the end of it.
     """
 
     def __init__(
-        self, target: Target, sink: Sink, watch: Watch, again: Callable[[], Sink] | None = None
+        self, target: Target, sink: Sink | None, watch: Watch, again: Callable[[], Sink] | None = None
     ) -> None:
         super().__init__()
         self.target = target
         self._name = str(target)
-        self._sink: Sink | None = sink
+        self._sink = sink
         self._watch = watch
         self._again = again
         self._backoff = Backoff()
-        self._report = sink.for_report()
-        self.warnings = list(sink.warnings)
+        self._report = {} if sink is None else sink.for_report()
+        self.warnings = [] if sink is None else list(sink.warnings)
         self._delivered: Callable[[Frame], None] = lambda frame: None
         self._items: deque[Frame | Packet[Stream]] = deque()
         self._frames = self._packets = 0

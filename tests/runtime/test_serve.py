@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -225,6 +226,41 @@ def test_ctrl_c_ends_all_of_them_tidily(tmp_path: Path) -> None:
     runs = json.loads(report.read_text())["runs"]
     assert [run["input"] for run in runs] == ["cam0", "cam1"]
     assert all(len(probe(tmp_path / f"{index}.mkv").times) == runs[index]["frames"] for index in range(2))
+
+
+def test_a_receiver_that_comes_late_is_tried_until_it_is_there_and_holds_no_sink_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("measnet.runtime.restorer.Restorer", IdentityRestorer)
+    source, port, out = addresses()[0], free_port(), tmp_path / "yard.mkv"
+    late = f"tcp://127.0.0.1:{port}"
+    listed = [{"name": "yard", "source": source, "sinks": [late, str(out)]}]
+    events, stop, told = Events(), threading.Event(), list[str]()
+    events.listen(lambda event: told.append(event.words) if event.kind == "sink" else None)
+    count = Count()
+    running = Service(read_cameras(write(tmp_path / "c.yaml", listed)), events, lambda watch: [count])
+    with sender(source):
+        serving = threading.Thread(target=running.run, args=(stop,))
+        serving.start()
+        try:
+            wait_until(lambda: count.frames > 3)
+            assert told[0].startswith(f"{late} does not take the stream") and "tried again" in told[0]
+            with socket.create_server(("127.0.0.1", port)) as receiver:
+                receiver.settimeout(GENEROUS)
+                with receiver.accept()[0] as taken:
+                    taken.settimeout(GENEROUS)
+                    assert taken.recv(1) == b"\x47"  # as packets of MPEG-TS begin
+                    wait_until(lambda: f"{late} is back" in told)
+                    stop.set()
+                    while taken.recv(65_536):
+                        pass
+        finally:
+            stop.set()
+            serving.join(GENEROUS)
+    (report,) = running.reports
+    assert report.status == "complete" and not serving.is_alive()
+    pushed, file = report.sinks
+    assert 0 < pushed["frames"] < file["frames"] == len(probe(out).times)
 
 
 class SlowBackend(FakeBackend):
