@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import Field, fields
+from functools import partial
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 import click
 
-from measnet.command_line import HELP, read_by, run_command
+from measnet.command_line import HELP, read_by, run_command, status_of
 from measnet.headed_help import HeadedCommand
 from measnet.number_options import Number, WholeNumber
 from measnet.runtime.live.address import hide_arguments
@@ -29,6 +30,9 @@ from measnet.runtime.options import (
     RunOptions,
     flag,
 )
+
+if TYPE_CHECKING:
+    from measnet.runtime.console import Console
 
 _USUAL_EXAMPLES = """\b
 Examples:
@@ -188,24 +192,29 @@ def main(inputs: tuple[str, ...], ray: str | None, quiet: bool, debug: bool, **v
     INPUT is a video, an image, a folder of images, camera:N, a stream's address, or - for standard
     input. Several, or a pattern ('shots/*.png'), are restored one after another.
     """
-    from measnet.runtime.console import Console
-    from measnet.runtime.session import Session
-
-    hide_arguments()
-    os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 tells its settings on stderr, unless it is to tell errors
-    kind = Console
-    if values["log"] == "json":
-        from measnet.runtime.operations.log import JsonConsole
-
-        kind = JsonConsole
-    console = kind(quiet=quiet, stdout_taken="-" in values["out"])
 
     def run() -> int:
+        hide_arguments()
+        from measnet.runtime.console import Console
+
+        # SVT-AV1 tells its settings on stderr, unless it is to tell errors.
+        os.environ.setdefault("SVT_LOG", "1")
+        kind = Console
+        if values["log"] == "json":
+            from measnet.runtime.operations.log import JsonConsole
+
+            kind = JsonConsole
+        console = kind(quiet=quiet, stdout_taken="-" in values["out"])
+        return status_of(partial(restore, console), debug=debug, tell=console.error)
+
+    def restore(console: Console) -> int:
         options = RunOptions.named(values)
         if ray is None:
+            from measnet.runtime.session import Session
+
             return Session(console, options, debug=debug).run(inputs)
         from measnet.runtime.fleet.run import restore_archive
 
         return restore_archive(ray, inputs, options, console)
 
-    run_command(run, debug=debug, tell=console.error)
+    run_command(run, debug=debug)

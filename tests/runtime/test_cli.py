@@ -487,6 +487,16 @@ def test_interrupted_video_is_playable_and_called_partial(video: Path, number: i
     assert "partial" in out
 
 
+def test_an_interruption_before_anything_has_begun_is_status_130_and_silent(
+    measnet_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("measnet.runtime.cli.hide_arguments", interrupted)
+    assert measnet_run("clip.mp4") == Answer(130, "", "")
+
+
 def test_interrupted_folder_is_called_partial(tmp_path: Path) -> None:
     shots = tmp_path / "shots"
     shots.mkdir()
