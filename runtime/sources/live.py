@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from math import isinf
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ from measnet.runtime.sources.camera import CAMERA_PREFIX, CameraConnection, came
 from measnet.runtime.sources.connection import Connection, Feed, Over
 from measnet.runtime.sources.kept_streams import KeptStreams
 from measnet.runtime.sources.network import URL_SCHEMES, NetworkConnection
-from measnet.runtime.sources.times import delay
+from measnet.runtime.sources.times import rebased
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -68,7 +69,9 @@ class Outage:
 class LiveSource(Source):
     """Frames of a camera or a stream, through outages.
 
-    Times count from the first frame, by the stream's own clock, and on by this machine's over an outage.
+    Times count from the first frame that is read, by the stream's own clock, and on by this machine's over an
+    outage. Where the stream's has come ahead, as FFmpeg looks at three seconds of some before it gives them, the
+    gap is shorter by that.
     All frames have the size and the depth of the first one; others are scaled, with bars where their shape
     differs. Which frames are overtaken by newer ones is decided by the queue behind this source.
 
@@ -134,7 +137,7 @@ class LiveSource(Source):
         self._size: tuple[int, int] = (self.info.width, self.info.height)
         self._shift: int = 0
         self._last_pts: int = -1
-        self._last_captured: float = self._first.captured
+        self._zero_captured = self._last_captured = self._first.captured
         self._last_at: float = time.time()
         self._running_since: float = time.monotonic()
 
@@ -220,8 +223,9 @@ class LiveSource(Source):
                 heard = time.monotonic()
             elif item is not None and not isinstance(item, Connection):
                 asked = time.monotonic()
-                delay(item, self._shift * self.info.time_base)
-                yield item
+                # Sound from before the first picture has nothing to go with.
+                if self._last_pts >= 0 and rebased(item, -self._shift * self.info.time_base):
+                    yield item
                 heard += time.monotonic() - asked  # whoever took it may have had to wait
             elif item is None and time.monotonic() >= heard + limit and not self._off.is_set():
                 if not running:
@@ -281,7 +285,9 @@ class LiveSource(Source):
         assert self._connection is not None
         gone = max(0.0, first.captured - self._last_captured)
         self._outages.append(Outage(self._last_at, gone, why, tries))
-        self._shift = self._last_pts + max(1, round(gone / self.info.time_base))
+        unit = self.info.time_base
+        ahead = self._last_pts * unit - Fraction(self._last_captured - self._zero_captured)
+        self._shift = self._last_pts + max(1, round((Fraction(gone) - max(Fraction(0), ahead)) / unit))
         self._running_since = time.monotonic()
         self._watch.enter(
             "running",
@@ -297,6 +303,8 @@ class LiveSource(Source):
         if frame.time_base != unit:
             pts = round(pts * frame.time_base / unit)
             duration = round(duration * frame.time_base / unit)
+        if self._last_pts < 0:
+            self._shift, self._zero_captured = -pts, frame.captured
         pts = self._in_order(pts + self._shift, frame.captured)
         self._last_pts, self._last_captured, self._last_at = pts, frame.captured, time.time()
         pixels = self._fitted(frame.pixels, float(pts * unit))

@@ -151,7 +151,7 @@ def test_a_camera_that_comes_back_in_another_size_is_scaled_to_the_first_and_sai
     second_start: float, tmp_path: Path
 ) -> None:
     with camera_that_comes_back(two_modes(tmp_path, second_start)) as (url, come_back):
-        source = LiveSource(url, patience=0)
+        source = LiveSource(url, patience=0, drain=False)  # so that zero is its first frame
         assert not come_back.is_set()
         record(source, tmp_path / "out.mp4", on_frame=come_back.set)
     recorded = probe(tmp_path / "out.mp4")

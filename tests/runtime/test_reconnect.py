@@ -229,9 +229,9 @@ def test_a_sender_that_is_killed_and_started_again_goes_on(kind: str, tmp_path: 
     assert len(outages) == outages_wanted == live.watch.telemetry.figures().reconnects
     assert all(outage["seconds"] > 0 and outage["connections"] >= 1 for outage in outages)
     shown_for = float(live.frames[-1].pts * live.frames[-1].time_base)
-    # A stream of segments is read ahead of its time; FLV is looked at for 3 s before its first picture.
-    ahead = 5 * (1 + outages_wanted)
-    assert sum(outage["seconds"] for outage in outages) < shown_for < ran + ahead
+    # A stream of segments is read ahead of its time; FLV is looked at for 3 s before its first picture. However
+    # many connections there are, it comes to that once.
+    assert sum(outage["seconds"] for outage in outages) < shown_for < ran + 5
     assert all("s3cret" not in event.words for event in live.events)
 
 
@@ -594,11 +594,10 @@ def test_while_nobody_reads_yet_the_decoder_is_emptied_and_the_newest_is_kept() 
         source = opened(sender.url)
         up = time.monotonic()
         time.sleep(2)  # as when an engine is loaded
-        frames = (item for item in source.read() if isinstance(item, Frame))
-        first = next(frames)
+        first = next(item for item in source.read() if isinstance(item, Frame))
         source.close()
     assert first.captured > up + 0.75  # and not the one that was there first
-    assert float(first.pts * first.time_base) > 0.5
+    assert first.pts == 0
 
 
 def test_sound_alone_is_refused(clip: MakeClip) -> None:
