@@ -403,6 +403,28 @@ def test_a_camera_is_served_restored_by_rtsp(clip: Path, paths: dict[str, str]) 
     check_restored(found[0], frames_of(clip)[numbers[0]])
 
 
+# ROS 2
+
+
+def test_a_ros_node_restores_the_pictures_of_a_topic(tmp_path: Path) -> None:
+    pytest.importorskip("rclpy", reason="ROS 2 is not here")
+    camera, node = Path(__file__).parent / "ros_camera.py", EXAMPLES / "ros2" / "restore_node.py"
+    noise = np.random.default_rng(0).integers(60, 190, (40, 54, 3), np.uint8)
+    sources = {"rgb8": noise, "bgr8": noise[::-1], "mono8": noise[..., 0]}
+    np.savez(tmp_path / "sources.npz", **sources)
+    alone = {"ROS_DOMAIN_ID": str(os.getpid() % 100), "ROS_LOCALHOST_ONLY": "1"}
+    with program(sys.executable, node, **alone) as running:
+        run(sys.executable, camera, tmp_path / "sources.npz", tmp_path / "found.npz", variables=alone)
+        running.send_signal(signal.SIGINT)
+        assert running.wait(LIMIT) == 0
+    found = np.load(tmp_path / "found.npz")
+    with Restorer("nano") as restorer:
+        assert np.array_equal(found["rgb8"], restorer(sources["rgb8"]))
+        assert np.array_equal(found["bgr8"], restorer(sources["bgr8"][..., ::-1])[..., ::-1])
+        grey = restorer(cv2.cvtColor(sources["mono8"], cv2.COLOR_GRAY2RGB))
+        assert np.array_equal(found["mono8"], cv2.cvtColor(grey, cv2.COLOR_RGB2GRAY))
+
+
 # The web
 
 
