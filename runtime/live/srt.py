@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
 
+
 def _passphrase(words: str) -> bytes:
     if not 10 <= len(words.encode()) <= 79:
         raise ValueError("passphrase is to have 10 to 79 letters")

@@ -183,9 +183,7 @@ class _Line:
         while not stop.is_set():
             try:
                 options = replace(self.camera.options, out=self.camera.sinks)
-                return Job(
-                    self.camera.source, options, watch=self.watch, stop=stop, await_receivers=True
-                )
+                return Job(self.camera.source, options, watch=self.watch, stop=stop, await_receivers=True)
             except InputError as error:
                 if str(error) != said:
                     said = self.report.error = str(error)

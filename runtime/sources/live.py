@@ -70,8 +70,8 @@ class LiveSource(Source):
     """Frames of a camera or a stream, through outages.
 
     Times count from the first frame that is read, by the stream's own clock, and on by this machine's over an
-    outage. Where the stream's has come ahead, as FFmpeg looks at three seconds of some before it gives them, the
-    gap is shorter by that.
+    outage. Where the stream's has come ahead, as FFmpeg looks at three seconds of some before it gives them,
+    the gap is shorter by that.
     All frames have the size and the depth of the first one; others are scaled, with bars where their shape
     differs. Which frames are overtaken by newer ones is decided by the queue behind this source.
 

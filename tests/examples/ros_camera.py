@@ -1,5 +1,5 @@
-"""A camera and a viewer of ROS 2, for the node of examples/ros2: publishes numbered pictures on /image over and
-over, and writes what comes back on /restored.
+"""A camera and a viewer of ROS 2, for the node of examples/ros2: publishes pictures on /image, one after another,
+and writes those that come back on /restored.
 
     python tests/examples/ros_camera.py SOURCES.npz FOUND.npz
 

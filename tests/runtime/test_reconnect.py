@@ -229,8 +229,8 @@ def test_a_sender_that_is_killed_and_started_again_goes_on(kind: str, tmp_path: 
     assert len(outages) == outages_wanted == live.watch.telemetry.figures().reconnects
     assert all(outage["seconds"] > 0 and outage["connections"] >= 1 for outage in outages)
     shown_for = float(live.frames[-1].pts * live.frames[-1].time_base)
-    # A stream of segments is read ahead of its time; FLV is looked at for 3 s before its first picture. However
-    # many connections there are, it comes to that once.
+    # A stream of segments is read ahead of its time; FLV is looked at for 3 s before its first picture. That
+    # counts once, however many connections there are.
     assert sum(outage["seconds"] for outage in outages) < shown_for < ran + 5
     assert all("s3cret" not in event.words for event in live.events)
 
