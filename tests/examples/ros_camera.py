@@ -1,4 +1,4 @@
-"""A camera and a viewer of ROS 2, for the node of examples/ros2: publishes pictures on /image, one after another,
+"""A camera and a viewer of ROS 2, for the node of examples/ros2: publishes pictures on /image, one by one,
 and writes those that come back on /restored.
 
     python tests/examples/ros_camera.py SOURCES.npz FOUND.npz
