@@ -137,7 +137,8 @@ class LiveSource(Source):
         self._size: tuple[int, int] = (self.info.width, self.info.height)
         self._shift: int = 0
         self._last_pts: int = -1
-        self._zero_captured = self._last_captured = self._first.captured
+        self._zero_captured: float = self._first.captured
+        self._last_captured: float = self._first.captured
         self._last_at: float = time.time()
         self._running_since: float = time.monotonic()
 
