@@ -51,7 +51,7 @@ def main(sources: str, found: str) -> None:
             publisher.publish(message(encoding, pictures[encoding], number % len(encodings)))
             rclpy.spin_once(node, timeout_sec=0.5)
         number += 1
-    np.savez(found, **answers)
+    np.savez(found, allow_pickle=False, **answers)
     rclpy.shutdown()
 
 

@@ -411,7 +411,7 @@ def test_a_ros_node_restores_the_pictures_of_a_topic(tmp_path: Path) -> None:
     camera, node = Path(__file__).parent / "ros_camera.py", EXAMPLES / "ros2" / "restore_node.py"
     noise = np.random.default_rng(0).integers(60, 190, (40, 54, 3), np.uint8)
     sources = {"rgb8": noise, "bgr8": noise[::-1], "mono8": noise[..., 0]}
-    np.savez(tmp_path / "sources.npz", **sources)
+    np.savez(tmp_path / "sources.npz", allow_pickle=False, **sources)
     alone = {"ROS_DOMAIN_ID": str(os.getpid() % 100), "ROS_LOCALHOST_ONLY": "1"}
     with program(sys.executable, node, **alone) as running:
         run(sys.executable, camera, tmp_path / "sources.npz", tmp_path / "found.npz", variables=alone)
