@@ -84,6 +84,8 @@ class Session:
         self._several = len(inputs) > 1
         status = self._guarded(partial(self._check_places, inputs))
         self._show_what_goes_nowhere(inputs)
+        import measnet.runtime.job  # noqa: F401 - while this is read, a signal still ends all at once
+
         served = contextlib.ExitStack()
         status = status or self._guarded(partial(self._serve, served))
         if status:

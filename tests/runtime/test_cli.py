@@ -497,6 +497,16 @@ def test_an_interruption_before_anything_has_begun_is_status_130_and_silent(
     assert measnet_run("clip.mp4") == Answer(130, "", "")
 
 
+def test_signals_are_taken_once_the_heavy_packages_are_there() -> None:
+    code = (
+        "import sys\n"
+        "from measnet.runtime import cli, session\n"
+        "session.stopping_on_signals = lambda stop: sys.exit('measnet.runtime.job' in sys.modules and 7)\n"
+        "cli.main(['tcp://127.0.0.1:1', '-o', 'x.mkv'])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 7
+
+
 def test_interrupted_folder_is_called_partial(tmp_path: Path) -> None:
     shots = tmp_path / "shots"
     shots.mkdir()
