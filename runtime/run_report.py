@@ -105,12 +105,12 @@ def write_pictures(path: Path, reports: list[RunReport]) -> list[Path]:
     Raises OutputError.
     """
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells where its cache is, or is not
-    from measnet.runtime.experts_picture import draw
-
     written = []
     for number, report in enumerate(reports, start=1):
         if report.experts is None or report.experts["frames"] < 2:
             continue
+        from measnet.runtime.experts_picture import draw  # takes a second to import
+
         stem = path.stem
         target = path.with_name(f"{stem}.{number}.svg" if len(reports) > 1 else f"{stem}.svg")
         name = f"{Path(report.input).name}, restored by {report.engine.get('variant', 'its engine')}"

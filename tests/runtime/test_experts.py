@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -165,3 +167,14 @@ def test_a_run_with_a_report_has_its_experts_in_it_and_a_picture_for_each_video(
     pictures = [run["experts"]["picture"] for run in json.loads(report.read_text())["runs"]]
     assert pictures == ["run.1.svg", "run.2.svg"] and all((tmp_path / name).exists() for name in pictures)
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_run_without_a_picture_does_not_wait_for_what_would_draw_it() -> None:
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from measnet.runtime.run_report import RunReport, write_pictures\n"
+        "assert write_pictures(Path('run.json'), [RunReport('camera:0')]) == []\n"
+        "sys.exit('matplotlib' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
