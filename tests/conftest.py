@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -50,6 +51,19 @@ def golden_case(name: str) -> tuple[np.ndarray, np.ndarray, int]:
     image = case["image"][None].astype(np.float32) / np.float32(255)
     output = case["output"]
     return image, output.reshape(output.shape[-3:]), int(case["stride"])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Where the time of a long run went: by the file, since a file is what a worker is given."""
+    seconds = Counter[str]()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                seconds[report.nodeid.partition("::")[0]] += report.duration  # type: ignore[assignment]
+    if sum(seconds.values()) > 300:
+        terminalreporter.section("files that took longest, in seconds")
+        for file, taken in seconds.most_common(25):
+            terminalreporter.write_line(f"{taken:6.0f}  {file}")
 
 
 @pytest.fixture(scope="session", autouse=True)
