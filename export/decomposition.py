@@ -84,6 +84,10 @@ def _subtracted(module: GraphModule, node: Node) -> None:
     node.target, node.args = aten.sub.Tensor, (number, tensor)
 
 
+def _squared(module: GraphModule, node: Node) -> None:
+    node.target, node.args = aten.pow.Tensor_Scalar, (*node.args, 2)
+
+
 def _expanded(module: GraphModule, node: Node) -> None:
     """Leaves out the expansion of a divisor: division broadcasts it."""
     narrow, wide = node.args
@@ -101,6 +105,7 @@ APART: dict[object, Callable[[GraphModule, Node], None]] = {
     aten.batch_norm.default: _batch_norm,
     aten.to.dtype: _to,
     aten.rsub.Scalar: _subtracted,
+    aten.square.default: _squared,
     aten.expand_as.default: _expanded,
     aten._assert_tensor_metadata.default: _note,
 }

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -52,23 +53,40 @@ def golden_case(name: str) -> tuple[np.ndarray, np.ndarray, int]:
     return image, output.reshape(output.shape[-3:]), int(case["stride"])
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Where the time of a long run went: by the file, since a file is what a worker is given."""
+    seconds = Counter[str]()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                seconds[report.nodeid.partition("::")[0]] += report.duration  # type: ignore[assignment]
+    if sum(seconds.values()) > 300:
+        terminalreporter.section("files that took longest, in seconds")
+        for file, taken in seconds.most_common(25):
+            terminalreporter.write_line(f"{taken:6.0f}  {file}")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def a_network_is_traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keeps what the exporter traces, by weights and size, for all tests and processes of a run: it takes
-    ten to thirty seconds each time."""
+    ten to thirty seconds each time, and nearly twice that where torch traces it again to decompose it."""
     if "torch" not in sys.modules:  # no test that was collected exports anything
         yield
         return
     import onnx
     from filelock import FileLock
 
-    from measnet.export import trace
+    from measnet.export import decomposition, trace
 
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
     (folder / "traced").mkdir(exist_ok=True)
-    honest = trace._traced
+    honest, simple = trace._traced, decomposition.is_simple
+
+    def is_simple(*arguments: Any) -> bool:
+        assert simple(*arguments), "an operator of our networks is not in decomposition.APART"
+        return True
 
     def traced(exact: Any, config: Any, size: Any) -> Any:
         key = hashlib.sha256(f"{config} {size} {exact.steered is None}".encode())
@@ -77,7 +95,9 @@ def a_network_is_traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterat
         path = folder / "traced" / f"{key.hexdigest()}.onnx"
         with FileLock(f"{path}.lock"):
             if not path.exists():
-                path.write_bytes(honest(exact, config, size).SerializeToString())
+                with pytest.MonkeyPatch.context() as once:
+                    once.setattr(decomposition, "is_simple", is_simple)
+                    path.write_bytes(honest(exact, config, size).SerializeToString())
         return onnx.load_model_from_string(path.read_bytes())
 
     with pytest.MonkeyPatch.context() as patch:

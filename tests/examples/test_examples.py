@@ -278,15 +278,22 @@ def gstreamer_is_here(*elements: str) -> bool:
     return all(ask("gst-inspect-1.0", "--exists", element).returncode == 0 for element in elements)
 
 
+@pytest.fixture(scope="module")
+def gstreamer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for GStreamer's Python and for the registry of its plugins: to find them all takes seconds."""
+    folder = tmp_path_factory.mktemp("gstreamer")
+    (folder / "gi").mkdir()
+    (folder / "gi" / "gi").symlink_to(DEBIANS_GI)
+    return folder
+
+
 @pytest.fixture
-def paths(tmp_path: Path) -> dict[str, str]:
+def paths(gstreamer: Path) -> dict[str, str]:
     """What leads GStreamer's Python to our packages, and ours to GStreamer."""
-    (tmp_path / "gi").mkdir()
-    (tmp_path / "gi" / "gi").symlink_to(DEBIANS_GI)
     ours = [path for path in sys.path if path and Path(path).is_dir()]
     return {
-        "PYTHONPATH": os.pathsep.join([str(tmp_path / "gi"), str(ROOT / "src"), *ours]),
-        "GST_REGISTRY": str(tmp_path / "registry"),
+        "PYTHONPATH": os.pathsep.join([str(gstreamer / "gi"), str(ROOT / "src"), *ours]),
+        "GST_REGISTRY": str(gstreamer / "registry"),
     }
 
 

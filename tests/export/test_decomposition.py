@@ -27,7 +27,7 @@ class Parts(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         unit = F.normalize(self.norm(x), dim=1) + x.mean(dim=1, keepdim=True).expand_as(x)
-        return 1 - unit, (x * 9).to(torch.uint8)
+        return 1 - unit.square(), (x * 9).to(torch.uint8)
 
 
 class WritesInPlace(nn.Module):
