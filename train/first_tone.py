@@ -3,22 +3,25 @@
 A gain and an offset for each colour are six numbers, and how good they are follows from a picture's means
 and those of its clean one. So ``Tone`` is fitted in a minute on means alone, and training begins with dark
 pictures that are light and hazy ones that are half clear. Crops are toned as the pictures that they are cut
-from. A grey wall and a hazy street look much alike: the fit is careful, and leaves both alone rather.
+from. A grey wall and a hazy street look much alike: the fit is careful, and leaves both alone rather. Most of
+what it sees are small parts of sound pictures, which look like haze more often than whole ones do.
 Shapes: E pictures of a pack, N measured pictures, S statistics, H W size.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from measnet.network.gated import TONE_GRID, Tone, statistics, with_logarithms
 from measnet.train.data.pack import CLEAN, Pack
+from measnet.train.data.packed_crops import drawn_by
 
 SHOWN_CLEAN = ("dehaze", "lowlight")
 """Tasks whose clean pictures are also shown as given, to be left alone: they are of the same places."""
@@ -28,15 +31,18 @@ TONED = (*SHOWN_CLEAN, "derain", "mixture")
 
 GIVEN, WANTED = 1, 2  # columns of a pack's entries
 AT_ONCE = 4  # pictures of one size that are measured together; more do not fit a core's cache
-STEPS = 4000
+STEPS = 6000
 ROUNDS = 5  # steps for each measured picture, at most
+FITS = 3  # from other first weights each; the best is kept: some never learn what haze is
 MINIBATCH = 256
 RATE = 4e-3
 DECAY = 0.1
 BLUR = 0.1  # noise on the statistics, as a share of their spread: what is hardly different is toned alike
 NEAR, NEARER = 1e-3, 3e-4  # mean squared error below which a picture counts as right: at first, then
 FIRST = 1 / 3  # share of the steps until then
-CAREFUL = 2.0  # from then on, how much more those count whose tone is as it should be
+CAREFUL = 4.0  # from then on, how much more those count whose tone is as it should be
+HARM = 30.0  # from then on, what squared error costs by which a picture becomes worse than it was given
+MOST_HARM = 0.1  # of squared error: what counts at most, or one picture closes the gate for good
 PLAIN = 4  # views of each clean picture as asphalt and walls look: near, with little contrast
 PLAIN_SIDE = 192  # pixels a side of such a view
 EXPOSED = 2  # views of each clean picture, darker or lighter
@@ -44,6 +50,13 @@ OPENS, OPEN = 0.1, 0.95
 """Values of the fitted gate that become 0 and 1: as fitted, it stands a little open for grey walls."""
 
 LEAST_PLAIN = 48  # pixels that are looked at from near, at least
+PARTS = {CLEAN: 8, "keep": 4, "coded": 1, "camera": 1, "dehaze": 1, "lowlight": 1, "deblur": 1}
+"""How many small parts of each picture of a task are seen, to be left alone; of real pairs the clean one."""
+
+PART_SIDES = (64, 192)  # pixels
+PARTS_COUNT = 3.0  # how much more all of them count than another kind of pictures
+DARK_PART = 0.12  # mean brightness below which a part may as well be of a dark picture
+GRAIN = 40.0  # sigma of the noise on half of the clean ones, at most
 STRONGEST = 58.0  # sigma of the noise on clean pictures, in 8-bit steps
 
 
@@ -81,15 +94,32 @@ def fit_tone(tone: Tone, pack: Pack, seen: Tensor, seed: int) -> None:
     """
     means, kinds = _measured(pack, seen, seed)
     often = 1 / torch.bincount(kinds)[kinds].float()  # N
+    often[kinds == 2 * len(pack.tasks) + 3] *= PARTS_COUNT
     toned = [2 * number + real for number, task in enumerate(pack.tasks) if task in TONED for real in (0, 1)]
     later = often * torch.where(torch.isin(kinds, torch.tensor(toned)), 1.0, CAREFUL)
     shown = with_logarithms(means.seen)  # N 2S
     tone.usual.copy_(shown.mean(dim=0))
     tone.spread.copy_(shown.std(dim=0, correction=0) + 1e-2)
     shown = (shown - tone.usual) / tone.spread
+    fits = []
+    for number in range(FITS):
+        fitted = _fit_once(tone, means, shown, often, later, drawn_by(seed, number))
+        with torch.no_grad():
+            error = _error(fitted, shown, means, NEARER, HARM).cpu()
+        fits.append(((later * error).sum().item(), number, fitted))
+    tone.load_state_dict(min(fits)[2].state_dict())
+    tone.requires_grad_(False)
+
+
+def _fit_once(tone: Tone, means: _Means, shown: Tensor, often: Tensor, later: Tensor, seed: int) -> Tone:
     rng = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(tone.parameters(), lr=RATE, weight_decay=DECAY)
-    steps = min(STEPS, ROUNDS * len(kinds))
+    fitted = copy.deepcopy(tone)
+    first_weights = torch.empty_like(fitted.see.weight, device="cpu")
+    nn.init.kaiming_uniform_(first_weights, a=math.sqrt(5), generator=rng)
+    with torch.no_grad():
+        fitted.see.weight.copy_(first_weights)
+    optimizer = torch.optim.AdamW(fitted.parameters(), lr=RATE, weight_decay=DECAY)
+    steps = min(STEPS, ROUNDS * len(shown))
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = RATE * min(1, (step + 1) / 100) * (0.51 + 0.49 * math.cos(math.pi * step / steps))
@@ -97,17 +127,23 @@ def fit_tone(tone: Tone, pack: Pack, seen: Tensor, seed: int) -> None:
         rows = torch.multinomial(often if first else later, MINIBATCH, replacement=True, generator=rng)
         rows = rows.to(shown.device)
         off = torch.randn(MINIBATCH, shown.shape[1], generator=rng).to(shown.device) * BLUR
-        error = _squared_error(*tone.decided(shown[rows] + off), means.at(rows))
+        near, harm = (NEAR, 0.0) if first else (NEARER, HARM)
         optimizer.zero_grad()
-        (error + (NEAR if first else NEARER)).log().mean().backward()
+        _error(fitted, shown[rows] + off, means.at(rows), near, harm).mean().backward()
         optimizer.step()
     steeper = 1 / (OPEN - OPENS)
     with torch.no_grad():
-        tone.decide.weight[-1] *= steeper
-        tone.decide.bias[-1] = (tone.decide.bias[-1] - OPENS) * steeper
-    tone.requires_grad_(False)
-    for weight in tone.parameters():
-        weight.grad = None
+        fitted.decide.weight[-1] *= steeper
+        fitted.decide.bias[-1] = (fitted.decide.bias[-1] - OPENS) * steeper
+    return fitted
+
+
+def _error(tone: Tone, shown: Tensor, means: _Means, near: float, harm: float) -> Tensor:
+    """N: the logarithm of the squared error, and ``harm`` for that by which it is more than untoned."""
+    error = _squared_error(*tone.decided(shown), means)
+    as_given = _squared_error(torch.ones_like(means.given), torch.zeros_like(means.given), means)
+    worse = F.relu(error - as_given)
+    return (error + near).log() + harm * worse / (1 + worse / MOST_HARM)
 
 
 def _measured(pack: Pack, seen: Tensor, seed: int) -> tuple[_Means, Tensor]:
@@ -132,7 +168,28 @@ def _measured(pack: Pack, seen: Tensor, seed: int) -> tuple[_Means, Tensor]:
         for shown, statistics_of, aim, kind in views:
             parts.append(_means(shown, statistics_of, aim))
             kinds.append(torch.full((len(shown),), kind))
+        for shown, aim in _small_parts(name, bool(real), given, wanted, rng):
+            of_part = _means(shown, seen_in(shown), aim)
+            light = (of_part.given.mean(dim=1) >= DARK_PART).nonzero().flatten()
+            parts.append(of_part.at(light))
+            kinds.append(torch.full((len(light),), alone + 3))
     return _Means(*(torch.cat(values) for values in zip(*parts, strict=True))), torch.cat(kinds)
+
+
+def _small_parts(
+    name: str, real: bool, given: Tensor, wanted: Tensor, rng: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Parts of sound pictures, and of noisy and coded ones, each with its clean one."""
+    if real or name == CLEAN:
+        given = wanted
+    elif name in TONED or name == "deblur":
+        return
+    least, most = (side // TONE_GRID for side in PART_SIDES)
+    for number in range(PARTS.get(name, 0)):
+        side = int(_drawn(least, most + 1, 1, rng)) * TONE_GRID
+        place = _window_of(given.shape, side, side, rng)
+        noisy = name == CLEAN and number % 2 == 1
+        yield (_noisy(given[place], rng, GRAIN) if noisy else given[place]), wanted[place]
 
 
 def _plain(clean: Tensor, rng: torch.Generator) -> Tensor:
@@ -158,11 +215,14 @@ def _noisy(pictures: Tensor, rng: torch.Generator, most: float) -> Tensor:
 
 def _window(shape: torch.Size, share: float, rng: torch.Generator) -> tuple[slice, ...]:
     """A place within pictures B 3 H W, of ``share`` of each side."""
-    height, width = shape[2:]
-    sides = [
-        min(side, max(LEAST_PLAIN, int(side * share) // TONE_GRID * TONE_GRID)) for side in (height, width)
-    ]
-    free = [side - cut for side, cut in zip((height, width), sides, strict=True)]
+    height, width = (max(LEAST_PLAIN, int(side * share) // TONE_GRID * TONE_GRID) for side in shape[2:])
+    return _window_of(shape, height, width, rng)
+
+
+def _window_of(shape: torch.Size, height: int, width: int, rng: torch.Generator) -> tuple[slice, ...]:
+    """A place within pictures B 3 H W, of that size where they are as large."""
+    sides = [min(side, cut) for side, cut in zip(shape[2:], (height, width), strict=True)]
+    free = [side - cut for side, cut in zip(shape[2:], sides, strict=True)]
     starts = [int(_drawn(0, room + 1, 1, rng)) for room in free]
     down, across = (slice(start, start + cut) for start, cut in zip(starts, sides, strict=True))
     return slice(None), slice(None), down, across

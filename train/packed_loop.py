@@ -27,7 +27,7 @@ from measnet.network.measnet import TrainingPass
 from measnet.network.pixel_experts import Balance, NoisyRouting
 from measnet.task_prompts import TaskPrompts
 from measnet.train.data.pack import Pack
-from measnet.train.data.packed_crops import PackedBatch, PackedCrops
+from measnet.train.data.packed_crops import PackedBatch, PackedCrops, drawn_by
 from measnet.train.first_tone import fit_tone, seen_in, seen_of
 from measnet.train.journal import PICTURES_EVERY, Journal
 from measnet.train.loop import OUT_OF_MEMORY, Start, TrainingError, decline
@@ -296,7 +296,7 @@ class _Run:
     def _try_step(self, step: int, done: float) -> dict[str, Tensor]:
         recipe = self.recipe
         batch = self.crops.batch(step, self.batch)
-        rng = torch.Generator(self.device).manual_seed((recipe.seed << 32) + step + (1 << 30))
+        rng = torch.Generator(self.device).manual_seed(drawn_by(recipe.seed, step + (1 << 30)))
         twice = (step * self.batch // TWICE - (step - 1) * self.batch // TWICE) if recipe.steady_weight else 0
         looks = _two_looks(batch.degraded[:twice], rng, step) if twice else None
         given = batch.degraded if looks is None else torch.cat([batch.degraded, looks.first, looks.second])

@@ -11,8 +11,9 @@ from measnet.network.gated import Tone
 from measnet.train.data.pack import Pack, read_pack
 from measnet.train.data.packed_crops import PackedCrops
 from measnet.train.data.packing import Packing, plan_pack, write_pack
+from measnet.train.data.pictures import read_picture
 from measnet.train.data.sets import ImageSet
-from measnet.train.first_tone import fit_tone, seen_of
+from measnet.train.first_tone import fit_tone, seen_in, seen_of
 
 TASKS = {"lowlight": 1.0, "keep": 1.0, "denoise15": 1.0}
 
@@ -50,6 +51,21 @@ def test_it_undoes_most_of_the_darkness_and_leaves_good_pictures_alone(pack: Pac
     assert after["lowlight"] < before["lowlight"] / 4
     assert after["keep"] < 1e-3
     assert after["denoise15"] < before["denoise15"] * 1.1
+
+
+def test_small_parts_of_good_pictures_are_left_alone(clean: ImageSet, fitted: Tone) -> None:
+    """A camera close to a wall or a road sees no more than such a part, which looks like haze."""
+    moved = []
+    for pair in clean.pairs:
+        picture = torch.from_numpy(read_picture(pair.clean)).permute(2, 0, 1)[None] / 255
+        for side in (48, 64, 96):
+            for part in picture.unfold(2, side, 16).unfold(3, side, 16).flatten(2, 3)[0].unbind(1):
+                gain, offset = fitted.gain_and_offset(seen_in(part[None]))
+                after = part.mean(dim=(1, 2)) * gain + offset
+                moved.append((after - part.mean(dim=(1, 2))).abs().max().item() * 255)
+    assert len(moved) > 50
+    assert sum(levels > 3 for levels in moved) <= len(moved) / 20
+    assert max(moved) < 30
 
 
 def test_it_is_the_same_each_time_and_held_from_then_on(pack: Pack, fitted: Tone) -> None:

@@ -341,3 +341,5 @@ def test_the_batch_of_a_step_depends_on_seed_and_step_alone(tmp_path: Path) -> N
     again = crops(tmp_path / "q", tasks, numbered(CLEAN), numbered("deblur")).batch(5, 8)
     assert all(torch.equal(a, b) for a, b in zip(fifth, again, strict=True))
     assert not torch.equal(source.batch(6, 8).degraded, fifth.degraded)
+    other = PackedCrops(source.pack, tasks, crop=CROP, seed=4).batch(5, 8)
+    assert not torch.equal(other.degraded, fifth.degraded)

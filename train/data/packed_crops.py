@@ -29,6 +29,14 @@ def name_in_pack(task: str) -> str:
     return CLEAN if field_of(task) == "denoise" else task
 
 
+def drawn_by(seed: int, number: int) -> int:
+    """The seed of a generator, 0 to 2^32 - 1, for one of many draws of a run with ``seed``.
+
+    PyTorch's generator of the CPU takes the lower 32 bits of its seed and leaves out the rest.
+    """
+    return (seed * 0x9E3779B1 + number) % (1 << 32)
+
+
 class PackedBatch(NamedTuple):
     degraded: Tensor
     """B 3 S S, 0 to 1, in steps of 8 bits."""
@@ -81,7 +89,7 @@ class PackedCrops:
 
     def batch(self, step: int, size: int) -> PackedBatch:
         """The batch of ``step``, of ``size`` crops."""
-        rng = torch.Generator().manual_seed((self.seed << 32) + step)
+        rng = torch.Generator().manual_seed(drawn_by(self.seed, step))
         tasks = torch.multinomial(self._weights, size, replacement=True, generator=rng)  # B
         which, of_real, down, across = torch.rand(4, size, generator=rng).double()  # B each
         drawn = zip(tasks.tolist(), which.tolist(), of_real.tolist(), strict=True)
@@ -138,7 +146,7 @@ class PackedCrops:
         """B 3 S S (0 to 255) with Gaussian noise, in 8-bit steps: rounded, or cut down as released."""
         if not bool((sigma > 0).any()):
             return picture
-        rng = torch.Generator(self._device).manual_seed((self.seed << 32) + step + (1 << 31))
+        rng = torch.Generator(self._device).manual_seed(drawn_by(self.seed, step + (1 << 31)))
         noise = torch.randn(picture.shape, generator=rng, device=self._device)
         sigma, published = (values.to(self._device)[:, None, None, None] for values in (sigma, published))
         noisy = (picture + noise * sigma).clamp(0, 255)
