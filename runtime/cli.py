@@ -33,6 +33,7 @@ from measnet.runtime.options import (
 
 if TYPE_CHECKING:
     from measnet.runtime.console import Console
+    from measnet.runtime.restorer import Restorer
 
 _USUAL_EXAMPLES = """\b
 Examples:
@@ -186,7 +187,15 @@ def _type_of(hint: Any, how: Mapping[str, Any]) -> Any:
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 @click.option("--debug", is_flag=True, help="Show where an error came from.")
 @click.version_option(package_name="measnet", prog_name="measnet-run")
-def main(inputs: tuple[str, ...], ray: str | None, quiet: bool, debug: bool, **values: Any) -> None:
+@click.pass_obj  # opens the engine; None where the command is called by its name
+def main(
+    opens: Callable[[RunOptions], Restorer] | None,
+    inputs: tuple[str, ...],
+    ray: str | None,
+    quiet: bool,
+    debug: bool,
+    **values: Any,
+) -> None:
     """Restore noisy, hazy, rainy, blurred or dark videos and images.
 
     INPUT is a video, an image, a folder of images, camera:N, a stream's address, or - for standard
@@ -212,7 +221,7 @@ def main(inputs: tuple[str, ...], ray: str | None, quiet: bool, debug: bool, **v
         if ray is None:
             from measnet.runtime.session import Session
 
-            return Session(console, options, debug=debug).run(inputs)
+            return Session(console, options, debug=debug, opens=opens).run(inputs)
         from measnet.runtime.fleet.run import restore_archive
 
         return restore_archive(ray, inputs, options, console)

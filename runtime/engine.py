@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from measnet.errors import UsageError
 from measnet.runtime.frame import StreamInfo
 from measnet.runtime.guard import Guard, safer_than
 from measnet.runtime.options import STEADY, RunOptions
+from measnet.runtime.restorer import Restorer
 from measnet.runtime.scene_cut import SceneCut
 from measnet.runtime.steady import Steady
 from measnet.runtime.turns import Turns
-
-if TYPE_CHECKING:
-    from measnet.runtime.restorer import Restorer
 
 
 def open_restorer(options: RunOptions, turns: Turns | None = None) -> Restorer:
@@ -22,8 +20,6 @@ def open_restorer(options: RunOptions, turns: Turns | None = None) -> Restorer:
 
     Raises UsageError where it cannot do what is asked, BackendError.
     """
-    from measnet.runtime.restorer import Restorer
-
     engine = options.engine
     restorer = Restorer(
         engine.model,

@@ -178,13 +178,13 @@ class Job:
     def _opened_and_guarded(self, opens: Callable[[], Restorer]) -> Guard:
         return self._guarded(self._opened.enter_context(opens()))
 
-    def rehearse(self, restorer: Restorer, frames: int = REHEARSED) -> RunReport:
-        """Restores the first ``frames`` to see what the run would take; nothing is written.
+    def rehearse(self, restorer: Restorer, seconds: float = REHEARSED_SECONDS) -> RunReport:
+        """Restores a few frames, for about so many seconds, to see what the run would take; writes nothing.
 
         Raises:
             MEASNetError: the source or the engine fails on them.
         """
-        report, seconds = self.report, []
+        report, taken = self.report, list[float]()
         guard = self._guarded(restorer)
         try:
             if self._sink.resumable:
@@ -192,14 +192,14 @@ class Job:
                 begun = self._sink.begun_before(header, restart=self._options.restart)
                 self._go_on(begun, header, guard)
             items = (item for item in self._source.read() if isinstance(item, Frame))
-            for frame in itertools.islice(items, frames):
+            for frame in itertools.islice(items, REHEARSED):
                 started = time.perf_counter()
                 passing = Restoration(frame, frame.pixels)
                 guard.take(passing)
                 self._finish_step.take(passing)
-                seconds.append(time.perf_counter() - started)
+                taken.append(time.perf_counter() - started)
                 report.largest_tile_count = max(report.largest_tile_count, passing.tiles)
-                if len(seconds) >= 2 and sum(seconds) > REHEARSED_SECONDS:
+                if len(taken) >= 2 and sum(taken) > seconds:
                     break
             self._gather(guard)
         except BaseException as error:
@@ -207,10 +207,10 @@ class Job:
             raise
         finally:
             self.close()
-        if not seconds:
+        if not taken:
             raise InputError(f"{report.input}: no frame came through")
         # The first frame of a size also pays for what is prepared once.
-        report.fps = round(1 / statistics.median(seconds[1:] or seconds), 3)
+        report.fps = round(1 / statistics.median(taken[1:] or taken), 3)
         report.status = "planned"
         report.output = ", ".join(map(str, self.targets))
         length = self.length

@@ -51,14 +51,23 @@ class Session:
         console: says what there is to say.
         options: hold for every input.
         debug: lets errors through, in place of a line and an exit status.
+        opens: opens the engine that options ask for; by default ``open_restorer``.
 
     ``events`` tells what happens to live inputs; ``watches`` has one for each input that was begun, with its
     figures, in their order.
     """
 
-    def __init__(self, console: Console, options: RunOptions, *, debug: bool = False) -> None:
+    def __init__(
+        self,
+        console: Console,
+        options: RunOptions,
+        *,
+        debug: bool = False,
+        opens: Callable[[RunOptions], Restorer] | None = None,
+    ) -> None:
         self._console = console
         self._options = options
+        self._opens = opens
         self._several = False
         self._guarded = partial(status_of, debug=debug, tell=console.error)
         self._report = options.report
@@ -288,20 +297,21 @@ class Session:
 
     def _shared_restorer(self) -> Restorer:
         if self._restorer is None:
-            from measnet.runtime.engine import open_restorer
-
-            self._restorer = open_restorer(self._options)
+            self._restorer = self._open(self._options)
         return self._restorer
+
+    def _open(self, options: RunOptions) -> Restorer:
+        from measnet.runtime.engine import open_restorer
+
+        return (self._opens or open_restorer)(options)
 
     def _smaller(self) -> tuple[str, Callable[[], Restorer]] | None:
         """The model that takes over from a larger one that is too slow, and what opens it."""
-        from measnet.runtime.engine import open_restorer
-
         options = self._options
         if options.engine.model != LARGER:
             return None
         smaller = replace(options, engine=replace(options.engine, model=SMALLER))
-        return SMALLER, partial(open_restorer, smaller)
+        return SMALLER, partial(self._open, smaller)
 
     def _verifier(self, restorer: Restorer, job: Job) -> BackgroundChecker | None:
         checks = self._options.checks

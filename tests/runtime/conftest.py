@@ -236,9 +236,6 @@ class IdentityRestorer:
     }
     steerable = False
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        pass
-
     def restore(self, pixels: Pixels) -> IdentityRestored:
         assert pixels.dtype in (np.uint8, np.uint16) and pixels.ndim == 3 and pixels.shape[2] == 3
         return IdentityRestored(pixels)
@@ -260,20 +257,19 @@ class Answer:
     err: str
 
 
-@pytest.fixture
-def measnet_run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Answer]:
-    """``measnet-run`` in this process, with an engine that changes nothing."""
+def run_here(*arguments: str | Path, engine: Callable[[], Any] = IdentityRestorer) -> Answer:
+    """Runs ``measnet-run`` in this process, with an engine that changes nothing unless another is given."""
     from click.testing import CliRunner
 
-    from measnet.runtime import cli, restorer
+    from measnet.runtime import cli
 
-    monkeypatch.setattr(restorer, "Restorer", IdentityRestorer)
+    result = CliRunner().invoke(cli.main, [*map(str, arguments)], obj=lambda options: engine())
+    return Answer(result.exit_code, result.stdout, result.stderr)
 
-    def run_it(*arguments: str | Path) -> Answer:
-        result = CliRunner().invoke(cli.main, [*map(str, arguments)])
-        return Answer(result.exit_code, result.stdout, result.stderr)
 
-    return run_it
+@pytest.fixture
+def measnet_run() -> Callable[..., Answer]:
+    return run_here
 
 
 IDENTITY_COMMAND = [sys.executable, str(Path(__file__).parent / "identity_run.py")]

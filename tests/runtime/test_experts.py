@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ import pytest
 
 from measnet.metrics import Choices
 from measnet.network.measnet import NO_EXPERT
-from measnet.runtime import restorer
 from measnet.runtime.experts import MOST_BINS, Experts
 from measnet.runtime.experts_picture import EXPERTS, draw
 from measnet.runtime.frame import Frame, Pixels, Restoration
@@ -153,9 +153,9 @@ class Routed(IdentityRestorer):
 
 
 def test_a_run_with_a_report_has_its_experts_in_it_and_a_picture_for_each_video(
-    measnet_run: Callable[..., Answer], clip: MakeClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    measnet_run: Callable[..., Answer], clip: MakeClip, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(restorer, "Restorer", Routed)
+    measnet_run = partial(measnet_run, engine=Routed)
     first, second = clip("one.mp4"), clip("two.mp4", seconds=0.4)
     report = tmp_path / "run.json"
     assert measnet_run(first, "-o", tmp_path / "a.mp4", "--report", report, "--temporal", "0").status == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from measnet.runtime.health import STILL_FRAMES, Health
 from measnet.runtime.restorer import Restorer
 from measnet.runtime.tiles import Tile
 
-from .conftest import IdentityRestored, MakeClip, decode
+from .conftest import IdentityRestored, IdentityRestorer, MakeClip, decode
 
 
 @pytest.fixture
@@ -192,15 +193,13 @@ def test_nothing_is_safer_than_that_and_other_weights_are_no_help() -> None:
 
 
 def test_a_fault_stands_in_the_report_and_a_stop_leaves_no_result(
-    measnet_run: Any, monkeypatch: pytest.MonkeyPatch, clip: MakeClip, tmp_path: Path
+    measnet_run: Any, clip: MakeClip, tmp_path: Path
 ) -> None:
-    from measnet.runtime import restorer
-
-    class Black(restorer.Restorer):  # the stand-in of measnet_run
-        def restore(self, pixels: Pixels, steering: object = None, *, apart: bool = False) -> Any:
+    class Black(IdentityRestorer):
+        def restore(self, pixels: Pixels) -> IdentityRestored:
             return IdentityRestored(black(pixels))
 
-    monkeypatch.setattr(restorer, "Restorer", Black)
+    measnet_run = partial(measnet_run, engine=Black)
     out, report = tmp_path / "out.mp4", tmp_path / "report.json"
     answer = measnet_run(clip("plain.mp4"), "-o", out, "--on-fault", "stop")
     assert answer.status == 1 and "it is black" in answer.err and not out.exists()
