@@ -22,7 +22,7 @@ from measnet.runtime.live.address import shown
 from measnet.runtime.live.events import Events
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.operations.address import LOOPBACK, Address, is_free
-from measnet.runtime.options import Encoding, RunOptions
+from measnet.runtime.options import RunOptions
 
 if TYPE_CHECKING:
     from measnet.metrics import Parity
@@ -200,7 +200,7 @@ class Session:
         try:
             status = self._run_job(job, restorer, verifier)
             if status == 0 and comparison is not None and job.report.output is not None:
-                status = self._compare(comparison, spec, Path(job.report.output))
+                status = self._compare(comparison)
             return status
         finally:
             if verifier is not None:
@@ -266,30 +266,15 @@ class Session:
         return observers
 
     def _comparison(self, spec: str, job: Job) -> Comparison | None:
-        how = self._options.compare
-        if how is None:
+        if self._options.compare is None:
             return None
-        if spec == "-" or len(job.targets) != 1 or job.files != job.targets:
-            raise UsageError("--compare needs the source in a file, and one result in a file")
-        if how == "slider" and self._options.reading.start:
-            raise UsageError(
-                "--compare slider shows the source from its beginning, not from --start; use side or split"
-            )
         from measnet.runtime.comparison import Comparison
 
-        return Comparison(Path(spec), job.info, job.files[0], how, overwrite=self._options.overwrite)
+        return Comparison(spec, job.info, job.targets, self._options)
 
-    def _compare(self, comparison: Comparison, spec: str, result: Path) -> int:
-        from measnet.runtime.sources.choose import open_source
-
+    def _compare(self, comparison: Comparison) -> int:
         with self._console.counting(comparison.target.name) as on_progress:
-            whole = comparison.make(
-                result,
-                lambda: open_source(spec, self._options.reading),
-                encoding=Encoding(crf=self._options.encoding.crf),
-                on_progress=on_progress,
-                stop=self._stop,
-            )
+            whole = comparison.make(on_progress, self._stop)
         if not whole:
             return INTERRUPTED
         self._console.also(comparison.target)
