@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from measnet.errors import UsageError
 from measnet.runtime.frame import StreamInfo
@@ -50,7 +49,7 @@ def guard_for(restorer: Restorer, options: RunOptions, info: StreamInfo) -> Guar
     )
 
 
-def _steady_for(options: RunOptions, info: StreamInfo, engine: Any) -> Steady | None:
+def _steady_for(options: RunOptions, info: StreamInfo, engine: Restorer) -> Steady | None:
     """Holds a video steady where that matters: over time, or over its tiles."""
     if info.kind == "images" or not engine.steerable:
         return None

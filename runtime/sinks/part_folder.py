@@ -65,10 +65,7 @@ def of_input(path: Path) -> dict[str, Any]:
 
 def of_engine(description: dict[str, Any]) -> dict[str, Any]:
     """The network and what computes it, from a restorer's description of itself."""
-    known = {word: description[key] for key, word in _ENGINE.items() if key in description}
-    if "weights" in known:
-        return known  # under another name they are the same
-    return {"model": description.get("model"), **known}
+    return {word: description[key] for key, word in _ENGINE.items() if key in description}
 
 
 def of_programs() -> dict[str, Any]:

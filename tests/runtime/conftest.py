@@ -27,7 +27,8 @@ from measnet.runtime.sinks.video import VideoSink
 from measnet.runtime.sources.video import VideoFile
 from measnet.runtime.steady import Steady
 from measnet.runtime.stream import RunFigures, run
-from measnet.runtime.tiles import Tile
+
+from .identity import IdentityRestorer
 
 MakeClip = Callable[..., Path]
 
@@ -218,36 +219,6 @@ def restore_unchanged(
         sink.abort()
         video.close()
     return Outcome(path, figures, video, sink, [*video.warnings, *sink.warnings])
-
-
-class IdentityRestored:
-    def __init__(self, pixels: Pixels) -> None:
-        self.pixels = pixels
-        self.tiles = 1
-
-
-class IdentityRestorer:
-    """Has the face of Restorer and changes nothing."""
-
-    description: dict[str, Any] = {  # noqa: RUF012 - nothing writes to it
-        "model": "identity",
-        "precision": "fp32",
-        "provider": "cpu",
-    }
-    steerable = False
-
-    def restore(self, pixels: Pixels) -> IdentityRestored:
-        assert pixels.dtype in (np.uint8, np.uint16) and pixels.ndim == 3 and pixels.shape[2] == 3
-        return IdentityRestored(pixels)
-
-    def tiles_for(self, height: int, width: int) -> list[Tile]:
-        return [Tile(0, 0, height, width)]
-
-    def use_tiles(self, height: int, width: int, tiles: list[Tile]) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 @dataclass

@@ -30,7 +30,8 @@ from measnet.runtime.options import RunOptions
 from measnet.runtime.restorer import RestoredFrame, Restorer
 from measnet.runtime.sinks.containers import CODECS
 
-from .conftest import IDENTITY_COMMAND, Answer, IdentityRestored, IdentityRestorer, MakeClip, ffmpeg, probe
+from .conftest import IDENTITY_COMMAND, Answer, IdentityRestorer, MakeClip, ffmpeg, probe
+from .identity import given_back
 
 Run = Callable[..., Answer]
 
@@ -155,7 +156,7 @@ def test_a_dry_run_of_a_slow_engine_tries_two_frames(video: Path) -> None:
     frames: list[Pixels] = []
 
     class Counted(IdentityRestorer):
-        def restore(self, pixels: Pixels) -> IdentityRestored:
+        def restore(self, pixels: Pixels) -> RestoredFrame:
             frames.append(pixels)
             return super().restore(pixels)
 
@@ -174,8 +175,8 @@ def test_strength_mixes_the_source_into_the_result(
     measnet_run: Run, tmp_path: Path, dtype: type, unit: int
 ) -> None:
     class Bright(IdentityRestorer):
-        def restore(self, pixels: Pixels) -> IdentityRestored:
-            return IdentityRestored(np.full_like(pixels, 200 * unit))
+        def restore(self, pixels: Pixels) -> RestoredFrame:
+            return given_back(np.full_like(pixels, 200 * unit))
 
     source, result = tmp_path / "grey.png", tmp_path / "grey.restored.png"
     cv2.imwrite(str(source), np.full((16, 20, 3), 100 * unit, dtype))
@@ -189,7 +190,7 @@ def test_strength_mixes_the_source_into_the_result(
 
 def test_a_model_that_takes_bytes_says_that_it_rounds(measnet_run: Run, tmp_path: Path) -> None:
     class OfBytes(IdentityRestorer):
-        description = {"model": "bytes", "io": "uint8-nhwc"}  # noqa: RUF012 - nothing writes to it
+        description = IdentityRestorer.description | {"io": "uint8-nhwc"}
 
     measnet_run = partial(measnet_run, engine=OfBytes)
     for name, dtype in (("deep.png", np.uint16), ("plain.png", np.uint8)):
@@ -334,7 +335,7 @@ else:
 
 def test_failure_on_the_way_is_status_1(measnet_run: Run, video: Path) -> None:
     class Failing(IdentityRestorer):
-        def restore(self, pixels: Pixels) -> IdentityRestored:
+        def restore(self, pixels: Pixels) -> RestoredFrame:
             raise BackendError("the engine ran out of memory; use --tile")
 
     report = video.with_name("report.json")

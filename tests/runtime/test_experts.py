@@ -7,7 +7,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from measnet.network.measnet import NO_EXPERT
 from measnet.runtime.experts import MOST_BINS, Experts
 from measnet.runtime.experts_picture import EXPERTS, draw
 from measnet.runtime.frame import Frame, Pixels, Restoration
+from measnet.runtime.restorer import RestoredFrame
 from measnet.runtime.scene_cut import SceneCut
 
 from .conftest import Answer, IdentityRestorer, MakeClip
@@ -146,10 +147,8 @@ def test_the_picture_needs_nothing_else_and_takes_any_name() -> None:
 class Routed(IdentityRestorer):
     """Changes nothing, and says who did it."""
 
-    def restore(self, pixels: Pixels) -> Any:
-        restored = super().restore(pixels)
-        restored.choices, restored.prompt_weights = [tile()], [prompt(1)]  # type: ignore[attr-defined]
-        return restored
+    def restore(self, pixels: Pixels) -> RestoredFrame:
+        return replace(super().restore(pixels), choices=[tile()], prompt_weights=[prompt(1)])
 
 
 def test_a_run_with_a_report_has_its_experts_in_it_and_a_picture_for_each_video(

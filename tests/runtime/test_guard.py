@@ -13,12 +13,13 @@ import pytest
 
 from measnet.errors import BackendError
 from measnet.runtime.frame import Frame, Pixels, Restoration
-from measnet.runtime.guard import Guard, Restored, safer_than
+from measnet.runtime.guard import Guard, safer_than
 from measnet.runtime.health import STILL_FRAMES, Health
-from measnet.runtime.restorer import Restorer
+from measnet.runtime.restorer import RestoredFrame, Restorer
 from measnet.runtime.tiles import Tile
 
-from .conftest import IdentityRestored, IdentityRestorer, MakeClip, decode
+from .conftest import IdentityRestorer, MakeClip, decode
+from .identity import given_back
 
 
 @pytest.fixture
@@ -39,9 +40,9 @@ class Engine:
         self._spoil = spoil
         self._left = spoilt
 
-    def restore(self, pixels: Pixels) -> Restored:
+    def restore(self, pixels: Pixels) -> RestoredFrame:
         self._left -= 1
-        return IdentityRestored(self._spoil(pixels) if self._left < 0 else pixels)
+        return given_back(self._spoil(pixels) if self._left < 0 else pixels)
 
     def close(self) -> None:
         self.closed = True
@@ -196,8 +197,8 @@ def test_a_fault_stands_in_the_report_and_a_stop_leaves_no_result(
     measnet_run: Any, clip: MakeClip, tmp_path: Path
 ) -> None:
     class Black(IdentityRestorer):
-        def restore(self, pixels: Pixels) -> IdentityRestored:
-            return IdentityRestored(black(pixels))
+        def restore(self, pixels: Pixels) -> RestoredFrame:
+            return given_back(black(pixels))
 
     measnet_run = partial(measnet_run, engine=Black)
     out, report = tmp_path / "out.mp4", tmp_path / "report.json"

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from measnet.errors import BackendError, GraphError, UsageError
 from measnet.onnx_file import read_metadata
 from measnet.runtime.frame import Frame, Mark, Pixels, StreamInfo
 from measnet.runtime.options import Encoding, Reading
+from measnet.runtime.restorer import RestoredFrame
 from measnet.runtime.side_data import read_hdr
 from measnet.runtime.sinks.containers import CONTAINERS
 from measnet.runtime.sinks.encoder import PictureEncoding, decoding_times
@@ -41,7 +43,6 @@ from measnet.weights import bundled
 from .conftest import (
     IDENTITY_COMMAND,
     Answer,
-    IdentityRestored,
     IdentityRestorer,
     MakeClip,
     ffmpeg,
@@ -50,6 +51,7 @@ from .conftest import (
     run_here,
     still,
 )
+from .identity import given_back
 
 Run = Callable[..., Answer]
 
@@ -104,7 +106,7 @@ class FailingRestorer(IdentityRestorer):
         self.last = last
         self.frames = 0
 
-    def restore(self, pixels: Pixels) -> IdentityRestored:
+    def restore(self, pixels: Pixels) -> RestoredFrame:
         self.frames += 1
         if self.frames > self.last:
             raise BackendError("the engine gave up")
@@ -119,7 +121,7 @@ def once(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[s
     failed = run_here(folder / "clip.mp4", *OPTIONS, engine=FailingRestorer)
     assert failed.status == 1
     message = " ".join(failed.err.split())
-    assert f"frame {FAILS} came back wrong from fp32: the engine gave up" in message
+    assert f"frame {FAILS} came back wrong from identity fp32: the engine gave up" in message
     assert message.endswith(f"the same command then goes on at frame {WHOLE}")
     whole = folder / "whole.mp4"
     assert run_here(folder / "clip.mp4", "-o", whole, *OPTIONS).status == 0
@@ -463,10 +465,10 @@ def test_of_every_option_it_is_known_whether_it_changes_the_result(part: Path) -
 
 def test_another_model_is_refused(measnet_run: Run, video: Path, part: Path) -> None:
     class Another(IdentityRestorer):
-        description = {"model": "nano", "weights_sha256": "ab" * 32}  # noqa: RUF012 - nothing writes to it
+        description = IdentityRestorer.description | {"weights_sha256": "ab" * 32}
 
     answer = measnet_run(video, *OPTIONS, engine=Another)
-    assert answer.status == 2 and "weights: none, now ababab…ababab" in " ".join(answer.err.split())
+    assert answer.status == 2 and "weights: 000000…000000, now ababab…ababab" in " ".join(answer.err.split())
 
 
 def test_restart_begins_anew(measnet_run: Run, video: Path, part: Path, whole: list[str]) -> None:
@@ -848,12 +850,10 @@ class Steerable(FailingRestorer):
     def steer(self, vector: Vector, share: float) -> tuple[Vector, float]:
         return vector, share
 
-    def restore(self, pixels: Pixels, steering: Any = None) -> IdentityRestored:
+    def restore(self, pixels: Pixels, steering: Any = None) -> RestoredFrame:
         restored, (own, _), (before, share) = super().restore(pixels), self.settle(pixels), steering
         held = share * before + (1 - share) * own
-        restored.pixels = restored.pixels // 2 + np.uint8(held[0] / 2)
-        restored.decisions = own  # type: ignore[attr-defined]  # of those that are held steady alone
-        return restored
+        return replace(restored, pixels=restored.pixels // 2 + np.uint8(held[0] / 2), decisions=own)
 
 
 def test_what_a_steady_video_remembers_goes_on_too(measnet_run: Run, video: Path) -> None:
@@ -910,7 +910,7 @@ def test_going_on_is_promised_without_restart_alone(measnet_run: Run, video: Pat
 
 def test_going_on_is_not_promised_where_the_input_has_changed(measnet_run: Run, video: Path) -> None:
     class Growing(FailingRestorer):
-        def restore(self, pixels: Pixels) -> IdentityRestored:
+        def restore(self, pixels: Pixels) -> RestoredFrame:
             if self.frames == FRAMES + 9:
                 video.write_bytes(video.read_bytes() + bytes(8))
             return super().restore(pixels)
@@ -945,10 +945,10 @@ def test_a_run_that_had_fallen_back_goes_on_with_the_engine_it_fell_back_to(
     weights = read_metadata(bundled("nano", ".onnx"))["measnet.weights_sha256"]
 
     class Safe(FailingRestorer):
-        description = FailingRestorer.description | {"backend": "safe", "weights_sha256": weights}
+        description = IdentityRestorer.description | {"backend": "safe", "weights_sha256": weights}
 
-        def restore(self, pixels: Pixels) -> IdentityRestored:
-            return IdentityRestored(255 - super().restore(pixels).pixels)
+        def restore(self, pixels: Pixels) -> RestoredFrame:
+            return given_back(255 - super().restore(pixels).pixels)
 
     class Faulty(FailingRestorer):
         description = Safe.description | {"backend": "fast", "precision": "fp16"}
@@ -961,7 +961,7 @@ def test_a_run_that_had_fallen_back_goes_on_with_the_engine_it_fell_back_to(
             assert (model, backend) == ("nano", "onnxruntime-cpu")
             return Safe(self.safe_fails)
 
-        def restore(self, pixels: Pixels) -> IdentityRestored:
+        def restore(self, pixels: Pixels) -> RestoredFrame:
             if self.frames == 12:
                 raise BackendError("out of memory")
             return super().restore(pixels)
