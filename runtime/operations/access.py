@@ -96,22 +96,14 @@ class Access:
         address: where the server listens.
         token: whoever has it passes; None: whoever asks a loopback address by its name.
         headers: added to every answer.
-        clock: tells seconds.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        address: Address,
-        token: Token | None,
-        headers: dict[str, str],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, app: ASGIApp, address: Address, token: Token | None, headers: dict[str, str]) -> None:
         self._app = app
         self._token = token
         self._headers = headers
         self._names = {"localhost", "127.0.0.1", "::1", address.host.lower()}
-        self._guesses = Guesses(clock)
+        self._guesses = Guesses()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -165,7 +157,7 @@ class Guesses:
     MOST = 10_000
     """Addresses that are remembered; beyond, the one whose first guess is the oldest is forgotten."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._wrong: OrderedDict[str, deque[float]] = OrderedDict()
 

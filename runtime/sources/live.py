@@ -31,14 +31,12 @@ from measnet.runtime.sources import Source
 from measnet.runtime.sources.camera import CAMERA_PREFIX, CameraConnection, camera_number, is_device
 from measnet.runtime.sources.connection import Connection, Feed, Over
 from measnet.runtime.sources.kept_streams import KeptStreams
-from measnet.runtime.sources.network import URL_SCHEMES, NetworkConnection
+from measnet.runtime.sources.network import NetworkConnection
 from measnet.runtime.sources.times import rebased
 
 if TYPE_CHECKING:
     from av.packet import Packet
     from av.stream import Stream
-
-__all__ = ["CAMERA_PREFIX", "URL_SCHEMES", "LiveSource", "is_device"]
 
 STALLED_SECONDS = 2.0
 GONE_SECONDS = 5.0
