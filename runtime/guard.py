@@ -1,4 +1,4 @@
-"""An engine under guard: what it does on a fault is decided before the run, and nothing passes unseen."""
+"""Guard: checks every frame that an engine gives back, and acts on a fault as ``--on-fault`` says."""
 
 from __future__ import annotations
 

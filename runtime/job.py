@@ -302,7 +302,7 @@ class Job:
         return Header(made_of | of_programs(), settings)
 
     def _tell_how_to_go_on(self, error: BaseException) -> None:
-        """Has an error that a second run could get past say so, if there is something to go on with."""
+        """Adds to an error where the same command would go on, if it kept frames and could succeed."""
         self.report.kept = self._sink.kept()
         if self.report.kept and isinstance(error, MEASNetError) and not isinstance(error, UsageError):
             error.args = (f"{error}; {self.again} then goes on at frame {self.report.kept}",)

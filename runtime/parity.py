@@ -141,7 +141,7 @@ def _reference(restorer: Restorer, checkpoint: str | None) -> Restorer:
 
 
 class BackgroundChecker(Observer):
-    """Has every N-th frame compared beside the run.
+    """Has every N-th frame compared in the background of a run.
 
     A frame is taken when the one before is done and the checker has kept to its share since; otherwise it is
     left out and counted, so that nothing waits and nothing piles up. The first frame is always taken.

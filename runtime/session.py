@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from measnet.runtime.stream import Observer
 
 PAGE_PORT = 8080
-"""Of the page that shows what nobody wanted written, where it is free."""
+"""Port of the page that shows a stream without a result, if it is free."""
 
 LARGER, SMALLER = "small", "nano"
-"""Bundled models: what takes over when the larger one is too slow for a live source."""
+"""Bundled models: the second takes over where the first is too slow for a live source."""
 
 
 class Session:
@@ -125,8 +125,8 @@ class Session:
         return status
 
     def _show_what_goes_nowhere(self, inputs: Sequence[str]) -> None:
-        """Has a camera or stream without a result looked at: on a page, or where that cannot be had in a
-        preview."""
+        """Shows a camera or stream that has no result on a page; in a preview, where the page's packages are
+        missing."""
         from measnet.runtime.sources.choose import is_live
 
         options = self._options

@@ -31,7 +31,7 @@ VARIABLE = "MEASNET_TOKEN"
 """The environment variable that a token is taken from: arguments can be read by everyone on a machine."""
 
 FILE_VARIABLE = "MEASNET_TOKEN_FILE"
-"""The one that names a file with the token, as systemd and Docker hand secrets over."""
+"""The environment variable that names a file with the token, as systemd and Docker hand secrets over."""
 
 GUESSES = 10
 """Wrong tokens from one address within ``GUESSING_SECONDS`` after which it is refused for a while."""
@@ -39,7 +39,7 @@ GUESSES = 10
 GUESSING_SECONDS = 60.0
 
 OPEN = ("/healthz", "/readyz")
-"""Paths that need no token: whoever starts programs anew asks for them, and they tell hardly anything."""
+"""Paths that need no token: supervisors ask for them, and they tell hardly anything."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,256}", re.ASCII)
 _COOKIE_SECONDS = 30 * 24 * 3600

@@ -236,7 +236,7 @@ class SegmentedVideoSink(Sink):
         self._writer.add(self._encoder.encode(frame.pixels, *place, self.encoding.captions_of(frame)))
 
     def _finish_segment(self, mark: Mark, *, last: bool = False) -> None:
-        """The frames so far as a segment; the ``last`` of a partial result is none to go on from."""
+        """Ends a segment behind the frames so far; the ``last`` one of a partial result is not kept."""
         assert self._writer is not None
         if self._encoder is not None:
             self._writer.add(self._encoder.flush())

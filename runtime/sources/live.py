@@ -71,7 +71,7 @@ class LiveSource(Source):
     outage. Where the stream's has come ahead, as FFmpeg looks at three seconds of some before it gives them,
     the gap is shorter by that.
     All frames have the size and the depth of the first one; others are scaled, with bars where their shape
-    differs. Which frames are overtaken by newer ones is decided by the queue behind this source.
+    differs. It drops none for being late: the queue behind it does.
 
     Args:
         spec: ``camera:N``, ``/dev/videoN`` or an address.

@@ -49,7 +49,7 @@ def ffmpeg(*arguments: object) -> None:
 
 @dataclass
 class Probed:
-    """What ffprobe says about a file; of frames that have a time, the times."""
+    """The answer of ffprobe about a file. ``times`` are of the frames that have one."""
 
     video: dict[str, Any]
     kinds: list[str]
@@ -181,7 +181,7 @@ class SteadyVideo:
 
 @dataclass
 class Outcome:
-    """What an identity restore of a video led to."""
+    """The outcome of a run whose engine changes nothing."""
 
     path: Path | None
     figures: RunFigures

@@ -1,4 +1,4 @@
-"""What ``measnet-run`` does as seen from outside: files, lines, exit statuses."""
+"""``measnet-run`` as seen from outside: files, lines, exit statuses."""
 
 from __future__ import annotations
 

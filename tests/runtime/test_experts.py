@@ -1,4 +1,4 @@
-"""What a report says of who restored a run: exact counts, bounded memory, a picture that stands alone."""
+"""The account of the experts in a report: exact counts, bounded memory, a picture that stands alone."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def video(source: Path, tmp_path: Path) -> Path:
 
 
 def frame_sums(path: Path) -> list[str]:
-    """What ``ffmpeg -f framemd5`` says of picture and sound: times, lengths, sizes and sums."""
+    """Times, lengths, sizes and sums of picture and sound, by ``ffmpeg -f framemd5``."""
     command = ["ffmpeg", "-v", "error", "-i", str(path), "-map", "0:v", "-map", "0:a?", "-f", "framemd5", "-"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
