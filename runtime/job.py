@@ -20,7 +20,6 @@ from measnet.runtime.live.address import shown
 from measnet.runtime.live.ladder import AtRung, Ladder, rungs
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.options import RunOptions
-from measnet.runtime.progress import Amount
 from measnet.runtime.restorer import Restorer
 from measnet.runtime.run_report import RunReport
 from measnet.runtime.side_data import is_hdr
@@ -399,30 +398,6 @@ class Job:
             "copied_streams": [stream.type for stream in info.copied],
         }
         report.encoding = self._sink.for_report()
-
-
-class Survey:
-    """Opens all inputs before the first is restored: what would fail is said before hours have gone by."""
-
-    def __init__(self, options: RunOptions) -> None:
-        self._options = options
-        self._targets: dict[Path, str] = {}
-
-    def examine(self, spec: str) -> Amount:
-        """Says what ``spec`` asks for. A live source, or standard input, is left alone.
-
-        Raises:
-            MEASNetError: it cannot be restored to where it is to go.
-        """
-        if not is_on_disk(spec):
-            return Amount(None, 0)
-        job = Job(spec, self._options)
-        job.close()
-        for target in job.files:
-            first = self._targets.setdefault(target.resolve(), spec)
-            if first != spec:
-                raise UsageError(f"{first} and {spec} would both become {target}; restore them one by one")
-        return Amount(job.length, job.info.width * job.info.height)
 
 
 def _files_behind(spec: str) -> list[Path]:

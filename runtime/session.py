@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from measnet.runtime.operations.operating import Show
     from measnet.runtime.parity import BackgroundChecker
     from measnet.runtime.preview import Preview
-    from measnet.runtime.progress import Overall
+    from measnet.runtime.progress import Amount, Overall
     from measnet.runtime.restorer import Restorer
     from measnet.runtime.run_report import RunReport
     from measnet.runtime.stream import Observer
@@ -144,19 +144,17 @@ class Session:
         return [self._reports[index] for index in sorted(self._reports)]
 
     def _survey(self, inputs: tuple[str, ...]) -> tuple[int, list[int]]:
-        """Says at once what cannot be restored; the exit status of that, and the numbers of the others."""
-        from measnet.runtime.job import Survey
-        from measnet.runtime.progress import Amount, Overall
+        """Opens all inputs before the first is restored, so that what would fail is said before hours have
+        gone by; returns the exit status of that, and the numbers of the others."""
+        from measnet.runtime.progress import Overall
         from measnet.runtime.run_report import RunReport
 
         amounts: dict[int, Amount] = {}
-        survey: Survey | None = None
+        results: dict[Path, str] = {}
 
         def examine(index: int) -> None:
-            nonlocal survey
             try:
-                survey = survey or Survey(self._options)
-                amounts[index] = survey.examine(inputs[index])
+                amounts[index] = self._amount(inputs[index], results)
             except MEASNetError as error:
                 self._reports[index] = RunReport(input=shown(inputs[index]), error=str(error))
                 raise
@@ -167,6 +165,23 @@ class Session:
             status = status or outcome
         self._overall = Overall(list(amounts.values()))
         return status, list(amounts)
+
+    def _amount(self, spec: str, results: dict[Path, str]) -> Amount:
+        """Says what an input asks for, and adds its ``results``; a live source or standard input is left
+        alone. Raises MEASNetError where it cannot be restored to where it is to go."""
+        from measnet.runtime.job import Job
+        from measnet.runtime.progress import Amount
+        from measnet.runtime.sources.choose import is_on_disk
+
+        if not is_on_disk(spec):
+            return Amount(None, 0)
+        job = Job(spec, self._options)
+        job.close()
+        for result in job.files:
+            first = results.setdefault(result.resolve(), spec)
+            if first != spec:
+                raise UsageError(f"{first} and {spec} would both become {result}; restore them one by one")
+        return Amount(job.length, job.info.width * job.info.height)
 
     def _restore(self, index: int, spec: str) -> int:
         from measnet.runtime.job import Job

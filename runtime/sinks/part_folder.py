@@ -383,6 +383,15 @@ def is_plain_file(path: Path, size: int) -> bool:
     return stat.S_ISREG(found.st_mode) and found.st_size == size
 
 
+def sync_file(path: Path) -> None:
+    """Make what was written to ``path`` survive a power cut. Raises OSError."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def sync_folder(path: Path) -> None:
     """Make the names in ``path`` survive a power cut. Raises OSError."""
     if sys.platform == "win32":

@@ -307,7 +307,7 @@ def _stamp(path: Path | StandardInput) -> tuple[int, int] | None:
 
 
 def _until(end: Fraction, packets: Iterator[Packet[Stream]]) -> Iterator[Packet[Stream]]:
-    """Gives the packets before ``end``: later ones were written meanwhile, and go with no picture that was read."""
+    """Gives the packets before ``end``: later ones were written meanwhile, behind the last picture."""
     for packet in packets:
         if packet.pts is None or packet.pts * packet.time_base < end:
             yield packet
