@@ -193,6 +193,7 @@ def _type_of(hint: Any, how: Mapping[str, Any]) -> Any:
 @click.pass_obj  # opens the engine; None where the command is called by its name
 def main(
     opens: Callable[[RunOptions], Restorer] | None,
+    /,
     inputs: tuple[str, ...],
     ray: str | None,
     quiet: bool,

@@ -264,8 +264,8 @@ class Comparison:
     def __init__(self, spec: str, info: StreamInfo, targets: Sequence[Target], options: RunOptions) -> None:
         result, how = targets[0], options.compare
         assert how is not None
-        no_file = not isinstance(result, Path) or result == STANDARD_OUTPUT or spec == STANDARD_INPUT
-        if no_file or len(targets) != 1:
+        piped = spec == STANDARD_INPUT or result == STANDARD_OUTPUT
+        if piped or len(targets) != 1 or not isinstance(result, Path):
             raise UsageError("--compare needs the source in a file, and one result in a file")
         if how == "slider" and options.reading.start:
             raise UsageError(
