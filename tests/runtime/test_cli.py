@@ -30,8 +30,8 @@ from measnet.runtime.options import RunOptions
 from measnet.runtime.restorer import RestoredFrame, Restorer
 from measnet.runtime.sinks.containers import CODECS
 
-from .conftest import IDENTITY_COMMAND, Answer, IdentityRestorer, MakeClip, ffmpeg, probe
-from .identity import given_back
+from .conftest import IDENTITY_COMMAND, Answer, MakeClip, ffmpeg, probe
+from .identity import IdentityRestorer, given_back
 
 Run = Callable[..., Answer]
 

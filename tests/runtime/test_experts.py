@@ -24,7 +24,8 @@ from measnet.runtime.frame import Frame, Pixels, Restoration
 from measnet.runtime.restorer import RestoredFrame
 from measnet.runtime.scene_cut import SceneCut
 
-from .conftest import Answer, IdentityRestorer, MakeClip
+from .conftest import Answer, MakeClip
+from .identity import IdentityRestorer
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 OTHER = np.asarray(255 - PICTURE, np.uint8)

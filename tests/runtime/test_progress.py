@@ -16,7 +16,8 @@ from measnet.runtime import progress
 from measnet.runtime.progress import Amount, Overall
 from measnet.runtime.stream import RunFigures
 
-from .conftest import Answer, IdentityRestorer, MakeClip
+from .conftest import Answer, MakeClip
+from .identity import IdentityRestorer
 from .test_preview import on_a_terminal
 
 Run = Callable[..., Answer]

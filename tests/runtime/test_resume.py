@@ -43,7 +43,6 @@ from measnet.weights import bundled
 from .conftest import (
     IDENTITY_COMMAND,
     Answer,
-    IdentityRestorer,
     MakeClip,
     ffmpeg,
     probe,
@@ -51,7 +50,7 @@ from .conftest import (
     run_here,
     still,
 )
-from .identity import given_back
+from .identity import IdentityRestorer, given_back
 
 Run = Callable[..., Answer]
 

@@ -34,7 +34,8 @@ from measnet.runtime.stream import Observer
 from measnet.runtime.turns import Turns
 from measnet.testing import FakeBackend
 
-from .conftest import IdentityRestorer, probe
+from .conftest import probe
+from .identity import IdentityRestorer
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "cameras.yaml"
 PROGRAM = [sys.executable, "-c", "from measnet.runtime.serve.cli import main; main()"]
