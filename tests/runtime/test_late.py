@@ -308,7 +308,7 @@ def test_a_stream_that_cannot_keep_up_is_restored_small_and_comes_out_whole(
     )
     assert ladder.rung.half
     assert set(step.sizes) == {(25, 35, 3), (13, 18, 3)} and shapes == {(25, 35, 3)}
-    assert results[0] == "it" and results[-1] is None
+    assert results[0] is not None and results[-1] is None
     told = watch.telemetry.figures()
     assert told.rung == ladder.rung.words and told.dropped["ladder"] > 0
 
