@@ -229,17 +229,15 @@ def test_ctrl_c_ends_all_of_them_tidily(tmp_path: Path) -> None:
     assert all(len(probe(tmp_path / f"{index}.mkv").times) == runs[index]["frames"] for index in range(2))
 
 
-def test_a_receiver_that_comes_late_is_tried_until_it_is_there_and_holds_no_sink_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("measnet.runtime.restorer.Restorer", IdentityRestorer)
+def test_a_receiver_that_comes_late_is_tried_until_it_is_there_and_holds_no_sink_up(tmp_path: Path) -> None:
     source, port, out = addresses()[0], free_port(), tmp_path / "yard.mkv"
     late = f"tcp://127.0.0.1:{port}"
     listed = [{"name": "yard", "source": source, "sinks": [late, str(out)]}]
     events, stop, told = Events(), threading.Event(), list[str]()
     events.listen(lambda event: told.append(event.words) if event.kind == "sink" else None)
     count = Count()
-    running = Service(read_cameras(write(tmp_path / "c.yaml", listed)), events, lambda watch: [count])
+    cameras = read_cameras(write(tmp_path / "c.yaml", listed))
+    running = Service(cameras, events, lambda watch: [count], opens=identity)
     with sender(source):
         serving = threading.Thread(target=running.run, args=(stop,))
         serving.start()
