@@ -18,6 +18,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -29,7 +30,7 @@ from measnet.checkpoint import load_checkpoint, save_checkpoint, stored_facts
 from measnet.command_line import HELP, run_command, say
 from measnet.config import variant_name
 from measnet.errors import OutputError, ParityError, UsageError
-from measnet.export.graph import widen
+from measnet.export.graph import Graph, widen
 from measnet.export.make import size_for_any
 from measnet.export.measure import network_answer, parity_with
 from measnet.export.pictures import real_pictures
@@ -47,8 +48,12 @@ MOST_INSIDE = 0.25
 more is not of that checkpoint."""
 
 
-def write_bundle(checkpoint: Path, name: str, folder: Path = FOLDER) -> list[Path]:
+def write_bundle(
+    checkpoint: Path, name: str, folder: Path = FOLDER, graph_of: Callable[..., Graph] = traced_graph
+) -> list[Path]:
     """Writes the three bundled files of ``name`` into ``folder``, and returns their paths.
+
+    ``graph_of`` makes a network's graph, as ``traced_graph`` does.
 
     Raises ``CheckpointError`` for a checkpoint that cannot be read, ``UsageError`` when it is no ``name``,
     ``ParityError`` when a graph does not compute what the network does, ``OutputError`` when the files cannot
@@ -63,7 +68,7 @@ def write_bundle(checkpoint: Path, name: str, folder: Path = FOLDER) -> list[Pat
     again = checkpoint.suffix == ".safetensors" and checkpoint.resolve().parent == folder.resolve()
     if not again:
         network = network.half().float()
-    models = [traced_graph(network, None, steerable=steerable).model for steerable in (False, True)]
+    models = [graph_of(network, None, steerable=steerable).model for steerable in (False, True)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}.", suffix=".part", dir=folder) as made:

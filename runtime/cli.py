@@ -20,12 +20,12 @@ from measnet.command_line import HELP, read_by, run_command, status_of
 from measnet.headed_help import HeadedCommand
 from measnet.number_options import Number, WholeNumber
 from measnet.runtime.live.address import hide_arguments
-from measnet.runtime.operations.command_line import operating_options
 from measnet.runtime.options import (
     Checks,
     Encoding,
     EngineOptions,
     Live,
+    Operating,
     Reading,
     RunOptions,
     flag,
@@ -33,6 +33,7 @@ from measnet.runtime.options import (
 
 if TYPE_CHECKING:
     from measnet.runtime.console import Console
+    from measnet.runtime.restorer import Restorer
 
 _USUAL_EXAMPLES = """\b
 Examples:
@@ -126,14 +127,18 @@ BACKEND = _BackendName(
 )
 
 
-def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives a command every option that ``RunOptions`` declares, but for those of ``operating_options``."""
-    for kind in (RunOptions, Reading, EngineOptions, Checks, Live, Encoding):
-        hints = get_type_hints(kind)
-        for one in fields(kind):
-            if "words" in one.metadata:
-                command = _declared(one, hints[one.name])(command)
-    return command
+def options_of(*kinds: type[Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Gives a command every option that ``kinds`` declare, in their order."""
+
+    def declare(command: Callable[..., Any]) -> Callable[..., Any]:
+        for kind in reversed(kinds):
+            hints = get_type_hints(kind)
+            for one in reversed(fields(kind)):
+                if "words" in one.metadata:
+                    command = _declared(one, hints[one.name])(command)
+        return command
+
+    return declare
 
 
 def _declared(one: Field[Any], hint: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -176,8 +181,7 @@ def _type_of(hint: Any, how: Mapping[str, Any]) -> Any:
     context_settings=HELP,
 )
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@run_options
-@operating_options
+@options_of(RunOptions, Operating, Reading, EngineOptions, Checks, Live, Encoding)
 @click.option(
     "--ray",
     metavar="ADDRESS",
@@ -186,7 +190,16 @@ def _type_of(hint: Any, how: Mapping[str, Any]) -> Any:
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 @click.option("--debug", is_flag=True, help="Show where an error came from.")
 @click.version_option(package_name="measnet", prog_name="measnet-run")
-def main(inputs: tuple[str, ...], ray: str | None, quiet: bool, debug: bool, **values: Any) -> None:
+@click.pass_obj  # opens the engine; None where the command is called by its name
+def main(
+    opens: Callable[[RunOptions], Restorer] | None,
+    /,
+    inputs: tuple[str, ...],
+    ray: str | None,
+    quiet: bool,
+    debug: bool,
+    **values: Any,
+) -> None:
     """Restore noisy, hazy, rainy, blurred or dark videos and images.
 
     INPUT is a video, an image, a folder of images, camera:N, a stream's address, or - for standard
@@ -212,7 +225,7 @@ def main(inputs: tuple[str, ...], ray: str | None, quiet: bool, debug: bool, **v
         if ray is None:
             from measnet.runtime.session import Session
 
-            return Session(console, options, debug=debug).run(inputs)
+            return Session(console, options, debug=debug, opens=opens).run(inputs)
         from measnet.runtime.fleet.run import restore_archive
 
         return restore_archive(ray, inputs, options, console)

@@ -6,7 +6,7 @@ import html
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from importlib.resources import files
@@ -22,12 +22,16 @@ from measnet.errors import InputError, MEASNetError, OutputError, UsageError
 from measnet.image import eight_bits, sixteen_bits
 from measnet.image_header import orientation, result_name
 from measnet.runtime.frame import Frame, Pixels, StreamInfo
-from measnet.runtime.options import Comparing, Encoding
+from measnet.runtime.options import Comparing, Encoding, RunOptions
 from measnet.runtime.sinks.aside import Aside, check_target
 from measnet.runtime.sinks.orientation import EXIF_TURNS, turn_of, turned
+from measnet.runtime.sinks.standard_output import STANDARD_OUTPUT
+from measnet.runtime.sinks.target import Target
 from measnet.runtime.sinks.video import VideoSink
 from measnet.runtime.sources import Source
+from measnet.runtime.sources.choose import open_source
 from measnet.runtime.sources.images import Images
+from measnet.runtime.sources.standard_input import STANDARD_INPUT
 from measnet.runtime.sources.video import VideoFile
 from measnet.whole_file import write_whole
 
@@ -245,70 +249,69 @@ _CONTROLS = """<p class="controls">
 
 
 class Comparison:
-    """The comparison of one input with its result.
+    """The comparison of one input with its result, made once that is whole: it reads both again.
 
     Args:
-        source: the input: a video, a picture, or a folder of pictures.
+        spec: the input: a video, a picture, or a folder of pictures.
         info: what was found in it.
-        result: the result's name; it need not exist yet.
-        how: ``side`` by side, ``split`` down the middle, or a page with a ``slider``.
-        overwrite: replace a comparison that exists.
+        targets: of the run; the results need not exist yet.
+        options: of the run; ``compare`` says how.
 
     Raises:
         UsageError: there is nothing to compare such an input by.
     """
 
-    def __init__(
-        self, source: Path, info: StreamInfo, result: Path, how: Comparing, *, overwrite: bool = False
-    ) -> None:
+    def __init__(self, spec: str, info: StreamInfo, targets: Sequence[Target], options: RunOptions) -> None:
+        result, how = targets[0], options.compare
+        assert how is not None
+        piped = spec == STANDARD_INPUT or result == STANDARD_OUTPUT
+        if piped or len(targets) != 1 or not isinstance(result, Path):
+            raise UsageError("--compare needs the source in a file, and one result in a file")
+        if how == "slider" and options.reading.start:
+            raise UsageError(
+                "--compare slider shows the source from its beginning, not from --start; use side or split"
+            )
         if info.kind == "live":
             raise UsageError("--compare needs a file: a live source is gone once it has been restored")
-        folder = source.is_dir()
+        source = Path(spec)
         if how == "slider":
-            if folder:
+            if source.is_dir():
                 raise UsageError(
                     "--compare slider takes one video or picture; for a folder use side or split"
                 )
             check_page(source, result)
-        self.target = _target(result, how, folder)
-        check_target(self.target, [source], overwrite=overwrite)
-        self._source = source
-        self._info = info
-        self._how = how
+        self.target = _target(result, how, source.is_dir())
+        check_target(self.target, [source], overwrite=options.overwrite)
+        self._spec, self._source, self._info, self._result = spec, source, info, result
+        self._how, self._options = how, options
 
     def make(
         self,
-        result: Path,
-        reopen: Callable[[], Source],
-        *,
-        encoding: Encoding | None = None,
         on_progress: Callable[[int], None] = lambda frames: None,
         stop: threading.Event | None = None,
     ) -> bool:
-        """Compares ``result`` with its source, which ``reopen`` opens as it was opened for the run.
+        """Compares the result with its source, read as it was read for the run.
 
         Returns whether it is whole; nothing is left when ``stop`` was set.
         Raises ``MEASNetError``, and leaves nothing.
         """
+        stop = stop or threading.Event()
         if self._how == "slider":
-            write_page(self._source, result, self.target, rate=float(self._info.rate or 25))
+            rate = float(self._info.rate or 25)
+            write_page(self._source, self._result, self.target, rate=rate)
         elif self._info.kind == "video":
+            source = open_source(self._spec, self._options.reading)
+            encoding = Encoding(crf=self._options.encoding.crf)
             return compare_videos(
-                reopen(),
-                result,
-                self.target,
-                self._how,
-                encoding=encoding,
-                on_progress=on_progress,
-                stop=stop,
+                source, self._result, self.target, self._how, encoding, on_progress=on_progress, stop=stop
             )
         elif self._source.is_dir():
-            return self._pictures(result, on_progress, stop or threading.Event())
+            return self._pictures(on_progress, stop)
         else:
-            compare_pictures(self._source, result, self.target, self._how)
+            compare_pictures(self._source, self._result, self.target, self._how)
         return True
 
-    def _pictures(self, result: Path, on_progress: Callable[[int], None], stop: threading.Event) -> bool:
+    def _pictures(self, on_progress: Callable[[int], None], stop: threading.Event) -> bool:
         assert self._how != "slider"
         aside = Aside(self.target)
         aside.discard()
@@ -317,7 +320,7 @@ class Comparison:
         except OSError as error:
             raise OutputError(f"the folder {aside.path} cannot be made: {error.strerror}") from None
         try:
-            there = {picture.name: picture for picture in result.iterdir()}
+            there = {picture.name: picture for picture in self._result.iterdir()}
             sources = [path for path in Images(self._source).paths if result_name(path) in there]
             for number, source in enumerate(sources, start=1):
                 if stop.is_set():

@@ -91,7 +91,7 @@ class Console:
             self.note(f"{event.camera}: {event.words}")
 
     def also(self, path: Path) -> None:
-        """Something that was made beside the result."""
+        """Names a further file that was made."""
         if not self._quiet:
             self._out.print(f"  {_safe(path)}")
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
 from measnet.errors import UsageError
 from measnet.runtime.frame import StreamInfo
 from measnet.runtime.guard import Guard, safer_than
 from measnet.runtime.options import STEADY, RunOptions
+from measnet.runtime.restorer import Restorer
 from measnet.runtime.scene_cut import SceneCut
 from measnet.runtime.steady import Steady
 from measnet.runtime.turns import Turns
-
-if TYPE_CHECKING:
-    from measnet.runtime.restorer import Restorer
 
 
 def open_restorer(options: RunOptions, turns: Turns | None = None) -> Restorer:
@@ -22,8 +19,6 @@ def open_restorer(options: RunOptions, turns: Turns | None = None) -> Restorer:
 
     Raises UsageError where it cannot do what is asked, BackendError.
     """
-    from measnet.runtime.restorer import Restorer
-
     engine = options.engine
     restorer = Restorer(
         engine.model,
@@ -54,7 +49,7 @@ def guard_for(restorer: Restorer, options: RunOptions, info: StreamInfo) -> Guar
     )
 
 
-def _steady_for(options: RunOptions, info: StreamInfo, engine: Any) -> Steady | None:
+def _steady_for(options: RunOptions, info: StreamInfo, engine: Restorer) -> Steady | None:
     """Holds a video steady where that matters: over time, or over its tiles."""
     if info.kind == "images" or not engine.steerable:
         return None

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
     from measnet.metrics import Choices
+    from measnet.runtime.restorer import RestoredFrame
 
 Pixels = npt.NDArray[np.uint8 | np.uint16]
 
@@ -152,7 +153,7 @@ class Restoration:
     verified: bool = False
     """True where it was taken to be held against the reference."""
 
-    engine_result: Any = None
+    engine_result: RestoredFrame | None = None
     """All that the engine returned; there for those who look right behind it, as it is large."""
 
     @property

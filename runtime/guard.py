@@ -1,10 +1,10 @@
-"""An engine under guard: what it does on a fault is decided before the run, and nothing passes unseen."""
+"""Guard: checks every frame that an engine gives back, and acts on a fault as ``--on-fault`` says."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 import msgspec
 
@@ -13,31 +13,13 @@ from measnet.onnx_file import read_metadata
 from measnet.runtime.frame import Mark, Pixels, Restoration
 from measnet.runtime.health import Health
 from measnet.runtime.options import OnFault
-from measnet.runtime.restorer import Restorer
+from measnet.runtime.restorer import RestoredFrame, Restorer
 from measnet.runtime.scene_cut import SceneCut
 from measnet.runtime.sinks.segment import LARGEST_STATE
 from measnet.runtime.steady import Steady
 from measnet.weights import at_hand, bundled
 
 _LENGTH = struct.Struct("<I")
-
-
-class Restored(Protocol):
-    """A restored picture: ``pixels`` H×W×3 RGB as it was given, put together from ``tiles`` parts."""
-
-    @property
-    def pixels(self) -> Pixels: ...
-    @property
-    def tiles(self) -> int: ...
-
-
-class Engine(Protocol):
-    """Restores pictures one by one: the part of ``Restorer`` that a run needs."""
-
-    @property
-    def description(self) -> dict[str, Any]: ...
-    def restore(self, pixels: Pixels, /) -> Restored: ...
-    def close(self) -> None: ...
 
 
 class Faults(msgspec.Struct, forbid_unknown_fields=True):
@@ -78,20 +60,20 @@ class Guard:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Restorer,
         on_fault: OnFault,
-        safer: Callable[[], Engine | None],
+        safer: Callable[[], Restorer | None],
         *,
-        steady_for: Callable[[Any], Steady | None] = lambda engine: None,
+        steady_for: Callable[[Restorer], Steady | None] = lambda engine: None,
         scenes: SceneCut | None = None,
     ) -> None:
         self.faults = Faults()
-        self.engine: Any = engine
+        self.engine = engine
         """The one that restores now."""
         self._steady_for = steady_for
         self._steady = steady_for(engine)
         self._scenes = scenes
-        self._fallen_back_to: Engine | None = None
+        self._fallen_back_to: Restorer | None = None
         self._on_fault = on_fault
         self._safer = safer
         self._health = Health()
@@ -111,11 +93,8 @@ class Guard:
         restored = self._restore(pixels, passing.new_scene)
         passing.faulty = self.faults.frames > faults
         passing.pixels, passing.tiles = restored.pixels, restored.tiles
-        passing.engine_result = restored
-        # An engine need not know any of this.
-        passing.choices = list(getattr(restored, "choices", ()))
-        passing.prompt_weights = list(getattr(restored, "prompt_weights", ()))
-        passing.damage = getattr(restored, "damage", None)
+        passing.engine_result, passing.damage = restored, restored.damage
+        passing.choices, passing.prompt_weights = restored.choices, restored.prompt_weights
 
     def mark(self, mark: Mark) -> Mark:
         """See Step.mark: the scene, the faults so far, and the decisions that hold.
@@ -168,7 +147,7 @@ class Guard:
             self._fallen_back_to.close()
             self._fallen_back_to = None
 
-    def _restore(self, pixels: Pixels, new_scene: bool) -> Restored:
+    def _restore(self, pixels: Pixels, new_scene: bool) -> RestoredFrame:
         restored, fault = self._try(pixels, new_scene)
         self._frames += 1
         if fault is None:
@@ -191,16 +170,16 @@ class Guard:
             "choose another --model or --backend, or --on-fault"
         )
 
-    def _fall_back_to(self, safe: Engine) -> None:
+    def _fall_back_to(self, safe: Restorer) -> None:
         self.engine = self._fallen_back_to = safe
         self._steady = self._steady_for(safe)
         self._health = Health()
 
-    def _try(self, pixels: Pixels, new_scene: bool) -> tuple[Restored | None, str | None]:
+    def _try(self, pixels: Pixels, new_scene: bool) -> tuple[RestoredFrame | None, str | None]:
         """Has the frame restored; the result, and what is wrong with it."""
         try:
             if self._steady is None:
-                restored: Restored = self.engine.restore(pixels)
+                restored = self.engine.restore(pixels)
             else:
                 restored = self._steady.restore(self.engine, pixels, new_scene=new_scene)
         except BackendError as error:
@@ -214,11 +193,9 @@ class Guard:
 
 
 def safer_than(restorer: Restorer, checkpoint: str | None) -> Restorer | None:
-    """The same weights in float32: ``checkpoint``, or the bundled graph on the CPU. None where one of these
-    restores already, where they are not at hand, or where an engine does not say which weights it has."""
+    """Opens the same weights in float32: ``checkpoint``, or the bundled graph on the CPU. None where one of
+    these restores already, or where they are not at hand."""
     now = restorer.description
-    if "weights_sha256" not in now:
-        return None
     if now["precision"] == "fp32" and now["provider"] in ("CPUExecutionProvider", "cpu"):
         return None
     model = checkpoint or bundled_name(now["weights_sha256"])
@@ -249,6 +226,5 @@ def _faults_from(data: bytes) -> Faults:
         raise ValueError("what was noted of its faults cannot be read") from None
 
 
-def _name(engine: Engine) -> str:
-    facts = engine.description
-    return " ".join(str(facts[key]) for key in ("backend", "precision") if key in facts) or "the engine"
+def _name(engine: Restorer) -> str:
+    return "{backend} {precision}".format_map(engine.description)

@@ -1,4 +1,4 @@
-"""Options that nothing of a run would use: whoever gives one expects something of it, so it is refused."""
+"""Refusal of options that would have no effect on the run."""
 
 from __future__ import annotations
 

@@ -20,7 +20,6 @@ from measnet.runtime.live.address import shown
 from measnet.runtime.live.ladder import AtRung, Ladder, rungs
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.options import RunOptions
-from measnet.runtime.progress import Amount
 from measnet.runtime.restorer import Restorer
 from measnet.runtime.run_report import RunReport
 from measnet.runtime.side_data import is_hdr
@@ -178,13 +177,13 @@ class Job:
     def _opened_and_guarded(self, opens: Callable[[], Restorer]) -> Guard:
         return self._guarded(self._opened.enter_context(opens()))
 
-    def rehearse(self, restorer: Restorer, frames: int = REHEARSED) -> RunReport:
-        """Restores the first ``frames`` to see what the run would take; nothing is written.
+    def rehearse(self, restorer: Restorer, seconds: float = REHEARSED_SECONDS) -> RunReport:
+        """Restores a few frames, for about so many seconds, to see what the run would take; writes nothing.
 
         Raises:
             MEASNetError: the source or the engine fails on them.
         """
-        report, seconds = self.report, []
+        report, taken = self.report, list[float]()
         guard = self._guarded(restorer)
         try:
             if self._sink.resumable:
@@ -192,14 +191,14 @@ class Job:
                 begun = self._sink.begun_before(header, restart=self._options.restart)
                 self._go_on(begun, header, guard)
             items = (item for item in self._source.read() if isinstance(item, Frame))
-            for frame in itertools.islice(items, frames):
+            for frame in itertools.islice(items, REHEARSED):
                 started = time.perf_counter()
                 passing = Restoration(frame, frame.pixels)
                 guard.take(passing)
                 self._finish_step.take(passing)
-                seconds.append(time.perf_counter() - started)
+                taken.append(time.perf_counter() - started)
                 report.largest_tile_count = max(report.largest_tile_count, passing.tiles)
-                if len(seconds) >= 2 and sum(seconds) > REHEARSED_SECONDS:
+                if len(taken) >= 2 and sum(taken) > seconds:
                     break
             self._gather(guard)
         except BaseException as error:
@@ -207,10 +206,10 @@ class Job:
             raise
         finally:
             self.close()
-        if not seconds:
+        if not taken:
             raise InputError(f"{report.input}: no frame came through")
         # The first frame of a size also pays for what is prepared once.
-        report.fps = round(1 / statistics.median(seconds[1:] or seconds), 3)
+        report.fps = round(1 / statistics.median(taken[1:] or taken), 3)
         report.status = "planned"
         report.output = ", ".join(map(str, self.targets))
         length = self.length
@@ -302,7 +301,7 @@ class Job:
         return Header(made_of | of_programs(), settings)
 
     def _tell_how_to_go_on(self, error: BaseException) -> None:
-        """Has an error that a second run could get past say so, if there is something to go on with."""
+        """Adds to an error where the same command would go on, if it kept frames and could succeed."""
         self.report.kept = self._sink.kept()
         if self.report.kept and isinstance(error, MEASNetError) and not isinstance(error, UsageError):
             error.args = (f"{error}; {self.again} then goes on at frame {self.report.kept}",)
@@ -399,30 +398,6 @@ class Job:
             "copied_streams": [stream.type for stream in info.copied],
         }
         report.encoding = self._sink.for_report()
-
-
-class Survey:
-    """Opens all inputs before the first is restored: what would fail is said before hours have gone by."""
-
-    def __init__(self, options: RunOptions) -> None:
-        self._options = options
-        self._targets: dict[Path, str] = {}
-
-    def examine(self, spec: str) -> Amount:
-        """Says what ``spec`` asks for. A live source, or standard input, is left alone.
-
-        Raises:
-            MEASNetError: it cannot be restored to where it is to go.
-        """
-        if not is_on_disk(spec):
-            return Amount(None, 0)
-        job = Job(spec, self._options)
-        job.close()
-        for target in job.files:
-            first = self._targets.setdefault(target.resolve(), spec)
-            if first != spec:
-                raise UsageError(f"{first} and {spec} would both become {target}; restore them one by one")
-        return Amount(job.length, job.info.width * job.info.height)
 
 
 def _files_behind(spec: str) -> list[Path]:

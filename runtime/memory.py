@@ -70,7 +70,7 @@ frames wait before and behind it."""
 
 
 def check_memory(name: str, width: int, height: int) -> None:
-    """Raise InputError for a picture that cannot be held beside what else runs, tiled or not."""
+    """Raise InputError for a picture that the free memory cannot hold, tiled or not."""
     needed, free = width * height * BYTES_PER_PIXEL, available_memory()
     if needed > free:
         raise InputError(

@@ -122,14 +122,16 @@ def option(default: Any, words: str, **how: Any) -> Any:
 class Operating:
     """Wishes for where a run tells how it is. An address that other machines reach needs a token."""
 
-    console: Address | None = field(default=None, metadata={"parse": Address.parse})
-    """Of a page with input and result, figures and events."""
-
-    metrics: Address | None = field(default=None, metadata={"parse": Address.parse})
-    """For Prometheus."""
-
-    log: Log = "text"
-    """Lines for people, or one JSON value each."""
+    console: Address | None = option(
+        None,
+        "Serve a page with input and result, figures and events; for other machines: 0.0.0.0:PORT.",
+        parse=Address.parse,
+        metavar="[HOST:]PORT",
+    )
+    metrics: Address | None = option(
+        None, "Serve metrics to Prometheus.", parse=Address.parse, metavar="[HOST:]PORT"
+    )
+    log: Log = option("text", "What is said on stderr: lines for people, or a JSON value each.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -140,17 +140,8 @@ def _reference(restorer: Restorer, checkpoint: str | None) -> Restorer:
         return graph
 
 
-class Checker(Protocol):
-    """Compares restored pictures with the reference: the part of Verifier that is needed here."""
-
-    @property
-    def figures(self) -> dict[str, Any]: ...
-    def check(self, pixels: Pixels, restored: Any, /) -> Any: ...
-    def close(self) -> None: ...
-
-
 class BackgroundChecker(Observer):
-    """Has every N-th frame compared beside the run.
+    """Has every N-th frame compared in the background of a run.
 
     A frame is taken when the one before is done and the checker has kept to its share since; otherwise it is
     left out and counted, so that nothing waits and nothing piles up. The first frame is always taken.
@@ -165,7 +156,7 @@ class BackgroundChecker(Observer):
 
     def __init__(
         self,
-        checker: Checker,
+        checker: Verifier,
         share: float,
         every: int = 1,
         clock: Callable[[], float] = time.perf_counter,
@@ -176,7 +167,7 @@ class BackgroundChecker(Observer):
         self._clock = clock
         self._seen = 0
         self._seconds = 0.0
-        self._frames: queue.Queue[tuple[Pixels, Any] | None] = queue.Queue(1)
+        self._frames: queue.Queue[tuple[Pixels, RestoredFrame] | None] = queue.Queue(1)
         self._idle = threading.Event()
         self._idle.set()
         self._free_from = 0.0
@@ -206,7 +197,7 @@ class BackgroundChecker(Observer):
             report.error = message
             raise ParityError(message)
 
-    def check(self, pixels: Pixels, restored: Any, /) -> bool:
+    def check(self, pixels: Pixels, restored: RestoredFrame) -> bool:
         """Has ``restored`` compared soon; False where it is left out.
 
         Raises what an earlier comparison raised.

@@ -29,7 +29,7 @@ class RunReport:
     ``encoding`` is how a video's picture is written: encoder, crf, preset, width, height, bits, pixel format.
     ``sinks`` says of each result of a live source how many frames it was given, how many it was too slow or
     away for, and how often it failed.
-    ``also`` names what a ``planned`` run would do beside it.
+    ``also`` names what else a ``planned`` run would do.
     ``verify`` has the figures of ``--verify``; ``faults`` what was wrong with frames as they came back, if
     anything was. ``temporal`` says, of a video whose frames helped each other, how many frames a fused one
     was worth, and why the past was let go. ``experts`` says who restored the frames, over time

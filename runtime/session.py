@@ -22,7 +22,7 @@ from measnet.runtime.live.address import shown
 from measnet.runtime.live.events import Events
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.operations.address import LOOPBACK, Address, is_free
-from measnet.runtime.options import Encoding, RunOptions
+from measnet.runtime.options import RunOptions
 
 if TYPE_CHECKING:
     from measnet.metrics import Parity
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
     from measnet.runtime.operations.operating import Show
     from measnet.runtime.parity import BackgroundChecker
     from measnet.runtime.preview import Preview
-    from measnet.runtime.progress import Overall
+    from measnet.runtime.progress import Amount, Overall
     from measnet.runtime.restorer import Restorer
     from measnet.runtime.run_report import RunReport
     from measnet.runtime.stream import Observer
 
 PAGE_PORT = 8080
-"""Of the page that shows what nobody wanted written, where it is free."""
+"""Port of the page that shows a stream without a result, if it is free."""
 
 LARGER, SMALLER = "small", "nano"
-"""Bundled models: what takes over when the larger one is too slow for a live source."""
+"""Bundled models: the second takes over where the first is too slow for a live source."""
 
 
 class Session:
@@ -51,14 +51,23 @@ class Session:
         console: says what there is to say.
         options: hold for every input.
         debug: lets errors through, in place of a line and an exit status.
+        opens: opens the engine that options ask for; by default ``open_restorer``.
 
     ``events`` tells what happens to live inputs; ``watches`` has one for each input that was begun, with its
     figures, in their order.
     """
 
-    def __init__(self, console: Console, options: RunOptions, *, debug: bool = False) -> None:
+    def __init__(
+        self,
+        console: Console,
+        options: RunOptions,
+        *,
+        debug: bool = False,
+        opens: Callable[[RunOptions], Restorer] | None = None,
+    ) -> None:
         self._console = console
         self._options = options
+        self._opens = opens
         self._several = False
         self._guarded = partial(status_of, debug=debug, tell=console.error)
         self._report = options.report
@@ -116,8 +125,8 @@ class Session:
         return status
 
     def _show_what_goes_nowhere(self, inputs: Sequence[str]) -> None:
-        """Has a camera or stream without a result looked at: on a page, or where that cannot be had in a
-        preview."""
+        """Shows a camera or stream that has no result on a page; in a preview, where the page's packages are
+        missing."""
         from measnet.runtime.sources.choose import is_live
 
         options = self._options
@@ -135,19 +144,17 @@ class Session:
         return [self._reports[index] for index in sorted(self._reports)]
 
     def _survey(self, inputs: tuple[str, ...]) -> tuple[int, list[int]]:
-        """Says at once what cannot be restored; the exit status of that, and the numbers of the others."""
-        from measnet.runtime.job import Survey
-        from measnet.runtime.progress import Amount, Overall
+        """Opens all inputs before the first is restored, so that what would fail is said before hours have
+        gone by; returns the exit status of that, and the numbers of the others."""
+        from measnet.runtime.progress import Overall
         from measnet.runtime.run_report import RunReport
 
         amounts: dict[int, Amount] = {}
-        survey: Survey | None = None
+        results: dict[Path, str] = {}
 
         def examine(index: int) -> None:
-            nonlocal survey
             try:
-                survey = survey or Survey(self._options)
-                amounts[index] = survey.examine(inputs[index])
+                amounts[index] = self._amount(inputs[index], results)
             except MEASNetError as error:
                 self._reports[index] = RunReport(input=shown(inputs[index]), error=str(error))
                 raise
@@ -158,6 +165,23 @@ class Session:
             status = status or outcome
         self._overall = Overall(list(amounts.values()))
         return status, list(amounts)
+
+    def _amount(self, spec: str, results: dict[Path, str]) -> Amount:
+        """Says what an input asks for, and adds its ``results``; a live source or standard input is left
+        alone. Raises MEASNetError where it cannot be restored to where it is to go."""
+        from measnet.runtime.job import Job
+        from measnet.runtime.progress import Amount
+        from measnet.runtime.sources.choose import is_on_disk
+
+        if not is_on_disk(spec):
+            return Amount(None, 0)
+        job = Job(spec, self._options)
+        job.close()
+        for result in job.files:
+            first = results.setdefault(result.resolve(), spec)
+            if first != spec:
+                raise UsageError(f"{first} and {spec} would both become {result}; restore them one by one")
+        return Amount(job.length, job.info.width * job.info.height)
 
     def _restore(self, index: int, spec: str) -> int:
         from measnet.runtime.job import Job
@@ -191,7 +215,7 @@ class Session:
         try:
             status = self._run_job(job, restorer, verifier)
             if status == 0 and comparison is not None and job.report.output is not None:
-                status = self._compare(comparison, spec, Path(job.report.output))
+                status = self._compare(comparison)
             return status
         finally:
             if verifier is not None:
@@ -257,30 +281,15 @@ class Session:
         return observers
 
     def _comparison(self, spec: str, job: Job) -> Comparison | None:
-        how = self._options.compare
-        if how is None:
+        if self._options.compare is None:
             return None
-        if spec == "-" or len(job.targets) != 1 or job.files != job.targets:
-            raise UsageError("--compare needs the source in a file, and one result in a file")
-        if how == "slider" and self._options.reading.start:
-            raise UsageError(
-                "--compare slider shows the source from its beginning, not from --start; use side or split"
-            )
         from measnet.runtime.comparison import Comparison
 
-        return Comparison(Path(spec), job.info, job.files[0], how, overwrite=self._options.overwrite)
+        return Comparison(spec, job.info, job.targets, self._options)
 
-    def _compare(self, comparison: Comparison, spec: str, result: Path) -> int:
-        from measnet.runtime.sources.choose import open_source
-
+    def _compare(self, comparison: Comparison) -> int:
         with self._console.counting(comparison.target.name) as on_progress:
-            whole = comparison.make(
-                result,
-                lambda: open_source(spec, self._options.reading),
-                encoding=Encoding(crf=self._options.encoding.crf),
-                on_progress=on_progress,
-                stop=self._stop,
-            )
+            whole = comparison.make(on_progress, self._stop)
         if not whole:
             return INTERRUPTED
         self._console.also(comparison.target)
@@ -288,20 +297,21 @@ class Session:
 
     def _shared_restorer(self) -> Restorer:
         if self._restorer is None:
-            from measnet.runtime.engine import open_restorer
-
-            self._restorer = open_restorer(self._options)
+            self._restorer = self._open(self._options)
         return self._restorer
+
+    def _open(self, options: RunOptions) -> Restorer:
+        from measnet.runtime.engine import open_restorer
+
+        return (self._opens or open_restorer)(options)
 
     def _smaller(self) -> tuple[str, Callable[[], Restorer]] | None:
         """The model that takes over from a larger one that is too slow, and what opens it."""
-        from measnet.runtime.engine import open_restorer
-
         options = self._options
         if options.engine.model != LARGER:
             return None
         smaller = replace(options, engine=replace(options.engine, model=SMALLER))
-        return SMALLER, partial(open_restorer, smaller)
+        return SMALLER, partial(self._open, smaller)
 
     def _verifier(self, restorer: Restorer, job: Job) -> BackgroundChecker | None:
         checks = self._options.checks

@@ -1,4 +1,4 @@
-"""Side data of a stream: what frames say beside their pixels, and how encoders and packets are told."""
+"""Side data of a stream: read from frames, given to encoders, put into packets."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ WORDINGS = {
 
 
 def side_data(frame: av.VideoFrame) -> dict[str, bytes]:
-    """All that a decoded frame says beside its pixels, by FFmpeg's names."""
+    """All side data of a decoded frame, by FFmpeg's names."""
     # Not frame.side_data: a frame keeps that, and that keeps the frame, until Python looks for circles.
     said: Any = SideDataContainer(frame)  # type: ignore[call-arg]  # PyAV types it loosely
     return {data.type.name: bytes(data) for data in said}

@@ -54,7 +54,7 @@ class Step(Protocol):
 
 
 class Observer:
-    """Looks at every frame of a run, and changes none. Those who look override what they need."""
+    """Looks at every frame of a run, and changes none. Subclasses override what they need."""
 
     def restored(self, passing: Restoration) -> None:
         """Sees a frame as the engine gave it back, in the thread that restores."""
@@ -77,7 +77,7 @@ class Pace:
     """Frames that may wait for the first step, and for the sink."""
 
     late: Late = "block"
-    """Frame that goes when there is no room for the first step."""
+    """Frame that is dropped when there is no room for the first step."""
 
     max_latency: float | None = None
     """Seconds that a frame may be old when the first step takes it."""

@@ -1,4 +1,4 @@
-"""Turns at computing: whoever shares an engine, or a machine, waits for one piece of each other at most."""
+"""Turns: threads that share an engine, or a machine, compute one at a time, in the order they asked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all commands have in common."""
+"""Conventions that all commands keep."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Inference:
     steering."""
 
     norms: NDArray[np.float32] | None = None
-    """B E, beside ``decisions``."""
+    """B E: norms by which the decisions of tiles are combined; None without steering."""
 
 
 @dataclass(frozen=True)

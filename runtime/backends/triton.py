@@ -32,7 +32,7 @@ PORT = 8001
 CONNECT_SECONDS = 10.0
 REQUEST_SECONDS = 60.0
 AWAY_SECONDS = 5.0
-"""A server that does not answer is asked again for so long: a frame survives the restart of one of many."""
+"""Seconds for which a server that does not answer is asked again, so that frames survive its restart."""
 
 _PAUSE = 0.25
 _TYPES = {2: "UINT8", 11: "FP32"}
@@ -181,7 +181,7 @@ class TritonBackend:
             ) from None
 
     def _first(self, ask: Callable[[], _Answer]) -> _Answer:
-        """Asks before there is anything to lose: whoever does not answer was misspelt or is not up yet."""
+        """Asks the server once at the beginning: one that does not answer is misspelt, or not up yet."""
         from tritonclient.utils import InferenceServerException
 
         try:

@@ -41,8 +41,8 @@ class Event:
 class Events:
     """Collects events from all threads and hands each to whoever listens, in order. Thread-safe."""
 
-    def __init__(self, kept: int = KEPT) -> None:
-        self._recent: deque[Event] = deque(maxlen=kept)
+    def __init__(self) -> None:
+        self._recent: deque[Event] = deque(maxlen=KEPT)
         self._listeners: list[Callable[[Event], None]] = []
         self._lock = threading.RLock()
 
@@ -65,7 +65,7 @@ class Events:
 
         return leave
 
-    def recent(self, camera: str | None = None) -> list[Event]:
-        """The last events, oldest first, of one camera or all."""
+    def recent(self) -> list[Event]:
+        """The last events of all cameras, oldest first."""
         with self._lock:
-            return [event for event in self._recent if camera in (None, event.camera)]
+            return list(self._recent)

@@ -1,4 +1,4 @@
-"""The other side of an address: the certificate it has to show, and why it cannot be reached."""
+"""Peers: checks of addresses, of certificates, and of why one cannot be reached."""
 
 from __future__ import annotations
 

@@ -105,10 +105,10 @@ class Telemetry:
             self._arrivals.append(time.monotonic())
             _forget(self._arrivals, self._arrivals[-1] - WINDOW)
 
-    def dropped(self, reason: str, frames: int = 1) -> None:
-        """Counts frames that had to go."""
+    def dropped(self, reason: str) -> None:
+        """Counts a frame that had to go."""
         with self._lock:
-            self._dropped[reason] += frames
+            self._dropped[reason] += 1
 
     def delivered(self, latency: float) -> None:
         """Counts a frame that reached the sinks, ``latency`` seconds after it was captured."""

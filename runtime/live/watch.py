@@ -1,4 +1,4 @@
-"""Watch: one camera's name, and where its stream tells what happens and writes its figures."""
+"""Watch: the events and figures of one camera, as its stream reports them."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ VARIABLE = "MEASNET_TOKEN"
 """The environment variable that a token is taken from: arguments can be read by everyone on a machine."""
 
 FILE_VARIABLE = "MEASNET_TOKEN_FILE"
-"""The one that names a file with the token, as systemd and Docker hand secrets over."""
+"""The environment variable that names a file with the token, as systemd and Docker hand secrets over."""
 
 GUESSES = 10
 """Wrong tokens from one address within ``GUESSING_SECONDS`` after which it is refused for a while."""
@@ -39,7 +39,7 @@ GUESSES = 10
 GUESSING_SECONDS = 60.0
 
 OPEN = ("/healthz", "/readyz")
-"""Paths that need no token: whoever starts programs anew asks for them, and they tell hardly anything."""
+"""Paths that need no token: supervisors ask for them, and they tell hardly anything."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,256}", re.ASCII)
 _COOKIE_SECONDS = 30 * 24 * 3600
@@ -96,22 +96,14 @@ class Access:
         address: where the server listens.
         token: whoever has it passes; None: whoever asks a loopback address by its name.
         headers: added to every answer.
-        clock: tells seconds.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        address: Address,
-        token: Token | None,
-        headers: dict[str, str],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, app: ASGIApp, address: Address, token: Token | None, headers: dict[str, str]) -> None:
         self._app = app
         self._token = token
         self._headers = headers
         self._names = {"localhost", "127.0.0.1", "::1", address.host.lower()}
-        self._guesses = Guesses(clock)
+        self._guesses = Guesses()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -165,7 +157,7 @@ class Guesses:
     MOST = 10_000
     """Addresses that are remembered; beyond, the one whose first guess is the oldest is forgotten."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._wrong: OrderedDict[str, deque[float]] = OrderedDict()
 

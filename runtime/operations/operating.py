@@ -17,7 +17,7 @@ Show: TypeAlias = Callable[[Telemetry, StreamInfo | None], list[Observer]]
 stream the properties have to be known."""
 
 
-def show_nothing(telemetry: Telemetry, info: StreamInfo | None = None) -> list[Observer]:
+def show_nothing(telemetry: Telemetry, info: StreamInfo | None) -> list[Observer]:
     """Does for Show where nobody asked for a server."""
     return []
 

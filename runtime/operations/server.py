@@ -6,7 +6,6 @@ import asyncio
 import logging
 import socket
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -117,17 +116,13 @@ class Operations:
             self.close()
             raise
 
-    def watch(self, telemetry: Telemetry, pair: LatestPair | None = None) -> Callable[[], None]:
-        """Shows a camera from now on; returns what ends that. From any thread, before or after ``start``."""
-        return self.board.watch(telemetry, pair)
-
-    def show(self, telemetry: Telemetry, info: StreamInfo | None = None) -> list[Observer]:
+    def show(self, telemetry: Telemetry, info: StreamInfo | None) -> list[Observer]:
         """Shows a camera from now on, its pictures too: gives the observers that its stream has to have.
 
         ``info`` says how the frames are turned; without it they are a live stream's, not turned.
         """
         pair = LatestPair(info)
-        self.watch(telemetry, pair)
+        self.board.watch(telemetry, pair)
         return [Account(telemetry), pair]
 
     @property

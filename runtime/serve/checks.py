@@ -36,7 +36,7 @@ def problems_of(path: Path, cameras: list[Camera], *, models: bool) -> list[str]
 
 
 def _idle(cameras: list[Camera]) -> list[tuple[int, str]]:
-    """Options that none of the cameras that they are given to has a use for, each with its line."""
+    """Options that have no effect on any camera they are given to, each with its line."""
     given: dict[tuple[int, str, str], list[str | None]] = {}
     for camera in cameras:
         idle = idle_options(replace(camera.options, out=camera.sinks), [camera.source])

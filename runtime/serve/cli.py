@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from measnet.command_line import HELP, run_command, say, stopping_on_signals
-from measnet.runtime.operations.command_line import operating_options
+from measnet.runtime.cli import options_of
 from measnet.runtime.options import Operating
 
 _EPILOG = """\b
@@ -33,7 +33,7 @@ Exit status: 0 all ended well or were stopped, 1 one of them failed, 2 the file 
 @click.option(
     "--check", is_flag=True, help="Read the file, load its models, say all that is wrong, and open no camera."
 )
-@operating_options
+@options_of(Operating)
 @click.option("--report", metavar="FILE", type=click.Path(path_type=Path), help="Figures of all, as JSON.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 @click.option("--debug", is_flag=True, help="Show where an error came from.")

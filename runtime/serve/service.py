@@ -19,6 +19,8 @@ from measnet.runtime.serve.cameras import Camera
 from measnet.runtime.stream import Observer
 from measnet.runtime.turns import Turns
 
+Opens = Callable[[RunOptions, Turns], Restorer]
+
 _LOOK = 0.2
 
 
@@ -29,7 +31,8 @@ class Engines:
     connection each.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, opens: Opens) -> None:
+        self._opens = opens
         self._turns = Turns()
         self._shared: dict[EngineOptions, Restorer] = {}
         self._opened: list[Restorer] = []
@@ -39,7 +42,7 @@ class Engines:
         known = self._shared.get(options.engine)
         if known is not None:
             return known
-        restorer = open_restorer(options, self._turns)
+        restorer = self._opens(options, self._turns)
         self._opened.append(restorer)
         if restorer.description.get("backend") != "triton":
             self._shared[options.engine] = restorer
@@ -93,6 +96,7 @@ class Service:
     Args:
         events: hears what happens to them.
         observers_of: gives what is to look at a camera's frames.
+        opens: opens an engine, in turns with the others.
 
     Raises:
         MEASNetError: one of the engines cannot be had. No camera has been opened by then.
@@ -103,8 +107,9 @@ class Service:
         cameras: Sequence[Camera],
         events: Events,
         observers_of: Callable[[CameraWatch], Sequence[Observer]] = lambda watch: (),
+        opens: Opens = open_restorer,
     ) -> None:
-        self._engines = Engines()
+        self._engines = Engines(opens)
         try:
             restorers = [self._engines.open(camera.options) for camera in cameras]
         except BaseException:

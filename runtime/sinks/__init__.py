@@ -52,6 +52,11 @@ class Sink:
         self.warnings: list[str] = []
         """Lines for the user."""
 
+    def _take_over(self, other: Sink) -> None:
+        """Adds what another sink has skipped and warned of, once it is done."""
+        self.skipped += other.skipped
+        self.warnings += [line for line in other.warnings if line not in self.warnings]
+
     def begin(self, header: Header, *, restart: bool) -> Begun:
         """Takes up what an earlier run left, or with ``restart`` throws it away; before the first ``write``.
 

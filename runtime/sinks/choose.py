@@ -95,8 +95,8 @@ def open_sinks(
 
 
 def check_sink(target: Target, info: StreamInfo, options: RunOptions) -> None:
-    """Refuses what ``open_sinks`` would refuse for a source as ``info`` says, and opens nothing but an
-    encoder, for a moment.
+    """Raises what ``open_sinks`` would raise for a source as ``info`` says. Only an encoder is opened, to
+    try it.
 
     Raises:
         UsageError: the container, the codec or the pixel format cannot be.

@@ -186,7 +186,7 @@ FALLBACK_ENDING = ".mkv"
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """``encoder`` is FFmpeg's name. ``options`` come beside the quality and the preset.
+    """``encoder`` is FFmpeg's name. ``options`` are set besides the quality and the preset.
 
     ``quality`` are the encoder's options that take the quality ``crf``; none for one that loses nothing
     or has its own idea. ``chroma`` is where decoders place the chroma samples of a stream that does not
@@ -244,7 +244,7 @@ _HARDWARE: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
 }
 _CHIPS = tuple(f"{codec}{family}" for family in _HARDWARE for codec in ("h264", "hevc", "av1"))
 
-# Not for files: no quality to choose, no packets to copy in beside it.
+# Not for files: it has no quality to choose, and no other streams go with it.
 _RAW = Codec("rawvideo", 0, {}, odd_sizes=True, chroma="centre", pixel_shape=True)
 
 

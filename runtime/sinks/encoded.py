@@ -1,4 +1,4 @@
-"""Frames encoded as they come, with the source's other streams beside them, into whatever takes them."""
+"""Sinks that encode frames as they come, and mux them with the source's other streams."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ class ImageEncoder:
 
 
 def picture_of(frame: Frame) -> PictureFile:
-    """Finds what the image file of a frame held beside its colours."""
+    """Finds what the image file of a frame held besides its colours."""
     if frame.picture is None:
         raise TypeError("an image sink takes frames that came from image files")
     return frame.picture

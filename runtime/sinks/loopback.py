@@ -1,4 +1,4 @@
-"""A camera made by v4l2loopback: programs that know cameras only, as for video calls, see the result."""
+"""Sink to a virtual camera (v4l2loopback), which programs such as video calls read."""
 
 from __future__ import annotations
 

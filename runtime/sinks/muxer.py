@@ -1,4 +1,4 @@
-"""A video file: encoded pictures with the source's other streams copied in beside them."""
+"""Muxer of a video file: encoded pictures, and copies of the source's other streams."""
 
 from __future__ import annotations
 

@@ -65,10 +65,7 @@ def of_input(path: Path) -> dict[str, Any]:
 
 def of_engine(description: dict[str, Any]) -> dict[str, Any]:
     """The network and what computes it, from a restorer's description of itself."""
-    known = {word: description[key] for key, word in _ENGINE.items() if key in description}
-    if "weights" in known:
-        return known  # under another name they are the same
-    return {"model": description.get("model"), **known}
+    return {word: description[key] for key, word in _ENGINE.items() if key in description}
 
 
 def of_programs() -> dict[str, Any]:
@@ -384,6 +381,15 @@ def is_plain_file(path: Path, size: int) -> bool:
     except OSError:
         return False
     return stat.S_ISREG(found.st_mode) and found.st_size == size
+
+
+def sync_file(path: Path) -> None:
+    """Make what was written to ``path`` survive a power cut. Raises OSError."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(path: Path) -> None:

@@ -134,10 +134,6 @@ class PartsSink(Sink):
         if made is not None:
             self._made.append(made)
 
-    def _take_over(self, part: VideoSink) -> None:
-        self.skipped += part.skipped
-        self.warnings += [line for line in part.warnings if line not in self.warnings]
-
 
 def _named(target: Path, number: int) -> Path:
     return target.with_name(f"{target.stem}.{number:04d}{target.suffix}")

@@ -266,7 +266,3 @@ class PatientSink(Sink):
     def _refuse_if_gone(self) -> None:
         if self._gone is not None:
             raise OutputError(str(self._gone))
-
-    def _take_over(self, sink: Sink) -> None:
-        self.skipped += sink.skipped
-        self.warnings += [line for line in sink.warnings if line not in self.warnings]

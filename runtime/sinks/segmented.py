@@ -27,7 +27,15 @@ from measnet.runtime.sinks.aside import partial_name, writing
 from measnet.runtime.sinks.containers import container_for
 from measnet.runtime.sinks.encoder import FrameTimes, PictureEncoder, PictureEncoding, decoding_times
 from measnet.runtime.sinks.muxer import Muxer
-from measnet.runtime.sinks.part_folder import Header, Manifest, PartFolder, as_said, of_input, sync_folder
+from measnet.runtime.sinks.part_folder import (
+    Header,
+    Manifest,
+    PartFolder,
+    as_said,
+    of_input,
+    sync_file,
+    sync_folder,
+)
 from measnet.runtime.sinks.segment import (
     FRAMES,
     KEPT,
@@ -236,7 +244,7 @@ class SegmentedVideoSink(Sink):
         self._writer.add(self._encoder.encode(frame.pixels, *place, self.encoding.captions_of(frame)))
 
     def _finish_segment(self, mark: Mark, *, last: bool = False) -> None:
-        """The frames so far as a segment; the ``last`` of a partial result is none to go on from."""
+        """Ends a segment behind the frames so far; the ``last`` one of a partial result is not kept."""
         assert self._writer is not None
         if self._encoder is not None:
             self._writer.add(self._encoder.flush())
@@ -278,7 +286,7 @@ class SegmentedVideoSink(Sink):
                 else:
                     muxer.mux_copy(packet)
             muxer.close()
-            _sync_file(self._joined)
+            sync_file(self._joined)
             self._joined.replace(target)
             sync_folder(target.parent)
         except BaseException:
@@ -364,11 +372,3 @@ def _threads(header: Header) -> int:
 
 def _path(folder: Path, number: int) -> Path:
     return folder / f"segment-{number:05}"
-
-
-def _sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -114,7 +114,7 @@ class StandardOutput(Sink):
             self._file.close()
 
     def _put(self, data: bytes, at: int) -> None:
-        """Write a frame at the step ``at``, the one before in the steps since."""
+        """Writes a frame at step ``at``; the steps since the last one repeat the frame before."""
         try:
             if self._last is None:
                 if self._raw is None:

@@ -6,7 +6,6 @@ That of a live source can be played at any moment, as far as it has come: a powe
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from measnet.runtime.sinks.containers import container_for
 from measnet.runtime.sinks.encoded import EncodedSink
 from measnet.runtime.sinks.encoder import PictureEncoding
 from measnet.runtime.sinks.muxer import Muxer
+from measnet.runtime.sinks.part_folder import sync_file
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -107,9 +107,5 @@ class VideoSink(EncodedSink):
 
     def _sync(self, path: Path) -> None:
         with contextlib.suppress(OSError):
-            file = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(file)
-            finally:
-                os.close(file)
+            sync_file(path)
         self._synced = time.monotonic()

@@ -12,9 +12,10 @@ from measnet.runtime.live.peer import tls_options
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.options import Live, Reading
 from measnet.runtime.sources import Source
-from measnet.runtime.sources.camera import camera_number
+from measnet.runtime.sources.camera import CAMERA_PREFIX, camera_number, is_device
 from measnet.runtime.sources.images import Images
-from measnet.runtime.sources.live import CAMERA_PREFIX, URL_SCHEMES, LiveSource, is_device
+from measnet.runtime.sources.live import LiveSource
+from measnet.runtime.sources.network import URL_SCHEMES
 from measnet.runtime.sources.standard_input import STANDARD_INPUT, StandardInput
 from measnet.runtime.sources.video import VideoFile
 from measnet.whole_file import is_special

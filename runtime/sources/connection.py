@@ -108,7 +108,7 @@ class Feed:
             return item
 
     def idle(self) -> None:
-        """Until the next ``get`` nobody waits: lets the oldest go where there is no room."""
+        """Until the next ``get``, drops the oldest items where there is no room, and waits for none."""
         with self._changed:
             self._idle = True
             self._changed.notify_all()

@@ -279,7 +279,7 @@ def _images_in(folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def _why_left_out(path: Path) -> str | None:
-    """The kind of a file in a folder that is not taken; None for one that is, "" for what nobody misses."""
+    """The kind of a file that is left out of a folder; None for one that is taken, "" for hidden ones."""
     ending = path.suffix.lower()
     if path.is_dir():
         return "folder (give it as an input of its own)"

@@ -31,14 +31,12 @@ from measnet.runtime.sources import Source
 from measnet.runtime.sources.camera import CAMERA_PREFIX, CameraConnection, camera_number, is_device
 from measnet.runtime.sources.connection import Connection, Feed, Over
 from measnet.runtime.sources.kept_streams import KeptStreams
-from measnet.runtime.sources.network import URL_SCHEMES, NetworkConnection
+from measnet.runtime.sources.network import NetworkConnection
 from measnet.runtime.sources.times import rebased
 
 if TYPE_CHECKING:
     from av.packet import Packet
     from av.stream import Stream
-
-__all__ = ["CAMERA_PREFIX", "URL_SCHEMES", "LiveSource", "is_device"]
 
 STALLED_SECONDS = 2.0
 GONE_SECONDS = 5.0
@@ -73,7 +71,7 @@ class LiveSource(Source):
     outage. Where the stream's has come ahead, as FFmpeg looks at three seconds of some before it gives them,
     the gap is shorter by that.
     All frames have the size and the depth of the first one; others are scaled, with bars where their shape
-    differs. Which frames are overtaken by newer ones is decided by the queue behind this source.
+    differs. It drops none for being late: the queue behind it does.
 
     Args:
         spec: ``camera:N``, ``/dev/videoN`` or an address.

@@ -203,7 +203,7 @@ class Cutter:
                 early.append(item)
 
     def cut_copies(self, packets: Iterator[Packet[Stream]]) -> Iterator[Packet[Stream]]:
-        """Packets without the frames beside them, less what lies outside.
+        """Cuts copied packets alone, without the frames among them.
 
         ``cut`` must have come to a frame by then, as that says what zero is.
         """

@@ -147,7 +147,7 @@ class VideoFile(Source):
         return Fraction(max(0, self._container.start_time or 0), av.time_base)
 
     def _read_from_start(self) -> Iterator[av.VideoFrame | Packet[Stream]]:
-        """Reads what is in the file, from a place that surely lies before the excerpt."""
+        """Reads the file from its beginning, or from a place well before the excerpt."""
         start = self._cutter.start
         by_name = isinstance(self._path, Path)
         if start is None or start <= MARGIN or self._container.start_time is None or not by_name:
@@ -175,7 +175,7 @@ class VideoFile(Source):
         return self._decoder.items()
 
     def _seek(self, container: InputContainer) -> None:
-        """Goes to a place from which on all that goes with the excerpt is stored. Raises FFmpegError."""
+        """Seeks to a place before everything that belongs to the excerpt. Raises FFmpegError."""
         assert self._cutter.start is not None
         container.seek(round((self._cutter.start - MARGIN - self._decoder.lead) * av.time_base))
 
@@ -307,7 +307,7 @@ def _stamp(path: Path | StandardInput) -> tuple[int, int] | None:
 
 
 def _until(end: Fraction, packets: Iterator[Packet[Stream]]) -> Iterator[Packet[Stream]]:
-    """Those that begin before ``end``: what a file has grown by since belongs to no picture that was read."""
+    """Gives the packets before ``end``: later ones were written meanwhile, behind the last picture."""
     for packet in packets:
         if packet.pts is None or packet.pts * packet.time_base < end:
             yield packet

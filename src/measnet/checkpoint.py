@@ -128,7 +128,7 @@ def weights_sha256(network: MEASNet) -> str:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors by name, and what is stored beside them, by key."""
+    """Tensors by name, and the facts stored with them, by key."""
     if not path.is_file():
         kind = "is a folder" if path.is_dir() else "does not exist"
         raise CheckpointError(f"the checkpoint {path} {kind}")

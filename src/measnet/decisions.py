@@ -23,10 +23,10 @@ Kind = Literal["prompt", "attention", "filters", "experts", "mean", "peak"]
 Vector = NDArray[np.float32]
 
 INPUTS = ("window", "held", "hold")
-"""Inputs of a steerable graph beside the image, by name: B 1 H W, B D, B D."""
+"""Further inputs of a steerable graph, besides the image, by name: B 1 H W, B D, B D."""
 
 OUTPUTS = ("decisions", "norms")
-"""Outputs that it has beside those of other graphs: B D, B E."""
+"""Outputs that only it has: B D, B E."""
 
 
 KINDS = get_args(Kind)

@@ -138,7 +138,7 @@ def result_name(source: Path) -> str:
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """The chunks of a sound PNG file that say something beside its pixels: name, and the whole chunk."""
+    """The chunks of an undamaged PNG file that hold metadata, not pixels: name, and the whole chunk."""
     at = 8
     while at + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)

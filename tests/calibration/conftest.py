@@ -20,12 +20,6 @@ def nano() -> Graph:
     return read_graph(bundled("nano", ".onnx"))
 
 
-@pytest.fixture
-def traced(nano: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exports take the bundled graph."""
-    monkeypatch.setattr("measnet.calibration.int8.exact_graph", lambda *_, **__: nano)
-
-
 @pytest.fixture(scope="session")
 def graph_of() -> GraphOf:
     """Makes a graph from ``image``, B 16 8 8, to ``y``."""

@@ -18,7 +18,7 @@ from measnet.calibration.cli import main
 from measnet.export.build_settings import BuildSettings
 from measnet.export.check import check_file
 from measnet.export.engine import engine_facts
-from measnet.export.graph import Graph, read_graph
+from measnet.export.graph import read_graph
 from measnet.export.pictures import sample_clip
 from measnet.export.target import Target
 from measnet.metrics import INT8_TOLERANCE, TOLERANCES, Tolerance
@@ -41,14 +41,12 @@ def export(*options: str) -> Result:
 
 
 @pytest.fixture(scope="module")
-def exported(nano: Graph, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The INT8 graph of the bundled weights, calibrated on four frames, and what was printed."""
     if CLIP is None:
         pytest.skip("no examples/car-park.mp4 here")
     folder = tmp_path_factory.mktemp("int8")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("measnet.calibration.int8.exact_graph", lambda *_, **__: nano)
-        result = export(str(CLIP), "--count", "4", "-o", str(folder))
+    result = export(str(CLIP), "--count", "4", "-o", str(folder))
     assert result.exit_code == 0, result.output
     return folder / "nano-dynamic.int8.onnx", result.output
 
@@ -152,7 +150,6 @@ def test_tensorrt_rtx_builds_it(exported: tuple[Path, str], tmp_path: Path) -> N
 
 
 @needs_clip
-@pytest.mark.usefixtures("traced")
 def test_a_large_loss_is_said_and_the_graph_is_written_all_the_same(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -163,7 +160,6 @@ def test_a_large_loss_is_said_and_the_graph_is_written_all_the_same(
     assert json.loads((tmp_path / "x.json").read_text())["loss"]["breaches"]
 
 
-@pytest.mark.usefixtures("traced")
 def test_one_picture_calibrates_only_where_the_loss_need_not_be_measured(
     tmp_path: Path, noisy_picture: np.ndarray
 ) -> None:
@@ -179,9 +175,7 @@ def test_one_picture_calibrates_only_where_the_loss_need_not_be_measured(
     assert json.loads((tmp_path / "x.json").read_text())["loss"] is None
 
 
-@pytest.mark.usefixtures("traced")
 def test_a_graph_whose_result_is_not_finite_is_not_written(
-    nano: Graph,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     noisy_picture: np.ndarray,

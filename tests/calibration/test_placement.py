@@ -1,4 +1,4 @@
-"""What becomes INT8: layers worth it, outside the router path, ensemble, norms and output head."""
+"""Layers that become INT8: those worth it, outside the router path, ensemble, norms and output head."""
 
 from __future__ import annotations
 

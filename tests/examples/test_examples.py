@@ -289,7 +289,7 @@ def gstreamer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def paths(gstreamer: Path) -> dict[str, str]:
-    """What leads GStreamer's Python to our packages, and ours to GStreamer."""
+    """Environment in which GStreamer's Python finds our packages, and ours finds GStreamer."""
     ours = [path for path in sys.path if path and Path(path).is_dir()]
     return {
         "PYTHONPATH": os.pathsep.join([str(gstreamer / "gi"), str(ROOT / "src"), *ours]),

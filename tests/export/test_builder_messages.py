@@ -1,4 +1,4 @@
-"""What TensorRT says comes out as one sentence with our module, the operator and what to do."""
+"""TensorRT's messages become one sentence with our module, the operator and what to do."""
 
 from __future__ import annotations
 

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from click.testing import CliRunner
 
 from measnet import Restorer
 from measnet.checkpoint import load_checkpoint, save_checkpoint, stored_facts, weights_sha256
 from measnet.config import VARIANTS
-from measnet.errors import GraphError, ParityError, UsageError
-from measnet.export.bundle import main, share_weights, write_bundle
+from measnet.errors import GraphError, OutputError, ParityError, UsageError
+from measnet.export.bundle import share_weights, write_bundle
 from measnet.export.check import check_file
 from measnet.export.graph import Graph, read_graph
 from measnet.export.trace import exact_graph
@@ -33,18 +32,11 @@ CHECKPOINT = bundled("nano", ".safetensors")
 NAMES = ["nano.onnx", "nano.safetensors", "nano.steerable.onnx"]
 
 
-@pytest.fixture
-def traced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exports take the bundled graphs, which were traced once; another trace takes far longer."""
-    monkeypatch.setattr("measnet.export.bundle.traced_graph", exact_graph)
-
-
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the bundled graphs, which were traced once; another trace takes far longer."""
     folder = tmp_path_factory.mktemp("bundle")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("measnet.export.bundle.traced_graph", exact_graph)
-        write_bundle(CHECKPOINT, "nano", folder)
+    write_bundle(CHECKPOINT, "nano", folder, exact_graph)
     return folder
 
 
@@ -82,10 +74,10 @@ def test_every_weight_is_stored_once_and_the_checkpoint_as_it_was(bundle: Path) 
         assert graph.stat().st_size < inside + 200_000
 
 
-def test_graphs_made_anew_leave_the_weights_beside_them_to_the_byte(copy: Path, traced: None) -> None:
+def test_graphs_made_anew_leave_the_weights_beside_them_to_the_byte(copy: Path) -> None:
     weights = copy / "nano.safetensors"
     shutil.copy(CHECKPOINT, weights)
-    write_bundle(weights, "nano", copy)
+    write_bundle(weights, "nano", copy, exact_graph)
     assert weights.read_bytes() == CHECKPOINT.read_bytes()
     check_graph_file(copy / "nano.onnx")
 
@@ -106,16 +98,10 @@ def test_its_graphs_restore_as_graphs_with_their_weights_inside(
     assert graph.model.graph == read_graph(bundled("nano", end)).model.graph
 
 
-@pytest.mark.usefixtures("traced")
 def test_the_same_checkpoint_gives_the_same_bytes(bundle: Path, tmp_path: Path) -> None:
-    given = shutil.copy(CHECKPOINT, tmp_path / "mine.safetensors")
-    result = CliRunner().invoke(main, [str(given), "nano", "--out", str(tmp_path / "new" / "weights")])
-    assert result.exit_code == 0, result.output
-    assert [line.split(": ")[0].split("/")[-1] for line in result.output.splitlines()] == [
-        "nano.safetensors",
-        "nano.onnx",
-        "nano.steerable.onnx",
-    ]
+    given = Path(shutil.copy(CHECKPOINT, tmp_path / "mine.safetensors"))
+    made = write_bundle(given, "nano", tmp_path / "new" / "weights", exact_graph)
+    assert [path.name for path in made] == ["nano.safetensors", "nano.onnx", "nano.steerable.onnx"]
     for name in NAMES:
         assert (tmp_path / "new" / "weights" / name).read_bytes() == (bundle / name).read_bytes()
 
@@ -209,10 +195,7 @@ def test_files_that_an_installer_has_linked_are_read(
         assert read_graph(bundled("nano", end)).description.weights_sha256
 
 
-@pytest.mark.usefixtures("traced")
-def test_what_cannot_be_bundled_leaves_everything_as_it_was(
-    copy: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_what_cannot_be_bundled_leaves_everything_as_it_was(copy: Path, tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in copy.iterdir()}
     with pytest.raises(UsageError, match=r"one of .*nano.*, not 'nano-noise'"):
         write_bundle(CHECKPOINT, "nano-noise", copy)
@@ -226,12 +209,11 @@ def test_what_cannot_be_bundled_leaves_everything_as_it_was(
                 tensor.raw_data = (np.frombuffer(tensor.raw_data, np.float32) + np.float32(0.1)).tobytes()
         return graph
 
-    monkeypatch.setattr("measnet.export.bundle.traced_graph", others)
     with pytest.raises(ParityError, match=r"nothing was written, nano\.onnx does not compute"):
-        write_bundle(CHECKPOINT, "nano", copy)
+        write_bundle(CHECKPOINT, "nano", copy, others)
     (tmp_path / "file").write_text("not a folder")
-    result = CliRunner().invoke(main, [str(CHECKPOINT), "nano", "--out", str(tmp_path / "file")])
-    assert result.exit_code == 1 and result.stderr.startswith("error: cannot write into")
+    with pytest.raises(OutputError, match="cannot write into"):
+        write_bundle(CHECKPOINT, "nano", tmp_path / "file", exact_graph)
     assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
 
 

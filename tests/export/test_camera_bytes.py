@@ -192,13 +192,6 @@ def test_the_restorer_runs_it_whole_and_in_tiles_and_verifies_it(bgr: Path, fram
         assert parity.psnr_db > 60 and verifier.figures["passed"]
 
 
-@pytest.fixture
-def traced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bundled graph, in place of tracing it again, which takes a quarter of a minute."""
-    monkeypatch.setattr("measnet.export.make.exact_graph", lambda *_, **options: read_graph(NANO))
-
-
-@pytest.mark.usefixtures("traced")
 def test_the_command_line_writes_it_and_holds_it_against_the_network(tmp_path: Path) -> None:
     arguments = ["--fp16", "--io", "uint8-nhwc", "--channel-order", "bgr", "-o", str(tmp_path)]
     result = CliRunner().invoke(main, arguments)
@@ -218,7 +211,6 @@ def test_a_graph_for_one_size_is_for_that_size_and_not_for_the_networks(tmp_path
     assert read_graph(tmp_path / "nano-127x159.bytes.onnx").description.static_size == (127, 159)
 
 
-@pytest.mark.usefixtures("traced")
 def test_a_conversion_that_is_wrong_leaves_no_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("measnet.export.camera_bytes.BACKWARDS", np.array([0, 1, 2]))
     arguments = ["--io", "uint8-nhwc", "--channel-order", "bgr", "-o", str(tmp_path)]

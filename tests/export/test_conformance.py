@@ -25,7 +25,7 @@ PACKAGES = ("tensorrt", "tensorrt_rtx", "tensorrt_bindings", "tensorrt_rtx_bindi
 
 @dataclass(frozen=True)
 class Type:
-    """What an expression is: the package, a class of it, an object of a class, or a method or function."""
+    """Kind of an expression: the package, a class of it, an object of a class, or a method or function."""
 
     kind: str
     name: str = ""
@@ -43,10 +43,10 @@ class Reader:
     complaints: list[str] = field(default_factory=list)
     checked: set[str] = field(default_factory=set)
     returns: dict[str, Type] = field(default_factory=dict)
-    """What our own functions and properties return, by name."""
+    """Return annotations of our own functions and properties, by name."""
 
     fields: dict[str, Type] = field(default_factory=dict)
-    """What ``self.NAME`` is annotated to be."""
+    """Annotations of ``self.NAME``."""
 
     def read(self, source: str) -> Reader:
         tree = ast.parse(source)
@@ -135,7 +135,7 @@ class Reader:
                     self._type(part, known)
 
     def _type(self, node: ast.expr, known: dict[str, Type]) -> Type | None:
-        """What ``node`` is, None if it is nothing of TensorRT's; all in it is checked on the way."""
+        """Finds the kind of ``node``, None if it is nothing of TensorRT's; checks all inside on the way."""
         if isinstance(node, ast.Name):
             return known.get(node.id)
         if isinstance(node, ast.Attribute):

@@ -1,4 +1,4 @@
-"""What a graph claims is looked at before a library builds it; a graph that changed on its way is noticed."""
+"""A graph's claims are checked before a library builds it; a graph that was altered is noticed."""
 
 from __future__ import annotations
 

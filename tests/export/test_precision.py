@@ -350,14 +350,7 @@ def test_without_an_option_the_bundled_weights_become_a_typed_graph_with_a_repor
     assert verifier.figures["passed"]
 
 
-def fake_trace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bundled graph in place of a new trace, which takes longer than all the rest."""
-    graph = read_graph(bundled("nano", ".onnx"))
-    monkeypatch.setattr("measnet.export.make.exact_graph", lambda *_, **__: graph)
-
-
 def test_a_graph_that_loses_too_much_is_not_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    fake_trace(monkeypatch)
     strict = {name: Tolerance(200, 0, 1) for name in PRECISIONS}
     monkeypatch.setattr("measnet.export.make.TOLERANCES", strict)
     result = CliRunner().invoke(main, ["--bf16", "-o", str(tmp_path / "x.onnx")])
@@ -370,12 +363,9 @@ def test_a_graph_that_loses_too_much_is_not_written(monkeypatch: pytest.MonkeyPa
     assert json.loads((tmp_path / "x.json").read_text())["parity"] is None
 
 
-def test_pictures_to_verify_on_are_the_users_own(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, noisy_picture: np.ndarray
-) -> None:
+def test_pictures_to_verify_on_are_the_users_own(tmp_path: Path, noisy_picture: np.ndarray) -> None:
     import cv2
 
-    fake_trace(monkeypatch)
     cv2.imwrite(str(tmp_path / "mine.png"), noisy_picture)
     options = ["--bf16", "-o", str(tmp_path), "--pictures"]
     result = CliRunner().invoke(main, [*options, str(tmp_path / "mine.png")])

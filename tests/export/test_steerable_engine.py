@@ -34,7 +34,7 @@ QUICK = ["--optimization-level", "0"]
 
 
 def ranges(batches: tuple[int, int, int], *sizes: tuple[int, int]) -> dict[str, Range]:
-    """What all inputs of nano have in a profile."""
+    """The shapes of all inputs of nano in a profile."""
     metadata = {entry.key: entry.value for entry in onnx.load(NANO, load_external_data=False).metadata_props}
     numbers = GraphDescription.from_metadata(metadata, "nano").decisions.size
     low, usual, high = ((b, *size) for b, size in zip(batches, sizes * (3 // len(sizes)), strict=True))

@@ -1,4 +1,4 @@
-"""What an engine is built for: the GPU that CUDA shows, or cards that are named."""
+"""The target of an engine: the GPU that CUDA shows, or cards that are named."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ def damage(**strengths: float) -> torch.Tensor:
 
 
 def named(shares: torch.Tensor) -> dict[str, float]:
-    """What of one row is more than nothing."""
+    """Finds the entries of one row that are above zero."""
     return {name: share for name, share in zip(NAMES, shares[0].tolist(), strict=True) if share > 1e-6}
 
 

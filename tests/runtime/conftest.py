@@ -27,7 +27,8 @@ from measnet.runtime.sinks.video import VideoSink
 from measnet.runtime.sources.video import VideoFile
 from measnet.runtime.steady import Steady
 from measnet.runtime.stream import RunFigures, run
-from measnet.runtime.tiles import Tile
+
+from .identity import IdentityRestorer
 
 MakeClip = Callable[..., Path]
 
@@ -48,7 +49,7 @@ def ffmpeg(*arguments: object) -> None:
 
 @dataclass
 class Probed:
-    """What ffprobe says about a file; of frames that have a time, the times."""
+    """The answer of ffprobe about a file. ``times`` are of the frames that have one."""
 
     video: dict[str, Any]
     kinds: list[str]
@@ -180,7 +181,7 @@ class SteadyVideo:
 
 @dataclass
 class Outcome:
-    """What an identity restore of a video led to."""
+    """The outcome of a run whose engine changes nothing."""
 
     path: Path | None
     figures: RunFigures
@@ -220,39 +221,6 @@ def restore_unchanged(
     return Outcome(path, figures, video, sink, [*video.warnings, *sink.warnings])
 
 
-class IdentityRestored:
-    def __init__(self, pixels: Pixels) -> None:
-        self.pixels = pixels
-        self.tiles = 1
-
-
-class IdentityRestorer:
-    """Has the face of Restorer and changes nothing."""
-
-    description: dict[str, Any] = {  # noqa: RUF012 - nothing writes to it
-        "model": "identity",
-        "precision": "fp32",
-        "provider": "cpu",
-    }
-    steerable = False
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        pass
-
-    def restore(self, pixels: Pixels) -> IdentityRestored:
-        assert pixels.dtype in (np.uint8, np.uint16) and pixels.ndim == 3 and pixels.shape[2] == 3
-        return IdentityRestored(pixels)
-
-    def tiles_for(self, height: int, width: int) -> list[Tile]:
-        return [Tile(0, 0, height, width)]
-
-    def use_tiles(self, height: int, width: int, tiles: list[Tile]) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
 @dataclass
 class Answer:
     status: int
@@ -260,20 +228,19 @@ class Answer:
     err: str
 
 
-@pytest.fixture
-def measnet_run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Answer]:
-    """``measnet-run`` in this process, with an engine that changes nothing."""
+def run_here(*arguments: str | Path, engine: Callable[[], Any] = IdentityRestorer) -> Answer:
+    """Runs ``measnet-run`` in this process, with an engine that changes nothing unless another is given."""
     from click.testing import CliRunner
 
-    from measnet.runtime import cli, restorer
+    from measnet.runtime import cli
 
-    monkeypatch.setattr(restorer, "Restorer", IdentityRestorer)
+    result = CliRunner().invoke(cli.main, [*map(str, arguments)], obj=lambda options: engine())
+    return Answer(result.exit_code, result.stdout, result.stderr)
 
-    def run_it(*arguments: str | Path) -> Answer:
-        result = CliRunner().invoke(cli.main, [*map(str, arguments)])
-        return Answer(result.exit_code, result.stdout, result.stderr)
 
-    return run_it
+@pytest.fixture
+def measnet_run() -> Callable[..., Answer]:
+    return run_here
 
 
 IDENTITY_COMMAND = [sys.executable, str(Path(__file__).parent / "identity_run.py")]

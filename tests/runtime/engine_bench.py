@@ -74,7 +74,7 @@ class Bench:
 
     @contextlib.contextmanager
     def clean(self) -> Iterator[Bench]:
-        """Whatever a test does: in the end nothing of it is left on the GPU."""
+        """Checks after each test that nothing of it is left on the GPU."""
         yield self
         for backend in self.opened:
             backend.deactivate()

@@ -160,7 +160,7 @@ class FakeCuda:
         self.faults[function] = [OK] * after + [error]
 
     def alive(self) -> dict[str, int]:
-        """What was made and not freed, by kind."""
+        """Things that were made and not freed, by kind."""
         found: dict[str, int] = {}
         for handle in self.handles.values():
             if handle is not self._default:

@@ -1,49 +1,25 @@
-"""measnet-run with an engine that changes nothing and takes its time."""
+"""measnet-run with an engine that changes nothing; the first argument is how many seconds a frame takes."""
 
 from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from pathlib import Path
 
-import numpy as np
+from measnet.runtime import cli
+from measnet.runtime.frame import Pixels
+from measnet.runtime.restorer import RestoredFrame
 
-from measnet.runtime import cli, restorer
-from measnet.runtime.tiles import Tile
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from runtime.identity import IdentityRestorer
 
-
-class _Restored:
-    tiles = 1
-
-    def __init__(self, pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
-        self.pixels = pixels
+_SECONDS = float(sys.argv.pop(1))
 
 
-class _SlowIdentity:
-    description: dict[str, Any] = {  # noqa: RUF012 - nothing writes to it
-        "model": "identity",
-        "precision": "fp32",
-        "provider": "cpu",
-    }
-    seconds = float(sys.argv.pop(1))
-    steerable = False
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        pass
-
-    def restore(self, pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> _Restored:
-        time.sleep(self.seconds)
-        return _Restored(pixels)
-
-    def tiles_for(self, height: int, width: int) -> list[Tile]:
-        return [Tile(0, 0, height, width)]
-
-    def use_tiles(self, height: int, width: int, tiles: list[Tile]) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
+class _SlowIdentity(IdentityRestorer):
+    def restore(self, pixels: Pixels) -> RestoredFrame:
+        time.sleep(_SECONDS)
+        return super().restore(pixels)
 
 
-restorer.Restorer = _SlowIdentity  # type: ignore[assignment, misc]  # a stand-in
-cli.main()
+cli.main(obj=lambda options: _SlowIdentity())

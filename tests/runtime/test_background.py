@@ -41,10 +41,14 @@ class Checker:
         self.closed = True
 
 
+def in_background(checker: Any, **options: Any) -> Any:
+    return BackgroundChecker(checker, **options)
+
+
 def test_frames_that_come_while_one_is_compared_are_left_out() -> None:
     checker = Checker()
     checker.may_end.clear()
-    background = BackgroundChecker(checker, share=1)
+    background = in_background(checker, share=1)
     for number in range(5):
         background.check(FRAME, number)
     checker.may_end.set()
@@ -57,7 +61,7 @@ def test_frames_that_come_while_one_is_compared_are_left_out() -> None:
 
 def test_the_share_of_the_time_is_kept_the_first_frame_aside() -> None:
     checker = Checker(seconds=2)
-    background = BackgroundChecker(checker, share=0.25, clock=checker.clock)
+    background = in_background(checker, share=0.25, clock=checker.clock)
     background.check(FRAME, "first")
     assert background.figures["frames"] == 1
     background.check(FRAME, "second")  # what was prepared for the first one is not held against it
@@ -74,7 +78,7 @@ def test_the_share_of_the_time_is_kept_the_first_frame_aside() -> None:
 def test_memory_that_an_engine_uses_again_does_not_change_what_is_compared() -> None:
     checker = Checker()
     checker.may_end.clear()
-    background = BackgroundChecker(checker, share=1)
+    background = in_background(checker, share=1)
     restored = np.full(3, 7)
     background.check(FRAME, restored)
     restored[:] = 0
@@ -86,7 +90,7 @@ def test_memory_that_an_engine_uses_again_does_not_change_what_is_compared() -> 
 
 def test_an_error_of_a_comparison_ends_the_run() -> None:
     checker = Checker()
-    background = BackgroundChecker(checker, share=1)
+    background = in_background(checker, share=1)
 
     def fail(pixels: Any, restored: Any) -> None:
         raise BackendError("the reference failed")

@@ -1,4 +1,4 @@
-"""What a stream says of its pictures may change on the way: they look as they did, or a line says so."""
+"""Streams whose size, colours or pixel shape change midway: pictures look as before, or a line says so."""
 
 from __future__ import annotations
 

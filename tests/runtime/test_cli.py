@@ -1,4 +1,4 @@
-"""What ``measnet-run`` does as seen from outside: files, lines, exit statuses."""
+"""``measnet-run`` as seen from outside: files, lines, exit statuses."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,15 @@ import pytest
 from click.testing import CliRunner
 from ports import is_up
 
+from measnet.errors import BackendError, GraphError
 from measnet.runtime.frame import Pixels
+from measnet.runtime.job import Job
+from measnet.runtime.options import RunOptions
+from measnet.runtime.restorer import RestoredFrame, Restorer
 from measnet.runtime.sinks.containers import CODECS
 
-from .conftest import IDENTITY_COMMAND, Answer, IdentityRestored, IdentityRestorer, MakeClip, ffmpeg, probe
+from .conftest import IDENTITY_COMMAND, Answer, MakeClip, ffmpeg, probe
+from .identity import IdentityRestorer, given_back
 
 Run = Callable[..., Answer]
 
@@ -145,21 +152,17 @@ def test_dry_runs_of_several_inputs_are_added_up(measnet_run: Run, video: Path) 
     assert "in all" not in measnet_run("no.mp4", "absent.mp4", "--dry-run").out
 
 
-def test_a_dry_run_of_a_slow_engine_tries_two_frames(
-    measnet_run: Run, video: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from measnet.runtime import job
-
+def test_a_dry_run_of_a_slow_engine_tries_two_frames(video: Path) -> None:
     frames: list[Pixels] = []
-    monkeypatch.setattr(job, "REHEARSED_SECONDS", 0.0)
-    restore = IdentityRestorer.restore
 
-    def kept(restorer: IdentityRestorer, pixels: Pixels) -> IdentityRestored:
-        frames.append(pixels)
-        return restore(restorer, pixels)
+    class Counted(IdentityRestorer):
+        def restore(self, pixels: Pixels) -> RestoredFrame:
+            frames.append(pixels)
+            return super().restore(pixels)
 
-    monkeypatch.setattr(IdentityRestorer, "restore", kept)
-    assert measnet_run(video, "--dry-run").status == 0 and len(frames) == 2
+    slow: Any = Counted()
+    Job(str(video), RunOptions()).rehearse(slow, seconds=0.0)
+    assert len(frames) == 2
 
 
 def test_a_dry_run_finds_what_a_run_would_stumble_over(measnet_run: Run, video: Path) -> None:
@@ -169,25 +172,27 @@ def test_a_dry_run_finds_what_a_run_would_stumble_over(measnet_run: Run, video: 
 
 @pytest.mark.parametrize(("dtype", "unit"), [(np.uint8, 1), (np.uint16, 301)])
 def test_strength_mixes_the_source_into_the_result(
-    measnet_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: type, unit: int
+    measnet_run: Run, tmp_path: Path, dtype: type, unit: int
 ) -> None:
+    class Bright(IdentityRestorer):
+        def restore(self, pixels: Pixels) -> RestoredFrame:
+            return given_back(np.full_like(pixels, 200 * unit))
+
     source, result = tmp_path / "grey.png", tmp_path / "grey.restored.png"
     cv2.imwrite(str(source), np.full((16, 20, 3), 100 * unit, dtype))
-    monkeypatch.setattr(
-        IdentityRestorer, "restore", lambda _self, pixels: IdentityRestored(np.full_like(pixels, 200 * unit))
-    )
     for strength, expected in (("0", 100), ("0.25", 125), ("1", 200)):
-        answer = measnet_run(source, "-y", "--strength", strength)
+        answer = measnet_run(source, "-y", "--strength", strength, engine=Bright)
         assert answer.status == 0, answer.err
         written = cv2.imread(str(result), cv2.IMREAD_UNCHANGED)
         assert written is not None and written.dtype == dtype and (written == expected * unit).all()
     assert measnet_run(source, "-y", "--strength", "1.5").status == 2
 
 
-def test_a_model_that_takes_bytes_says_that_it_rounds(
-    measnet_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(IdentityRestorer, "description", {"model": "bytes", "io": "uint8-nhwc"})
+def test_a_model_that_takes_bytes_says_that_it_rounds(measnet_run: Run, tmp_path: Path) -> None:
+    class OfBytes(IdentityRestorer):
+        description = IdentityRestorer.description | {"io": "uint8-nhwc"}
+
+    measnet_run = partial(measnet_run, engine=OfBytes)
     for name, dtype in (("deep.png", np.uint16), ("plain.png", np.uint8)):
         cv2.imwrite(str(tmp_path / name), np.zeros((16, 20, 3), dtype))
     assert "the model takes 8 bits" in measnet_run(tmp_path / "deep.png").err
@@ -328,34 +333,25 @@ else:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_failure_on_the_way_is_status_1(
-    measnet_run: Run, video: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from measnet.errors import BackendError
+def test_failure_on_the_way_is_status_1(measnet_run: Run, video: Path) -> None:
+    class Failing(IdentityRestorer):
+        def restore(self, pixels: Pixels) -> RestoredFrame:
+            raise BackendError("the engine ran out of memory; use --tile")
 
-    def fail(self: object, pixels: object) -> object:
-        raise BackendError("the engine ran out of memory; use --tile")
-
-    monkeypatch.setattr(IdentityRestorer, "restore", fail)
     report = video.with_name("report.json")
-    answer = measnet_run(video, "--report", report)
+    answer = measnet_run(video, "--report", report, engine=Failing)
     assert answer.status == 1 and "the engine ran out of memory; use --tile" in answer.err
     assert sorted(p.name for p in video.parent.iterdir()) == ["clip.mp4", "report.json"]
     (run,) = json.loads(report.read_text())["runs"]
     assert run["status"] == "failed" and "out of memory" in run["error"]
 
 
-def test_engine_that_cannot_be_loaded_is_status_2_and_in_the_report(
-    measnet_run: Run, video: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from measnet.errors import GraphError
-
-    def fail(self: object, *arguments: object, **options: object) -> None:
+def test_engine_that_cannot_be_loaded_is_status_2_and_in_the_report(measnet_run: Run, video: Path) -> None:
+    def fail() -> None:
         raise GraphError("model.onnx is not one of ours")
 
-    monkeypatch.setattr(IdentityRestorer, "__init__", fail)
     report = video.with_name("report.json")
-    assert measnet_run(video, "--report", report).status == 2
+    assert measnet_run(video, "--report", report, engine=fail).status == 2
     (run,) = json.loads(report.read_text())["runs"]
     assert "not one of ours" in run["error"] and run["status"] == "failed"
     assert sorted(p.name for p in video.parent.iterdir()) == ["clip.mp4", "report.json"]
@@ -414,47 +410,27 @@ def test_frames_ends_early_with_a_whole_file(measnet_run: Run, video: Path) -> N
     assert len(probe(video.with_name("clip.restored.mp4")).times) == 5
 
 
-def test_verify_checks_every_nth_frame(
-    measnet_run: Run, video: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from measnet.runtime import parity
+class Astray(Restorer):
+    """Is a tenth brighter than the network."""
 
-    class Checker:
-        passed = True
+    def restore(self, *arguments: Any, **options: Any) -> RestoredFrame:
+        restored = super().restore(*arguments, **options)
+        return replace(restored, image=restored.image + np.float32(0.1))
 
-        def __init__(self, restorer: object, checkpoint: str | None, **options: object) -> None:
-            self.checked = 0
 
-        def check(self, pixels: object, restored: object) -> None:
-            self.checked += 1
-
-        @property
-        def figures(self) -> dict[str, Any]:
-            breaches = [] if self.passed else ["41.0 dB where 60 dB are due"]
-            return {
-                "reference": "torch",
-                "frames": self.checked,
-                "psnr_db": 41.0,
-                "largest_difference": 0.02,
-                "experts_agree": 0.9991,
-                "passed": self.passed,
-                "breaches": breaches,
-            }
-
-        def close(self) -> None:
-            pass
-
-    monkeypatch.setattr(parity, "Verifier", Checker)
-    report = video.with_name("report.json")
-    answer = measnet_run(video, "--verify", "1/6", "--verify-share", "1", "--report", report)
+def test_verify_checks_every_nth_frame(measnet_run: Run, video: Path) -> None:
+    pytest.importorskip("torch")
+    report, once = video.with_name("report.json"), ["--frames", "7", "--temporal", "0", "--verify"]
+    answer = measnet_run(
+        video, *once, "1/6", "--verify-share", "1", "--report", report, engine=partial(Restorer, threads=1)
+    )
     assert answer.status == 0 and "parity with PyTorch passed on " in answer.out.replace("\n", " ")
     verify = json.loads(report.read_text())["runs"][0]["verify"]
-    assert verify["frames"] >= 1 and verify["frames"] + verify["left_out"] == 4
+    assert verify["frames"] >= 1 and verify["frames"] + verify["left_out"] == 2
     assert measnet_run(video, "--verify", "2/6").status == 2
-    monkeypatch.setattr(Checker, "passed", False)
-    answer = measnet_run(video, "--verify", "6", "-y")
+    answer = measnet_run(video, *once, "6", "-y", engine=partial(Astray, threads=1))
     assert answer.status == 1
-    assert "41.0 dB where 60 dB are due" in answer.err and "FAILED" in answer.out
+    assert "20.0 dB" in answer.err and "FAILED" in answer.out
     assert video.with_name("clip.restored.mp4").exists()
 
 

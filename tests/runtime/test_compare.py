@@ -23,7 +23,7 @@ from measnet.runtime.comparison import (
     write_page,
 )
 from measnet.runtime.frame import StreamInfo
-from measnet.runtime.options import Encoding
+from measnet.runtime.options import Encoding, RunOptions
 from measnet.runtime.sources.video import VideoFile
 
 from .conftest import MakeClip, decode, ffmpeg, probe, restore_unchanged
@@ -108,7 +108,7 @@ def test_pictures_are_compared_as_a_viewer_shows_them(tmp_path: Path) -> None:
 def test_a_live_source_is_not_compared(tmp_path: Path) -> None:
     live = StreamInfo("camera:0", "live", 64, 48, Fraction(1, 25))
     with pytest.raises(UsageError, match="a live source is gone"):
-        Comparison(Path("camera:0"), live, tmp_path / "out.mp4", "side")
+        Comparison("camera:0", live, [tmp_path / "out.mp4"], RunOptions(compare="side"))
 
 
 def test_a_page_is_refused_for_what_browsers_do_not_show() -> None:

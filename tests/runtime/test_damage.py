@@ -1,4 +1,4 @@
-"""What is wrong with a picture: told by weights that were taught to, all the way to the report."""
+"""Shares of damage in a picture, from weights that were taught to tell them to the report."""
 
 from __future__ import annotations
 

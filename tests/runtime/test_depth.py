@@ -113,7 +113,7 @@ def write_lossless(path: Path, frame: av.VideoFrame) -> None:
 
 
 def side_data(path: Path) -> dict[str, Any]:
-    """What ffprobe finds beside the first frame, by its name; without what the encoder says of itself."""
+    """Reads the first frame's side data from ffprobe, by name, without the encoder's own."""
     command = ["ffprobe", "-v", "quiet", "-of", "json", "-show_frames", "-select_streams", "v"]
     done = subprocess.run([*command, str(path)], capture_output=True, text=True, timeout=60)
     found = json.loads(done.stdout)["frames"][0]["side_data_list"]

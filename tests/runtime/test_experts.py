@@ -1,4 +1,4 @@
-"""What a report says of who restored a run: exact counts, bounded memory, a picture that stands alone."""
+"""The account of the experts in a report: exact counts, bounded memory, a picture that stands alone."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ import pytest
 
 from measnet.metrics import Choices
 from measnet.network.measnet import NO_EXPERT
-from measnet.runtime import restorer
 from measnet.runtime.experts import MOST_BINS, Experts
 from measnet.runtime.experts_picture import EXPERTS, draw
 from measnet.runtime.frame import Frame, Pixels, Restoration
+from measnet.runtime.restorer import RestoredFrame
 from measnet.runtime.scene_cut import SceneCut
 
-from .conftest import Answer, IdentityRestorer, MakeClip
+from .conftest import Answer, MakeClip
+from .identity import IdentityRestorer
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 OTHER = np.asarray(255 - PICTURE, np.uint8)
@@ -146,16 +148,14 @@ def test_the_picture_needs_nothing_else_and_takes_any_name() -> None:
 class Routed(IdentityRestorer):
     """Changes nothing, and says who did it."""
 
-    def restore(self, pixels: Pixels) -> Any:
-        restored = super().restore(pixels)
-        restored.choices, restored.prompt_weights = [tile()], [prompt(1)]  # type: ignore[attr-defined]
-        return restored
+    def restore(self, pixels: Pixels) -> RestoredFrame:
+        return replace(super().restore(pixels), choices=[tile()], prompt_weights=[prompt(1)])
 
 
 def test_a_run_with_a_report_has_its_experts_in_it_and_a_picture_for_each_video(
-    measnet_run: Callable[..., Answer], clip: MakeClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    measnet_run: Callable[..., Answer], clip: MakeClip, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(restorer, "Restorer", Routed)
+    measnet_run = partial(measnet_run, engine=Routed)
     first, second = clip("one.mp4"), clip("two.mp4", seconds=0.4)
     report = tmp_path / "run.json"
     assert measnet_run(first, "-o", tmp_path / "a.mp4", "--report", report, "--temporal", "0").status == 0

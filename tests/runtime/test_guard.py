@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import pytest
 
 from measnet.errors import BackendError
 from measnet.runtime.frame import Frame, Pixels, Restoration
-from measnet.runtime.guard import Guard, Restored, safer_than
+from measnet.runtime.guard import Guard, safer_than
 from measnet.runtime.health import STILL_FRAMES, Health
-from measnet.runtime.restorer import Restorer
+from measnet.runtime.options import OnFault
+from measnet.runtime.restorer import RestoredFrame, Restorer
 from measnet.runtime.tiles import Tile
 
-from .conftest import IdentityRestored, MakeClip, decode
+from .conftest import MakeClip, decode
+from .identity import IdentityRestorer, given_back
 
 
 @pytest.fixture
@@ -38,12 +41,16 @@ class Engine:
         self._spoil = spoil
         self._left = spoilt
 
-    def restore(self, pixels: Pixels) -> Restored:
+    def restore(self, pixels: Pixels) -> RestoredFrame:
         self._left -= 1
-        return IdentityRestored(self._spoil(pixels) if self._left < 0 else pixels)
+        return given_back(self._spoil(pixels) if self._left < 0 else pixels)
 
     def close(self) -> None:
         self.closed = True
+
+
+def guarded(engine: Any, on_fault: OnFault, safer: Callable[[], Any]) -> Guard:
+    return Guard(engine, on_fault, safer)
 
 
 def restored(guard: Guard, pixels: Pixels) -> Pixels:
@@ -91,7 +98,7 @@ def test_real_footage_restored_by_the_bundled_weights_raises_no_fault() -> None:
 
 def test_a_fault_is_restored_again_by_the_safer_engine_and_so_is_all_that_follows(moving: Pixels) -> None:
     safe = sound()
-    guard = Guard(Engine(black, spoilt=2), "fallback", lambda: safe)
+    guard = guarded(Engine(black, spoilt=2), "fallback", lambda: safe)
     for frame in moving[:5]:
         assert np.array_equal(restored(guard, frame), frame)
     assert guard.faults.for_report() == {
@@ -108,32 +115,32 @@ def test_an_engine_that_fails_is_replaced_like_one_that_errs(moving: Pixels) -> 
     def fail(pixels: Pixels) -> Pixels:
         raise BackendError("the GPU is lost")
 
-    guard = Guard(Engine(fail), "fallback", sound)
+    guard = guarded(Engine(fail), "fallback", sound)
     assert np.array_equal(restored(guard, moving[0]), moving[0])
     assert guard.faults.what == "the GPU is lost"
     with pytest.raises(BackendError, match=r"frame 0 came back wrong from tensorrt int8: the GPU is lost"):
-        restored(Guard(Engine(fail), "ignore", sound), moving[0])
+        restored(guarded(Engine(fail), "ignore", sound), moving[0])
 
 
 @pytest.mark.parametrize(("on_fault", "safer"), [("stop", sound), ("fallback", no_engine)])
 def test_where_there_is_no_way_on_the_run_stops_with_one_sentence(
     moving: Pixels, on_fault: Any, safer: Any
 ) -> None:
-    guard = Guard(Engine(black, spoilt=1), on_fault, safer)
+    guard = guarded(Engine(black, spoilt=1), on_fault, safer)
     restored(guard, moving[0])
     with pytest.raises(BackendError, match="frame 1 came back wrong from tensorrt int8: it is black; choose"):
         restored(guard, moving[1])
 
 
 def test_ignored_faults_are_counted(moving: Pixels) -> None:
-    guard = Guard(Engine(black), "ignore", sound)
+    guard = guarded(Engine(black), "ignore", sound)
     for frame in moving[:3]:
         assert not restored(guard, frame).any()
     assert (guard.faults.frames, guard.faults.first, guard.faults.fallback) == (3, 0, None)
 
 
 def test_both_engines_wrong_is_said_of_both(moving: Pixels) -> None:
-    guard = Guard(Engine(black), "fallback", lambda: Engine(black))
+    guard = guarded(Engine(black), "fallback", lambda: Engine(black))
     with pytest.raises(BackendError, match="it is black; with tensorrt int8 too: it is black"):
         restored(guard, moving[0])
 
@@ -148,7 +155,7 @@ def test_the_engine_fallen_back_to_has_the_tiles_of_the_one_before() -> None:
 
 
 def test_frames_are_numbered_on_where_an_earlier_run_ended(moving: Pixels) -> None:
-    guard = Guard(Engine(black, spoilt=1), "stop", no_engine)
+    guard = guarded(Engine(black, spoilt=1), "stop", no_engine)
     guard.go_on_at(96, None)
     restored(guard, moving[0])
     with pytest.raises(BackendError, match="frame 97 came back wrong"):
@@ -159,7 +166,7 @@ def test_frames_are_numbered_on_where_an_earlier_run_ended(moving: Pixels) -> No
 @pytest.mark.parametrize("stored", [b"", b"[]", b'{"frames": -1}', b'{"other": 1}', b"[" * 100_000, b"\xff"])
 def test_a_state_that_was_tampered_with_is_refused(stored: bytes) -> None:
     with pytest.raises(ValueError, match="cannot be read"):
-        Guard(sound(), "fallback", no_engine).go_on_at(96, bytes(4) + stored + b"\n")
+        guarded(sound(), "fallback", no_engine).go_on_at(96, bytes(4) + stored + b"\n")
 
 
 class Described:
@@ -192,15 +199,13 @@ def test_nothing_is_safer_than_that_and_other_weights_are_no_help() -> None:
 
 
 def test_a_fault_stands_in_the_report_and_a_stop_leaves_no_result(
-    measnet_run: Any, monkeypatch: pytest.MonkeyPatch, clip: MakeClip, tmp_path: Path
+    measnet_run: Any, clip: MakeClip, tmp_path: Path
 ) -> None:
-    from measnet.runtime import restorer
+    class Black(IdentityRestorer):
+        def restore(self, pixels: Pixels) -> RestoredFrame:
+            return given_back(black(pixels))
 
-    class Black(restorer.Restorer):  # the stand-in of measnet_run
-        def restore(self, pixels: Pixels, steering: object = None, *, apart: bool = False) -> Any:
-            return IdentityRestored(black(pixels))
-
-    monkeypatch.setattr(restorer, "Restorer", Black)
+    measnet_run = partial(measnet_run, engine=Black)
     out, report = tmp_path / "out.mp4", tmp_path / "report.json"
     answer = measnet_run(clip("plain.mp4"), "-o", out, "--on-fault", "stop")
     assert answer.status == 1 and "it is black" in answer.err and not out.exists()

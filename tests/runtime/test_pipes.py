@@ -27,7 +27,7 @@ def pipe(
 
 
 def sent(source: Path, *arguments: str) -> bytes:
-    """What ffmpeg sends down a pipe."""
+    """Has ffmpeg make the bytes that it would send down a pipe."""
     command = ["ffmpeg", "-v", "error", "-i", str(source), *arguments, "-"]
     return subprocess.run(command, capture_output=True, check=True, timeout=60).stdout
 

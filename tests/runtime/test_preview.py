@@ -42,7 +42,7 @@ def noise(height: int, width: int, dtype: Any = np.uint8) -> np.ndarray[Any, Any
 
 
 def seen(text: list[str]) -> np.ndarray[Any, Any]:
-    """What a terminal of true colours shows for lines of half blocks."""
+    """Draws lines of half blocks as a terminal of true colours would."""
     rows: list[list[tuple[int, ...]]] = []
     for line in text:
         colours: dict[str, tuple[int, ...]] = {"3": (0, 0, 0), "4": (0, 0, 0)}

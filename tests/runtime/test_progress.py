@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,8 @@ from measnet.runtime import progress
 from measnet.runtime.progress import Amount, Overall
 from measnet.runtime.stream import RunFigures
 
-from .conftest import Answer, IdentityRestorer, MakeClip
+from .conftest import Answer, MakeClip
+from .identity import IdentityRestorer
 from .test_preview import on_a_terminal
 
 Run = Callable[..., Answer]
@@ -96,19 +98,16 @@ def test_a_log_has_a_line_now_and_then_and_no_bars(
     assert (quiet.out, quiet.err) == ("", "")
 
 
-def test_what_cannot_be_restored_is_said_before_the_first_is(
-    measnet_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_restored_is_said_before_the_first_is(measnet_run: Run, tmp_path: Path) -> None:
     for name in ("a.png", "c.png"):
         cv2.imwrite(str(tmp_path / name), np.zeros((8, 9, 3), np.uint8))
     (tmp_path / "c.restored.png").touch()
-    started = IdentityRestorer.__init__
 
-    def start(self: IdentityRestorer, *arguments: object, **options: object) -> None:
+    def started() -> IdentityRestorer:
         print("the engine starts")
-        started(self, *arguments, **options)
+        return IdentityRestorer()
 
-    monkeypatch.setattr(IdentityRestorer, "__init__", start)
+    measnet_run = partial(measnet_run, engine=started)
     report = tmp_path / "report.json"
     answer = measnet_run(*(tmp_path / name for name in ("a.png", "b.png", "c.png")), "--report", report)
     assert answer.status == 2 and (tmp_path / "a.restored.png").exists()
@@ -117,6 +116,7 @@ def test_what_cannot_be_restored_is_said_before_the_first_is(
     assert [Path(run["input"]).name for run in runs] == ["a.png", "b.png", "c.png"]
     assert [run["status"] for run in runs] == ["complete", "failed", "failed"]
     assert answer.err.count("error:") == 2
+    assert answer.out.count("the engine starts") == 1
     alone = measnet_run(tmp_path / "b.png", tmp_path / "c.png")
     assert alone.status == 2 and "the engine starts" not in alone.out
 

@@ -13,7 +13,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,13 @@ import av
 import cv2
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from measnet.errors import BackendError, UsageError
+from measnet.decisions import Vector
+from measnet.errors import BackendError, GraphError, UsageError
+from measnet.onnx_file import read_metadata
 from measnet.runtime.frame import Frame, Mark, Pixels, StreamInfo
 from measnet.runtime.options import Encoding, Reading
+from measnet.runtime.restorer import RestoredFrame
 from measnet.runtime.side_data import read_hdr
 from measnet.runtime.sinks.containers import CONTAINERS
 from measnet.runtime.sinks.encoder import PictureEncoding, decoding_times
@@ -34,18 +38,19 @@ from measnet.runtime.sinks.segment import LARGEST_STATE
 from measnet.runtime.sinks.segmented import SegmentedVideoSink
 from measnet.runtime.sources.video import VideoFile
 from measnet.runtime.tiles import Tile, tiles_from
+from measnet.weights import bundled
 
 from .conftest import (
     IDENTITY_COMMAND,
     Answer,
-    IdentityRestored,
-    IdentityRestorer,
     MakeClip,
     ffmpeg,
     probe,
     restore_unchanged,
+    run_here,
     still,
 )
+from .identity import IdentityRestorer, given_back
 
 Run = Callable[..., Answer]
 
@@ -86,7 +91,7 @@ def video(source: Path, tmp_path: Path) -> Path:
 
 
 def frame_sums(path: Path) -> list[str]:
-    """What ``ffmpeg -f framemd5`` says of picture and sound: times, lengths, sizes and sums."""
+    """Times, lengths, sizes and sums of picture and sound, by ``ffmpeg -f framemd5``."""
     command = ["ffmpeg", "-v", "error", "-i", str(path), "-map", "0:v", "-map", "0:a?", "-f", "framemd5", "-"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -96,12 +101,11 @@ def frame_sums(path: Path) -> list[str]:
 class FailingRestorer(IdentityRestorer):
     """Gives up at frame ``last``."""
 
-    last = FAILS
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(self, last: int = FAILS) -> None:
+        self.last = last
         self.frames = 0
 
-    def restore(self, pixels: Pixels) -> IdentityRestored:
+    def restore(self, pixels: Pixels) -> RestoredFrame:
         self.frames += 1
         if self.frames > self.last:
             raise BackendError("the engine gave up")
@@ -111,25 +115,15 @@ class FailingRestorer(IdentityRestorer):
 @pytest.fixture(scope="module")
 def once(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
     """The sums of an uninterrupted result, and the folder of a run whose engine failed."""
-    from click.testing import CliRunner
-
-    from measnet.runtime import cli, restorer
-
     folder = tmp_path_factory.mktemp("once")
     shutil.copy(source, folder / "clip.mp4")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(restorer, "Restorer", FailingRestorer)
-        failed = CliRunner().invoke(cli.main, [str(folder / "clip.mp4"), *OPTIONS])
-        assert failed.exit_code == 1
-        message = " ".join(failed.stderr.split())
-        assert f"frame {FAILS} came back wrong from fp32: the engine gave up" in message
-        assert message.endswith(f"the same command then goes on at frame {WHOLE}")
-        patch.setattr(restorer, "Restorer", IdentityRestorer)
-        whole = folder / "whole.mp4"
-        assert (
-            CliRunner().invoke(cli.main, [str(folder / "clip.mp4"), "-o", str(whole), *OPTIONS]).exit_code
-            == 0
-        )
+    failed = run_here(folder / "clip.mp4", *OPTIONS, engine=FailingRestorer)
+    assert failed.status == 1
+    message = " ".join(failed.err.split())
+    assert f"frame {FAILS} came back wrong from identity fp32: the engine gave up" in message
+    assert message.endswith(f"the same command then goes on at frame {WHOLE}")
+    whole = folder / "whole.mp4"
+    assert run_here(folder / "clip.mp4", "-o", whole, *OPTIONS).status == 0
     return frame_sums(whole), folder / "clip.restored.mp4.part"
 
 
@@ -261,16 +255,10 @@ def test_a_folder_that_goes_on_reports_where_and_tells_of_the_pictures_it_restor
     assert (bins[0]["from"], bins[-1]["to"]) == (done, 5)
 
 
-def test_matroska_goes_on_to_the_same_result_too(
-    measnet_run: Run, video: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from measnet.runtime import restorer
-
+def test_matroska_goes_on_to_the_same_result_too(measnet_run: Run, video: Path) -> None:
     whole, target = video.with_name("whole.mkv"), video.with_name("out.mkv")
     assert measnet_run(video, *OPTIONS, "-o", whole).status == 0
-    monkeypatch.setattr(restorer, "Restorer", FailingRestorer)
-    assert measnet_run(video, *OPTIONS, "-o", target).status == 1
-    monkeypatch.setattr(restorer, "Restorer", IdentityRestorer)
+    assert measnet_run(video, *OPTIONS, "-o", target, engine=FailingRestorer).status == 1
     assert measnet_run(video, *OPTIONS, "-o", target).status == 0
     assert frame_sums(target) == frame_sums(whole)
 
@@ -474,12 +462,12 @@ def test_of_every_option_it_is_known_whether_it_changes_the_result(part: Path) -
     assert options - noticed == others
 
 
-def test_another_model_is_refused(
-    measnet_run: Run, video: Path, part: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(IdentityRestorer, "description", {"model": "nano", "weights_sha256": "ab" * 32})
-    answer = measnet_run(video, *OPTIONS)
-    assert answer.status == 2 and "weights: none, now ababab…ababab" in " ".join(answer.err.split())
+def test_another_model_is_refused(measnet_run: Run, video: Path, part: Path) -> None:
+    class Another(IdentityRestorer):
+        description = IdentityRestorer.description | {"weights_sha256": "ab" * 32}
+
+    answer = measnet_run(video, *OPTIONS, engine=Another)
+    assert answer.status == 2 and "weights: 000000…000000, now ababab…ababab" in " ".join(answer.err.split())
 
 
 def test_restart_begins_anew(measnet_run: Run, video: Path, part: Path, whole: list[str]) -> None:
@@ -488,17 +476,12 @@ def test_restart_begins_anew(measnet_run: Run, video: Path, part: Path, whole: l
     assert resumed_at(report) == 0 and frame_sums(result(video)) == whole
 
 
-def test_a_model_that_cannot_be_loaded_costs_nothing(
-    measnet_run: Run, video: Path, part: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from measnet.errors import GraphError
-
-    def fail(self: object, *arguments: object, **options: object) -> None:
+def test_a_model_that_cannot_be_loaded_costs_nothing(measnet_run: Run, video: Path, part: Path) -> None:
+    def fail() -> None:
         raise GraphError("no such model")
 
     before = names(part)
-    monkeypatch.setattr(IdentityRestorer, "__init__", fail)
-    assert measnet_run(video, *OPTIONS).status == 2
+    assert measnet_run(video, *OPTIONS, engine=fail).status == 2
     assert names(part) == before
 
 
@@ -702,17 +685,10 @@ def test_encoders_make_the_same_of_the_same(codec: str, preset: str) -> None:
 INTERRUPTED_AT = FRAMES + 10
 
 
-def _cut_off_and_gone_on(
-    measnet_run: Run, monkeypatch: pytest.MonkeyPatch, source: Path, out: Path, *options: str
-) -> None:
+def _cut_off_and_gone_on(measnet_run: Run, source: Path, out: Path, *options: str) -> None:
     """``out`` of a run whose engine failed on the way, and of the same command again."""
-    from measnet.runtime import restorer
-
-    monkeypatch.setattr(restorer, "Restorer", FailingRestorer)
-    monkeypatch.setattr(FailingRestorer, "last", INTERRUPTED_AT)
-    failed = measnet_run(source, "-o", out, *options)
+    failed = measnet_run(source, "-o", out, *options, engine=partial(FailingRestorer, INTERRUPTED_AT))
     assert failed.status == 1 and f"goes on at frame {FRAMES}" in " ".join(failed.err.split()), failed.err
-    monkeypatch.setattr(restorer, "Restorer", IdentityRestorer)
     answer = measnet_run(source, "-o", out, *options)
     assert answer.status == 0, answer.err
     assert f"going on at frame {FRAMES}" in " ".join(answer.err.split())
@@ -720,7 +696,7 @@ def _cut_off_and_gone_on(
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
 def test_a_piece_of_a_video_goes_on_with_its_own_sound_and_subtitles(
-    measnet_run: Run, monkeypatch: pytest.MonkeyPatch, clip: MakeClip, tmp_path: Path, ending: str
+    measnet_run: Run, clip: MakeClip, tmp_path: Path, ending: str
 ) -> None:
     words = tmp_path / "words.srt"
     words.write_text("1\n00:00:00,300 --> 00:00:01,200\nacross\n\n2\n00:00:02,500 --> 00:00:03,200\nafter\n")
@@ -734,7 +710,7 @@ def test_a_piece_of_a_video_goes_on_with_its_own_sound_and_subtitles(
     options = ["--start", "0.78", "--duration", "2", *OPTIONS]
     once, again = tmp_path / f"once.{ending}", tmp_path / f"again.{ending}"
     assert measnet_run(source, "-o", once, *options).status == 0
-    _cut_off_and_gone_on(measnet_run, monkeypatch, source, again, *options)
+    _cut_off_and_gone_on(measnet_run, source, again, *options)
     assert frame_sums(again) == frame_sums(once)
     assert probe(again).copied == probe(once).copied
     found, direct = probe(once), tmp_path / f"direct.{ending}"
@@ -747,7 +723,7 @@ def test_a_piece_of_a_video_goes_on_with_its_own_sound_and_subtitles(
 
 
 def test_ten_bits_and_hdr_are_the_same_in_every_segment(
-    measnet_run: Run, monkeypatch: pytest.MonkeyPatch, clip: MakeClip, tmp_path: Path
+    measnet_run: Run, clip: MakeClip, tmp_path: Path
 ) -> None:
     display = "G(8500,39850)B(6550,2300)R(35400,14600)WP(15635,16450)L(10000000,1)"
     source = clip(
@@ -775,7 +751,7 @@ def test_ten_bits_and_hdr_are_the_same_in_every_segment(
         options = ["--codec", codec, "--preset", "ultrafast"]
         once, again = tmp_path / f"{codec}.mp4", tmp_path / f"{codec}.again.mp4"
         assert measnet_run(source, "-o", once, *options).status == 0
-        _cut_off_and_gone_on(measnet_run, monkeypatch, source, again, *options)
+        _cut_off_and_gone_on(measnet_run, source, again, *options)
         assert frame_sums(again) == frame_sums(once)
         with av.open(str(again)) as container:
             frames = list(container.decode(video=0))
@@ -786,7 +762,7 @@ def test_ten_bits_and_hdr_are_the_same_in_every_segment(
 
 
 def test_a_deinterlaced_video_goes_on_to_the_same_result(
-    measnet_run: Run, monkeypatch: pytest.MonkeyPatch, clip: MakeClip, tmp_path: Path
+    measnet_run: Run, clip: MakeClip, tmp_path: Path
 ) -> None:
     source = clip(
         "fields.mp4",
@@ -798,7 +774,7 @@ def test_a_deinterlaced_video_goes_on_to_the_same_result(
     once, again = tmp_path / "once.mp4", tmp_path / "again.mp4"
     first = measnet_run(source, "-o", once, *OPTIONS)
     assert first.status == 0 and "deinterlaced" in first.err
-    _cut_off_and_gone_on(measnet_run, monkeypatch, source, again, *OPTIONS)
+    _cut_off_and_gone_on(measnet_run, source, again, *OPTIONS)
     assert frame_sums(again) == frame_sums(once)
 
 
@@ -822,9 +798,7 @@ def test_standard_input_is_not_taken_for_a_file_of_that_name(
     assert probe(tmp_path / "out.ts").copied
 
 
-def test_sixteen_bits_of_a_picture_stay_in_a_folder_that_goes_on(
-    measnet_run: Run, shots: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sixteen_bits_of_a_picture_stay_in_a_folder_that_goes_on(measnet_run: Run, shots: Path) -> None:
     rng = np.random.default_rng(3)
     for path in shots.iterdir():
         path.unlink()
@@ -832,7 +806,7 @@ def test_sixteen_bits_of_a_picture_stay_in_a_folder_that_goes_on(
         ending = ("png", "tif")[number % 2]
         picture = rng.integers(0, 65536, (8, 9, 3), np.uint16)
         cv2.imwrite(str(shots / f"{number:02}.{ending}"), picture)
-    _begin_folder(measnet_run, shots, monkeypatch)
+    _begin_folder(measnet_run, shots)
     assert measnet_run(shots).status == 0
     restored = shots.with_name("shots.restored")
     assert len(names(restored)) == 12
@@ -841,14 +815,13 @@ def test_sixteen_bits_of_a_picture_stay_in_a_folder_that_goes_on(
         assert now is not None and now.dtype == np.uint16 and np.array_equal(was, now)
 
 
-def test_tiles_are_those_the_run_began_with(
-    measnet_run: Run, video: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from measnet.runtime import restorer
-
+def test_tiles_are_those_the_run_began_with(measnet_run: Run, video: Path) -> None:
     class Tiling(FailingRestorer):
-        last, free = FAILS, 24
         held: list[Tile] | None = None
+
+        def __init__(self, free: int) -> None:
+            super().__init__()
+            self.free = free
 
         def tiles_for(self, height: int, width: int) -> list[Tile]:
             return [Tile(0, 0, height, self.free), Tile(0, self.free, height, width - self.free)]
@@ -856,62 +829,44 @@ def test_tiles_are_those_the_run_began_with(
         def use_tiles(self, height: int, width: int, tiles: list[Tile]) -> None:
             Tiling.held = tiles
 
-    monkeypatch.setattr(restorer, "Restorer", Tiling)
-    assert measnet_run(video, *OPTIONS).status == 1
-    monkeypatch.setattr(Tiling, "free", 30)
-    assert measnet_run(video, *OPTIONS).status == 0
+    assert measnet_run(video, *OPTIONS, engine=partial(Tiling, 24)).status == 1
+    assert measnet_run(video, *OPTIONS, engine=partial(Tiling, 30)).status == 0
     assert Tiling.held == [Tile(0, 0, 48, 24), Tile(0, 24, 48, 40)]
 
 
 class Steerable(FailingRestorer):
+    """Is steered by a number that jumps: held steady, every result depends on all frames before it."""
+
     steerable = True
-    decisions_size = 0
+
+    def __init__(self, last: int = FAILS, decisions_size: int = 1) -> None:
+        super().__init__(last)
+        self.decisions_size = decisions_size
+
+    def settle(self, pixels: Pixels) -> tuple[Vector, float]:
+        return np.full(self.decisions_size, pixels.sum(dtype=np.int64) % 256, np.float32), 1
+
+    def steer(self, vector: Vector, share: float) -> tuple[Vector, float]:
+        return vector, share
+
+    def restore(self, pixels: Pixels, steering: Any = None) -> RestoredFrame:
+        restored, (own, _), (before, share) = super().restore(pixels), self.settle(pixels), steering
+        held = share * before + (1 - share) * own
+        return replace(restored, pixels=restored.pixels // 2 + np.uint8(held[0] / 2), decisions=own)
 
 
-class Trailing:
-    """Stands in for ``Steady``: every result depends on all frames before it."""
-
-    trail: NDArray[np.uint8] | None = None
-
-    def __init__(self, share: float) -> None:
-        self.share = share
-
-    def restore(self, restorer: Steerable, pixels: Pixels, *, new_scene: bool) -> IdentityRestored:
-        before = pixels if self.trail is None else self.trail
-        self.trail = restorer.restore(pixels).pixels // 2 + before // 2
-        return IdentityRestored(self.trail)
-
-    def state(self) -> bytes:
-        assert self.trail is not None
-        return self.trail.tobytes()
-
-    def set_state(self, state: bytes, size: int) -> None:
-        if len(state) != 48 * 64 * 3:
-            raise ValueError("it knows of pictures of another size")
-        self.trail = np.frombuffer(state, np.uint8).reshape(48, 64, 3)
-
-
-@pytest.fixture
-def trailing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from measnet.runtime import engine, restorer
-
-    monkeypatch.setattr(restorer, "Restorer", Steerable)
-    monkeypatch.setattr(engine, "Steady", Trailing)
-    monkeypatch.setattr(Steerable, "last", LENGTH)
-
-
-def test_what_a_steady_video_remembers_goes_on_too(
-    measnet_run: Run, trailing: None, video: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_steady_video_remembers_goes_on_too(measnet_run: Run, video: Path) -> None:
     once, again = video.with_name("once.mp4"), video.with_name("again.mp4")
-    assert measnet_run(video, "-o", once, *OPTIONS).status == 0
-    monkeypatch.setattr(Steerable, "last", FAILS)
-    assert measnet_run(video, "-o", again, *OPTIONS).status == 1
-    assert measnet_run(video, "-o", again, *OPTIONS).status == 0
+    whole, cut_off = partial(Steerable, LENGTH), partial(Steerable, FAILS)
+    assert measnet_run(video, "-o", once, *OPTIONS, engine=whole).status == 0
+    assert measnet_run(video, "-o", again, *OPTIONS, engine=cut_off).status == 1
+    assert measnet_run(video, "-o", again, *OPTIONS, engine=whole).status == 0
     assert frame_sums(again) == frame_sums(once)
 
 
-def _joining_fails(monkeypatch: pytest.MonkeyPatch, measnet_run: Run, video: Path) -> Path:
+def _joining_fails(
+    monkeypatch: pytest.MonkeyPatch, measnet_run: Run, video: Path, engine: Any = IdentityRestorer
+) -> Path:
     """The folder of a run that failed when all was done but for joining it."""
 
     def fail(self: SegmentedVideoSink, target: Path, *, cut: bool) -> None:
@@ -919,16 +874,17 @@ def _joining_fails(monkeypatch: pytest.MonkeyPatch, measnet_run: Run, video: Pat
 
     with monkeypatch.context() as full:
         full.setattr(SegmentedVideoSink, "_join", fail)
-        answer = measnet_run(video, *OPTIONS)
+        answer = measnet_run(video, *OPTIONS, engine=engine)
     assert answer.status == 1 and answer.err.strip().endswith(f"then goes on at frame {LENGTH}"), answer.err
     return video.with_name("clip.restored.mp4.part")
 
 
 def test_what_a_steady_video_remembers_is_known_behind_the_last_frame_too(
-    measnet_run: Run, trailing: None, video: Path, monkeypatch: pytest.MonkeyPatch
+    measnet_run: Run, video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _joining_fails(monkeypatch, measnet_run, video)
-    answer = measnet_run(video, *OPTIONS)
+    engine = partial(Steerable, LENGTH)
+    _joining_fails(monkeypatch, measnet_run, video, engine)
+    answer = measnet_run(video, *OPTIONS, engine=engine)
     assert answer.status == 0 and f"going on at frame {LENGTH}" in answer.err, answer.err
     assert len(probe(result(video)).times) == LENGTH
 
@@ -943,32 +899,22 @@ def test_a_source_that_has_more_frames_than_before_is_not_said_to_go_on(
     assert answer.status == 2 and answer.err.strip().endswith("add --restart to begin anew"), answer.err
 
 
-def test_going_on_is_promised_without_restart_alone(
-    measnet_run: Run, video: Path, part: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from measnet.runtime import restorer
-
+def test_going_on_is_promised_without_restart_alone(measnet_run: Run, video: Path, part: Path) -> None:
     rehearsed = measnet_run(video, *OPTIONS, "--restart", "--dry-run")
     assert rehearsed.status == 0 and "going on" not in rehearsed.out
-    monkeypatch.setattr(restorer, "Restorer", FailingRestorer)
-    failed = measnet_run(video, *OPTIONS, "--restart")
+    failed = measnet_run(video, *OPTIONS, "--restart", engine=FailingRestorer)
     assert failed.status == 1
     assert f"the same command without --restart then goes on at frame {WHOLE}" in failed.err
 
 
-def test_going_on_is_not_promised_where_the_input_has_changed(
-    measnet_run: Run, video: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from measnet.runtime import restorer
-
+def test_going_on_is_not_promised_where_the_input_has_changed(measnet_run: Run, video: Path) -> None:
     class Growing(FailingRestorer):
-        def restore(self, pixels: Pixels) -> IdentityRestored:
+        def restore(self, pixels: Pixels) -> RestoredFrame:
             if self.frames == FRAMES + 9:
                 video.write_bytes(video.read_bytes() + bytes(8))
             return super().restore(pixels)
 
-    monkeypatch.setattr(restorer, "Restorer", Growing)
-    failed = measnet_run(video, *OPTIONS)
+    failed = measnet_run(video, *OPTIONS, engine=Growing)
     assert failed.status == 1 and "goes on" not in failed.err
     assert "add --restart" in measnet_run(video, *OPTIONS).err
 
@@ -987,39 +933,43 @@ def test_without_the_frames_before_it_goes_on_one_segment_earlier(
     assert frame_sums(result(video)) == whole
 
 
-def test_more_than_can_be_kept_is_said(
-    measnet_run: Run, trailing: None, video: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Trailing, "state", lambda self: bytes(LARGEST_STATE + 1))
-    answer = measnet_run(video, *OPTIONS)
+def test_more_than_can_be_kept_is_said(measnet_run: Run, video: Path) -> None:
+    answer = measnet_run(video, *OPTIONS, engine=partial(Steerable, LENGTH, LARGEST_STATE // 4))
     assert answer.status == 1 and f"of which {LARGEST_STATE} can be kept" in " ".join(answer.err.split())
 
 
 def test_a_run_that_had_fallen_back_goes_on_with_the_engine_it_fell_back_to(
-    measnet_run: Run, video: Path, monkeypatch: pytest.MonkeyPatch
+    measnet_run: Run, video: Path
 ) -> None:
-    from measnet.runtime import engine, restorer
+    weights = read_metadata(bundled("nano", ".onnx"))["measnet.weights_sha256"]
+
+    class Safe(FailingRestorer):
+        description = IdentityRestorer.description | {"backend": "safe", "weights_sha256": weights}
+
+        def restore(self, pixels: Pixels) -> RestoredFrame:
+            return given_back(255 - super().restore(pixels).pixels)
 
     class Faulty(FailingRestorer):
-        def restore(self, pixels: Pixels) -> IdentityRestored:
+        description = Safe.description | {"backend": "fast", "precision": "fp16"}
+
+        def __init__(self, safe_fails: int) -> None:
+            super().__init__()
+            self.safe_fails = safe_fails
+
+        def like(self, model: str, backend: str) -> Safe:
+            assert (model, backend) == ("nano", "onnxruntime-cpu")
+            return Safe(self.safe_fails)
+
+        def restore(self, pixels: Pixels) -> RestoredFrame:
             if self.frames == 12:
                 raise BackendError("out of memory")
             return super().restore(pixels)
 
-    class Safe(FailingRestorer):
-        description = FailingRestorer.description | {"backend": "safe"}
-
-        def restore(self, pixels: Pixels) -> IdentityRestored:
-            return IdentityRestored(255 - super().restore(pixels).pixels)
-
     once, again, report = (video.with_name(name) for name in ("once.mp4", "again.mp4", "report.json"))
-    monkeypatch.setattr(restorer, "Restorer", Faulty)
-    monkeypatch.setattr(engine, "safer_than", lambda *given: Safe())
-    assert measnet_run(video, "-o", once, *OPTIONS).status == 0
-    monkeypatch.setattr(Safe, "last", FRAMES)
-    assert measnet_run(video, "-o", again, *OPTIONS).status == 1
-    monkeypatch.setattr(Safe, "last", LENGTH)
-    answer = measnet_run(video, "-o", again, *OPTIONS, "--report", report)
+    whole, cut_off = partial(Faulty, LENGTH), partial(Faulty, FRAMES)
+    assert measnet_run(video, "-o", once, *OPTIONS, engine=whole).status == 0
+    assert measnet_run(video, "-o", again, *OPTIONS, engine=cut_off).status == 1
+    answer = measnet_run(video, "-o", again, *OPTIONS, "--report", report, engine=whole)
     assert answer.status == 0, answer.err
     assert resumed_at(report) == FRAMES and frame_sums(again) == frame_sums(once)
     assert "frame 12 came back wrong: out of memory; from there on safe" in " ".join(answer.err.split())
@@ -1053,31 +1003,14 @@ def shots(tmp_path: Path) -> Iterator[Path]:
     yield folder
 
 
-def _begin_folder(measnet_run: Run, shots: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def _begin_folder(measnet_run: Run, shots: Path) -> Path:
     """The engine fails at the tenth of the twelve pictures; at most five of the others are not written."""
-    from measnet.runtime import restorer
-
-    monkeypatch.setattr(restorer, "Restorer", FailingRestorer)
-    monkeypatch.setattr(FailingRestorer, "last", 9)
-    answer = measnet_run(shots)
-    monkeypatch.setattr(restorer, "Restorer", IdentityRestorer)
+    answer = measnet_run(shots, engine=partial(FailingRestorer, 9))
     pictures = shots.with_name("shots.restored.part") / "pictures"
     assert 4 <= len(names(pictures)) <= 9
     assert answer.status == 1
     assert f"goes on at frame {len(names(pictures))}" in " ".join(answer.err.split())
     return pictures
-
-
-def _seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Counts what the engine is given."""
-    seen: list[int] = []
-
-    def restore(self: object, pixels: Pixels) -> IdentityRestored:
-        seen.append(int(pixels.sum()))
-        return IdentityRestored(pixels)
-
-    monkeypatch.setattr(IdentityRestorer, "restore", restore)
-    return seen
 
 
 def _same_pictures(folder: Path, other: Path) -> None:
@@ -1086,49 +1019,43 @@ def _same_pictures(folder: Path, other: Path) -> None:
         assert np.array_equal(cv2.imread(str(folder / name)), cv2.imread(str(other / name)))
 
 
-def test_a_folder_goes_on_with_the_pictures_that_are_missing(
-    measnet_run: Run, shots: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pictures = _begin_folder(measnet_run, shots, monkeypatch)
+def test_a_folder_goes_on_with_the_pictures_that_are_missing(measnet_run: Run, shots: Path) -> None:
+    pictures = _begin_folder(measnet_run, shots)
     done = len(names(pictures))
-    seen = _seen(monkeypatch)
-    answer = measnet_run(shots)
+    engine = FailingRestorer(NEVER)
+    answer = measnet_run(shots, engine=lambda: engine)
     assert answer.status == 0, answer.err
-    assert len(seen) == 12 - done
+    assert engine.frames == 12 - done
     _same_pictures(shots.with_name("shots.restored"), shots)
     assert names(shots.parent) == ["shots", "shots.restored"]
 
 
 def test_pictures_that_are_damaged_or_not_of_this_source_are_made_again(
-    measnet_run: Run, shots: Path, monkeypatch: pytest.MonkeyPatch
+    measnet_run: Run, shots: Path
 ) -> None:
-    pictures = _begin_folder(measnet_run, shots, monkeypatch)
+    pictures = _begin_folder(measnet_run, shots)
     done = len(names(pictures))
     (pictures / "00.png").write_bytes(b"damaged")
     (pictures / "01.png").unlink()
     (pictures / "stranger.png").write_text("was not made by us")
     cv2.imwrite(str(shots / "02.png"), np.full((8, 9, 3), 7, np.uint8))
-    seen = _seen(monkeypatch)
-    answer = measnet_run(shots)
+    engine = FailingRestorer(NEVER)
+    answer = measnet_run(shots, engine=lambda: engine)
     assert answer.status == 0, answer.err
     assert "made again" in " ".join(answer.err.split())
-    assert len(seen) == 12 - done + 3
+    assert engine.frames == 12 - done + 3
     _same_pictures(shots.with_name("shots.restored"), shots)
 
 
-def test_a_picture_taken_out_of_the_folder_is_not_in_the_result(
-    measnet_run: Run, shots: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _begin_folder(measnet_run, shots, monkeypatch)
+def test_a_picture_taken_out_of_the_folder_is_not_in_the_result(measnet_run: Run, shots: Path) -> None:
+    _begin_folder(measnet_run, shots)
     (shots / "03.png").unlink()
     assert measnet_run(shots).status == 0
     _same_pictures(shots.with_name("shots.restored"), shots)
 
 
-def test_names_in_a_folders_manifest_lead_nowhere_else(
-    measnet_run: Run, shots: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pictures = _begin_folder(measnet_run, shots, monkeypatch)
+def test_names_in_a_folders_manifest_lead_nowhere_else(measnet_run: Run, shots: Path) -> None:
+    pictures = _begin_folder(measnet_run, shots)
     manifest = Manifest(pictures.parent / "manifest.jsonl")
     for name in ("../../shots/05.png", "..", "", "/etc/passwd", 7, None, "a\0b"):
         manifest.add({**manifest.parts[0], "name": name})

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from measnet.doctor import self_test as self_test_module
 from measnet.doctor import step as step_module
 from measnet.doctor.cli import main
 from measnet.doctor.machine import Gpu, Machine, discreet
@@ -48,9 +47,21 @@ def machine(gpus: list[Gpu], loads: dict[str, str]) -> Machine:
 
 @pytest.fixture(autouse=True)
 def small_and_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(self_test_module, "SIZES", SIZES)
     monkeypatch.setattr(step_module, "ROUNDS", 2)
     monkeypatch.setattr(step_module, "WARM_UP", 1)
+
+
+def small(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {name: SIZES if name == "sizes" else value for name, value in arguments.items()}
+
+
+def in_this_process(step: str, arguments: dict[str, Any], seconds: float) -> Result:
+    return perform(step, small(arguments))
+
+
+def no_engines(step: str, arguments: dict[str, Any], seconds: float) -> Result:
+    """Runs what there is; engines have tests of their own."""
+    return perform_apart(step, small(arguments), seconds) if step == "run" else {"skipped": "not here"}
 
 
 class Here:
@@ -62,7 +73,7 @@ class Here:
 
     def __call__(self, step: str, arguments: dict[str, Any], seconds: float) -> Result:
         self.steps.append((step, arguments.get("backend") or arguments.get("flavour") or ""))
-        return self._build(**arguments) if step == "build" else perform(step, arguments)
+        return self._build(**arguments) if step == "build" else in_this_process(step, arguments, seconds)
 
     def _build(self, graph: str, flavour: str, card: str | None, folder: str) -> Result:
         loaded = read_graph(Path(graph)).model
@@ -256,15 +267,9 @@ def examined(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("measnet.doctor.machine.examine", lambda: machine([], {}))
 
 
-def in_this_process(step: str, arguments: dict[str, Any], seconds: float) -> Result:
-    return perform(step, arguments)
-
-
-def test_the_command_writes_what_it_measured_and_nothing_of_the_owner(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(self_test_module, "PACKAGES", {})  # engines have tests of their own
-    result = CliRunner().invoke(main, ["--self-test", "-o", str(tmp_path / "d.json")])
+def test_the_command_writes_what_it_measured_and_nothing_of_the_owner(tmp_path: Path) -> None:
+    test = functools.partial(self_test, perform=no_engines)
+    result = CliRunner().invoke(main, ["--self-test", "-o", str(tmp_path / "d.json")], obj=test)
     assert result.exit_code == 0, result.output
     text = (tmp_path / "d.json").read_text()
     report = json.loads(text)
@@ -278,22 +283,18 @@ def test_the_command_writes_what_it_measured_and_nothing_of_the_owner(
 
 @pytest.mark.usefixtures("examined")
 def test_a_self_test_that_finds_a_difference_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(self_test_module, "PACKAGES", {})
-    monkeypatch.setattr(self_test_module, "self_test", functools.partial(self_test, perform=in_this_process))
     monkeypatch.setitem(TOLERANCES, "fp32", Tolerance(400.0, 0.0, 1.0))
-    result = CliRunner().invoke(main, ["--self-test", "-o", str(tmp_path / "d.json")])
+    test = functools.partial(self_test, perform=in_this_process)
+    result = CliRunner().invoke(main, ["--self-test", "-o", str(tmp_path / "d.json")], obj=test)
     assert result.exit_code == 1 and "DIFFERS" in result.output
     assert not json.loads((tmp_path / "d.json").read_text())["passed"]
 
 
 @pytest.mark.usefixtures("examined")
-def test_a_model_that_no_backend_can_run_fails_the_self_test(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(self_test_module, "self_test", functools.partial(self_test, perform=in_this_process))
-    result = CliRunner().invoke(
-        main, ["--self-test", "--model", "/nowhere/secret.onnx", "-o", str(tmp_path / "d.json")]
-    )
+def test_a_model_that_no_backend_can_run_fails_the_self_test(tmp_path: Path) -> None:
+    test = functools.partial(self_test, perform=in_this_process)
+    words = ["--self-test", "--model", "/nowhere/secret.onnx", "-o", str(tmp_path / "d.json")]
+    result = CliRunner().invoke(main, words, obj=test)
     assert result.exit_code == 1
     text = (tmp_path / "d.json").read_text()
     report = json.loads(text)

@@ -25,6 +25,7 @@ from measnet.image import Image
 from measnet.runtime.backends import Inference
 from measnet.runtime.frame import Restoration
 from measnet.runtime.live.events import Event, Events
+from measnet.runtime.options import RunOptions
 from measnet.runtime.restorer import Restorer
 from measnet.runtime.serve.cameras import Camera, CamerasError, read_cameras
 from measnet.runtime.serve.cli import main
@@ -33,7 +34,8 @@ from measnet.runtime.stream import Observer
 from measnet.runtime.turns import Turns
 from measnet.testing import FakeBackend
 
-from .conftest import IdentityRestorer, probe
+from .conftest import probe
+from .identity import IdentityRestorer
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "cameras.yaml"
 PROGRAM = [sys.executable, "-c", "from measnet.runtime.serve.cli import main; main()"]
@@ -62,6 +64,10 @@ def sender(url: str) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         running.kill()
         running.wait()
+
+
+def identity(options: RunOptions, turns: Turns) -> Any:
+    return IdentityRestorer()
 
 
 class Count(Observer):
@@ -135,10 +141,7 @@ def test_one_of_four_cameras_dies_and_the_others_go_on(
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("measnet-")]
 
 
-def test_a_camera_that_is_not_there_is_tried_again_and_holds_nobody_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("measnet.runtime.restorer.Restorer", IdentityRestorer)
+def test_a_camera_that_is_not_there_is_tried_again_and_holds_nobody_up(tmp_path: Path) -> None:
     here, late = (f"tcp://127.0.0.1:{free_port()}" for _ in range(2))
     listed = [
         {"name": "here", "source": here, "sinks": [str(tmp_path / "here.mkv")], "frames": 3},
@@ -146,7 +149,7 @@ def test_a_camera_that_is_not_there_is_tried_again_and_holds_nobody_up(
     ]
     events, told = Events(), list[Event]()
     events.listen(told.append)
-    running = Service(read_cameras(write(tmp_path / "c.yaml", listed)), events)
+    running = Service(read_cameras(write(tmp_path / "c.yaml", listed)), events, opens=identity)
     serving = threading.Thread(target=running.run, args=(threading.Event(),), daemon=True)
 
     def heard(camera: str, what: str) -> bool:
@@ -166,19 +169,17 @@ def test_a_camera_that_is_not_there_is_tried_again_and_holds_nobody_up(
     assert states == ["connecting", "reconnecting", "running", "ended"]
 
 
-def test_the_report_says_why_a_camera_was_never_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("measnet.runtime.restorer.Restorer", IdentityRestorer)
+def test_the_report_says_why_a_camera_was_never_seen(tmp_path: Path) -> None:
     listed = [{"name": "a", "source": f"tcp://127.0.0.1:{free_port()}", "sinks": [str(tmp_path / "a.mkv")]}]
     events, stop = Events(), threading.Event()
     events.listen(lambda event: stop.set() if event.state == "reconnecting" else None)
-    running = Service(read_cameras(write(tmp_path / "c.yaml", listed)), events)
+    running = Service(read_cameras(write(tmp_path / "c.yaml", listed)), events, opens=identity)
     assert running.run(stop)
     (report,) = running.reports
     assert report.error is not None and "Connection refused" in report.error
 
 
-def test_a_camera_whose_sink_fails_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("measnet.runtime.restorer.Restorer", IdentityRestorer)
+def test_a_camera_whose_sink_fails_fails_alone(tmp_path: Path) -> None:
     sources = addresses()[:2]
     listed = [
         {
@@ -193,7 +194,7 @@ def test_a_camera_whose_sink_fails_fails_alone(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "bad.mkv").mkdir()
     events, told = Events(), list[Event]()
     events.listen(told.append)
-    running = Service(read_cameras(write(tmp_path / "c.yaml", listed)), events)
+    running = Service(read_cameras(write(tmp_path / "c.yaml", listed)), events, opens=identity)
     with sender(sources[0]), sender(sources[1]):
         assert not running.run(threading.Event())
     (failed,) = [event for event in told if event.state == "failed"]
@@ -228,17 +229,15 @@ def test_ctrl_c_ends_all_of_them_tidily(tmp_path: Path) -> None:
     assert all(len(probe(tmp_path / f"{index}.mkv").times) == runs[index]["frames"] for index in range(2))
 
 
-def test_a_receiver_that_comes_late_is_tried_until_it_is_there_and_holds_no_sink_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("measnet.runtime.restorer.Restorer", IdentityRestorer)
+def test_a_receiver_that_comes_late_is_tried_until_it_is_there_and_holds_no_sink_up(tmp_path: Path) -> None:
     source, port, out = addresses()[0], free_port(), tmp_path / "yard.mkv"
     late = f"tcp://127.0.0.1:{port}"
     listed = [{"name": "yard", "source": source, "sinks": [late, str(out)]}]
     events, stop, told = Events(), threading.Event(), list[str]()
     events.listen(lambda event: told.append(event.words) if event.kind == "sink" else None)
     count = Count()
-    running = Service(read_cameras(write(tmp_path / "c.yaml", listed)), events, lambda watch: [count])
+    cameras = read_cameras(write(tmp_path / "c.yaml", listed))
+    running = Service(cameras, events, lambda watch: [count], opens=identity)
     with sender(source):
         serving = threading.Thread(target=running.run, args=(stop,))
         serving.start()
@@ -302,21 +301,20 @@ def test_cameras_take_turns_at_a_slow_engine() -> None:
     assert len({tuple(one) for one in rounds.tolist()}) == 1
 
 
-def test_cameras_of_one_model_share_one_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cameras_of_one_model_share_one_engine(tmp_path: Path) -> None:
     opened = []
 
-    class Counted(IdentityRestorer):
-        def __init__(self, model: str, *arguments: Any, **options: Any) -> None:
-            opened.append(model)
+    def counted(options: RunOptions, turns: Turns) -> Any:
+        opened.append(options.engine.model)
+        return IdentityRestorer()
 
-    monkeypatch.setattr("measnet.runtime.restorer.Restorer", Counted)
     listed = [
         {"name": f"{number}", "source": "camera:9", "sinks": ["x.mkv"], "model": model}
         for number, model in enumerate(["nano", "small", "nano"])
     ]
     for number, camera in enumerate(listed):
         camera |= {"source": f"tcp://127.0.0.1:{number + 1}", "sinks": [str(tmp_path / f"{number}.mkv")]}
-    Service(read_cameras(write(tmp_path / "c.yaml", listed)), Events())
+    Service(read_cameras(write(tmp_path / "c.yaml", listed)), Events(), opens=counted)
     assert opened == ["nano", "small"]
 
 

@@ -307,7 +307,8 @@ def test_observers_see_every_frame_behind_the_engine_and_in_the_end() -> None:
 
         def restored(self, passing: Restoration) -> None:
             self.numbers["restored"].append(passing.source.pts)
-            assert passing.engine_result == passing.source.pts
+            result: Any = passing.engine_result
+            assert result == passing.source.pts
 
         def finished(self, passing: Restoration) -> None:
             self.numbers["finished"].append(passing.source.pts)
@@ -315,7 +316,8 @@ def test_observers_see_every_frame_behind_the_engine_and_in_the_end() -> None:
 
     class Telling(Slow):
         def take(self, passing: Restoration) -> None:
-            passing.engine_result = passing.source.pts
+            result: Any = passing.source.pts
+            passing.engine_result = result
 
     seen, other = Seen(), Seen()
     run(Numbers(9), [Telling("restore"), Slow("temporal")], Kept(), observers=[seen, other])

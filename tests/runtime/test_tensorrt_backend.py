@@ -67,7 +67,7 @@ def frames() -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def exact() -> Callable[[np.ndarray], Inference]:
-    """What the network makes of a batch, by the ONNX Runtime backend."""
+    """Restores a batch with the ONNX Runtime backend, to compare with."""
     backend = OnnxRuntimeBackend(bundled("nano", ".onnx"), threads=1)
     backend.activate()
     return backend.infer

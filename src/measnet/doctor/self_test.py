@@ -212,7 +212,7 @@ def _frames(file: Path) -> list[_Frame]:
                 arrays[f"restored{number}"],
                 Choices(arrays.get(f"pixel_experts{number}"), arrays.get(f"image_experts{number}")),
             )
-            for number in range(len(SIZES))
+            for number in range(sum(name.startswith("restored") for name in arrays))
         ]
 
 

@@ -64,7 +64,7 @@ class Browser:
         self.wait("document.body !== null && document.readyState === 'complete'")
 
     def value(self, script: str) -> Any:
-        """Whatever ``script``, or the promise that it makes, comes to."""
+        """Runs ``script`` in the page; returns its value, or that of its promise."""
         answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")

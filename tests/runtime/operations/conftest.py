@@ -35,7 +35,7 @@ def serve(events: Events) -> Iterator[Serve]:
         def start(*cameras: Camera, console: Address = HERE, **options: Any) -> Operations:
             operations = Operations(events, console=console, **options)
             for camera in cameras:
-                operations.watch(camera.telemetry, camera.pair)
+                operations.board.watch(camera.telemetry, camera.pair)
             return stack.enter_context(operations)
 
         yield start

@@ -81,7 +81,8 @@ def test_figures_and_history_are_plain_json_whatever_they_are(
     camera.enter("running")
     camera.frame()
     camera.telemetry.verified(float("inf"))
-    camera.telemetry.dropped("newer", 3)
+    for _ in range(3):
+        camera.telemetry.dropped("newer")
     live = wait_for(lambda: (found := asking.json("/api/live"))["history"] and found)
     [figures] = live["cameras"]
     assert figures["camera"] == camera.name and figures["parity_db"] == "identical"
@@ -122,7 +123,7 @@ def test_a_camera_can_come_and_go_while_it_is_served(serve: Serve, client: Conne
     operations = serve()
     asking = client(operations)
     assert asking.json("/api/cameras") == []
-    leave = operations.watch(Telemetry("door"))
+    leave = operations.board.watch(Telemetry("door"))
     assert [one["camera"] for one in asking.json("/api/cameras")] == ["door"]
     assert asking.get("/api/pair?camera=door")[0] == 404
     leave()
@@ -136,9 +137,9 @@ def test_of_many_inputs_one_after_another_the_last_ones_are_shown(
     asking = client(operations)
     for number in range(KEPT_OVER + 5):
         camera = Telemetry(str(number))
-        operations.watch(camera)
+        operations.board.watch(camera)
         camera.enter("ended")
-    operations.watch(Telemetry("12"))  # once more: it takes the place of the one before
+    operations.board.watch(Telemetry("12"))  # once more: it takes the place of the one before
     shown = [(one["camera"], one["state"]) for one in asking.json("/api/cameras")]
     assert shown == [*((str(number), "ended") for number in range(4, 12)), ("12", "connecting")]
 

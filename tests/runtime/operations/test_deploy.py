@@ -1,4 +1,4 @@
-"""What lies in deploy/, parsed by the programs that read it. Images are not built here."""
+"""The files of deploy/, parsed by the programs that read them. Images are not built here."""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 def test_it_ends_with_its_clients_still_there_and_gives_the_port_back(events: Events) -> None:
     camera = Camera("door", events)
     operations = Operations(events, console=HERE)
-    operations.watch(camera.telemetry, camera.pair)
+    operations.board.watch(camera.telemetry, camera.pair)
     url = operations.url()
     place = ("127.0.0.1", urllib.parse.urlsplit(url).port)
     with operations, contextlib.ExitStack() as stack:
