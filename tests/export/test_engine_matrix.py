@@ -36,7 +36,7 @@ if "filelock" not in ABSENT:
     from measnet.export.target import RTX_CARDS, Target, find_targets
 
 # Variant, size, precision, form. Both kinds of networks have every precision; sizes and forms, which add the
-# same to each, come with some. In FP32 for any size the bundled networks are built below, steerable. ``tiny`` is
+# same to each, come with some. In FP32 for any size the bundled networks are built below. ``tiny`` is
 # a ``base`` with one block on every level and stands for it but once. ``small`` is a wider ``nano``.
 MATRIX = [
     ("nano", "dynamic", "fp16", "uint8-nhwc"),
