@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from measnet.runtime.frame import Mark, Pixels, Restoration
 from measnet.runtime.scene_cut import SceneCut
+from measnet.runtime.trust import Judge, LearntTrust, Seen
 
 DEPTH = 12
 """Frames that the mean of what moves is worth at most, where nobody says another number."""
@@ -153,17 +154,19 @@ class Figures:
 class TemporalFusion:
     """Fuses the restored frames of one video, in their order.
 
-    ``depth`` says how many frames what moves may be averaged over, from 1. The same frames always give the
-    same result. Raises nothing: frames that do not fit those before them begin anew.
+    ``depth`` says how many frames what moves may be averaged over, from 1. ``judge`` corrects how far the
+    past is trusted; by default the learnt one does. The same frames always give the same result. Raises
+    nothing: frames that do not fit those before them begin anew.
     """
 
-    def __init__(self, depth: int = DEPTH) -> None:
+    def __init__(self, depth: int = DEPTH, judge: Judge | None = None) -> None:
         self._depth = np.float32(depth)
         self._still_depth = np.float32(STILL_DEPTH * max(1.0, depth / DEPTH) if depth >= DEPTH else depth)
         self._past: _Past | None = None
         self._shown_at: float | None = None
         self._step = 0.0  # seconds, from the frame before the last to the last
         self._cut = SceneCut()
+        self._judge = LearntTrust() if judge is None else judge
         self._motion = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
         self._motion.setPatchStride(_FINER)
         self.figures = Figures(depth)
@@ -206,7 +209,7 @@ class TemporalFusion:
         flow = self._motion_since(self._past, now)
         noise = _noise_of_means(before - now)
         now = self._with_steady_light(self._past.light, before, now, flow, noise)
-        fused, still, trust = self._join(self._past, now, flow, noise)
+        fused, still, trust = self._join(self._past, before, now, flow, noise)
         detail = self._detail(self._past, before, now, still, trust)
         if detail is not None:
             fused = fused + detail
@@ -336,7 +339,7 @@ class TemporalFusion:
         return np.asarray(now + _whole(_beyond(mean - added, _IN_NOISE * noise), now), np.float32)
 
     def _join(
-        self, past: _Past, now: Plane, flow: Plane, noise: Plane
+        self, past: _Past, source: Plane, now: Plane, flow: Plane, noise: Plane
     ) -> tuple[Plane, NDArray[np.bool_], Plane]:
         """The frame joined with the past, which it becomes part of; where it stands still, and how far the
         past was not like it (h w each).
@@ -382,9 +385,11 @@ class TemporalFusion:
         mismatch += cv2.resize(np.maximum(0, turned / _TURNED - 1), count.shape[::-1])
         most = np.where(still, self._still_depth, self._depth)
         trust = np.minimum(worth / (1 / count + mismatch), most)
+        past.count = trust + 1
+        factor = self._judge(Seen(source, now, moved, trust, usual, mismatch, still))
+        trust = np.minimum(trust * factor, most)
         past.mean = moved
         past.mean += cv2.merge([_whole(1 / (1 + trust), now)] * 3) * (now - moved)
-        past.count = trust + 1
         light = _coarse(now, _BROAD) - _coarse(past.mean, _BROAD)
         past.mean += _whole(_beyond(light, _IN_NOISE * noise), now)
         return past.mean, still, mismatch
