@@ -34,6 +34,7 @@ from measnet.runtime.stream import Observer, RunFigures, Step, pace_of, run
 from measnet.runtime.targets import check_targets, targets_for
 from measnet.runtime.temporal import Finish
 from measnet.runtime.tiles import tiles_from
+from measnet.runtime.trust import trust_seal
 
 REHEARSED = 4
 """Frames that a rehearsal restores at most."""
@@ -298,6 +299,8 @@ class Job:
             "--steady": description.get("steady"),
             "--temporal": options.temporal if self.info.kind != "images" else None,
         }
+        if self._finish_step.fusion is not None:
+            made_of["trust in frames before"] = trust_seal()
         return Header(made_of | of_programs(), settings)
 
     def _tell_how_to_go_on(self, error: BaseException) -> None:

@@ -386,10 +386,12 @@ class TemporalFusion:
         most = np.where(still, self._still_depth, self._depth)
         trust = np.minimum(worth / (1 / count + mismatch), most)
         past.count = trust + 1
-        factor = self._judge(Seen(source, now, moved, trust, usual, mismatch, still))
+        new = now - moved
+        factor = self._judge(Seen(source, now, new, trust, usual, mismatch, still))
         trust = np.minimum(trust * factor, most)
+        new *= cv2.merge([_whole(1 / (1 + trust), now)] * 3)
         past.mean = moved
-        past.mean += cv2.merge([_whole(1 / (1 + trust), now)] * 3) * (now - moved)
+        past.mean += new
         light = _coarse(now, _BROAD) - _coarse(past.mean, _BROAD)
         past.mean += _whole(_beyond(light, _IN_NOISE * noise), now)
         return past.mean, still, mismatch

@@ -9,6 +9,8 @@ It runs in OpenCV, which every installation has, so that the same video comes ou
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +43,8 @@ class Seen:
     now: Plane
     """H W 3: restored."""
 
-    past: Plane
-    """H W 3: what the frames before showed, moved to where it is now."""
+    off: Plane
+    """H W 3: less what the frames before showed, moved to where it is now."""
 
     trust: Plane
     """h w: frames that the past is worth, by the rule."""
@@ -61,6 +63,11 @@ Judge = Callable[[Seen], Plane]
 """Gives the factor on the rule's trust, h w."""
 
 
+def trust_seal() -> str:
+    """The network's SHA-256: another network makes other frames."""
+    return hashlib.sha256(FILE.read_bytes()).hexdigest()
+
+
 class LearntTrust:
     """The network as a ``Judge``: a factor between e⁻³ and e³; the same planes give the same."""
 
@@ -68,54 +75,53 @@ class LearntTrust:
         self._network: Any = cv2.dnn.readNetFromONNX(str(file))
 
     def __call__(self, seen: Seen) -> Plane:
-        found = planes(seen)
-        height, width = found.shape[1:]
-        even = np.pad(found, ((0, 0), (0, height % MULTIPLE), (0, width % MULTIPLE)), "edge")
-        self._network.setInput(np.ascontiguousarray(even[None]))
+        self._network.setInput(planes(seen)[None])
+        height, width = seen.trust.shape
         log_factor = np.asarray(self._network.forward(), np.float32)[0, 0, :height, :width]
         return np.asarray(np.exp(log_factor), np.float32)
 
 
 def planes(seen: Seen) -> Plane:
-    """Makes what the network sees, 14 h w."""
+    """Makes what the network sees, 14 h w; its sides are even, by repeating the last row and column."""
     now, trust = seen.now, seen.trust
-    size = trust.shape[::-1]
+    height, width = trust.shape
+    found = np.empty((PLANES, height + height % MULTIPLE, width + width % MULTIPLE), np.float32)
+    inner = found[:, :height, :width]
+    size = (width, height)
 
     def half(plane: Plane) -> Plane:
         return np.asarray(cv2.resize(plane, size, interpolation=cv2.INTER_AREA), np.float32)
 
+    def describe(plane: Plane, number: int, scale: Any, most: float, weight: float = 1) -> None:
+        """The mean and the root mean square of each 2x2, as two planes."""
+        _bound(half(plane) / scale, most, weight, inner[number])
+        _bound(np.sqrt(half(cv2.multiply(plane, plane))) / scale, most, weight, inner[number + 1])
+
     deviation = np.sqrt(seen.usual) + np.float32(0.3)
-    bright = _brightness(now)
-    off = bright - _brightness(seen.past)
-    off_colours = cv2.transform(half(now) - half(seen.past), _COLOURS)
+    bright, bright_off = _brightness(now), _brightness(seen.off)
     taken = _brightness(seen.source) - bright
-    fused = bright - off + off * cv2.resize(1 / (1 + trust), now.shape[1::-1])
-    fine = fused - cv2.blur(fused, (9, 9))
-    noise = max(np.float32(0.5), np.sqrt(np.square(taken).mean(dtype=np.float32)))
-    return np.stack(
-        [
-            _bounded(half(off) / deviation, 4),
-            _bounded(np.sqrt(half(off * off)) / deviation, 4),
-            _bounded(off_colours[..., 0] / deviation, 4),
-            _bounded(off_colours[..., 1] / deviation, 4),
-            _bounded(half(taken) / noise, 4) * 2,
-            _bounded(np.sqrt(half(taken * taken)) / noise, 4) * 2,
-            _bounded(half(fine) / deviation, 8) / 2,
-            _bounded(np.sqrt(half(fine * fine)) / deviation, 8) / 2,
-            np.log1p(trust) / 2,
-            np.tanh(seen.mismatch),
-            np.log(deviation / 2),
-            np.full_like(trust, np.log(noise / 8)),
-            half(fused) / (_ROOT3 * 128) - 1,
-            seen.still.astype(np.float32),
-        ]
-    ).astype(np.float32, copy=False)
+    noise = max(np.float32(0.5), np.float32(cv2.norm(taken) / math.sqrt(taken.size)))
+    fused = bright - bright_off * cv2.resize(trust / (1 + trust), now.shape[1::-1])
+    describe(bright_off, 0, deviation, 4)
+    for number, colour in enumerate(cv2.split(cv2.transform(half(seen.off), _COLOURS)), 2):
+        _bound(colour / deviation, 4, 1, inner[number])
+    describe(taken, 4, noise, 4, 2)
+    describe(fused - cv2.blur(fused, (9, 9)), 6, deviation, 8, 0.5)
+    inner[8] = np.log1p(trust) / 2
+    inner[9] = np.tanh(seen.mismatch)
+    inner[10] = np.log(deviation / 2)
+    inner[11] = np.log(noise / 8)
+    inner[12] = half(fused) / (_ROOT3 * 128) - 1
+    inner[13] = seen.still
+    found[:, height:] = found[:, height - 1 : height]
+    found[:, :, width:] = found[:, :, width - 1 : width]
+    return found
 
 
 def _brightness(picture: Plane) -> Plane:
     return np.asarray(cv2.transform(picture, _BRIGHTNESS), np.float32)
 
 
-def _bounded(values: Any, most: float) -> Plane:
-    """``values``, as they are while small, and never beyond ``most`` in size."""
-    return np.asarray(values / (1 + np.abs(values) / np.float32(most)), np.float32)
+def _bound(values: Any, most: float, weight: float, into: Plane) -> None:
+    """Writes ``values``, times ``weight``, as they are while small, and never beyond ``most`` in size."""
+    np.divide(values * np.float32(weight), 1 + np.abs(values) / np.float32(most), out=into)

@@ -22,13 +22,14 @@ def seen(height: int = 96, width: int = 128, trust: float = 3.0) -> Seen:
     def noisy(sigma: float) -> Any:
         return (clean + cv2.GaussianBlur(rng.normal(0, sigma, clean.shape), (0, 0), 1)).astype(np.float32)
 
+    now = noisy(12)
     half = ((height + 1) // 2, (width + 1) // 2)
     mismatch = np.zeros(half, np.float32)
     mismatch[:10] = 2
     return Seen(
         source=(clean + rng.normal(0, 20, clean.shape)).astype(np.float32),
-        now=noisy(12),
-        past=noisy(6),
+        now=now,
+        off=now - noisy(6),
         trust=np.full(half, trust, np.float32),
         usual=np.full(half, 4, np.float32),
         mismatch=mismatch,
@@ -52,10 +53,10 @@ def clip(frames: int = 8) -> list[tuple[Any, Any]]:
 def test_opencv_computes_what_onnx_runtime_does_whatever_the_size(size: tuple[int, int]) -> None:
     what = seen(*size)
     found = planes(what)
-    height, width = found.shape[1:]
-    even = np.pad(found, ((0, 0), (0, height % 2), (0, width % 2)), "edge")[None]
+    height, width = what.trust.shape
+    assert found.shape == (14, height + height % 2, width + width % 2)
     session = onnxruntime.InferenceSession(FILE, providers=["CPUExecutionProvider"])
-    expected = np.exp(session.run(None, {"planes": even})[0][0, 0, :height, :width])
+    expected = np.exp(session.run(None, {"planes": found[None]})[0][0, 0, :height, :width])
     got = LearntTrust()(what)
     assert got.shape == what.trust.shape
     np.testing.assert_allclose(got, expected, rtol=1e-4)
@@ -104,7 +105,7 @@ def test_the_learnt_trust_is_the_same_each_time_and_after_a_new_start() -> None:
 def test_what_it_says_of_one_frame_is_what_it_said_when_it_was_learnt() -> None:
     factor = LearntTrust()(seen())
     found = [float(np.quantile(factor, share)) for share in (0.05, 0.25, 0.5, 0.75, 0.95)]
-    np.testing.assert_allclose(found, GOLDEN, rtol=1e-3)
+    np.testing.assert_allclose(found, GOLDEN, rtol=2e-3)
 
 
-GOLDEN = [0.0, 0.0, 0.0, 0.0, 0.0]  # of src/measnet/weights/trust.onnx
+GOLDEN = [0.1313, 0.341, 0.5531, 0.8758, 1.5732]  # of src/measnet/weights/trust.onnx

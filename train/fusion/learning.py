@@ -22,7 +22,7 @@ BATCH = 16
 RATE = 3e-3
 WARM_STEPS = 300
 CONSTANT = 0.3  # of the time; then the rate falls as a cosine
-WORSE = 2.0  # times more a square counts by which it is worse than the frame alone
+WORSE = 0.3  # times more a square counts by which it is worse than the frame alone
 LEAST_ERROR = 2.0  # squared levels, so that scenes that are good already do not outweigh others
 HELD_OUT = 0.05  # of the lessons, those of the last scenes
 

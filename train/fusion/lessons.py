@@ -48,8 +48,9 @@ def add_lessons(
     def keep(seen: Seen) -> NDArray[np.float32]:
         truth = now[-1]
         weight = cv2.resize(1 / (1 + seen.trust), truth.shape[1::-1])[..., None]
-        error = float(np.square(seen.past + weight * (seen.now - seen.past) - truth).mean())
-        facts = [planes(seen), _axes(seen.now - seen.past), _axes(truth - seen.past), seen.trust[None]]
+        wrong = truth - seen.now + seen.off
+        error = float(np.square(weight * seen.off - wrong).mean())
+        facts = [planes(seen), _axes(seen.off), _axes(wrong), seen.trust[None]]
         whole = np.concatenate(facts).transpose(1, 2, 0).astype(np.float16)
         for _ in range(SQUARES):
             y, x = (int(rng.integers(side - SIDE + 1)) for side in whole.shape[:2])
@@ -66,7 +67,9 @@ def add_lessons(
 def draw_chain(rng: np.random.Generator) -> str:
     """Draws noise, and mostly a coder, as ``measnet-eval --degrade`` takes them."""
     kind = rng.random()
-    if kind < 0.45:
+    if kind < 0.1:  # hardly anything to restore: the past is soon worse than the frame
+        return f"noise:{rng.uniform(0.5, 7):.1f}" if kind < 0.06 else f"h264:{rng.integers(18, 31)}"
+    if kind < 0.5:
         return f"noise:{rng.uniform(8, 32):.1f}"
     noise = f"sensor:{rng.uniform(6, 28):.1f}"
     if rng.random() < 0.25:
