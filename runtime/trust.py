@@ -89,10 +89,10 @@ def planes(seen: Seen) -> Plane:
     inner = found[:, :height, :width]
     size = (width, height)
 
-    def half(plane: Plane) -> Plane:
+    def half(plane: Any) -> Plane:
         return np.asarray(cv2.resize(plane, size, interpolation=cv2.INTER_AREA), np.float32)
 
-    def describe(plane: Plane, number: int, scale: Any, most: float, weight: float = 1) -> None:
+    def describe(plane: Any, number: int, scale: Any, most: float, weight: float = 1) -> None:
         """The mean and the root mean square of each 2x2, as two planes."""
         _bound(half(plane) / scale, most, weight, inner[number])
         _bound(np.sqrt(half(cv2.multiply(plane, plane))) / scale, most, weight, inner[number + 1])
