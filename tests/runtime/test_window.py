@@ -92,7 +92,7 @@ def test_the_window_of_a_stream_is_closed(beside: bool, tmp_path: Path) -> None:
     out, sender = tmp_path / "out.mkv", over_tcp()
     with sending(sender):
         address = sender.url.replace("tcp://", "tcp://bob:s3cret@")
-        more = ["-o", out, "--frames", "120"] if beside else []
+        more: list[str | Path] = ["-o", out, "--frames", "120"] if beside else []
         process = started(address, "-o", "window", *more, seconds="0")
         player = player_of(process)
         title = Path(f"/proc/{player}/cmdline").read_bytes()
