@@ -3,8 +3,8 @@
     s3://in/a.mp4 ── folder/in/a.mp4 ── folder/out/a.restored.mp4 ── s3://out/a.restored.mp4
                                         folder/out/a.restored.mp4.part/ ── s3://out/a.restored.mp4.part/
 
-The manifest is put last: what it lists is there. Whoever takes the file up brings it all, and checks it as that
-of any folder.
+The manifest is put last: what it lists is there. Whoever takes the file up brings it all, and checks it as
+that of any folder.
 """
 
 from __future__ import annotations
