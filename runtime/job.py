@@ -27,7 +27,7 @@ from measnet.runtime.sinks import Begun
 from measnet.runtime.sinks.choose import open_sinks
 from measnet.runtime.sinks.part_folder import Header, of_engine, of_programs
 from measnet.runtime.sinks.standard_output import STANDARD_OUTPUT
-from measnet.runtime.sinks.target import Target
+from measnet.runtime.sinks.target import Target, Window
 from measnet.runtime.sources.choose import is_live, is_on_disk, open_source
 from measnet.runtime.sources.standard_input import STANDARD_INPUT
 from measnet.runtime.stream import Observer, RunFigures, Step, pace_of, run
@@ -373,8 +373,8 @@ class Job:
             report.warnings.append(
                 f"{ignored}: of videos alone; the kind of a picture's file says how it is stored"
             )
-        elif ignored and all(target == STANDARD_OUTPUT for target in self.targets):
-            report.warnings.append(f"{ignored}: of files alone; bare pixels of 8 bits go to standard output")
+        elif ignored and all(target in (STANDARD_OUTPUT, Window()) for target in self.targets):
+            report.warnings.append(f"{ignored}: of files alone; bare pixels of 8 bits go down a pipe")
         if self.info.bits > 8 and report.engine.get("io") == "uint8-nhwc":
             report.warnings.append(
                 f"the model takes 8 bits per channel, so the source's {self.info.bits} were rounded; one "

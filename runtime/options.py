@@ -331,7 +331,7 @@ class RunOptions:
     out: tuple[str, ...] = option(
         (),
         "Result; its ending says which kind of file, .m3u8 is for browsers. Or a receiver: rtsp://, "
-        "rtmp://, srt://, udp://, tcp://. For several give it again.",
+        "rtmp://, srt://, udp://, tcp://. Or window; - is standard output. For several give it again.",
         parse=lambda out: (out,),
         late=True,
         names=("-o", "--out"),

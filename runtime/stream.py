@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from measnet.errors import ClosedError
 from measnet.runtime.frame import Frame, Kind, Mark, Restoration
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.options import Late
@@ -312,17 +313,27 @@ class _Stream:
         self._following(number).put(item)
 
     def _write(self) -> None:
-        sink = self._sink
+        closed = False
         while (item := self._to_sink.get()) is not None:
+            if closed:
+                continue
             started = time.perf_counter()
-            if isinstance(item, Frame):
-                sink.deliver(item, self._note_delivered)
-            elif isinstance(item, Mark):
-                sink.end_segment(item)
-            else:
-                assert not isinstance(item, Restoration)
-                sink.copy(item)
+            try:
+                self._give(item)
+            except ClosedError:
+                closed = True
+                self._to_steps[0].abort()
+                self._source.interrupt()
             self._figures.seconds["encode"] += time.perf_counter() - started
+
+    def _give(self, item: Item) -> None:
+        if isinstance(item, Frame):
+            self._sink.deliver(item, self._note_delivered)
+        elif isinstance(item, Mark):
+            self._sink.end_segment(item)
+        else:
+            assert not isinstance(item, Restoration)
+            self._sink.copy(item)
 
     def _note_delivered(self, frame: Frame) -> None:
         latency = time.monotonic() - frame.captured

@@ -16,7 +16,7 @@ from measnet.runtime.sinks.containers import CONTAINERS, FALLBACK_ENDING
 from measnet.runtime.sinks.loopback import is_loopback
 from measnet.runtime.sinks.push import SCHEMES
 from measnet.runtime.sinks.standard_output import STANDARD_OUTPUT
-from measnet.runtime.sinks.target import Receiver, Target, Watched
+from measnet.runtime.sinks.target import Receiver, Target, Watched, Window
 from measnet.runtime.sources.standard_input import STANDARD_INPUT
 
 _SLASHES = ("/", os.sep)
@@ -33,9 +33,7 @@ def targets_for(spec: str, info: StreamInfo, outs: Sequence[str], *, watched: bo
     """
     if info.kind == "live" and watched and not outs:
         return [Watched()]
-    targets: list[Target] = [
-        _address(out) if _ADDRESS.fullmatch(out) else target_for(spec, info, out) for out in outs
-    ] or [target_for(spec, info, None)]
+    targets = [_named(spec, info, out) for out in outs] or [target_for(spec, info, None)]
     for number, target in enumerate(targets):
         if target in targets[:number]:
             raise UsageError(f"--out {target} is given twice")
@@ -49,6 +47,12 @@ def check_targets(targets: Sequence[Target], inputs: list[Path], *, overwrite: b
         if isinstance(target, Path) and target != STANDARD_OUTPUT and not is_loopback(target):
             numbered = parts and target.suffix.lower() in CONTAINERS
             check_target(target, inputs, overwrite=overwrite or numbered)
+
+
+def _named(spec: str, info: StreamInfo, out: str) -> Target:
+    if out == Window().name:
+        return Window()
+    return _address(out) if _ADDRESS.fullmatch(out) else target_for(spec, info, out)
 
 
 def _address(out: str) -> Receiver:

@@ -10,8 +10,9 @@ from typing import Any
 from measnet.command_line import INTERRUPTED, stopping_on_signals
 from measnet.errors import UsageError
 from measnet.runtime.console import Console
-from measnet.runtime.fleet.archive import find, refuse_address
+from measnet.runtime.fleet.archive import find
 from measnet.runtime.fleet.cluster import Cluster
+from measnet.runtime.fleet.store import Place, Remote, check_writable, place_of
 from measnet.runtime.options import RunOptions
 from measnet.runtime.run_report import write_reports
 
@@ -31,6 +32,8 @@ def restore_archive(address: str, inputs: tuple[str, ...], options: RunOptions, 
         console.note(f"{archive.others} files are neither videos nor pictures and were left out")
     if archive.done:
         console.note(f"{len(archive.done)} files have been restored before")
+    if archive.items and isinstance(out, Remote):
+        check_writable(out)
     options = _for_workers(options)
     status, reports, count = 0, [], len(archive.items)
     stop = threading.Event()
@@ -52,12 +55,11 @@ def restore_archive(address: str, inputs: tuple[str, ...], options: RunOptions, 
     return INTERRUPTED if stop.is_set() else status
 
 
-def _place(options: RunOptions) -> Path:
+def _place(options: RunOptions) -> Place:
     if len(options.out) != 1 or options.out[0] == "-":
         raise UsageError("--ray needs one folder for the results: -o FOLDER")
-    refuse_address(options.out[0])
-    out = Path(options.out[0]).resolve()
-    if out.exists() and not out.is_dir():
+    out = place_of(options.out[0])
+    if isinstance(out, Path) and out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file; with --ray it is the folder of the results")
     asked: dict[str, Any] = {
         "--compare": options.compare,

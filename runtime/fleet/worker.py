@@ -9,6 +9,7 @@ from dataclasses import replace
 from measnet.errors import MEASNetError
 from measnet.runtime.engine import open_restorer
 from measnet.runtime.fleet.archive import Item
+from measnet.runtime.fleet.nearby import nearby
 from measnet.runtime.job import Job
 from measnet.runtime.options import EngineOptions, RunOptions
 from measnet.runtime.restorer import Restorer
@@ -25,19 +26,24 @@ def restore(item: Item, options: RunOptions) -> tuple[int, RunReport]:
     one that a single process would have made.
     """
     report = RunReport(input=str(item.source))
+    names: dict[str, str] = {}
+    status = 0
     try:
-        item.target.parent.mkdir(parents=True, exist_ok=True)
-        job = Job(str(item.source), replace(options, out=(str(item.target),)))
-        report = job.report
-        with contextlib.closing(job):
-            job.run(_restorer(options), threading.Event())
+        with nearby(item, restart=options.restart) as (source, target):
+            names = {str(source): str(item.source), str(target): str(item.target)}
+            job = Job(str(source), replace(options, out=(str(target),)))
+            report = job.report
+            with contextlib.closing(job):
+                job.run(_restorer(options), threading.Event())
     except MEASNetError as error:
-        report.error = str(error)
-        return error.exit_code, report
+        report.error, status = str(error), error.exit_code
     except OSError as error:
-        report.error = f"{item.target.parent} cannot be made: {error.strerror}"
-        return 1, report
-    return 0, report
+        report.error, status = f"{item.target.parent} cannot be made: {error.strerror}", 1
+    for here, there in names.items():
+        report.input = report.input.replace(here, there)
+        report.output = report.output and report.output.replace(here, there)
+        report.error = report.error and report.error.replace(here, there)
+    return status, report
 
 
 def _restorer(options: RunOptions) -> Restorer:

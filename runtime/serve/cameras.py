@@ -243,6 +243,8 @@ class _Reader:
             if camera is None:
                 continue
             for sink in camera.sinks:
+                if sink == "window":  # each has its own
+                    continue
                 place = sink if "://" in sink or sink == "-" else str(Path(sink).resolve())
                 if place in sinks:
                     other = sinks[place]

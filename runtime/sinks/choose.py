@@ -22,8 +22,9 @@ from measnet.runtime.sinks.push import PushSink, for_players
 from measnet.runtime.sinks.segmented import SegmentedVideoSink
 from measnet.runtime.sinks.several import Several
 from measnet.runtime.sinks.standard_output import STANDARD_OUTPUT, StandardOutput
-from measnet.runtime.sinks.target import Receiver, Target, Watched
+from measnet.runtime.sinks.target import Receiver, Target, Watched, Window
 from measnet.runtime.sinks.video import VideoSink
+from measnet.runtime.sinks.window import WindowSink, find_player
 from measnet.runtime.sources import Source
 
 
@@ -82,7 +83,7 @@ def open_sinks(
     sinks: list[Sink] = []
     try:
         for target in targets:
-            opens = _opener(target, info, options)
+            opens = _opener(target, info, options, watch)
             if info.kind == "live":
                 sinks.append(_patient(target, opens, watch, await_receivers=await_receivers))
             else:
@@ -106,6 +107,9 @@ def check_sink(target: Target, info: StreamInfo, options: RunOptions) -> None:
     if options.parts is not None and info.kind != "live":
         raise UsageError("--parts is for cameras and streams; a video is written in one piece")
     if isinstance(target, Watched):
+        return
+    if isinstance(target, Window):
+        find_player()
         return
     if isinstance(target, Receiver):
         PictureEncoding(target, SENT[target.scheme], info, for_players(asked, info)).open_alone(0).flush()
@@ -131,10 +135,12 @@ def _for_pictures(targets: Sequence[Target], file: Path | None) -> Sink:
     return ImageFolderSink(target, file) if file is not None and file.is_dir() else ImageSink(target)
 
 
-def _opener(target: Target, info: StreamInfo, options: RunOptions) -> Callable[[], Sink]:
+def _opener(target: Target, info: StreamInfo, options: RunOptions, watch: Watch) -> Callable[[], Sink]:
     encoding, parts = options.encoding, options.parts
     if isinstance(target, Watched):
         return WatchedSink
+    if isinstance(target, Window):
+        return lambda: WindowSink(info, watch)
     if isinstance(target, Receiver):
         return lambda: PushSink(target, info, encoding, insecure=options.live.insecure)
     if target == STANDARD_OUTPUT:

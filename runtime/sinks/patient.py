@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from measnet.errors import MEASNetError, OutputError
+from measnet.errors import ClosedError, MEASNetError, OutputError
 from measnet.runtime.frame import Frame
 from measnet.runtime.live.backoff import Backoff
 from measnet.runtime.live.watch import Watch
@@ -129,6 +129,8 @@ class PatientSink(Sink):
             self._watch.say("sink", words)
             raise OutputError(words)
         with self._changed:
+            if isinstance(self._gone, ClosedError):
+                return self.target
             self._refuse_if_gone()
             sink, self._sink = self._sink, None
         if sink is None:
@@ -202,16 +204,17 @@ class PatientSink(Sink):
         sink.abort()
         self._take_over(sink)
         final = self._again is None
+        closed = isinstance(error, ClosedError)
         if time.monotonic() >= self._opened_at + STEADY_SECONDS:
             self._backoff.reset()
         with self._changed:
             self._sink = None
-            self._failures += 1
+            self._failures += not closed
             self._stalled = False
             if final:
-                self._gone = OutputError(words)
+                self._gone = ClosedError(words) if closed else OutputError(words)
                 self._items.clear()
-        if not self._ending:
+        if not (self._ending or closed):
             self._watch.say("sink", f"{self._name} is lost: {words}")
         if not final:
             self._pause()
@@ -265,4 +268,4 @@ class PatientSink(Sink):
 
     def _refuse_if_gone(self) -> None:
         if self._gone is not None:
-            raise OutputError(str(self._gone))
+            raise type(self._gone)(str(self._gone))

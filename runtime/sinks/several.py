@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from av.packet import Packet
 
-from measnet.errors import OutputError
+from measnet.errors import ClosedError, OutputError
 from measnet.runtime.frame import Frame
 from measnet.runtime.sinks import Sink
 from measnet.runtime.sinks.muxer import RUN_UP
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Several(Sink):
     """Gives each of several sinks all frames and all sound.
 
-    The first failure of one ends the run, save of patient ones: these are left out from then on, and the run
-    ends with the last of them. A run with several results is not resumable.
+    The first failure of one ends the run, save of patient ones and of windows that are closed: these are left
+    out from then on, and the run ends with the last of them. A run with several results is not resumable.
     """
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
@@ -70,8 +70,9 @@ class Several(Sink):
         for sink in list(self._left):
             try:
                 do(sink)
-            except OutputError:
-                if len(self._left) == 1 or not isinstance(sink, PatientSink):
+            except OutputError as error:
+                may_go = isinstance(sink, PatientSink) or isinstance(error, ClosedError)
+                if len(self._left) == 1 or not may_go:
                     raise
                 self._left.remove(sink)
 

@@ -1,4 +1,4 @@
-"""Frames to the program behind the pipe: as YUV4MPEG2, which says what it is, or as bare pixels."""
+"""Frames to the program behind a pipe: as YUV4MPEG2, which says what it is, or as bare pixels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING
 
 import av
 
@@ -19,6 +19,7 @@ from measnet.runtime.sinks import Sink
 from measnet.runtime.sinks.aside import writing
 from measnet.runtime.sinks.containers import Container
 from measnet.runtime.sinks.encoder import FrameTimes, PictureEncoding
+from measnet.runtime.sinks.target import Target
 
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
@@ -37,31 +38,27 @@ _RANGE = {1: " XCOLORRANGE=LIMITED", 2: " XCOLORRANGE=FULL"}
 _LONGEST_GAP = 60
 
 
-class StandardOutput(Sink):
-    """Writes the picture, and nothing else of the source, to standard output.
+class PipeSink(Sink):
+    """Writes the picture, and nothing else of the source, into a pipe.
 
     A pipe has a steady pace and no times. A frame that lasts longer than one step is repeated, one
     that falls into the same step as the frame before is left out, so that the picture stays
     with a sound that takes another way.
 
     Args:
+        target: to which it leads.
         info: what belongs to the source.
+        file: open for writing; closed at the end.
         raw: write R, G, B (or B, G, R) bytes without any header instead of YUV4MPEG2.
-
-    Raises:
-        UsageError: a terminal is at the other end, or the source has no one size.
     """
 
-    def __init__(self, info: StreamInfo, *, raw: RawFormat | None = None) -> None:
-        if info.kind == "images":
-            raise UsageError("only videos go to standard output; give images an --out of their own")
-        if os.isatty(_FD):
-            raise UsageError(
-                "standard output is a terminal; pipe it into a program: measnet-run ... | ffmpeg -i -"
-            )
+    def __init__(
+        self, target: Target, info: StreamInfo, file: IO[bytes], *, raw: RawFormat | None = None
+    ) -> None:
         super().__init__()
+        self._target = target
         self._info = info = replace(info, rate=info.rate or Fraction(25))
-        self._file: BinaryIO = os.fdopen(os.dup(_FD), "wb")
+        self._file = file
         self._raw = raw
         encoding = PictureEncoding(_Y4M_NAME, _Y4M, info, Encoding(bits=_BITS))
         context: VideoCodecContext = av.CodecContext.create(encoding.codec.encoder, "w")  # type: ignore[assignment]  # PyAV says: any codec
@@ -78,10 +75,6 @@ class StandardOutput(Sink):
             self.warnings.append(f"{info.bits}-bit video goes down the pipe in 8 bits")
         if raw is None:
             self.warnings += encoding.warnings
-            if info.copied:
-                self.warnings.append(
-                    "sound and subtitles do not go through a y4m pipe; take them from the source"
-                )
 
     def write(self, frame: Frame) -> None:
         place = self._times.place(frame)
@@ -92,7 +85,7 @@ class StandardOutput(Sink):
             data = self._encoded(frame.pixels, place[0])
         self._put(data, place[0])
 
-    def finish(self, *, partial: bool = False) -> Path | None:
+    def finish(self, *, partial: bool = False) -> Target | None:
         if self._last is None:
             self.abort()
             return None
@@ -106,7 +99,7 @@ class StandardOutput(Sink):
                 f"a pipe has a steady pace: frames were repeated {self._repeated} times "
                 "to keep the source's times"
             )
-        return STANDARD_OUTPUT
+        return self._target
 
     def abort(self) -> None:
         """See Sink.abort. What has gone down the pipe is gone."""
@@ -148,6 +141,29 @@ class StandardOutput(Sink):
         return (
             f"YUV4MPEG2 {size} F{rate.numerator}:{rate.denominator} Ip A{shape} C{chroma}{scale}\n".encode()
         )
+
+    def _failed(self, error: OSError) -> OutputError:
+        """Says why the pipe takes nothing."""
+        raise NotImplementedError
+
+
+class StandardOutput(PipeSink):
+    """Standard output as a pipe.
+
+    Raises:
+        UsageError: a terminal is at the other end.
+    """
+
+    def __init__(self, info: StreamInfo, *, raw: RawFormat | None = None) -> None:
+        if os.isatty(_FD):
+            raise UsageError(
+                "standard output is a terminal; pipe it into a program: measnet-run ... | ffmpeg -i -"
+            )
+        super().__init__(STANDARD_OUTPUT, info, os.fdopen(os.dup(_FD), "wb"), raw=raw)
+        if raw is None and info.copied:
+            self.warnings.append(
+                "sound and subtitles do not go through a y4m pipe; take them from the source"
+            )
 
     def _failed(self, error: OSError) -> OutputError:
         if isinstance(error, BrokenPipeError):

@@ -39,7 +39,17 @@ class Watched:
         return "shown, not written"
 
 
-Target: TypeAlias = Path | Receiver | Watched
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A window on this machine's screen."""
+
+    name: str = "window"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Target: TypeAlias = Path | Receiver | Watched | Window
 
 
 def named(target: Target) -> str:

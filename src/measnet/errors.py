@@ -10,6 +10,7 @@
     ├── SourceLostError          a camera or stream stayed away for too long; what it had sent is kept
     ├── StoppedError             exit 130: it was told to stop before there was anything to keep
     ├── OutputError              a result could not be written (disk full, folder gone)
+    │   └── ClosedError          whoever looked at it has seen enough: no failure
     ├── BuildError               TensorRT did not build an engine
     ├── BackendError             the engine failed while it ran
     └── ParityError              the engine does not compute what the network computes
@@ -89,6 +90,10 @@ class StoppedError(MEASNetError):
 
 class OutputError(MEASNetError):
     """A result could not be written."""
+
+
+class ClosedError(OutputError):
+    """Whoever looked at a result has seen enough; a run without another result ends, and well."""
 
 
 class BuildError(MEASNetError):
