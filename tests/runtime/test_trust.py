@@ -44,9 +44,13 @@ def clip(frames: int = 8) -> list[tuple[Any, Any]]:
     made = []
     for number in range(frames):
         clean = wide[:, 2 * number : 2 * number + 128]
-        pair = (clean + rng.normal(0, sigma, clean.shape) for sigma in (20, 3))
-        made.append(tuple(np.rint(np.clip(levels, 0, 255)).astype(np.uint8) for levels in pair))
+        source, restored = (clean + rng.normal(0, sigma, clean.shape) for sigma in (20, 3))
+        made.append((eight_bits(source), eight_bits(restored)))
     return made
+
+
+def eight_bits(levels: Any) -> Any:
+    return np.rint(np.clip(levels, 0, 255)).astype(np.uint8)
 
 
 @pytest.mark.parametrize("size", [(96, 128), (97, 131), (64, 66)])
