@@ -116,7 +116,7 @@ class Operations:
             self.close()
             raise
 
-    def show(self, telemetry: Telemetry, info: StreamInfo | None) -> list[Observer]:
+    def show(self, telemetry: Telemetry, info: StreamInfo | None = None) -> list[Observer]:
         """Shows a camera from now on, its pictures too: gives the observers that its stream has to have.
 
         ``info`` says how the frames are turned; without it they are a live stream's, not turned.

@@ -33,7 +33,9 @@ FROM_CLIPS = 0.3  # of the scenes, where there are clips
 
 @click.command(context_settings=HELP)
 @click.argument("pictures", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The graph to write, .onnx.")
+@click.option(
+    "-o", "--out", required=True, type=click.Path(path_type=Path), help="The graph to write, .onnx."
+)
 @click.option(
     "--clip", "clips", multiple=True, type=click.Path(path_type=Path), help="A clean video; may be repeated."
 )
