@@ -1,4 +1,4 @@
-"""How far the past may be trusted: what a thin network makes of what the rule of ``temporal.py`` says.
+"""Trust in the past, corrected: a thin network multiplies what the rule of ``temporal.py`` says.
 
 The network is ``trust.onnx`` beside the weights. It sees planes of half the frame's size, as ``planes`` makes
 them from what the rule knows, and works at a quarter. It was learnt (``train/fusion``). Where the rule

@@ -54,7 +54,7 @@ def golden_case(name: str) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Where the time of a long run went: by the file, since a file is what a worker is given."""
+    """Prints where the time of a long run went, by the file, since a worker is given whole files."""
     seconds = Counter[str]()
     for reports in terminalreporter.stats.values():
         for report in reports:

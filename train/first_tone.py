@@ -51,7 +51,7 @@ OPENS, OPEN = 0.1, 0.95
 
 LEAST_PLAIN = 48  # pixels that are looked at from near, at least
 PARTS = {CLEAN: 8, "keep": 4, "coded": 1, "camera": 1, "dehaze": 1, "lowlight": 1, "deblur": 1}
-"""How many small parts of each picture of a task are seen, to be left alone; of real pairs the clean one."""
+"""Small parts that are seen of each picture of a task, to be left alone; of real pairs the clean one."""
 
 PART_SIDES = (64, 192)  # pixels
 PARTS_COUNT = 3.0  # how much more all of them count than another kind of pictures

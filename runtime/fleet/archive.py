@@ -100,7 +100,7 @@ def _is_there(target: Place, there: Container[Place] | None) -> bool:
 
 
 def _files_in(top: Place) -> list[Place] | None:
-    """What lies below ``top``, or ``top`` itself where it is a file; None where it is neither."""
+    """Lists the files below ``top``, or ``top`` itself where it is a file; None where it is neither."""
     if isinstance(top, Remote):
         below = files_below(top)
         hidden = [path for path in below if not all(map(_is_of_use, path.relative_to(top).parts))]

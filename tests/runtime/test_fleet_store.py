@@ -33,7 +33,7 @@ LENGTH = 2 * FRAMES + 24
 
 @pytest.fixture(autouse=True)
 def unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one test has opened is none of the next one's."""
+    """Keeps what one test has opened from the next one."""
     stores._store.cache_clear()
 
 

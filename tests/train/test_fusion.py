@@ -70,7 +70,7 @@ def test_scenes_are_frames_of_one_size_the_same_for_the_same_seed(photographs: P
 
 
 def test_it_learns_to_trust_a_past_that_is_right_and_not_one_that_is_wrong() -> None:
-    """Where the first plane is 1 the past is right, where it is -1 the frame is; the rule cannot tell."""
+    """Makes squares whose first plane tells: at 1 the past is right, at -1 the frame; the rule cannot."""
     rng = np.random.default_rng(0)
     squares = []
     for _ in range(200):

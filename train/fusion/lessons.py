@@ -1,4 +1,4 @@
-"""What the rule met in degraded scenes, as squares to learn from."""
+"""Squares to learn from: degraded scenes, as the rule met them."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def _warped(picture: Levels, matrix: Levels, how: int) -> Any:
 
 
 def _lights(rng: np.random.Generator) -> list[Any]:
-    """What each frame's light is multiplied by: mostly 1, else a fade, a lamp that flickers, a flash."""
+    """Factors on each frame's light: mostly 1, else a fade, a lamp that flickers, a flash."""
     kind = rng.random()
     lights: list[Any] = [1.0] * FRAMES
     if kind < 0.1:
