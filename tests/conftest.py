@@ -139,7 +139,8 @@ def gated_network() -> MEASNet:
             for last in (block.project, block.mix_project, block.scale):
                 last.weight.mul_(5)
         elif isinstance(block, Tone):
-            torch.nn.init.normal_(block.decide.weight, std=0.05)  # gains of 0.7 to 1.4
+            torch.nn.init.normal_(block.decide, std=0.05)  # gains of 0.7 to 1.4
+            block.followed.copy_(torch.tensor([[0.1], [0.3]]))  # as untrained prompts have shares
         elif isinstance(block, PixelRouter):
             block.scores.mul_(4)
     return network

@@ -3,14 +3,14 @@
 A gain and an offset for each colour are six numbers, and how good they are follows from a picture's means
 and those of its clean one. So ``Tone`` is fitted in a minute on means alone, and training begins with dark
 pictures that are light and hazy ones that are half clear. Crops are toned as the pictures that they are cut
-from. A grey wall and a hazy street look much alike: the fit is careful, and leaves both alone rather. Most of
-what it sees are small parts of sound pictures, which look like haze more often than whole ones do.
+from. A grey wall and a hazy street look much alike: the first judge is careful, and leaves both alone
+rather. Most of what it sees are small parts of sound pictures, which look like haze more often than whole
+ones do. The others may take their damage for granted, which is worth 2 to 7 dB; the prompt says which is.
 Shapes: E pictures of a pack, N measured pictures, S statistics, H W size.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from measnet.config import TONE_TASKS
 from measnet.network.gated import TONE_GRID, Tone, statistics, with_logarithms
 from measnet.train.data.pack import CLEAN, Pack
 from measnet.train.data.packed_crops import drawn_by
@@ -43,6 +44,12 @@ FIRST = 1 / 3  # share of the steps until then
 CAREFUL = 3.0  # from then on, how much more those count whose tone is as it should be
 HARM = 30.0  # from then on, what squared error costs by which a picture becomes worse than it was given
 MOST_HARM = 0.1  # of squared error: what counts at most, or one picture closes the gate for good
+TOLD_SOUND = 0.15  # sound pictures for each one of the task, among those of a judge who takes it for granted
+TOLD_PARTS = 1.0  # small parts of sound pictures likewise: they look like haze, and cost it little
+FOLLOWED = {"dehaze": (0.62, 0.8), "lowlight": (0.45, 0.62)}
+"""Shares of the damage in the prompt from which on such a judge is followed, and wholly is: the prompts of
+sound pictures, asphalt among them, stay below the first."""
+
 PLAIN = 4  # views of each clean picture as asphalt and walls look: near, with little contrast
 PLAIN_SIDE = 192  # pixels a side of such a view
 EXPOSED = 2  # views of each clean picture, darker or lighter
@@ -78,6 +85,18 @@ class _Means(NamedTuple):
         return _Means(*(values[rows] for values in self))
 
 
+class _Shown(NamedTuple):
+    """What is shown of N pictures, and how well a tone suits them."""
+
+    shown: Tensor
+    """N 2S, as shares of their spread."""
+
+    means: _Means
+
+    def at(self, rows: Tensor) -> _Shown:
+        return _Shown(self.shown[rows], self.means.at(rows))
+
+
 def seen_of(pack: Pack) -> Tensor:
     """E S: the means of the tone's statistics, of every picture as it is given."""
     rows = list(_by_size(pack))
@@ -87,60 +106,89 @@ def seen_of(pack: Pack) -> Tensor:
     return seen
 
 
-def fit_tone(tone: Tone, pack: Pack, seen: Tensor, seed: int) -> None:
+def fit_tone(tone: Tone, pack: Pack, seen: Tensor, seed: int, *, taught: bool) -> None:
     """Sets the weights of ``tone`` by the pictures of ``pack``, every kind of them counting alike.
 
-    ``seen`` is what ``seen_of`` says of them.
+    Its first judge learns of all pictures, the others of those of their task, and of sound ones. They are
+    followed where the prompt is ``taught`` what damage is. ``seen`` is what ``seen_of`` says of the pictures.
     """
     means, kinds = _measured(pack, seen, seed)
     often = 1 / torch.bincount(kinds)[kinds].float()  # N
-    often[kinds == 2 * len(pack.tasks) + 3] *= PARTS_COUNT
-    toned = [2 * number + real for number, task in enumerate(pack.tasks) if task in TONED for real in (0, 1)]
-    later = often * torch.where(torch.isin(kinds, torch.tensor(toned)), 1.0, CAREFUL)
+    alone = 2 * len(pack.tasks)
     shown = with_logarithms(means.seen)  # N 2S
     tone.usual.copy_(shown.mean(dim=0))
     tone.spread.copy_(shown.std(dim=0, correction=0) + 1e-2)
-    shown = (shown - tone.usual) / tone.spread
+    pictures = _Shown((shown - tone.usual) / tone.spread, means)
+
+    weights = often.clone()
+    weights[kinds == alone + 3] *= PARTS_COUNT
+    toned = [2 * number + real for number, task in enumerate(pack.tasks) if task in TONED for real in (0, 1)]
+    later = weights * torch.where(torch.isin(kinds, torch.tensor(toned)), 1.0, CAREFUL)
     fits = []
     for number in range(FITS):
-        fitted = _fit_once(tone, means, shown, often, later, drawn_by(seed, number))
+        judge = _fit_once(pictures, weights, later, HARM, drawn_by(seed, number))
         with torch.no_grad():
-            error = _error(fitted, shown, means, NEARER, HARM).cpu()
-        fits.append(((later * error).sum().item(), number, fitted))
-    tone.load_state_dict(min(fits)[2].state_dict())
+            error = _error(judge, pictures, NEARER, HARM).cpu()
+        fits.append(((later * error).sum().item(), number, judge))
+    judges = [min(fits)[2]]
+    for number, task in enumerate(TONE_TASKS):
+        if task not in pack.tasks:
+            judges.append(judges[0])
+            continue
+        kind = 2 * pack.tasks.index(task)
+        of_task = often * ((kinds == kind) | (kinds == kind + 1))
+        sound, parts = often * ((kinds == alone) | (kinds == alone + 2)), often * (kinds == alone + 3)
+        both = of_task.clone()
+        for share, others in ((TOLD_SOUND, sound), (TOLD_PARTS, parts)):
+            both += others * (share * of_task.sum() / others.sum().clamp(min=1e-9))
+        if taught:
+            tone.followed[:, number] = torch.tensor(FOLLOWED[task])
+        judges.append(_fit_once(pictures, both, both, 0, drawn_by(seed, FITS + number)))
+    with torch.no_grad():
+        tone.see.weight.copy_(torch.cat([judge.see.weight for judge in judges]))
+        tone.see.bias.copy_(torch.cat([judge.see.bias for judge in judges]))
+        tone.decide.copy_(torch.cat([judge.decide for judge in judges]))
+        tone.lean.copy_(torch.cat([judge.lean for judge in judges]))
     tone.requires_grad_(False)
 
 
-def _fit_once(tone: Tone, means: _Means, shown: Tensor, often: Tensor, later: Tensor, seed: int) -> Tone:
+def _fit_once(pictures: _Shown, often: Tensor, later: Tensor, harm: float, seed: int) -> Tone:
+    """A tone with one judge. Pictures are shown as ``often`` (N) as it says, from the middle on as ``later``
+    does, when ``harm`` counts too."""
     rng = torch.Generator().manual_seed(seed)
-    fitted = copy.deepcopy(tone)
+    device = pictures.shown.device
+    fitted = Tone(judges=1).to(device)
     first_weights = torch.empty_like(fitted.see.weight, device="cpu")
     nn.init.kaiming_uniform_(first_weights, a=math.sqrt(5), generator=rng)
     with torch.no_grad():
         fitted.see.weight.copy_(first_weights)
+        fitted.see.bias.zero_()
     optimizer = torch.optim.AdamW(fitted.parameters(), lr=RATE, weight_decay=DECAY)
-    steps = min(STEPS, ROUNDS * len(shown))
+    steps = min(STEPS, ROUNDS * int(often.count_nonzero()))
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = RATE * min(1, (step + 1) / 100) * (0.51 + 0.49 * math.cos(math.pi * step / steps))
         first = step < steps * FIRST
         rows = torch.multinomial(often if first else later, MINIBATCH, replacement=True, generator=rng)
-        rows = rows.to(shown.device)
-        off = torch.randn(MINIBATCH, shown.shape[1], generator=rng).to(shown.device) * BLUR
-        near, harm = (NEAR, 0.0) if first else (NEARER, HARM)
+        some = pictures.at(rows.to(device))
+        off = torch.randn(some.shown.shape, generator=rng).to(device) * BLUR
         optimizer.zero_grad()
-        _error(fitted, shown[rows] + off, means.at(rows), near, harm).mean().backward()
+        some = some._replace(shown=some.shown + off)
+        _error(fitted, some, *((NEAR, 0) if first else (NEARER, harm))).mean().backward()
         optimizer.step()
     steeper = 1 / (OPEN - OPENS)
     with torch.no_grad():
-        fitted.decide.weight[-1] *= steeper
-        fitted.decide.bias[-1] = (fitted.decide.bias[-1] - OPENS) * steeper
+        fitted.decide[:, -1] *= steeper
+        fitted.lean[:, -1] = (fitted.lean[:, -1] - OPENS) * steeper
     return fitted
 
 
-def _error(tone: Tone, shown: Tensor, means: _Means, near: float, harm: float) -> Tensor:
-    """N: the logarithm of the squared error, and ``harm`` for that by which it is more than untoned."""
-    error = _squared_error(*tone.decided(shown), means)
+def _error(tone: Tone, pictures: _Shown, near: float, harm: float) -> Tensor:
+    """N: the logarithm of the squared error, and ``harm`` for that by which it is more than untoned. ``tone``
+    has one judge."""
+    gain, offset = (said.squeeze(1) for said in tone.judged(pictures.shown))
+    means = pictures.means
+    error = _squared_error(gain.exp(), offset, means)
     as_given = _squared_error(torch.ones_like(means.given), torch.zeros_like(means.given), means)
     worse = F.relu(error - as_given)
     return (error + near).log() + harm * worse / (1 + worse / MOST_HARM)

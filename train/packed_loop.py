@@ -38,7 +38,7 @@ from measnet.train.processes import Processes
 from measnet.train.recipe import Recipe
 from measnet.train.run_folder import Progress, RunFolder
 from measnet.train.steadiness import BLOCK, GAIN, GRAIN, LITTLE, TONED
-from measnet.train.task_prompts import task_name
+from measnet.train.task_prompts import said_for_certain, task_name
 
 LEAST_MINUTES = 0.2  # below this a run is over before it is warm
 LEAST_MINUTES_COMPILED = 3.0  # the same on a GPU, where compiling takes half of it
@@ -183,7 +183,7 @@ class _Run:
         if self.network.tone is not None and self.average.tone is not None:
             self.seen = seen_of(self.crops.pack)
             if self.before.step == 0 and start.weights is None:
-                fit_tone(self.network.tone, self.crops.pack, self.seen, recipe.seed)
+                fit_tone(self.network.tone, self.crops.pack, self.seen, recipe.seed, taught=network.taught)
                 self.average.tone.load_state_dict(self.network.tone.state_dict())
             self.network.tone.requires_grad_(False)
         self._moving = MovingAverage(self.average, self.network, recipe.ema_decay)
@@ -388,7 +388,7 @@ class _Run:
         return {f"psnr_{task}": mean for task, mean in means.items() if math.isfinite(mean)}
 
     def _task_prompts(self) -> TaskPrompts:
-        """The mean prompt scores of each task's pictures."""
+        """The prompt scores that hold the network to a task."""
         if self.average.prompt is None:
             return {}
         found: dict[str, list[Tensor]] = {}
@@ -399,7 +399,10 @@ class _Run:
                 for task, row in zip(batch.tasks.tolist(), scores, strict=True):
                     if (name := task_name(self.crops.tasks[task])) is not None:
                         found.setdefault(name, []).append(row)
-        return {task: tuple(torch.stack(rows).mean(dim=0).tolist()) for task, rows in sorted(found.items())}
+        return {
+            task: said_for_certain(torch.stack(rows).mean(dim=0), task, self.average.taught)
+            for task, rows in sorted(found.items())
+        }
 
 
 class _Forward(nn.Module):

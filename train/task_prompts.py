@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
+from measnet.damage import GROUPS, OF_TASK
 from measnet.network import MEASNet
 from measnet.task_prompts import TaskPrompts
 from measnet.train.data.crops import Draw, TrainingCrops
 from measnet.train.degradations import field_of
 
 SAMPLES = 24  # crops per task
+CERTAIN = 0.8  # least share of the damage in the prompt of a task that a user names
 
 NO_TASKS = ("keep", "mixture", "camera")
 """Entries of recipes that are no tasks to which a video could be held. A camera's noise is ``denoise``."""
@@ -25,8 +29,21 @@ def task_name(task: str) -> str | None:
     return "compression" if field == "coded" else field
 
 
+def said_for_certain(scores: Tensor, task: str, taught: bool) -> tuple[float, ...]:
+    """The mean scores (T) of a task's pictures, as they are held: who names a task says for certain what a
+    picture shows in part. Where the prompt was taught damage, the task's has at least the share ``CERTAIN``.
+    """
+    if taught and task in OF_TASK:
+        group = GROUPS[OF_TASK[task]]
+        share = scores.softmax(dim=0)[group].sum()
+        if share < CERTAIN:
+            scores = scores.clone()
+            scores[group] += math.log(CERTAIN / (1 - CERTAIN)) - torch.logit(share)
+    return tuple(scores.tolist())
+
+
 def learn_task_prompts(network: MEASNet, crops: TrainingCrops) -> TaskPrompts:
-    """The mean prompt scores of degraded ``crops``, by task; nothing for a network without TSPG.
+    """The prompt scores that hold a network to a task, from degraded ``crops``; none without TSPG.
 
     The sigmas of one task count as one; pictures that are left alone are no task, nor are mixtures.
     ``network`` must be in evaluation mode.
@@ -37,10 +54,13 @@ def learn_task_prompts(network: MEASNet, crops: TrainingCrops) -> TaskPrompts:
     for draw in crops.draws:
         if (name := task_name(draw.task)) is not None:
             draws.setdefault(name, []).append(draw)
-    return {task: _mean_scores(network, crops.only(own, SAMPLES)) for task, own in sorted(draws.items())}
+    return {
+        task: said_for_certain(_mean_scores(network, crops.only(own, SAMPLES)), task, network.taught)
+        for task, own in sorted(draws.items())
+    }
 
 
-def _mean_scores(network: MEASNet, crops: TrainingCrops) -> tuple[float, ...]:
+def _mean_scores(network: MEASNet, crops: TrainingCrops) -> Tensor:
     assert network.prompt is not None
     device = next(network.parameters()).device
     scores: list[Tensor] = []
@@ -48,7 +68,7 @@ def _mean_scores(network: MEASNet, crops: TrainingCrops) -> tuple[float, ...]:
         for number in range(len(crops)):
             degraded, _, _ = crops[number]
             scores.append(network.prompt.scores(degraded[None].to(device)).cpu())
-    return tuple(torch.cat(scores).double().mean(dim=0).tolist())
+    return torch.cat(scores).double().mean(dim=0)
 
 
 def is_collapsed(prompts: TaskPrompts) -> bool:

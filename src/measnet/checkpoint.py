@@ -22,11 +22,12 @@ import torch
 from torch import Tensor
 
 from measnet import damage, task_prompts
-from measnet.config import MEASNetConfig, variant_name
+from measnet.config import TONE_TASKS, MEASNetConfig, variant_name
 from measnet.config_from_tensors import config_from_shapes
 from measnet.errors import CheckpointError, MissingPackageError, UsageError, first_line
 from measnet.file_name import in_utf8
 from measnet.network import MEASNet
+from measnet.network.gated import NOBODY
 from measnet.reference_names import is_reference_name, is_stored_but_unused, to_our_name
 from measnet.whole_file import write_whole
 
@@ -53,6 +54,8 @@ def load_checkpoint(path: str | os.PathLike[str], config: MEASNetConfig | None =
     tensors, facts = _read(path)
     _check_claims(path, tensors)
     tensors = _in_our_names(tensors)
+    hashed = sha256_of(tensors) if _WEIGHTS_KEY in facts else None
+    tensors = _with_every_judge(tensors)
     stored = facts.get(_CONFIG_KEY)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     try:
@@ -69,7 +72,7 @@ def load_checkpoint(path: str | os.PathLike[str], config: MEASNetConfig | None =
     }
     network.load_state_dict(tensors, assign=True)
     network.task_prompts, network.taught = prompts, taught
-    if _WEIGHTS_KEY in facts and facts[_WEIGHTS_KEY] != weights_sha256(network):
+    if hashed is not None and facts[_WEIGHTS_KEY] != hashed:
         raise CheckpointError(f"{path} is damaged: its weights are not those that were saved; copy it again")
     return network.requires_grad_(True).eval()
 
@@ -120,10 +123,16 @@ def _with_sorted_metadata(content: bytes) -> bytes:
 
 def weights_sha256(network: MEASNet) -> str:
     """SHA-256 over every tensor's name, shape and float32 bytes: the identity of the weights."""
+    return sha256_of(network.state_dict())
+
+
+def sha256_of(tensors: Mapping[str, Tensor]) -> str:
+    """As ``weights_sha256``, of tensors by name."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}{list(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        whole = tensor.float() if tensor.is_floating_point() else tensor
+        digest.update(whole.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -215,6 +224,20 @@ def _in_our_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             to_our_name(name): tensor for name, tensor in tensors.items() if not is_stored_but_unused(name)
         }
     return tensors
+
+
+def _with_every_judge(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Of files from when a tone had one judge: nobody else is followed."""
+    weight, bias = (tensors.get(f"tone.decide.{kind}") for kind in ("weight", "bias"))
+    if weight is None or bias is None:
+        return tensors
+    rest = {name: tensor for name, tensor in tensors.items() if not name.startswith("tone.decide.")}
+    judges = 1 + len(TONE_TASKS)
+    for name in ("tone.see.weight", "tone.see.bias"):
+        if name in rest:
+            rest[name] = torch.cat([rest[name]] * judges)
+    rest["tone.followed"] = torch.tensor(NOBODY)[:, None].repeat(1, judges - 1)
+    return {**rest, "tone.decide": torch.stack([weight] * judges), "tone.lean": torch.stack([bias] * judges)}
 
 
 def _check_fit(path: Path, shapes: Mapping[str, tuple[int, ...]], network: MEASNet) -> None:

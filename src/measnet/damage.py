@@ -34,6 +34,16 @@ GROUPS = {
 }
 """The basic prompts that stand for each name."""
 
+OF_TASK = {
+    "denoise": "noise",
+    "derain": "rain",
+    "dehaze": "haze",
+    "deblur": "blur",
+    "lowlight": "dark",
+    "compression": "compression",
+}
+"""The damage that each task undoes."""
+
 _KEY = "measnet.damage"
 _Names = Annotated[list[str], msgspec.Meta(max_length=64)]
 

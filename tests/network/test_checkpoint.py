@@ -16,7 +16,7 @@ import torch
 from conftest import FORMER_NANO, golden_shapes, golden_state
 
 import measnet
-from measnet.checkpoint import load_checkpoint, save_checkpoint, weights_sha256
+from measnet.checkpoint import load_checkpoint, save_checkpoint, sha256_of, weights_sha256
 from measnet.config import VARIANTS, MEASNetConfig
 from measnet.config_from_tensors import config_from_shapes
 from measnet.errors import CheckpointError, OutputError
@@ -91,6 +91,39 @@ def test_the_same_network_is_always_the_same_file(tmp_path: Path) -> None:
         save_checkpoint(network, tmp_path / f"{name}.safetensors", facts)
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
     assert weights_sha256(load_checkpoint(tmp_path / "a.safetensors")) == weights_sha256(network)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("form", ["safetensors", "pt"])
+def test_a_network_from_when_tones_had_one_judge_restores_as_it_did(form: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = MEASNet(VARIANTS["nano"]).eval()
+    tone = network.tone
+    assert tone is not None
+    torch.nn.init.normal_(tone.decide[0], std=0.3)
+    image = torch.rand(1, 3, 128, 128)
+    wanted = network(image)
+    tone.decide[1:] = 1e3  # nobody follows these, nor will
+    former = network.state_dict()
+    former["tone.decide.weight"], former["tone.decide.bias"] = (
+        former.pop("tone.decide")[0],
+        former.pop("tone.lean")[0],
+    )
+    width = len(former["tone.see.bias"]) // len(tone.lean)
+    for name in ("tone.see.weight", "tone.see.bias"):
+        former[name] = former[name][:width].clone()
+    del former["tone.followed"]
+    path = tmp_path / f"x.{form}"
+    if form == "pt":
+        torch.save(former, path)
+    else:
+        from safetensors.torch import save_file
+
+        facts = {"measnet.config": network.config.to_json(), "measnet.weights_sha256": sha256_of(former)}
+        save_file(former, path, facts)
+    again = load_checkpoint(path)
+    assert torch.equal(again(image), wanted)
+    assert again.tone is not None and (again.tone.followed > 1).all()
 
 
 @pytest.mark.parametrize("kind", ["tiny", "base"])

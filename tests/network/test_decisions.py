@@ -36,7 +36,7 @@ def network(config: MEASNetConfig) -> MEASNet:
         torch.nn.init.normal_(scores)
     if config.block == "gated":
         assert made.tone is not None
-        torch.nn.init.normal_(made.tone.decide.weight, std=0.3)  # untrained it leaves the picture alone
+        torch.nn.init.normal_(made.tone.decide, std=0.3)  # untrained it leaves the picture alone
         for block in (block for block in made.modules() if isinstance(block, GatedBlock)):
             for last in (block.project, block.mix_project):
                 last.weight.mul_(1 / QUIET)

@@ -10,7 +10,8 @@ import pytest
 import torch
 from conftest import FORMER_NANO
 
-from measnet.config import PROMPT_LENGTH, TONE_STATISTICS, VARIANTS, MEASNetConfig
+from measnet.config import PROMPT_BASIS, PROMPT_LENGTH, TONE_STATISTICS, VARIANTS, MEASNetConfig
+from measnet.damage import GROUPS, SOUND
 from measnet.export.graph import read_graph
 from measnet.export.precision import typed_graph
 from measnet.network import MEASNet
@@ -118,23 +119,53 @@ def test_an_untrained_network_is_close_to_what_it_is_given(name: str) -> None:
 
 def test_an_untrained_tone_leaves_the_picture_alone() -> None:
     image = noise(4)
-    assert torch.equal(Tone()(image), image)
+    assert torch.equal(Tone()(image, None), image)
 
 
 @torch.no_grad()
 def test_a_tone_is_a_gain_and_an_offset_for_each_colour_of_the_whole_picture() -> None:
     tone, image = Tone(), noise(4)
-    tone.decide.bias.copy_(torch.tensor([0.5, 0.0, -0.5, 0.1, 0.2, 0.3, 1.0]))
+    tone.lean[0].copy_(torch.tensor([0.5, 0.0, -0.5, 0.1, 0.2, 0.3, 1.0]))
     gain = torch.tensor([0.5, 0.0, -0.5]).exp()[:, None, None]
     offset = torch.tensor([0.1, 0.2, 0.3])[:, None, None]
-    assert torch.allclose(tone(image), image * gain + offset, atol=1e-6)
+    assert torch.allclose(tone(image, None), image * gain + offset, atol=1e-6)
 
 
 @torch.no_grad()
 def test_a_tone_whose_gate_is_shut_leaves_the_picture_alone() -> None:
     tone, image = Tone(), noise(4)
-    tone.decide.bias.copy_(torch.tensor([0.5, 0.0, -0.5, 0.1, 0.2, 0.3, -0.1]))
-    assert torch.equal(tone(image), image)
+    tone.lean[0].copy_(torch.tensor([0.5, 0.0, -0.5, 0.1, 0.2, 0.3, -0.1]))
+    assert torch.equal(tone(image, None), image)
+
+
+def certain(share: float, of: str) -> torch.Tensor:
+    """1 T: prompt weights with that share of one damage, the rest shared by those of sound pictures."""
+    weights = torch.zeros(1, PROMPT_BASIS)
+    for name, all_of_it in ((of, share), (SOUND, 1 - share)):
+        group = weights[:, GROUPS[name]]
+        group += all_of_it / group.numel()
+    return weights
+
+
+@torch.no_grad()
+def test_the_judge_of_a_damage_is_followed_as_far_as_the_prompt_says_so() -> None:
+    tone, image = Tone(), noise(4)
+    tone.followed.copy_(torch.tensor([[0.4, 0.6], [0.6, 0.8]]))
+    for judge, offset in enumerate((0.1, 0.2, 0.4)):  # the careful one, of haze, of darkness
+        tone.lean[judge].copy_(torch.tensor([0.0, 0.0, 0.0, offset, offset, offset, 1.0]))
+    for share, of, offset in (
+        (0.3, "haze", 0.1),
+        (0.5, "haze", 0.15),
+        (0.9, "haze", 0.2),
+        (0.5, "dark", 0.1),
+        (0.7, "dark", 0.25),
+        (1.0, "dark", 0.4),
+        (1.0, "rain", 0.1),
+    ):
+        assert torch.allclose(tone(image, certain(share, of)), image + offset, atol=1e-5), (share, of)
+    both = (certain(1, "haze") + certain(1, "dark")) * 0.7
+    tone.followed.copy_(torch.tensor([[0.1, 0.1], [0.2, 0.2]]))
+    assert torch.allclose(tone(image, both), image + 0.3, atol=1e-5)
 
 
 @torch.no_grad()
@@ -143,10 +174,10 @@ def test_every_part_of_the_network_but_the_prompt_sees_the_toned_picture() -> No
     network, image = MEASNet(NANO).eval(), noise(4)
     assert network.tone is not None
     prompt = network.restore(image).prompt_weights
-    network.tone.decide.bias.copy_(torch.tensor([-1.0, -1.0, -1.0, 0.2, 0.2, 0.2, 1.0]))
+    network.tone.lean[0].copy_(torch.tensor([-1.0, -1.0, -1.0, 0.2, 0.2, 0.2, 1.0]))
     toned = network.restore(image)
     assert torch.equal(toned.prompt_weights, prompt)
-    light = network.tone(image)
+    light = network.tone(image, prompt)
     network.tone = None
     assert not torch.equal(network.restore(light).prompt_weights, prompt)
     assert (network(light) - toned.restored).abs().max() < 0.05  # but for what the prompt says

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
+from measnet.config import PROMPT_BASIS
+from measnet.damage import GROUPS
 from measnet.network.gated import Tone
 from measnet.train.data.pack import Pack, read_pack
 from measnet.train.data.packed_crops import PackedCrops
@@ -33,15 +36,15 @@ def fitted(pack: Pack) -> Tone:
 def fit(pack: Pack) -> Tone:
     torch.manual_seed(0)
     tone = Tone()
-    fit_tone(tone, pack, seen_of(pack), seed=0)
+    fit_tone(tone, pack, seen_of(pack), seed=0, taught=True)
     return tone
 
 
-def errors(tone: Tone, pack: Pack) -> dict[str, float]:
+def errors(tone: Tone, pack: Pack, prompt: Tensor | None = None) -> dict[str, float]:
     """Mean squared error of each task's crops, toned as the pictures that they come from."""
     crops = PackedCrops(pack, TASKS, crop=128, seed=0)
     batch = crops.batch(1, 32)
-    toned = tone(batch.degraded, seen=seen_of(pack)[batch.rows])
+    toned = tone(batch.degraded, prompt, seen_of(pack)[batch.rows])
     off = (toned - batch.clean).square().mean(dim=(1, 2, 3))
     return {task: off[batch.tasks == number].mean().item() for number, task in enumerate(crops.tasks)}
 
@@ -53,6 +56,24 @@ def test_it_undoes_most_of_the_darkness_and_leaves_good_pictures_alone(pack: Pac
     assert after["denoise15"] < before["denoise15"] * 1.1
 
 
+def test_the_judge_of_darkness_undoes_it_and_one_without_pictures_is_the_careful_one(
+    pack: Pack, fitted: Tone
+) -> None:
+    dark, hazy = torch.zeros(2, 32, PROMPT_BASIS)
+    for prompt, name in ((dark, "dark"), (hazy, "haze")):
+        prompt[:, GROUPS[name]] = 1 / prompt[:, GROUPS[name]].shape[1]
+    before, careful = errors(Tone().requires_grad_(False), pack), errors(fitted, pack)
+    assert errors(fitted, pack, dark)["lowlight"] < before["lowlight"] / 4
+    assert errors(fitted, pack, dark) != careful
+    assert errors(fitted, pack, hazy) == pytest.approx(careful)  # the pack has no haze
+
+
+def test_a_prompt_that_was_taught_nothing_is_not_followed(pack: Pack) -> None:
+    tone = Tone()
+    fit_tone(tone, pack, seen_of(pack), seed=0, taught=False)
+    assert (tone.followed > 1).all()
+
+
 def test_small_parts_of_good_pictures_are_left_alone(clean: ImageSet, fitted: Tone) -> None:
     """A camera close to a wall or a road sees no more than such a part, which looks like haze."""
     moved = []
@@ -60,7 +81,7 @@ def test_small_parts_of_good_pictures_are_left_alone(clean: ImageSet, fitted: To
         picture = torch.from_numpy(read_picture(pair.clean)).permute(2, 0, 1)[None] / 255
         for side in (48, 64, 96):
             for part in picture.unfold(2, side, 16).unfold(3, side, 16).flatten(2, 3)[0].unbind(1):
-                gain, offset = fitted.gain_and_offset(seen_in(part[None]))
+                gain, offset = fitted.gain_and_offset(seen_in(part[None]), None)
                 after = part.mean(dim=(1, 2)) * gain + offset
                 moved.append((after - part.mean(dim=(1, 2))).abs().max().item() * 255)
     assert len(moved) > 50
@@ -78,7 +99,7 @@ def test_it_is_the_same_each_time_and_held_from_then_on(pack: Pack, fitted: Tone
 
 def test_it_is_the_same_in_sixteen_bits(pack: Pack, fitted: Tone) -> None:
     seen = seen_of(pack)
-    gain, offset = fitted.gain_and_offset(seen)
+    gain, offset = fitted.gain_and_offset(seen, None)
     with torch.autocast("cpu", torch.bfloat16):
-        less = fitted.gain_and_offset(seen)
+        less = fitted.gain_and_offset(seen, None)
     assert (gain - less[0]).abs().max() < 0.05 and (offset - less[1]).abs().max() < 0.02

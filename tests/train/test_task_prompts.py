@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from measnet.checkpoint import load_checkpoint
-from measnet.damage import DAMAGE
+from measnet.config import PROMPT_BASIS
+from measnet.damage import DAMAGE, GROUPS
 from measnet.train.data.pack import CLEAN, PackedPair, PackWriter, read_pack
 from measnet.train.packed_loop import train_packed
 from measnet.train.recipe import Recipe, read_recipe
-from measnet.train.task_prompts import task_name
+from measnet.train.task_prompts import said_for_certain, task_name
 
 TASKS = {"denoise": 1.0, "denoise25": 1.0, "coded": 1.0, "camera": 1.0, "mixture": 1.0, "keep": 1.0}
 
@@ -55,3 +57,15 @@ def test_training_stores_tasks_under_users_names_and_whether_it_taught(
     saved = load_checkpoint(tmp_path / "weights.safetensors")
     assert list(saved.task_prompts) == ["compression", "denoise"]
     assert saved.taught == (weight > 0)
+
+
+def test_who_names_a_task_says_for_certain_what_the_prompt_was_taught() -> None:
+    unsure = torch.zeros(PROMPT_BASIS)
+    said = torch.tensor(said_for_certain(unsure, "dehaze", taught=True)).softmax(dim=0)
+    assert said[GROUPS["haze"]].sum() == pytest.approx(0.8, abs=1e-5)
+    rest = said[GROUPS["rain"]]
+    assert torch.allclose(rest, rest[:1])  # all else as before
+    sure = torch.tensor(said_for_certain(unsure, "dehaze", taught=True)) + 0.0
+    sure[GROUPS["haze"]] += 3
+    assert said_for_certain(sure, "dehaze", taught=True) == tuple(sure.tolist())
+    assert said_for_certain(unsure, "dehaze", taught=False) == (0.0,) * PROMPT_BASIS

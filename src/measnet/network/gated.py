@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from measnet.config import PROMPT_LENGTH, TONE_LEVELS, TONE_STATISTICS
+from measnet.config import PROMPT_LENGTH, TONE_LEVELS, TONE_STATISTICS, TONE_TASKS
+from measnet.damage import GROUPS, OF_TASK
 from measnet.network.decisions import Decision
 from measnet.network.transformer import depthwise
 
@@ -27,6 +28,9 @@ LIMIT = 4.0
 features grow with the fourth power of the input, and one step too large, or one strange picture, makes the
 whole network overflow (seen: a loss of 1e27 within 50 steps)."""
 
+
+NOBODY = (2.0, 3.0)
+"""Shares of a damage that no prompt has: where prompts mean nothing, who relies on them is not followed."""
 
 TONE_WIDTH = 32
 TONE_GRID = 8  # pixels a side of the blocks that a tone is judged by
@@ -102,6 +106,11 @@ class Tone(nn.Module):
     (``measnet/train/first_tone.py``): features of the network tell a dark picture from a good one late, and a
     residual that is to grow sixfold learns for hours. A gate that reaches 0 leaves good pictures exactly as
     they are.
+
+    Several judge it. The first knows nothing but these figures, and is careful: a dim room and a dark wall
+    have the same. The others, one for each of ``TONE_TASKS``, take for granted that the picture has that
+    damage. The prompt, which sees more of a picture, says how far each of them is followed.
+    Shapes: S statistics, J judges, T basic prompts.
     """
 
     usual: Tensor
@@ -110,36 +119,55 @@ class Tone(nn.Module):
     spread: Tensor
     """2S: its standard deviation."""
 
-    def __init__(self) -> None:
+    followed: Tensor
+    """2 J-1: the shares of a damage in the prompt at which its judge begins to be followed, and wholly is."""
+
+    def __init__(self, judges: int = 1 + len(TONE_TASKS)) -> None:
         super().__init__()
         self.seen = Decision("mean", TONE_STATISTICS)
         self.register_buffer("usual", torch.zeros(2 * TONE_STATISTICS))
         self.register_buffer("spread", torch.ones(2 * TONE_STATISTICS))
-        self.see = nn.Linear(2 * TONE_STATISTICS, TONE_WIDTH)
-        self.decide = nn.Linear(TONE_WIDTH, 7)
-        nn.init.zeros_(self.decide.weight)
-        nn.init.zeros_(self.decide.bias)
+        self.register_buffer("followed", torch.tensor(NOBODY)[:, None].repeat(1, judges - 1))
+        self.see = nn.Linear(2 * TONE_STATISTICS, judges * TONE_WIDTH)
+        self.decide = nn.Parameter(torch.zeros(judges, 7, TONE_WIDTH))
+        self.lean = nn.Parameter(torch.zeros(judges, 7))
         with torch.no_grad():
-            self.decide.bias[-1] = 0.5  # half open: it can learn either way
+            self.lean[:, -1] = 0.5  # half open: it can learn either way
 
-    def forward(self, image: Tensor, seen: Tensor | None = None) -> Tensor:
-        """B 3 H W in [0, 1] -> the same shape, toned; by ``seen``, B S, where the means of the picture's
-        statistics are known (a crop's are those of the picture that it was cut from)."""
+    def forward(self, image: Tensor, prompt_weights: Tensor | None, seen: Tensor | None = None) -> Tensor:
+        """B 3 H W in [0, 1] -> the same shape, toned.
+
+        Args:
+            prompt_weights: B T, q of eq. 1; None without TSPG.
+            seen: B S, where the means of the picture's statistics are known (a crop's are those of the
+                picture that it was cut from).
+        """
         if seen is None:
             seen = self.seen.settle(self.seen.mean(statistics(image)))
-        gain, offset = self.gain_and_offset(seen)
+        gain, offset = self.gain_and_offset(seen, prompt_weights)
         return image * gain[:, :, None, None] + offset[:, :, None, None]
 
-    def gain_and_offset(self, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """The means of a picture's ``statistics``, B S -> each B 3."""
-        return self.decided((with_logarithms(seen) - self.usual) / self.spread)
+    def gain_and_offset(self, seen: Tensor, prompt_weights: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The means of a picture's ``statistics`` (B S) and its prompt weights (B T) -> each B 3."""
+        gain, offset = self.judged((with_logarithms(seen) - self.usual) / self.spread)
+        if prompt_weights is None:
+            return gain[:, 0].exp(), offset[:, 0]
+        groups = [GROUPS[OF_TASK[task]] for task in TONE_TASKS]
+        shares = torch.stack([prompt_weights[:, group].sum(dim=1) for group in groups], dim=1)
+        begins, whole = self.followed
+        told = ((shares - begins) / (whole - begins)).clamp(0, 1)
+        told = told / told.sum(dim=1, keepdim=True).clamp(min=1)
+        heard = torch.cat([1 - told.sum(dim=1, keepdim=True), told], dim=1)[:, :, None]  # B J 1
+        return (gain * heard).sum(dim=1).exp(), (offset * heard).sum(dim=1)
 
-    def decided(self, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """B 2S, means and their logarithms, as shares of their spread -> each B 3."""
-        decided = self.decide(F.leaky_relu(self.see(seen), 0.2))  # B 7
-        gain, offset, gate = decided.split([3, 3, 1], dim=1)
+    def judged(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """B 2S, means and their logarithms, as shares of their spread -> each judge's gain, as a logarithm,
+        and offset: each B J 3."""
+        noted = F.leaky_relu(self.see(seen), 0.2).unflatten(1, (-1, 1, TONE_WIDTH))  # B J 1 W
+        decided = (noted * self.decide).sum(dim=3) + self.lean  # B J 7
+        gain, offset, gate = decided.split([3, 3, 1], dim=2)
         gate = gate.clamp(0, 1)
-        return (gate * gain.clamp(-MOST_GAIN, MOST_GAIN)).exp(), gate * offset
+        return gate * gain.clamp(-MOST_GAIN, MOST_GAIN), gate * offset
 
 
 def with_logarithms(seen: Tensor) -> Tensor:

@@ -155,7 +155,7 @@ class MEASNet(nn.Module):
         """As ``forward``, with the choices of every router."""
         q, prompt = self._prompt(image)
         if self.tone is not None:
-            image = self.tone(image)
+            image = self.tone(image, q)
         x = self.embed(image)  # B C h w
         routing = None
         if self.pixel_experts1 is not None:
@@ -181,7 +181,7 @@ class MEASNet(nn.Module):
         """
         q, prompt = self._prompt(image)
         if self.tone is not None:
-            image = self.tone(image, seen=seen)
+            image = self.tone(image, None if q is None else q.detach(), seen)
         x = self.embed(image)  # B C h w
         balance, demand, size = x.new_zeros(()), None, x.new_zeros(())
         if self.pixel_experts1 is not None:
