@@ -1,4 +1,5 @@
-"""Draws docs/images/tasks.jpg: frames of real footage, damaged here, as the bundled nano restores them.
+"""Draws docs/images/tasks.jpg: frames of real footage, damaged here, as the bundled nano restores them, by
+itself and told which damage it is (``--task``).
 
     python bench/tasks_picture.py VIDEO [--model nano] [--out docs/images/tasks.jpg]
 
@@ -44,19 +45,18 @@ def main() -> None:
         first_frame(options.video / name) for name in ("hdr10-video-with-sdr-container.mp4", "video_0.mov")
     )
     rows = []
-    with Restorer(options.model) as restorer:
-        for task, clean, damage in (
-            ("noise and H.264", keyboard, noisy),
-            ("rain", skyline, rainy),
-            ("haze", skyline, hazy),
-            ("low light", keyboard, dark),
-        ):
-            damaged = code_frames([eight_bits(damage(np.random.default_rng(3), clean))], CODER)[0]
-            restored = restorer(damaged)
-            target = eight_bits(clean)
-            before, after = (psnr(pixels, target, peak=255) for pixels in (damaged, restored))
-            print(f"{task}: {before:.2f} dB, restored {after:.2f} dB")
-            rows.append(strip([(f"{task}: source", damaged), ("restored", restored)]))
+    for name, clean, damage, task in (
+        ("noise and H.264", keyboard, noisy, "denoise"),
+        ("rain", skyline, rainy, "derain"),
+        ("haze", skyline, hazy, "dehaze"),
+        ("low light", skyline, dark, "lowlight"),
+    ):
+        damaged = code_frames([eight_bits(damage(np.random.default_rng(3), clean))], CODER)[0]
+        with Restorer(options.model) as free, Restorer(options.model, task=task) as told:
+            restored, also = free(damaged), told(damaged)
+        figures = [psnr(pixels, eight_bits(clean), peak=255) for pixels in (damaged, restored, also)]
+        print("{}: {:.2f} dB, restored {:.2f} dB, told the task {:.2f} dB".format(name, *figures))
+        rows.append(strip([(f"{name}: source", damaged), ("restored", restored), (f"--task {task}", also)]))
     write_picture(options.out, stacked(rows))
 
 

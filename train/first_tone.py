@@ -45,13 +45,15 @@ CAREFUL = 3.0  # from then on, how much more those count whose tone is as it sho
 HARM = 30.0  # from then on, what squared error costs by which a picture becomes worse than it was given
 MOST_HARM = 0.1  # of squared error: what counts at most, or one picture closes the gate for good
 TOLD_SOUND = 0.15  # sound pictures for each one of the task, among those of a judge who takes it for granted
+TOLD_FLAT = 0.3  # pictures of one colour likewise, which stay as they are
 TOLD_PARTS = 1.0  # small parts of sound pictures likewise: they look like haze, and cost it little
-FOLLOWED = {"dehaze": (0.62, 0.8), "lowlight": (0.45, 0.62)}
+FOLLOWED = {"dehaze": (0.76, 0.9), "lowlight": (0.52, 0.66)}
 """Shares of the damage in the prompt from which on such a judge is followed, and wholly is: the prompts of
-sound pictures, asphalt among them, stay below the first."""
+sound pictures, plain floors and asphalt among them, stay below the first."""
 
 PLAIN = 4  # views of each clean picture as asphalt and walls look: near, with little contrast
 PLAIN_SIDE = 192  # pixels a side of such a view
+FLAT, FLAT_SIDE = 40, 64  # pictures of one colour of each kind, and their sides in pixels
 EXPOSED = 2  # views of each clean picture, darker or lighter
 OPENS, OPEN = 0.1, 0.95
 """Values of the fitted gate that become 0 and 1: as fitted, it stands a little open for grey walls."""
@@ -120,7 +122,8 @@ def fit_tone(tone: Tone, pack: Pack, seen: Tensor, seed: int, *, taught: bool) -
     tone.spread.copy_(shown.std(dim=0, correction=0) + 1e-2)
     pictures = _Shown((shown - tone.usual) / tone.spread, means)
 
-    weights = often.clone()
+    flat = often * (kinds == alone + 4)
+    weights = often - flat  # the first judge leaves them alone unasked
     weights[kinds == alone + 3] *= PARTS_COUNT
     toned = [2 * number + real for number, task in enumerate(pack.tasks) if task in TONED for real in (0, 1)]
     later = weights * torch.where(torch.isin(kinds, torch.tensor(toned)), 1.0, CAREFUL)
@@ -139,7 +142,7 @@ def fit_tone(tone: Tone, pack: Pack, seen: Tensor, seed: int, *, taught: bool) -
         of_task = often * ((kinds == kind) | (kinds == kind + 1))
         sound, parts = often * ((kinds == alone) | (kinds == alone + 2)), often * (kinds == alone + 3)
         both = of_task.clone()
-        for share, others in ((TOLD_SOUND, sound), (TOLD_PARTS, parts)):
+        for share, others in ((TOLD_SOUND, sound), (TOLD_PARTS, parts), (TOLD_FLAT, flat)):
             both += others * (share * of_task.sum() / others.sum().clamp(min=1e-9))
         if taught:
             tone.followed[:, number] = torch.tensor(FOLLOWED[task])
@@ -221,6 +224,9 @@ def _measured(pack: Pack, seen: Tensor, seed: int) -> tuple[_Means, Tensor]:
             light = (of_part.given.mean(dim=1) >= DARK_PART).nonzero().flatten()
             parts.append(of_part.at(light))
             kinds.append(torch.full((len(light),), alone + 3))
+    for view in _flat(rng):
+        parts.append(_means(view, seen_in(view), view))
+        kinds.append(torch.full((len(view),), alone + 4))
     return _Means(*(torch.cat(values) for values in zip(*parts, strict=True))), torch.cat(kinds)
 
 
@@ -238,6 +244,16 @@ def _small_parts(
         place = _window_of(given.shape, side, side, rng)
         noisy = name == CLEAN and number % 2 == 1
         yield (_noisy(given[place], rng, GRAIN) if noisy else given[place]), wanted[place]
+
+
+def _flat(rng: torch.Generator) -> Iterator[Tensor]:
+    """Pictures of one colour, black and nearly black ones among them, with and without noise."""
+    for power in (0, 1, 3):
+        colour = _drawn(0, 1, FLAT * 3, rng).view(FLAT, 3, 1, 1)
+        light = _drawn(0, 1, FLAT, rng)
+        view = (light**power * (power > 0) * (0.8 + 0.4 * (colour - 0.5))).clamp(0, 1)
+        yield (pictures := view.expand(-1, -1, FLAT_SIDE, FLAT_SIDE).contiguous())
+        yield _noisy(pictures, rng, STRONGEST / 4)
 
 
 def _plain(clean: Tensor, rng: torch.Generator) -> Tensor:

@@ -14,7 +14,7 @@ from measnet.train.data.crops import Draw, TrainingCrops
 from measnet.train.degradations import field_of
 
 SAMPLES = 24  # crops per task
-CERTAIN = 0.8  # least share of the damage in the prompt of a task that a user names
+CERTAIN = 0.9  # least share of the damage in the prompt of a task that a user names
 
 NO_TASKS = ("keep", "mixture", "camera")
 """Entries of recipes that are no tasks to which a video could be held. A camera's noise is ``denoise``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ from conftest import copied_graph
 from measnet import Restorer, UsageError
 from measnet.checkpoint import load_checkpoint, save_checkpoint
 from measnet.config import PROMPT_BASIS
+from measnet.evaluation.video.as_run import read_frames
 from measnet.export.trace import exact_graph
 from measnet.network import MEASNet
 from measnet.runtime.cli import main
@@ -21,6 +23,7 @@ from measnet.runtime.parity import Verifier
 
 from .conftest import SteadyVideo
 
+CLEAN = Path(__file__).parents[2] / "examples" / "car-park.clean.mp4"
 SCORES = {"dehaze": tuple(np.linspace(-3, 3, PROMPT_BASIS)), "derain": tuple(np.linspace(4, 0, PROMPT_BASIS))}
 
 
@@ -94,3 +97,20 @@ def test_a_graph_that_cannot_be_steered_is_not_held_to_a_task(tmp_path: Path) ->
     graph = copied_graph("nano", tmp_path / "plain.onnx")
     with pytest.raises(UsageError, match="cannot be held to a task"):
         Restorer(str(graph), task="derain")
+
+
+@pytest.mark.parametrize("model", ["nano", "small"])
+def test_the_bundled_weights_lighten_what_is_said_to_be_dark_and_clear_what_is_said_to_be_hazy(
+    model: str,
+) -> None:
+    """Free they leave both alone: a dim picture may be of a dim place, and a pale one of a pale wall."""
+    (sound,) = islice(read_frames(CLEAN), 1)
+    dim = (sound * 0.25).astype(np.uint8)
+    pale = (sound * 0.35 + 255 * 0.55).astype(np.uint8)
+    with Restorer(model, task="lowlight") as restorer:
+        assert restorer(dim).mean() > 2 * dim.mean()
+    with Restorer(model, task="dehaze") as restorer:
+        assert restorer(pale).std() > 1.5 * pale.std()
+    with Restorer(model, task="denoise") as restorer:
+        assert restorer(dim).mean() == pytest.approx(dim.mean(), rel=0.1)
+        assert restorer(pale).std() == pytest.approx(pale.std(), rel=0.1)
