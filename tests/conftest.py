@@ -20,6 +20,7 @@ import pytest
 from measnet.config import FORMER_VARIANTS
 
 if TYPE_CHECKING:
+    from measnet.export.graph import Graph
     from measnet.network import MEASNet
 
 FORMER_NANO = FORMER_VARIANTS["nano"]
@@ -151,6 +152,15 @@ def copied_graph(name: str, path: Path) -> Path:
 
     shutil.copy(bundled(name, ".safetensors"), path.parent)
     return Path(shutil.copy(bundled(name, ".onnx"), path))
+
+
+def settled(graph: Graph, height: int, width: int) -> Graph:
+    """``graph``, which is for any size, for this one; a trace takes far longer."""
+    for value in (*graph.model.graph.input, *graph.model.graph.output):
+        for side in value.type.tensor_type.shape.dim:
+            if (pixels := {"height": height, "width": width}.get(side.dim_param)) is not None:
+                side.dim_value = pixels
+    return graph.become(graph.model, static_size=(height, width))
 
 
 @pytest.fixture

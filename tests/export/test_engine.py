@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from conftest import settled
 from onnx import TensorProto, helper
 
 from measnet.config import SizeRule
-from measnet.description import GraphDescription
 from measnet.engine_file import read_engine
 from measnet.errors import BuildError, GraphError, MissingPackageError, OutputError, UsageError
 from measnet.export.build_settings import BuildSettings, Profile
@@ -58,13 +58,8 @@ NANO = bundled("nano", ".onnx")
 @pytest.fixture(scope="module")
 def one_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundled graph, its size settled: 368x640."""
-    model = read_graph(NANO).model
-    sides = model.graph.input[0].type.tensor_type.shape.dim
-    sides[2].dim_value, sides[3].dim_value = 368, 640
-    metadata = {entry.key: entry.value for entry in model.metadata_props} | {"measnet.size": "368x640"}
-    helper.set_model_props(model, metadata)
     path = tmp_path_factory.mktemp("graphs") / "nano-368x640.onnx"
-    Graph.described(model).write(path)
+    settled(read_graph(NANO), 368, 640).write(path)
     return path
 
 
@@ -129,12 +124,9 @@ def typed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundled graph in FP16."""
     from measnet.export.precision import typed_graph
 
-    model = typed_graph(read_graph(NANO).model, "fp16").model
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    description = replace(GraphDescription.from_metadata(metadata, "nano"), precision="fp16")
-    helper.set_model_props(model, description.to_metadata())
+    graph = read_graph(NANO)
     path = tmp_path_factory.mktemp("graphs") / "nano.fp16.onnx"
-    Graph.described(model).write(path)
+    graph.become(typed_graph(graph.model, "fp16").model, precision="fp16").write(path)
     return path
 
 
