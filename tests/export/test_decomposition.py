@@ -105,7 +105,7 @@ def test_operands_are_promoted_as_torch_does_it_and_nothing_else_is_run(monkeypa
         return plain(self, node)
 
     monkeypatch.setattr(torch.fx.Interpreter, "run_node", watched)
-    with promoted_in_place():
+    with decomposed_in_place(), promoted_in_place():
         operators, ours = outputs(module, x)
     assert operators == theirs and "Cast" in operators
     for mine, other, own in zip(ours, expected, module(x), strict=True):

@@ -112,7 +112,7 @@ def test_a_steerable_graph_of_bundled_weights_is_written_whole(tmp_path: Path, i
 def test_frequency_blocks_are_steered_in_a_graph_and_in_half_precision(tmp_path: Path) -> None:
     torch.manual_seed(0)
     narrow = replace(
-        VARIANTS["base"], width=8, blocks=(1, 1, 1, 1), refinement_blocks=0, image_experts=(0, 0, 3)
+        VARIANTS["base"], width=8, blocks=(0, 0, 0, 1), refinement_blocks=0, image_experts=(0, 0, 3)
     )
     network = MEASNet(narrow).eval()
     assert network.frequency2 is not None
