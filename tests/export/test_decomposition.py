@@ -93,7 +93,9 @@ def test_what_is_taken_apart_computes_the_same(traced_again: list[bool]) -> None
     assert traced_again == [False]  # torch's own way is back
 
 
-def test_operands_are_promoted_as_torch_does_it_and_nothing_else_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_operands_are_promoted_as_torch_does_it_and_nothing_else_is_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     module, x = Mixed().eval(), torch.rand(2, 4, 6, 5)
     theirs, expected = outputs(module, x)
     run = list[str]()

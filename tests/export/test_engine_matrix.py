@@ -135,7 +135,12 @@ def test_the_graph_builds_for_every_card(
 @pytest.mark.parametrize(
     ("variant", "size", "precision", "reason"),
     [
-        ("nano", "static", "fp32", "multiply matrices in FP16 alone"),
+        (
+            "nano",
+            "static",
+            "fp32",
+            "multiply matrices in FP16 alone with TensorRT-RTX: export the graph with --fp16",
+        ),
         ("nano", "static", "bf16", "BF16 is for cards of compute capability 8.0 and later"),
     ],
 )
@@ -153,8 +158,10 @@ def test_what_turing_cannot_run_is_refused_alone_and_beside_other_cards(
     alone = targets[TURING]
     beside = replace(alone, compute_capability=f"{TURING} {PORTABLE}")
     for target in (alone, beside):
-        with pytest.raises(BuildError, match=re.escape(reason)):
+        with pytest.raises(BuildError, match=re.escape(reason)) as caught:
             build_engines([graph], [target], tmp_path, SETTINGS[size], cache=None)
+        if precision == "fp32" and target is alone:
+            assert "operator MatMul" in str(caught.value)
     assert list(tmp_path.iterdir()) == [graph]
 
 

@@ -17,8 +17,20 @@ from measnet.errors import UsageError
 from measnet.train.cli import main
 from measnet.train.processes import Processes, SampleNoise, per_sample_noise
 
-ARGUMENTS = ["smoke", "--workers", "0", "--set", "network={width=8, blocks=[0, 0, 1, 1], image_experts=[0, 0, 3]}"]
-for entry in ("steps=3", "warmup_steps=1", "save_every=2", "steady_weight=0.1", "tasks={denoise=1, lowlight=1}"):
+ARGUMENTS = [
+    "smoke",
+    "--workers",
+    "0",
+    "--set",
+    "network={width=8, blocks=[0, 0, 1, 1], image_experts=[0, 0, 3]}",
+]
+for entry in (
+    "steps=3",
+    "warmup_steps=1",
+    "save_every=2",
+    "steady_weight=0.1",
+    "tasks={denoise=1, lowlight=1}",
+):
     ARGUMENTS += ["--set", entry]
 
 EVERY_STEP = """
