@@ -70,7 +70,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def a_network_is_traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keeps what the exporter traces, by weights and size, for all tests and processes of a run: it takes
-    ten to thirty seconds each time, and nearly twice that where torch traces it again to decompose it."""
+    five to forty seconds each time, and twice that where torch runs it again to decompose it."""
     if "torch" not in sys.modules:  # no test that was collected exports anything
         yield
         return
