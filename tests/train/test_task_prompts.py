@@ -12,18 +12,19 @@ from measnet.checkpoint import load_checkpoint
 from measnet.damage import DAMAGE
 from measnet.train.data.pack import CLEAN, PackedPair, PackWriter, read_pack
 from measnet.train.packed_loop import train_packed
-from measnet.train.recipe import Recipe
+from measnet.train.recipe import Recipe, read_recipe
 from measnet.train.task_prompts import task_name
 
-pytestmark = pytest.mark.usefixtures("hardly_toned")
-
 TASKS = {"denoise": 1.0, "denoise25": 1.0, "coded": 1.0, "camera": 1.0, "mixture": 1.0, "keep": 1.0}
+
+pytestmark = pytest.mark.usefixtures("hardly_toned")
 
 
 @pytest.fixture(scope="module")
 def recipe() -> Recipe:
     network = {"width": 8, "blocks": (0, 0, 1, 1), "image_experts": (0, 0, 3)}
-    return Recipe("nano", network, steps=1, tasks=TASKS, batch=2, loss="log_l1")
+    few = dataclasses.replace(read_recipe("nano"), network=network, tasks=TASKS, steps=1, batch=2)
+    return dataclasses.replace(few, steady_weight=0.0, warmup_steps=0)
 
 
 @pytest.fixture(scope="module")
