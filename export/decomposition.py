@@ -1,7 +1,8 @@
-"""Export without tracing everything a second time, which is half of what an export takes.
+"""Export without tracing everything a second and a third time, which is most of what an export takes.
 
 ``torch.onnx.export`` traces a program anew to take operators apart that ONNX lacks. Of what a MEASNet becomes
-there are few, and they are taken apart here, in the program as it is.
+there are few, and they are taken apart here, in the program as it is. Then it runs the program on shapes to
+give operators operands of one type. Here only those are run that have operands of several.
 """
 
 from __future__ import annotations
@@ -34,6 +35,37 @@ def decomposed_in_place() -> Iterator[None]:
         yield
     finally:
         ExportedProgram.run_decompositions = anew  # type: ignore[method-assign]  # torch takes no other way
+
+
+@contextlib.contextmanager
+def promoted_in_place() -> Iterator[None]:
+    """Operands are given one type meanwhile without running what has one; as torch does it where that keeps
+    its rules elsewhere."""
+    try:
+        from torch.onnx._internal.fx.passes import type_promotion as torchs
+    except ImportError:
+        yield
+        return
+    interpreter: Any = getattr(torchs, "_TypePromotionInterpreter", None)
+    if not hasattr(interpreter, "_maybe_promote_node"):
+        yield
+        return
+    anew = interpreter.run_node
+
+    def run_node(self: Any, node: Node) -> Any:
+        if node.op != "call_function" or "val" not in node.meta:
+            return anew(self, node)
+        rule = torchs.get_type_promotion_rule(node, self.type_promotion_table)
+        if rule is not None:
+            with self._set_current_node(node):
+                self._maybe_promote_node(node, rule)
+        return node.meta["val"]
+
+    interpreter.run_node = run_node
+    try:
+        yield
+    finally:
+        interpreter.run_node = anew
 
 
 def is_simple(module: GraphModule, table: Container[object]) -> bool:

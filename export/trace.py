@@ -13,13 +13,14 @@ from importlib.metadata import version
 
 import onnx
 import torch
+import torch._dynamo.config
 
 from measnet.checkpoint import weights_sha256
 from measnet.config import MEASNetConfig
 from measnet.decisions import DecisionLayout
 from measnet.description import GraphDescription
 from measnet.errors import UsageError
-from measnet.export.decomposition import decomposed_in_place
+from measnet.export.decomposition import decomposed_in_place, promoted_in_place
 from measnet.export.exact import ExactMEASNet
 from measnet.export.graph import Graph, read_graph
 from measnet.network import MEASNet
@@ -103,7 +104,9 @@ def _traced(exact: ExactMEASNet, config: MEASNetConfig, size: tuple[int, int] | 
         numbers = exact.steered.layout.size
         example += [torch.ones(2, 1, height, width), torch.zeros(2, numbers), torch.zeros(2, numbers)]
         shapes |= {"window": dynamic, "held": {0: batch}, "hold": {0: batch}}
-    with _quiet(), _without_slow_rules(), decomposed_in_place():
+    # Shapes with symbols in them are hardly met twice: to keep and compare them takes longer than it spares.
+    uncached = torch._dynamo.config.patch(fake_tensor_cache_enabled=False)
+    with _quiet(), _without_slow_rules(), decomposed_in_place(), promoted_in_place(), uncached:
         program = torch.onnx.export(
             exact,
             tuple(example),

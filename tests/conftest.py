@@ -20,6 +20,7 @@ import pytest
 from measnet.config import FORMER_VARIANTS
 
 if TYPE_CHECKING:
+    from measnet.export.graph import Graph
     from measnet.network import MEASNet
 
 FORMER_NANO = FORMER_VARIANTS["nano"]
@@ -69,7 +70,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def a_network_is_traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keeps what the exporter traces, by weights and size, for all tests and processes of a run: it takes
-    ten to thirty seconds each time, and nearly twice that where torch traces it again to decompose it."""
+    five to forty seconds each time, and twice that where torch runs it again to decompose it."""
     if "torch" not in sys.modules:  # no test that was collected exports anything
         yield
         return
@@ -152,6 +153,15 @@ def copied_graph(name: str, path: Path) -> Path:
 
     shutil.copy(bundled(name, ".safetensors"), path.parent)
     return Path(shutil.copy(bundled(name, ".onnx"), path))
+
+
+def settled(graph: Graph, height: int, width: int) -> Graph:
+    """``graph``, which is for any size, for this one; a trace takes far longer."""
+    for value in (*graph.model.graph.input, *graph.model.graph.output):
+        for side in value.type.tensor_type.shape.dim:
+            if (pixels := {"height": height, "width": width}.get(side.dim_param)) is not None:
+                side.dim_value = pixels
+    return graph.become(graph.model, static_size=(height, width))
 
 
 @pytest.fixture

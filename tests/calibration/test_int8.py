@@ -149,7 +149,14 @@ def test_tensorrt_rtx_builds_it(exported: tuple[Path, str], tmp_path: Path) -> N
     assert facts.calibration_sha256 == read_graph(exported[0]).description.calibration.sha256
 
 
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes less of each frame, which is as good where its content is no matter."""
+    monkeypatch.setattr("measnet.calibration.cli.DYNAMIC_SIZE", (128, 160))
+
+
 @needs_clip
+@pytest.mark.usefixtures("small_pieces")
 def test_a_large_loss_is_said_and_the_graph_is_written_all_the_same(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -160,6 +167,7 @@ def test_a_large_loss_is_said_and_the_graph_is_written_all_the_same(
     assert json.loads((tmp_path / "x.json").read_text())["loss"]["breaches"]
 
 
+@pytest.mark.usefixtures("small_pieces")
 def test_one_picture_calibrates_only_where_the_loss_need_not_be_measured(
     tmp_path: Path, noisy_picture: np.ndarray
 ) -> None:
@@ -175,6 +183,7 @@ def test_one_picture_calibrates_only_where_the_loss_need_not_be_measured(
     assert json.loads((tmp_path / "x.json").read_text())["loss"] is None
 
 
+@pytest.mark.usefixtures("small_pieces")
 def test_a_graph_whose_result_is_not_finite_is_not_written(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,

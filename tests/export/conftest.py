@@ -43,9 +43,3 @@ def static_graph(golden_checkpoint: Callable[[str], Path], traced_once: Traced) 
 def nano_graph(traced_once: Traced) -> Path:
     """The bundled nano as a graph for 128x160."""
     return traced_once("nano-128x160", load_checkpoint(bundled("nano", ".safetensors")), (128, 160))
-
-
-@pytest.fixture(scope="session")
-def base_graph(golden_checkpoint: Callable[[str], Path], traced_once: Traced) -> Path:
-    """The published network with the golden weights, as a graph for 128x128; tracing it takes a while."""
-    return traced_once("base-128x128", load_checkpoint(golden_checkpoint("base")), (128, 128))

@@ -1,4 +1,4 @@
-"""An export that traces once computes what one that traces twice does; what is unforeseen is traced twice."""
+"""An export that runs once computes what one that runs three times does; what is unforeseen runs again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from measnet.export import decomposition
-from measnet.export.decomposition import decomposed_in_place, is_simple
+from measnet.export.decomposition import decomposed_in_place, is_simple, promoted_in_place
 
 
 class Parts(nn.Module):
@@ -28,6 +28,15 @@ class Parts(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         unit = F.normalize(self.norm(x), dim=1) + x.mean(dim=1, keepdim=True).expand_as(x)
         return 1 - unit.square(), (x * 9).to(torch.uint8)
+
+
+class Mixed(nn.Module):
+    """Operands of several types: numbers, sizes, whole numbers and truths, and what is computed of them."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        places = torch.arange(x.shape[-1]) - x.shape[-2]
+        bright = x > 0.5
+        return (1 - x) * bright + places * x / x.shape[0], (places / 2 >= x.mean()).sum() * 3
 
 
 class WritesInPlace(nn.Module):
@@ -82,6 +91,31 @@ def test_what_is_taken_apart_computes_the_same(traced_again: list[bool]) -> None
         assert np.allclose(mine, expected.detach().numpy(), atol=1e-5)
     outputs(module, x)
     assert traced_again == [False]  # torch's own way is back
+
+
+def test_operands_are_promoted_as_torch_does_it_and_nothing_else_is_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module, x = Mixed().eval(), torch.rand(2, 4, 6, 5)
+    theirs, expected = outputs(module, x)
+    run = list[str]()
+    plain = torch.fx.Interpreter.run_node
+
+    def watched(self: torch.fx.Interpreter, node: torch.fx.Node) -> Any:
+        if node.op == "call_function":
+            run.append(str(node.target))
+        return plain(self, node)
+
+    monkeypatch.setattr(torch.fx.Interpreter, "run_node", watched)
+    with decomposed_in_place(), promoted_in_place():
+        operators, ours = outputs(module, x)
+    assert operators == theirs and "Cast" in operators
+    for mine, other, own in zip(ours, expected, module(x), strict=True):
+        assert np.array_equal(mine, other) and np.allclose(mine, own.numpy())
+    assert run and "aten.gt.Scalar" not in run  # which has nothing to promote
+    run.clear()
+    outputs(module, x)
+    assert "aten.gt.Scalar" in run, "torch's own way is back"
 
 
 def test_a_program_with_anything_else_is_traced_again(traced_again: list[bool]) -> None:

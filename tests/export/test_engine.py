@@ -16,13 +16,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
+from conftest import settled
 from onnx import TensorProto, helper
 
-from measnet.config import SizeRule
-from measnet.description import GraphDescription
 from measnet.engine_file import read_engine
 from measnet.errors import BuildError, GraphError, MissingPackageError, OutputError, UsageError
 from measnet.export.build_settings import BuildSettings, Profile
@@ -58,13 +56,8 @@ NANO = bundled("nano", ".onnx")
 @pytest.fixture(scope="module")
 def one_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundled graph, its size settled: 368x640."""
-    model = read_graph(NANO).model
-    sides = model.graph.input[0].type.tensor_type.shape.dim
-    sides[2].dim_value, sides[3].dim_value = 368, 640
-    metadata = {entry.key: entry.value for entry in model.metadata_props} | {"measnet.size": "368x640"}
-    helper.set_model_props(model, metadata)
     path = tmp_path_factory.mktemp("graphs") / "nano-368x640.onnx"
-    Graph.described(model).write(path)
+    settled(read_graph(NANO), 368, 640).write(path)
     return path
 
 
@@ -122,77 +115,6 @@ def test_several_profiles_batches_and_a_timing_cache_go_into_one_engine(
     assert facts.settings["workspace_mib"] == 2048 and facts.settings["tf32"] is True
     assert timing.stat().st_size > 0
     assert any("cloning network graph" in said for said in words)
-
-
-@pytest.fixture(scope="module")
-def typed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundled graph in FP16."""
-    from measnet.export.precision import typed_graph
-
-    model = typed_graph(read_graph(NANO).model, "fp16").model
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    description = replace(GraphDescription.from_metadata(metadata, "nano"), precision="fp16")
-    helper.set_model_props(model, description.to_metadata())
-    path = tmp_path_factory.mktemp("graphs") / "nano.fp16.onnx"
-    Graph.described(model).write(path)
-    return path
-
-
-@needs_rtx
-def test_a_typed_graph_builds_for_older_cards(typed: Path, tmp_path: Path) -> None:
-    targets = find_targets(("tensorrt-rtx",), ("SM75",))
-    (built,) = build_engines([typed], targets, tmp_path, SMALL, cache=None)
-    assert built.path.name == "nano.fp16.rtx-sm75.engine"
-    check_engine(built, "7.5")
-    assert built.facts.description.precision == "fp16"
-
-
-@needs_rtx
-def test_turing_cards_are_told_to_take_fp16(one_size: Path, tmp_path: Path) -> None:
-    targets = find_targets(("tensorrt-rtx",), ("sm75",))
-    with pytest.raises(BuildError, match=r"operator MatMul.*export the graph with --fp16"):
-        build_engines([one_size], targets, tmp_path, BuildSettings(), cache=None)
-
-
-def test_the_form_for_turing_computes_the_same() -> None:
-    from measnet.export.session import run_graph
-    from measnet.export.turing import turing_graph
-
-    model = read_graph(NANO).model
-    rewritten = turing_graph(model)
-    products = [node.name for node in model.graph.node if node.op_type == "Gemm"]
-    assert products and not any(node.op_type == "Gemm" for node in rewritten.graph.node)
-    images = np.random.default_rng(0).random((2, 3, 128, 144), np.float32)
-    expected = run_graph(model.SerializeToString(), images)
-    found = run_graph(rewritten.SerializeToString(), images)
-    assert np.abs(found["restored"] - expected["restored"]).max() < 1e-5
-    for name in ("pixel_experts", "image_experts"):
-        assert (found[name] == expected[name]).mean() > 0.9999
-
-
-def test_the_form_for_turing_has_a_low_band_too(dynamic_graph: Path) -> None:
-    from measnet.export.session import run_graph
-    from measnet.export.turing import turing_graph
-
-    model = onnx.load(dynamic_graph)
-    rewritten = turing_graph(model)
-    thin = [node.name for node in model.graph.node if node.op_type == "MatMul" and ".split/" in node.name]
-    assert thin and not {node.name for node in rewritten.graph.node} & set(thin)
-    images = np.random.default_rng(0).random((1, 3, 256, 272), np.float32)
-    expected = run_graph(model.SerializeToString(), images)
-    found = run_graph(rewritten.SerializeToString(), images)
-    assert np.abs(found["restored"] - expected["restored"]).max() < 1e-5
-
-
-@needs_rtx
-def test_the_cache_spares_the_second_build(sm89: list[Target], tmp_path: Path) -> None:
-    cache = EngineCache(tmp_path / "cache")
-    first, second = (
-        build_engines([NANO], sm89, tmp_path / name, SMALL, cache=cache)[0] for name in ("a", "b")
-    )
-    assert first.seconds is not None and second.seconds is None
-    assert first.path.read_bytes() == second.path.read_bytes()
-    assert {entry.path.suffix for entry in cache.entries()} == {".engine", ".timing"}
 
 
 @needs_rtx
@@ -385,7 +307,7 @@ def test_a_full_disk_under_the_output_leaves_no_half_engine(
         pytest.skip("this machine lets nobody mount a tmpfs")
     try:
         with pytest.raises(OutputError, match="No space left"):
-            build_engines([one_size], sm89, disk, BuildSettings(), cache=None)
+            build_engines([one_size], sm89, disk, QUICK, cache=None)
         assert list(disk.iterdir()) == []
     finally:
         subprocess.run(["umount", str(disk)], check=True)
@@ -433,29 +355,3 @@ def test_a_file_that_is_no_graph_of_ours_is_refused(sm89: list[Target], tmp_path
     onnx.save(helper.make_model(helper.make_graph([], "g", [], [])), tmp_path / "other.onnx")
     with pytest.raises(GraphError, match="has no MEASNet description"):
         build_engines([tmp_path / "other.onnx"], sm89, tmp_path, BuildSettings(), cache=None)
-
-
-def test_all_contradictions_of_settings_are_said_at_once() -> None:
-    with pytest.raises(UsageError) as caught:
-        BuildSettings(
-            profiles=(Profile.parse("256x256:128x128:512x512"), Profile.parse("0x64")),
-            workspace_mib=0,
-            optimization_level=7,
-            hardware_compatible="all",  # type: ignore[arg-type]
-            aux_streams=-1,
-        )
-    for part in ("height of profile", "1x0x64", "workspace", "0 to 5, not 7", "'all'", "-1 auxiliary"):
-        assert part in str(caught.value)
-
-
-@pytest.mark.parametrize("text", ["", "64", "64x64:128x128", "axb", "1x2x3x4", "64x64:", "-1x64", "1x²x3"])
-def test_what_is_no_profile_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="a profile is MIN:OPT:MAX"):
-        Profile.parse(text)
-
-
-def test_a_profile_is_fitted_to_the_sizes_that_the_network_takes() -> None:
-    rule = SizeRule(multiple=8, minimum=64)
-    assert str(Profile.parse("2x100x101:1080x1920:4x1081x1921").fitted(rule)) == (
-        "2x104x104:1x1080x1920:4x1088x1928"
-    )

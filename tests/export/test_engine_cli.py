@@ -15,6 +15,7 @@ from measnet.export.cli import _hint, main
 from measnet.weights import bundled
 
 NANO = str(bundled("nano", ".onnx"))
+QUICK = ["--profile", "128x128", "--optimization-level", "0"]
 needs_rtx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("tensorrt_rtx", "polygraphy", "filelock")),
     reason="not installed: tensorrt_rtx, polygraphy, filelock; pip install 'measnet[rtx]'",
@@ -24,7 +25,7 @@ needs_rtx = pytest.mark.skipif(
 @needs_rtx
 def test_a_graph_becomes_an_engine_is_kept_listed_and_cleared(tmp_path: Path) -> None:
     cache = ["--cache", str(tmp_path / "cache")]
-    build = ["engine", NANO, "--gpu", "sm89", "--profile", "128x128", *cache]
+    build = ["engine", NANO, "--gpu", "sm89", *QUICK, *cache]
     first = CliRunner().invoke(main, [*build, "-o", str(tmp_path / "a")])
     assert first.exit_code == 0, first.output
     assert "on any GPU of compute capability 8.9" in first.output and "built in" in first.output
@@ -32,6 +33,12 @@ def test_a_graph_becomes_an_engine_is_kept_listed_and_cleared(tmp_path: Path) ->
     assert facts.profiles[0]["image"] == ((1, 3, 128, 128),) * 3
     second = CliRunner().invoke(main, [*build, "-o", str(tmp_path / "b")])
     assert "from the cache" in second.output
+    engines = [(tmp_path / folder / "nano.rtx-sm89.engine").read_bytes() for folder in ("a", "b")]
+    assert engines[0] == engines[1]
+    assert {path.suffix for path in (tmp_path / "cache").iterdir() if path.is_file()} == {
+        ".engine",
+        ".timing",
+    }
     listed = CliRunner().invoke(main, ["cache", *cache])
     assert "nano, any size, fp32, TensorRT-RTX" in listed.output
     assert "removed" in CliRunner().invoke(main, ["cache", "--clear", *cache]).output
@@ -40,8 +47,8 @@ def test_a_graph_becomes_an_engine_is_kept_listed_and_cleared(tmp_path: Path) ->
 
 @needs_rtx
 def test_one_engine_is_built_for_several_cards(tmp_path: Path) -> None:
-    build = ["engine", "nano", "--gpu", "sm120+sm86", "--profile", "128x128"]
-    result = CliRunner().invoke(main, [*build, "--no-cache", "-o", str(tmp_path)])
+    build = ["engine", "nano", "--gpu", "sm120+sm86", *QUICK, "--no-cache"]
+    result = CliRunner().invoke(main, [*build, "-o", str(tmp_path)])
     assert result.exit_code == 0, result.output
     assert "on any GPU of compute capability 8.6 or 12.0, " in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["nano.rtx-sm86-sm120.engine"]
@@ -82,7 +89,7 @@ def test_the_commands_that_an_export_ends_with_work_as_they_are(
     graph = copied_graph("nano", Path("graphs here/nano.onnx"))
     here, there = (line for line in _hint([graph]).splitlines() if "measnet-export" in line)
     program, *words = shlex.split(here)
-    result = CliRunner().invoke(main, [*words, "--profile", "128x128", "--no-cache"])
+    result = CliRunner().invoke(main, [*words, *QUICK, "--no-cache"])
     assert program == "measnet-export" and result.exit_code == 0, result.output
     assert Path("nano.rtx-sm89.engine").is_file()
     assert shlex.split(there) == ["measnet-export", "engine", "nano.onnx"]

@@ -45,10 +45,6 @@ def test_a_static_graph_equals_the_golden_output(static_graph: Path) -> None:
     check_golden(static_graph, "tiny_136x200")
 
 
-def test_the_published_network_exports_to_the_golden_output(base_graph: Path) -> None:
-    check_golden(base_graph, "base_128x128")
-
-
 def test_a_batch_of_different_images_equals_each_image_alone(dynamic_graph: Path) -> None:
     images = sample_pictures(3, 72, 88)
     together = run(dynamic_graph, images)

@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
+from conftest import settled
 
 from measnet import Restorer
-from measnet.description import GraphDescription
 from measnet.export.camera_bytes import camera_graph
 from measnet.export.cli import main
-from measnet.export.graph import Graph
+from measnet.export.graph import read_graph
 from measnet.image import ChannelOrder, pad, to_image
 from measnet.runtime.backends import Inference, Steering
 from measnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
@@ -36,16 +36,10 @@ def planes() -> OnnxRuntimeBackend:
 
 def bytes_graph(path: Path, frame_size: tuple[int, int] | None = None, order: ChannelOrder = "rgb") -> Path:
     """The bundled steerable graph for camera bytes, for frames of any size or of one."""
-    model = onnx.load(NANO)
-    description = GraphDescription.from_metadata({e.key: e.value for e in model.metadata_props}, "nano")
+    graph = read_graph(NANO)
     if frame_size is not None:
-        height, width = description.size_rule.fit(*frame_size)
-        for value in (*model.graph.input, *model.graph.output):
-            for side in value.type.tensor_type.shape.dim:
-                if side.dim_param in ("height", "width"):
-                    side.dim_value = {"height": height, "width": width}[side.dim_param]
-        description = replace(description, static_size=(height, width))
-    wrapped = camera_graph(Graph.of(model, description), frame_size=frame_size, channel_order=order)
+        graph = settled(graph, *graph.description.size_rule.fit(*frame_size))
+    wrapped = camera_graph(graph, frame_size=frame_size, channel_order=order)
     assert wrapped.description.steerable and wrapped.description.takes_bytes
     wrapped.write(path)
     return path

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import replace
 from pathlib import Path
 
-import onnx
 import pytest
 from click.testing import CliRunner
-from onnx import helper
+from conftest import settled
 
-from measnet.description import GraphDescription
 from measnet.engine_file import Range, read_engine_facts
 from measnet.export.build_settings import BuildSettings, Profile
 from measnet.export.cli import main
-from measnet.export.graph import Graph
+from measnet.export.graph import read_graph
 from measnet.export.precision import typed_graph
 from measnet.weights import bundled
 
@@ -35,8 +32,7 @@ QUICK = ["--optimization-level", "0"]
 
 def ranges(batches: tuple[int, int, int], *sizes: tuple[int, int]) -> dict[str, Range]:
     """The shapes of all inputs of nano in a profile."""
-    metadata = {entry.key: entry.value for entry in onnx.load(NANO, load_external_data=False).metadata_props}
-    numbers = GraphDescription.from_metadata(metadata, "nano").decisions.size
+    numbers = read_graph(NANO).description.decisions.size
     low, usual, high = ((b, *size) for b, size in zip(batches, sizes * (3 // len(sizes)), strict=True))
     shapes = {"image": (3,), "window": (1,)}
     found: dict[str, Range] = {
@@ -70,28 +66,20 @@ def test_a_steerable_graph_becomes_engines_that_say_so_and_are_kept_as_such(tmp_
 
 @needs_rtx
 def test_a_steerable_graph_of_one_size_builds(tmp_path: Path) -> None:
-    model = typed_graph(onnx.load(NANO), "fp16").model
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    description = GraphDescription.from_metadata(metadata, "nano")
-    for value in (*model.graph.input, *model.graph.output):
-        for side in value.type.tensor_type.shape.dim:
-            if (pixels := {"height": 128, "width": 160}.get(side.dim_param)) is not None:
-                side.dim_value = pixels
-    settled = replace(description, static_size=(128, 160), precision="fp16")
-    helper.set_model_props(model, settled.to_metadata())
+    fixed = settled(read_graph(NANO), 128, 160)
+    half = fixed.become(typed_graph(fixed.model, "fp16").model, precision="fp16")
     graph = tmp_path / "nano-128x160.onnx"
-    Graph.described(model).write(graph)
+    half.write(graph)
     targets = find_targets(("tensorrt-rtx",), ("sm75",))
     settings = BuildSettings(optimization_level=0)
     (built,) = build_engines([graph], targets, tmp_path, settings, cache=None)
     assert built.facts.profiles == (ranges((1, 1, 2), (128, 160)),)
-    assert built.facts.description == settled and built.notes == ()
+    assert built.facts.description == half.description and built.notes == ()
 
 
 @needs_rtx
 def test_profiles_of_a_steerable_graph_are_fitted_for_all_its_inputs() -> None:
     from measnet.export.engine import graph_profiles
-    from measnet.export.graph import read_graph
 
     graph = read_graph(NANO)
     (target,) = find_targets(("tensorrt-rtx",), ("sm89",))

@@ -22,6 +22,12 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def hardly_toned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ends the fit of the tone after a few steps; ``test_first_tone.py`` is about the whole fit."""
+    monkeypatch.setattr("measnet.train.first_tone.STEPS", 5)
+
+
 @pytest.fixture(scope="session")
 def clean(pictures: Path) -> ImageSet:
     return ImageSet("pictures", "clean", tuple(Pair(None, path) for path in sorted(pictures.iterdir())))

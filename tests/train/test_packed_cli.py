@@ -9,9 +9,11 @@ from click.testing import CliRunner
 
 from measnet.train.cli import main
 
+pytestmark = pytest.mark.usefixtures("hardly_toned")
+
 TINY = """
 variant = "nano"
-network = { width = 8, blocks = [1, 1, 1, 1], image_experts = [0, 0, 3] }
+network = { width = 8, blocks = [0, 0, 1, 1], image_experts = [0, 0, 3] }
 tasks = { denoise25 = 1, derain = 1, coded = 1 }
 steps = 2
 batch = 2
@@ -117,7 +119,7 @@ def test_minutes_without_a_pack_and_torchrun_with_one_are_refused(
 @pytest.mark.parametrize("name", ["nano", "small"])
 def test_our_recipes_train_without_a_pack_too(name: str, pictures: Path, tmp_path: Path) -> None:
     arguments = [name, "--data", str(pictures), "--out", str(tmp_path / "run"), "--workers", "0"]
-    tiny = "network={width=8, blocks=[1,1,1,1], image_experts=[0,0,3]}"
+    tiny = "network={width=8, blocks=[0,0,1,1], image_experts=[0,0,3]}"
     few = ["--set", tiny, "--set", "steps=1", "--set", "tasks={coded=1, camera=1, mixture=1}"]
     result = CliRunner().invoke(main, [*arguments, *few, "--set", "batch=6"])
     assert result.exit_code == 0, result.output

@@ -17,67 +17,72 @@ from measnet.errors import UsageError
 from measnet.train.cli import main
 from measnet.train.processes import Processes, SampleNoise, per_sample_noise
 
-RECIPE = """
-variant = "nano"
-network = { width = 8, blocks = [1, 1, 1, 1], image_experts = [0, 0, 3] }
-steps = 4
-batch = 4
-warmup_steps = 1
-save_every = 2
-steady_weight = 0.1
-tasks = { denoise = 1, lowlight = 1 }
+ARGUMENTS = [
+    "smoke",
+    "--workers",
+    "0",
+    "--set",
+    "network={width=8, blocks=[0, 0, 1, 1], image_experts=[0, 0, 3]}",
+]
+for entry in (
+    "steps=3",
+    "warmup_steps=1",
+    "save_every=2",
+    "steady_weight=0.1",
+    "tasks={denoise=1, lowlight=1}",
+):
+    ARGUMENTS += ["--set", entry]
+
+EVERY_STEP = """
+import sys
+import measnet.train.loop as loop
+loop.LOG_EVERY = 1
+from measnet.train.cli import main
+main(sys.argv[1:])
 """
+"""The command, which logs every step's figures and not every fiftieth's."""
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run of two processes, and what they said."""
+    folder = tmp_path_factory.mktemp("two")
+    (folder / "run.py").write_text(EVERY_STEP)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, str(folder / "run.py"), *ARGUMENTS, "--out", str(folder / "run")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder / "run", done.stderr
 
 
 def test_two_processes_have_the_losses_and_the_weights_of_one(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    two: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "recipe.toml").write_text(RECIPE)
-    # Every step's figures, not every fiftieth's.
-    script = (
-        "import sys\n"
-        "import measnet.train.loop as loop\n"
-        "loop.LOG_EVERY = 1\n"
-        "from measnet.train.cli import main\n"
-        "main(sys.argv[1:])\n"
-    )
-    (tmp_path / "run.py").write_text(script)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    arguments = [str(tmp_path / "recipe.toml"), "--data", str(pictures), "--workers", "0", "--out"]
     monkeypatch.setattr("measnet.train.loop.LOG_EVERY", 1)
-    alone = CliRunner().invoke(main, [*arguments, str(tmp_path / "one")])
+    alone = CliRunner().invoke(main, [*ARGUMENTS, "--out", str(tmp_path)])
     assert alone.exit_code == 0, alone.output
-    command = [*torchrun, str(tmp_path / "run.py"), *arguments, str(tmp_path / "two")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    logs = {
-        name: [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
-        for name in ("one", "two")
-    }
-    assert [line["step"] for line in logs["two"]] == [1, 2, 3, 4]
-    for one, two in zip(logs["one"], logs["two"], strict=True):
+    folders = (tmp_path, two[0])
+    logs = [[json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()] for run in folders]
+    assert [line["step"] for line in logs[1]] == [1, 2, 3]
+    for ours, theirs in zip(*logs, strict=True):
         for figure in ("loss", "l1", "balance", "unsteady"):
-            assert two[figure] == pytest.approx(one[figure], abs=2e-6, rel=1e-4), (one["step"], figure)
-    weights = [load_checkpoint(tmp_path / name / "weights.safetensors").state_dict() for name in logs]
+            assert theirs[figure] == pytest.approx(ours[figure], abs=2e-6, rel=1e-4), (ours["step"], figure)
+    weights = [load_checkpoint(run / "weights.safetensors").state_dict() for run in folders]
     for name, tensor in weights[0].items():
         # Adam's first steps have one size whatever the gradient's, so its sign decides where that is near 0.
         assert (tensor - weights[1][name]).abs().float().mean() < 2e-5, name
 
 
-def test_processes_that_share_a_run_wait_for_the_one_that_prepares_its_pictures(tmp_path: Path) -> None:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    arguments = ["smoke", "--out", str(tmp_path / "run"), "--workers", "0", "--set", "steps=1"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    narrow = ["--set", "network={width=8, blocks=[1, 1, 1, 1], image_experts=[0, 0, 3]}"]
-    command = [*torchrun, "-m", "measnet.train", *arguments, *narrow]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_processes_that_share_a_run_wait_for_the_one_that_prepares_its_pictures(
+    two: tuple[Path, str],
+) -> None:
+    run, said = two
     # PyTorch warns where every expert was chosen by some pixel or image: that cannot be known beforehand.
-    told = [line for line in done.stderr.splitlines() if "find_unused_parameters=True" not in line]
+    told = [line for line in said.splitlines() if "find_unused_parameters=True" not in line]
     assert not any("Warning" in line for line in told)
-    assert len(list((tmp_path / "run" / "made-up").glob("*.png"))) == 12
-    assert not list((tmp_path / "run").rglob("*.part")) and not list((tmp_path / "run").glob(".writable*"))
+    assert len(list((run / "made-up").glob("*.png"))) == 12
+    assert not list(run.rglob("*.part")) and not list(run.glob(".writable*"))
 
 
 def test_a_batch_that_cannot_be_split_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from measnet.train.losses import TrainingStep
 from measnet.train.recipe import Recipe
 from measnet.train.steadiness import EVERY, looks_at, unsteadiness
 
-NARROW = {"width": 8, "blocks": (1, 1, 1, 1), "image_experts": (0, 0, 3), "ffn_expansion": 1.0}
+NARROW = {"width": 8, "blocks": (0, 0, 1, 1), "image_experts": (0, 0, 3), "ffn_expansion": 1.0}
 RECIPE = Recipe(variant="nano", network=NARROW, steps=4, batch=2, crop=160)
 
 

@@ -19,12 +19,14 @@ from measnet.train.task_prompts import said_for_certain, task_name
 
 TASKS = {"denoise": 1.0, "denoise25": 1.0, "coded": 1.0, "camera": 1.0, "mixture": 1.0, "keep": 1.0}
 
+pytestmark = pytest.mark.usefixtures("hardly_toned")
+
 
 @pytest.fixture(scope="module")
 def recipe() -> Recipe:
-    return dataclasses.replace(
-        read_recipe("nano"), tasks=TASKS, steps=2, batch=4, crop=128, steady_weight=0.0, warmup_steps=0
-    )
+    network = {"width": 8, "blocks": (0, 0, 1, 1), "image_experts": (0, 0, 3)}
+    few = dataclasses.replace(read_recipe("nano"), network=network, tasks=TASKS, steps=1, batch=2)
+    return dataclasses.replace(few, steady_weight=0.0, warmup_steps=0)
 
 
 @pytest.fixture(scope="module")
