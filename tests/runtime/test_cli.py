@@ -32,6 +32,7 @@ from measnet.runtime.sinks.containers import CODECS
 
 from .conftest import IDENTITY_COMMAND, Answer, MakeClip, ffmpeg, probe
 from .identity import IdentityRestorer, given_back
+from .piped import pipe
 
 Run = Callable[..., Answer]
 
@@ -306,10 +307,9 @@ def test_a_preset_that_the_encoder_does_not_know_is_refused_with_those_it_knows(
 
 
 def test_options_of_files_say_that_a_pipe_has_nothing_of_them(clip: MakeClip) -> None:
-    command = [*IDENTITY_COMMAND, "0", str(clip("plain.mp4")), "-o", "-", "--bits", "10", "--crf", "3"]
-    done = subprocess.run(command, capture_output=True, timeout=120)
-    assert done.returncode == 0 and done.stdout.startswith(b"YUV4MPEG2")
-    assert b"warning: --crf, --bits: of files alone; bare pixels of 8 bits" in done.stderr
+    done = pipe(clip("plain.mp4"), "-o", "-", "--bits", "10", "--crf", "3")
+    assert done.status == 0 and done.sent.startswith(b"YUV4MPEG2")
+    assert "warning: --crf, --bits: of files alone; bare pixels of 8 bits" in done.err
 
 
 def test_closed_folder_is_refused_before_any_work() -> None:
