@@ -147,6 +147,12 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> MakeClip:
     return make
 
 
+@pytest.fixture
+def video(clip: MakeClip, tmp_path: Path) -> Path:
+    """A video that a test may change: 20 frames and a tone."""
+    return Path(shutil.copy(clip("plain.mp4"), tmp_path / "clip.mp4"))
+
+
 class Each:
     """The first step of a stream: every frame for itself, by a function of its pixels."""
 

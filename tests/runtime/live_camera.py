@@ -20,8 +20,6 @@ from measnet.runtime.stream import Pace, RunFigures, run
 from .conftest import Each
 
 ULTRAFAST = Encoding(preset="ultrafast")
-
-
 GENEROUS = 60.0
 """Seconds within which whatever is waited for must have come, on a machine however busy."""
 

@@ -31,7 +31,7 @@ from .identity import IdentityRestorer
 
 Run = Callable[..., Answer]
 
-FRAMES = 32
+FRAMES = 24
 """Frames of a segment in these tests: as many as elsewhere would only take longer."""
 
 WHOLE = 2 * FRAMES

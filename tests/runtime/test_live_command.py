@@ -175,7 +175,7 @@ def test_frames_of_standard_input_may_be_dropped(clip: MakeClip, tmp_path: Path)
     out = tmp_path / "out.mkv"
     command = [
         *IDENTITY_COMMAND,
-        "0.1",
+        "0.04",
         "-",
         "-o",
         str(out),

@@ -52,7 +52,7 @@ def test_a_camera_of_two_frames_a_second_is_opened_in_time_and_goes_on(
     sender = over_tcp()
     sender.rate = 2
     with sending(sender), watched(sender.url) as watching:
-        watching.more(11)  # more than come while it may be opened
+        watching.more(6)  # with those of the three seconds of looking, more than come while it may be opened
         assert "reconnecting" not in watching.states
 
 

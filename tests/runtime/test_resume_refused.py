@@ -173,7 +173,7 @@ def _state_of_another(part: Path) -> None:
         (_header_rewritten(encoder_threads="many"), "settings that the result was begun with are damaged"),
         (_header_rewritten(tiles=[[0, 0, 1, 1]]), "was begun of"),
         (_header_rewritten(tiles=None), "was begun of"),
-        (_state_of_another, "cannot go on at frame 64"),
+        (_state_of_another, f"cannot go on at frame {WHOLE}"),
     ],
 )
 def test_a_dry_run_refuses_what_a_run_refuses(

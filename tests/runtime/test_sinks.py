@@ -112,7 +112,7 @@ def test_a_video_has_several_results_at_once(
 @pytest.mark.parametrize("reader", ["leaves", "stalls"])
 def test_a_pipe_that_nobody_reads_stops_no_live_stream(reader: str, clip: MakeClip, tmp_path: Path) -> None:
     out = tmp_path / "y.mkv"
-    with mpegts_over_tcp(clip("live.mp4", "-g", "5", "-bf", "0", seconds=8.0)) as url:
+    with mpegts_over_tcp(clip("live.mp4", "-g", "5", "-bf", "0", seconds=4.0)) as url:
         wait_for(lambda: is_up(int(url.rpartition(":")[2])))
         command = [*IDENTITY_COMMAND, "0", url, "-o", "-", "-o", str(out), "--preset", "ultrafast"]
         command += ["--report", str(tmp_path / "run.json"), "--reconnect", "0"]
