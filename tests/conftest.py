@@ -67,6 +67,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def nothing_is_forced_to_the_disk() -> Iterator[None]:
+    """Leaves what tests write to the system's own time: it takes milliseconds, nine times a run, and only a power
+    cut would tell. Programs that are killed on the way (``killed_run.py``) do force it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def a_network_is_traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keeps what the exporter traces, by weights and size, for all tests and processes of a run: it takes
     ten to thirty seconds each time, and nearly twice that where torch traces it again to decompose it."""

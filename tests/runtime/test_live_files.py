@@ -152,7 +152,7 @@ def test_a_live_file_in_parts(tmp_path: Path) -> None:
 
 
 def test_sound_is_cut_where_parts_begin(clip: MakeClip, tmp_path: Path) -> None:
-    with mpegts_over_tcp(clip("live.mp4", "-g", "5", "-bf", "0", seconds=4.0)) as url:
+    with mpegts_over_tcp(clip("live.mp4", "-g", "5", "-bf", "0", seconds=3.0)) as url:
         live = open_when_up(url)
         sink = PartsSink(tmp_path / "x.mkv", live.info, ULTRAFAST, Fraction(1))
         try:

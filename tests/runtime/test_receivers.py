@@ -61,7 +61,7 @@ def receiver(*arguments: str, to: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 RECEIVERS = {
-    "udp": ("udp://127.0.0.1:{}", ["-i", "udp://127.0.0.1:{}?timeout=5000000"]),
+    "udp": ("udp://127.0.0.1:{}", ["-i", "udp://127.0.0.1:{}?timeout=3000000"]),
     "tcp": ("tcp://127.0.0.1:{}", ["-i", "tcp://127.0.0.1:{}?listen=1"]),
     "rtmp": ("rtmp://127.0.0.1:{}/live/key", ["-listen", "1", "-i", "rtmp://127.0.0.1:{}/live/key"]),
     "rtsp": ("rtsp://127.0.0.1:{}/yard", ["-rtsp_flags", "listen", "-i", "rtsp://127.0.0.1:{}/yard"]),
