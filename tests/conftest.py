@@ -68,8 +68,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_is_forced_to_the_disk() -> Iterator[None]:
-    """Leaves what tests write to the system's own time: it takes milliseconds, nine times a run, and only a power
-    cut would tell. Programs that are killed on the way (``killed_run.py``) do force it."""
+    """Leaves what tests write to the system's own time: to force it takes milliseconds, nine times a run, and
+    only a power cut would tell. Programs that are killed on the way (``killed_run.py``) do force it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
