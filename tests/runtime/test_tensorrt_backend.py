@@ -31,6 +31,9 @@ from .fake_cuda import cudaError_t
 __all__ = ["bench", "exact", "frames", "small"]
 
 
+# What comes out
+
+
 def test_restored_pictures_are_those_of_onnxruntime(bench: Bench, frames: list[np.ndarray]) -> None:
     path = bench.engine()
     with Restorer(str(path)) as restorer, Restorer("nano") as other:
@@ -97,6 +100,9 @@ def test_two_shapes_in_turns_do_not_mix(
         same(backend.infer(narrow), exact(narrow))
 
 
+# Shapes and profiles
+
+
 def test_a_profile_is_chosen_and_changed_by_the_frame(
     bench: Bench, frames: list[np.ndarray], exact: Callable[[np.ndarray], Inference]
 ) -> None:
@@ -134,6 +140,9 @@ def test_a_frame_that_no_profile_takes_is_refused_with_those_there_are(
         assert restorer(frames[0]).shape == frames[0].shape  # and it goes on
         with pytest.raises(UsageError, match="of 3x3x128x128"):
             restorer._backend.infer(np.zeros((3, 3, 128, 128), np.float32))
+
+
+# CUDA graphs
 
 
 def test_a_steady_shape_is_captured_once_and_recaptured_after_a_change(
@@ -186,6 +195,9 @@ def test_a_capture_that_cuda_refuses_costs_no_frame(
     for _ in range(STEADY + 3):
         same(backend.infer(image), exact(image))
     assert backend.facts["cuda_graphs"].startswith("not used: CUDA failed at")
+
+
+# Threads
 
 
 def test_every_thread_has_a_context_and_streams_of_its_own(

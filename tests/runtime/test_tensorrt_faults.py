@@ -127,6 +127,9 @@ def test_deactivating_frees_everything(bench: Bench, frames: list[np.ndarray]) -
     backend.infer(image)
 
 
+# Engines from elsewhere
+
+
 def test_a_plan_that_is_not_ours_is_refused_with_what_builds_one(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "raw.engine").write_bytes(b"ftrt" + bytes(1000))
     with pytest.raises(
@@ -246,6 +249,9 @@ def test_missing_packages_are_named(bench: Bench, monkeypatch: pytest.MonkeyPatc
         bench.backend(path)
     with pytest.raises(EngineError, match="for 'abacus'"):
         bench.backend(bench.engine(flavour="abacus"))
+
+
+# Which backend runs what
 
 
 def test_engines_select_tensorrt_by_themselves(tmp_path: Path) -> None:
