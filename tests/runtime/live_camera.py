@@ -61,7 +61,7 @@ def send(camera: Camera, *sinks: Sink, pace: Pace | None = None) -> RunFigures:
     """From the camera into the sinks; nothing is dropped before them."""
     sink = sinks[0] if len(sinks) == 1 else Several(sinks)
     try:
-        figures = run(camera, [Each()], sink, pace=pace or Pace(4))
+        figures = run(camera, (Each(),), sink, pace=pace or Pace(4))
         sink.finish()
     finally:
         sink.abort()

@@ -129,7 +129,7 @@ def test_sound_goes_along(scheme: str, clip: MakeClip, tmp_path: Path) -> None:
         try:
             sink = opened_when_up(address.format(port), live.info)
             try:
-                run(live, [Each()], sink)
+                run(live, (Each(),), sink)
                 sink.finish()
             finally:
                 sink.abort()

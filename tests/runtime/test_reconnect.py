@@ -178,7 +178,7 @@ def test_sound_goes_on_behind_an_outage(tmp_path: Path) -> None:
         sink.__class__ = Recording
         stop = threading.Event()
         running = threading.Thread(
-            target=run, args=(source, [Each()], sink), kwargs={"stop": stop}, daemon=True
+            target=run, args=(source, (Each(),), sink), kwargs={"stop": stop}, daemon=True
         )
         running.start()
         assert until(lambda: len(heard) > 10)

@@ -116,7 +116,7 @@ class Watching:
             def write(sink, frame: Frame) -> None:  # noqa: N805 - self is the other one
                 self.frames.append(frame)
 
-        run(self.source, [Each()], All(), stop=self.stop, watch=self.watch)
+        run(self.source, (Each(),), All(), stop=self.stop, watch=self.watch)
 
 
 @contextlib.contextmanager
