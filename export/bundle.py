@@ -171,7 +171,7 @@ def main(checkpoint: Path, name: str, out: Path, debug: bool) -> None:
     """Write the bundled files of NAME (nano, small) from CHECKPOINT: its weights, and the graphs to run."""
 
     def write() -> None:
-        for path in write_bundle(checkpoint, name, out):
+        for path in write_bundle(checkpoint, name, out, traced_graph):
             say(f"{os.path.relpath(path)}: {path.stat().st_size / 1e3:.0f} kB")
 
     run_command(write, debug=debug, interrupted="stopped; the files that were there stay")

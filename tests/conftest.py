@@ -68,6 +68,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def nothing_is_forced_to_the_disk() -> Iterator[None]:
+    """Leaves what tests write to the system's own time: to force it takes milliseconds, nine times a run, and
+    only a power cut would tell. Programs that are killed on the way (``killed_run.py``) do force it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def a_network_is_traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keeps what the exporter traces, by weights and size, for all tests and processes of a run: it takes
     five to forty seconds each time, and twice that where torch runs it again to decompose it."""

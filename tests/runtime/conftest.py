@@ -14,6 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
@@ -99,8 +100,8 @@ def _probed(path: Path, *_state: int) -> Probed:
 
 def decode(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """All frames as ffmpeg itself sees them: uint8 N×H×W×3, RGB, not turned."""
-    video = probe(path).video
-    width, height = video["width"], video["height"]
+    with av.open(str(path)) as container:
+        width, height = container.streams.video[0].width, container.streams.video[0].height
     command = [
         "ffmpeg",
         "-v",
@@ -145,6 +146,12 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> MakeClip:
         return made[key]
 
     return make
+
+
+@pytest.fixture
+def video(clip: MakeClip, tmp_path: Path) -> Path:
+    """A video that a test may change: 20 frames and a tone."""
+    return Path(shutil.copy(clip("plain.mp4"), tmp_path / "clip.mp4"))
 
 
 class Each:

@@ -32,8 +32,10 @@ def sound_header(path: Path) -> tuple[Fraction, int, int]:
     return Fraction(scale, rate), length, size
 
 
-@pytest.mark.parametrize(("rate", "direct"), [(32_000, False), (44_100, True)], ids=["in segments", "direct"])
-@pytest.mark.parametrize("codec", SOUNDS)
+@pytest.mark.parametrize(
+    ("codec", "rate", "direct"),
+    [*((codec, 32_000, False) for codec in SOUNDS), ("aac", 44_100, True), ("adpcm_ms", 44_100, True)],
+)
 def test_sound_copied_from_one_avi_to_another_is_counted_as_it_was(
     clip: MakeClip, tmp_path: Path, codec: str, rate: int, direct: bool
 ) -> None:

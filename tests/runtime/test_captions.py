@@ -34,10 +34,14 @@ def captions(path: Path) -> list[bytes]:
         return [read_captions(frame) for frame in file.decode(video=0)]
 
 
-@pytest.mark.parametrize("direct", [False, True], ids=["in segments", "direct"])
 @pytest.mark.parametrize(
-    ("target", "codec"),
-    [("out.ts", None), ("out.mp4", None), ("out.mp4", "hevc"), ("out.mkv", None), ("out.flv", None)],
+    ("target", "codec", "direct"),
+    [
+        *((name, None, False) for name in ("out.ts", "out.mp4", "out.mkv", "out.flv")),
+        ("out.mp4", "hevc", False),
+        ("out.ts", None, True),
+        ("out.mp4", "hevc", True),
+    ],
 )
 def test_captions_stay_with_their_pictures(
     captioned: Path, tmp_path: Path, target: str, codec: str | None, direct: bool

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
-import resource
-import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -21,26 +16,17 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from ports import is_up
 
 from measnet.errors import BackendError, GraphError
 from measnet.runtime.frame import Pixels
-from measnet.runtime.job import Job
-from measnet.runtime.options import RunOptions
 from measnet.runtime.restorer import RestoredFrame, Restorer
 from measnet.runtime.sinks.containers import CODECS
 
-from .conftest import IDENTITY_COMMAND, Answer, MakeClip, ffmpeg, probe
+from .conftest import Answer, MakeClip, ffmpeg, probe
 from .identity import IdentityRestorer, given_back
+from .piped import pipe
 
 Run = Callable[..., Answer]
-
-
-@pytest.fixture
-def video(clip: MakeClip, tmp_path: Path) -> Path:
-    path = tmp_path / "clip.mp4"
-    shutil.copy(clip("plain.mp4"), path)
-    return path
 
 
 def test_help_answers_without_the_heavy_packages() -> None:
@@ -87,87 +73,6 @@ def test_existing_result_is_kept_unless_asked(measnet_run: Run, video: Path) -> 
     assert result.read_text() == "precious"
     assert measnet_run(video, "-y").status == 0
     assert probe(result).times
-
-
-def test_a_dry_run_tells_and_writes_nothing(measnet_run: Run, video: Path) -> None:
-    report = video.parent / "plan.json"
-    answer = measnet_run(video, "--dry-run", "--report", report)
-    assert answer.status == 0, answer.err
-    line = " ".join(answer.out.split())
-    assert re.search(r"clip\.restored\.mp4: 20 frames of 96x64, about \d+ s at .* nothing was written", line)
-    assert sorted(path.name for path in video.parent.iterdir()) == ["clip.mp4", "plan.json"]
-    (planned,) = json.loads(report.read_text())["runs"]
-    assert planned["status"] == "planned" and planned["fps"] > 0 and planned["frames"] == 0
-    assert planned["seconds"]["expected"] == pytest.approx(20 / planned["fps"], abs=0.1)
-
-
-@pytest.mark.parametrize("ending", [".mkv", ".avi"])
-def test_what_a_dry_run_says_is_what_happens(
-    measnet_run: Run, clip: MakeClip, tmp_path: Path, ending: str
-) -> None:
-    upright = clip("plain.mov", "-c:v", "libx265", "-pix_fmt", "yuv422p10le", "-c:a", "mp2")
-    source, target = tmp_path / "turned.mov", tmp_path / f"result{ending}"
-    ffmpeg("-i", upright, "-c", "copy", "-metadata:s:v", "rotate=90", source)
-    arguments = [
-        source,
-        "-o",
-        target,
-        "--frames",
-        "9",
-        "--preset",
-        "ultrafast",
-        "--report",
-        tmp_path / "r.json",
-    ]
-    words = measnet_run(*arguments, "--dry-run")
-    (said,) = json.loads((tmp_path / "r.json").read_text())["runs"]
-    assert words.status == 0 and f"{target}: 9 frames" in words.out.replace("\n", "")
-    done = measnet_run(*arguments)
-    (run,) = json.loads((tmp_path / "r.json").read_text())["runs"]
-    assert done.status == 0, done.err
-    for key in ("output", "expected_frames", "engine", "encoding", "largest_tile_count"):
-        assert said[key] == run[key], key
-    assert set(said["warnings"]) <= set(run["warnings"])
-    assert len(said["warnings"]) == (1 if ending == ".avi" else 0)  # how it is turned
-    result, encoding = probe(target), said["encoding"]
-    codec = {"libx264": "h264", "libx265": "hevc"}[encoding["encoder"]]
-    assert len(result.times) == 9 and result.video["codec_name"] == codec
-    for key, theirs in (("pixel_format", "pix_fmt"), ("width", "width"), ("height", "height")):
-        assert encoding[key] == result.video[theirs] and str(encoding[key]) in words.out
-    assert f"{encoding['bits']} bits" in words.out and "with it: sound" in words.out
-    for warning in said["warnings"]:
-        assert warning.split(":")[0] in words.err.replace("\n", "")
-
-
-def test_dry_runs_of_several_inputs_are_added_up(measnet_run: Run, video: Path) -> None:
-    shutil.copy(video, video.with_name("again.mp4"))
-    answer = measnet_run(
-        video, video.with_name("again.mp4"), "--dry-run", "--frames", "1000", "--verify", "5"
-    )
-    assert answer.status == 0, answer.err
-    assert answer.out.count("20 frames of 96x64") == 2 and "one frame in 5 is checked" in answer.out
-    assert re.search(r"^2 inputs: about \d+ s in all$", answer.out, re.MULTILINE)
-    alone = measnet_run(video, "absent.mp4", "--dry-run")
-    assert alone.status == 2 and re.search(r"^1 input: about \d+ s in all$", alone.out, re.MULTILINE)
-    assert "in all" not in measnet_run("no.mp4", "absent.mp4", "--dry-run").out
-
-
-def test_a_dry_run_of_a_slow_engine_tries_two_frames(video: Path) -> None:
-    frames: list[Pixels] = []
-
-    class Counted(IdentityRestorer):
-        def restore(self, pixels: Pixels) -> RestoredFrame:
-            frames.append(pixels)
-            return super().restore(pixels)
-
-    slow: Any = Counted()
-    Job(str(video), RunOptions()).rehearse(slow, seconds=0.0)
-    assert len(frames) == 2
-
-
-def test_a_dry_run_finds_what_a_run_would_stumble_over(measnet_run: Run, video: Path) -> None:
-    answer = measnet_run(video, "--dry-run", "-o", video.parent / "absent" / "out.mp4")
-    assert answer.status == 2 and "does not exist" in answer.err
 
 
 @pytest.mark.parametrize(("dtype", "unit"), [(np.uint8, 1), (np.uint16, 301)])
@@ -306,10 +211,9 @@ def test_a_preset_that_the_encoder_does_not_know_is_refused_with_those_it_knows(
 
 
 def test_options_of_files_say_that_a_pipe_has_nothing_of_them(clip: MakeClip) -> None:
-    command = [*IDENTITY_COMMAND, "0", str(clip("plain.mp4")), "-o", "-", "--bits", "10", "--crf", "3"]
-    done = subprocess.run(command, capture_output=True, timeout=120)
-    assert done.returncode == 0 and done.stdout.startswith(b"YUV4MPEG2")
-    assert b"warning: --crf, --bits: of files alone; bare pixels of 8 bits" in done.stderr
+    done = pipe(clip("plain.mp4"), "-o", "-", "--bits", "10", "--crf", "3")
+    assert done.status == 0 and done.sent.startswith(b"YUV4MPEG2")
+    assert "warning: --crf, --bits: of files alone; bare pixels of 8 bits" in done.err
 
 
 def test_closed_folder_is_refused_before_any_work() -> None:
@@ -432,97 +336,6 @@ def test_verify_checks_every_nth_frame(measnet_run: Run, video: Path) -> None:
     assert answer.status == 1
     assert "20.0 dB" in answer.err and "FAILED" in answer.out
     assert video.with_name("clip.restored.mp4").exists()
-
-
-def interrupt(arguments: list[str | Path], number: int, part: Path) -> subprocess.Popen[str]:
-    """Start a slow run and send a signal once it has begun to write."""
-    running = subprocess.Popen(
-        [*IDENTITY_COMMAND, "0.2", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    until = time.monotonic() + 60
-    while not part.exists() and running.poll() is None and time.monotonic() < until:
-        time.sleep(0.02)
-    running.send_signal(number)
-    return running
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_video_is_playable_and_called_partial(video: Path, number: int) -> None:
-    part = video.with_name("clip.restored.mp4.part")
-    # Without look-ahead the first packet, and with it the file, comes with the first frame.
-    running = interrupt([video, "--preset", "ultrafast"], number, part)
-    out, err = running.communicate(timeout=60)
-    assert running.returncode == 130, err
-    partial = video.with_name("clip.restored.partial.mp4")
-    assert sorted(p.name for p in video.parent.iterdir()) == ["clip.mp4", partial.name]
-    times = probe(partial).times
-    assert 1 <= len(times) < 20 and times == probe(video).times[: len(times)]
-    assert "partial" in out
-
-
-def test_an_interruption_before_anything_has_begun_is_status_130_and_silent(
-    measnet_run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted() -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("measnet.runtime.cli.hide_arguments", interrupted)
-    assert measnet_run("clip.mp4") == Answer(130, "", "")
-
-
-def test_signals_are_taken_once_the_heavy_packages_are_there() -> None:
-    code = (
-        "import sys\n"
-        "from measnet.runtime import cli, session\n"
-        "session.stopping_on_signals = lambda stop: sys.exit('measnet.runtime.job' in sys.modules and 7)\n"
-        "cli.main(['tcp://127.0.0.1:1', '-o', 'x.mkv'])"
-    )
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 7
-
-
-def test_interrupted_folder_is_called_partial(tmp_path: Path) -> None:
-    shots = tmp_path / "shots"
-    shots.mkdir()
-    for number in range(40):
-        cv2.imwrite(str(shots / f"{number:02}.png"), np.zeros((8, 8, 3), np.uint8))
-    running = interrupt([shots], signal.SIGINT, tmp_path / "shots.restored.part")
-    running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert not (tmp_path / "shots.restored").exists()
-    assert 1 <= len(list((tmp_path / "shots.restored.partial").iterdir())) < 40
-
-
-def test_interrupting_a_live_recording_is_its_normal_end(clip: MakeClip, tmp_path: Path) -> None:
-    from .test_live import mpegts_over_tcp
-
-    long = clip("long.mp4", "-g", "5", "-bf", "0", seconds=8.0)
-    with mpegts_over_tcp(long) as url:
-        until = time.monotonic() + 60
-        while not is_up(int(url.rpartition(":")[2])) and time.monotonic() < until:
-            time.sleep(0.02)
-        part = tmp_path / "out.mp4.part"
-        running = interrupt([url, "-o", tmp_path / "out.mp4", "--preset", "ultrafast"], 2, part)
-        _, err = running.communicate(timeout=60)
-    assert running.returncode == 0, err
-    assert [p.name for p in tmp_path.iterdir()] == ["out.mp4"]
-    assert probe(tmp_path / "out.mp4").times
-
-
-def test_file_size_limit_is_one_line_and_leaves_nothing(clip: MakeClip, tmp_path: Path) -> None:
-    source = clip("noisy.mp4", "-vf", "noise=alls=90:allf=t", size="320x240", seconds=1.0)
-    done = subprocess.run(
-        [*IDENTITY_COMMAND, "0", str(source), "-o", str(tmp_path / "out.mp4"), "--crf", "1"],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: writing") and done.stderr.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("how", "name"), [("split", "compare.mp4"), ("slider", "compare.html")])

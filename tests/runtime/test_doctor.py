@@ -70,7 +70,7 @@ def test_engines_run_where_a_flavour_of_tensorrt_cuda_python_and_a_gpu_are() -> 
 
 def test_gpus_are_read_from_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_driver(tmp_path, monkeypatch, "echo 'NVIDIA L4, 23034, 570.86, 8.9'")
-    (gpu,) = examine().gpus
+    (gpu,), _ = machine_module._gpus()
     assert (gpu.name, gpu.memory_mib, gpu.driver, gpu.compute_capability) == (
         "NVIDIA L4",
         23034,

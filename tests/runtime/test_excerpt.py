@@ -94,11 +94,11 @@ def test_a_far_piece_is_found_by_its_time_with_and_without_an_index(
     clip: MakeClip, tmp_path: Path, name: str
 ) -> None:
     arguments = ["-r", "5", "-g", "30", "-c:v", "libx264", "-bf", "2", "-c:a", "aac", "-b:a", "16k"]
-    source = clip(name, *arguments, seconds=30.0)
+    source = clip(name, *arguments, seconds=15.0)
     times = probe(source).times
-    outcome = restore_unchanged(source, tmp_path / "out.mp4", crf=1, reading=piece("20.4", "1"))
+    outcome = restore_unchanged(source, tmp_path / "out.mp4", crf=1, reading=piece("10.4", "1"))
     origin = max(Fraction(probe(source).format["start_time"]), Fraction(0))
-    first = next(i for i, t in enumerate(times) if t - origin >= Fraction("20.4"))
+    first = next(i for i, t in enumerate(times) if t - origin >= Fraction("10.4"))
     assert shown(source, tmp_path / "out.mp4") == list(range(first, first + 5)), name
     assert outcome.source.damaged == 0 and not outcome.source.truncated, outcome.warnings
 

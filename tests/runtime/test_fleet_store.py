@@ -15,18 +15,20 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from measnet.errors import MissingPackageError, UsageError
+from measnet.runtime import cli
 from measnet.runtime.fleet import store as stores
 from measnet.runtime.fleet.archive import find
 from measnet.runtime.fleet.store import Remote, place_of
 from measnet.runtime.sinks.segment import FRAMES
 
-from .s3_server import SECRET, store
+from .resuming import frame_sums
+from .s3_server import SECRET, server, store
 from .test_fleet import COMMON, RUN, check_runs, check_started, needs_ray, video
-from .test_resume import frame_sums
 
-__all__ = ["store"]
+__all__ = ["server", "store"]
 
 LENGTH = 2 * FRAMES + 24
 
@@ -99,12 +101,12 @@ def test_a_worker_is_killed_and_another_brings_its_segments(store: str, tmp_path
     left = Path("/tmp").glob(f"measnet-ray-{killed}-*")
     assert not list(left)
     plain, brought = tmp_path / "plain.mp4", tmp_path / "brought.mp4"
-    done = subprocess.run([*RUN, str(source / "a.mp4"), "-o", str(plain), *COMMON], capture_output=True)
-    assert done.returncode == 0, done.stderr
+    done = CliRunner().invoke(cli.main, [str(source / "a.mp4"), "-o", str(plain), *COMMON])
+    assert done.exit_code == 0, done.stderr
     files.get_file("archive/out/a.restored.mp4", str(brought))
     assert frame_sums(brought) == frame_sums(plain)
-    again = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert again.returncode == 0 and "2 files have been restored before" in again.stderr
+    again = CliRunner().invoke(cli.main, command[len(RUN) :])
+    assert again.exit_code == 0 and "2 files have been restored before" in again.stderr
     assert "workers" not in again.stderr
 
 
@@ -151,9 +153,9 @@ def test_what_is_restored_of_a_store_is_as_of_a_folder(store: str, tmp_path: Pat
 
 
 def refused(*arguments: str) -> str:
-    command = [*RUN, "--ray", "local:1", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2, done.stderr
+    stores._store.cache_clear()
+    done = CliRunner().invoke(cli.main, ["--ray", "local:1", *arguments])
+    assert done.exit_code == 2, done.stderr
     assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr, done.stderr
     assert SECRET not in done.stderr
     return " ".join(done.stderr.split())

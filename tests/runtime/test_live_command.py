@@ -19,7 +19,7 @@ from measnet.runtime.live.address import shown
 from .conftest import IDENTITY_COMMAND, Answer, MakeClip, probe
 from .rtsp_server import rtsp_camera
 from .senders import over_tcp, sending, single_pictures_over_http
-from .test_reconnect import answers_nothing, in_a_hurry
+from .watching import answers_nothing, in_a_hurry
 
 __all__ = ["in_a_hurry"]
 
@@ -175,7 +175,7 @@ def test_frames_of_standard_input_may_be_dropped(clip: MakeClip, tmp_path: Path)
     out = tmp_path / "out.mkv"
     command = [
         *IDENTITY_COMMAND,
-        "0.1",
+        "0.04",
         "-",
         "-o",
         str(out),

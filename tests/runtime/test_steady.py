@@ -25,7 +25,7 @@ from measnet.runtime.sinks.segment import LARGEST_STATE
 from measnet.runtime.steady import Steady
 from measnet.runtime.tiles import Tile, TileRound, cores, fewest_tiles, square_tiles
 
-from .conftest import SteadyVideo
+from .conftest import SteadyVideo, ffmpeg
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,8 @@ def test_a_graph_that_cannot_be_steered_says_so(tmp_path: Path) -> None:
 
 
 def test_a_video_is_held_steady_unless_told_otherwise(tmp_path: Path) -> None:
-    clip = str(Path(__file__).parents[2] / "examples" / "car-park.mp4")
+    sample, clip = Path(__file__).parents[2] / "examples" / "car-park.mp4", str(tmp_path / "piece.mkv")
+    ffmpeg("-i", sample, "-vf", "crop=320:192", "-frames:v", "4", "-c:v", "ffv1", clip)
     planned = CliRunner().invoke(main, [clip, "--dry-run", "-o", str(tmp_path / "planned.mkv")])
     assert "held steady, 0.9 of each" in " ".join(planned.output.split())
     results = {}

@@ -34,8 +34,9 @@ from measnet.export.camera_bytes import camera_graph
 from measnet.export.graph import Graph, read_graph
 from measnet.export.triton import write_repository
 
+from .cameras_file import write
 from .protobuf_server import ProtobufServer, serving
-from .test_serve import sender, write
+from .test_serve import sender
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +76,10 @@ def server(repository: Path) -> Iterator[ProtobufServer]:
         yield server
 
 
-@pytest.mark.parametrize("shares", [True, False], ids=["shared memory", "gRPC"])
-@pytest.mark.parametrize("model", ["nano", "bytes", "steered", "both"])
+@pytest.mark.parametrize(
+    ("model", "shares"),
+    [("nano", True), ("nano", False), ("bytes", True), ("steered", False), ("both", True), ("both", False)],
+)
 def test_results_are_those_of_onnx_runtime_bit_for_bit(
     model: str, shares: bool, graphs: dict[str, Path], repository: Path, noisy_picture: np.ndarray
 ) -> None:
