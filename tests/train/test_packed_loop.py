@@ -180,7 +180,7 @@ def test_a_step_that_would_end_after_the_run_is_not_begun(
 def test_where_getting_ready_takes_all_the_time_there_are_weights_all_the_same(
     pack: Pack, tmp_path: Path, half_seconds: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def slow(*_: object) -> None:
+    def slow(*_: object, taught: bool) -> None:
         half_seconds.now += 60
 
     monkeypatch.setattr(packed_loop, "fit_tone", slow)
