@@ -29,8 +29,8 @@ MULTIPLE = 2  # of the sides of the planes
 FILE = FOLDER / "trust.onnx"
 
 _ROOT3 = np.float32(np.sqrt(3))
-_BRIGHTNESS = np.full((1, 3), 1 / _ROOT3, np.float32)
-_COLOURS = np.array([[1, 0, -1], [1, -2, 1]], np.float32) / np.sqrt(np.array([[2], [6]], np.float32))
+_AXES = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]], np.float32) / np.sqrt(np.float32([[3], [2], [6]]))
+_BRIGHTNESS = _AXES[:1]
 
 
 @dataclass(frozen=True)
@@ -89,29 +89,36 @@ def planes(seen: Seen) -> Plane:
     inner = found[:, :height, :width]
     size = (width, height)
 
-    def half(plane: Any) -> Plane:
-        return np.asarray(cv2.resize(plane, size, interpolation=cv2.INTER_AREA), np.float32)
+    def half(plane: Any) -> Any:
+        return cv2.resize(plane, size, interpolation=cv2.INTER_AREA)
+
+    def bound(plane: Any, number: int, scale: Any, most: float, weight: float = 1) -> None:
+        """Writes it in multiples of ``scale``, as they are while small, and never beyond ``most`` in size."""
+        cv2.divide(plane, scale + np.abs(plane) / np.float32(most), scale=weight, dst=inner[number])
 
     def describe(plane: Any, number: int, scale: Any, most: float, weight: float = 1) -> None:
         """The mean and the root mean square of each 2x2, as two planes."""
-        _bound(half(plane) / scale, most, weight, inner[number])
-        _bound(np.sqrt(half(cv2.multiply(plane, plane))) / scale, most, weight, inner[number + 1])
+        bound(half(plane), number, scale, most, weight)
+        bound(cv2.sqrt(half(cv2.multiply(plane, plane))), number + 1, scale, most, weight)
 
-    deviation = np.sqrt(seen.usual) + np.float32(0.3)
+    deviation = cv2.sqrt(seen.usual) + np.float32(0.3)
     bright, bright_off = _brightness(now), _brightness(seen.off)
-    taken = _brightness(seen.source) - bright
+    taken = cv2.subtract(_brightness(seen.source), bright)
     noise = max(np.float32(0.5), np.float32(cv2.norm(taken) / math.sqrt(taken.size)))
-    fused = bright - bright_off * cv2.resize(trust / (1 + trust), now.shape[1::-1])
+    fused = cv2.multiply(bright_off, cv2.resize(trust / (1 + trust), now.shape[1::-1]))
+    cv2.subtract(bright, fused, dst=fused)
     describe(bright_off, 0, deviation, 4)
-    for number, colour in enumerate(cv2.split(cv2.transform(half(seen.off), _COLOURS)), 2):
-        _bound(colour / deviation, 4, 1, inner[number])
+    _, *colours = cv2.split(cv2.transform(half(seen.off), _AXES))
+    for number, colour in enumerate(colours, 2):
+        bound(colour, number, deviation, 4)
     describe(taken, 4, noise, 4, 2)
-    describe(fused - cv2.blur(fused, (9, 9)), 6, deviation, 8, 0.5)
+    inner[12] = half(fused) / (_ROOT3 * 128) - 1
+    cv2.subtract(fused, cv2.blur(fused, (9, 9)), dst=fused)
+    describe(fused, 6, deviation, 8, 0.5)
     inner[8] = np.log1p(trust) / 2
     inner[9] = np.tanh(seen.mismatch)
     inner[10] = np.log(deviation / 2)
     inner[11] = np.log(noise / 8)
-    inner[12] = half(fused) / (_ROOT3 * 128) - 1
     inner[13] = seen.still
     found[:, height:] = found[:, height - 1 : height]
     found[:, :, width:] = found[:, :, width - 1 : width]
@@ -121,7 +128,3 @@ def planes(seen: Seen) -> Plane:
 def _brightness(picture: Plane) -> Plane:
     return np.asarray(cv2.transform(picture, _BRIGHTNESS), np.float32)
 
-
-def _bound(values: Any, most: float, weight: float, into: Plane) -> None:
-    """Writes ``values``, times ``weight``, as they are while small, and never beyond ``most`` in size."""
-    np.divide(values * np.float32(weight), 1 + np.abs(values) / np.float32(most), out=into)
