@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from measnet.runtime.frame import Mark, Pixels, Restoration
 from measnet.runtime.scene_cut import SceneCut
-from measnet.runtime.trust import Judge, LearntTrust, Seen
+from measnet.runtime.trust import Judge, LearntTrust, Room, Seen
 
 DEPTH = 12
 """Frames that the mean of what moves is worth at most, where nobody says another number."""
@@ -178,6 +178,8 @@ class TemporalFusion:
         self._step = 0.0  # seconds, from the frame before the last to the last
         self._cut = SceneCut()
         self._judge = LearntTrust() if judge is None else judge
+        self._room = Room()
+        self._spare: Plane | None = None  # for the next mean
         self._motion = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
         self._motion.setFinestScale(1)  # it gets pictures of half the size
         self._motion.setPatchStride(_FINER)
@@ -206,17 +208,18 @@ class TemporalFusion:
             self._let_go("a fault")
             self._note(1.0)
             return restored
-        now = _levels(restored)
-        self._check_past(now, begins, gap)
-        if min(now.shape[:2]) < _LEAST:
+        self._check_past(restored.shape, begins, gap)
+        if min(restored.shape[:2]) < _LEAST:
             return restored
-        before = _levels(source)
+        now, before = (self._room.take(name, restored.shape) for name in ("now", "source"))
+        _levels(restored, now)
+        _levels(source, before)
         if self._past is None:
             height, width = now.shape[:2]
             broad = _coarse(before, _BROAD)
             light = _Light(broad, _coarse(now, _BROAD) - broad, np.ones(broad.shape[:2], np.float32))
             count = np.ones(((height + 1) // 2, (width + 1) // 2), np.float32)
-            self._past = _Past(now, count, light, np.zeros_like(count))
+            self._past = _Past(now.copy(), count, light, np.zeros_like(count))
             self._note(1.0)
             return restored
         past, half = self._past, _half(now)
@@ -225,7 +228,9 @@ class TemporalFusion:
         still, mismatch = self._join(past, before, now, half, flow, noise)
         detail = self._detail(past, before, now, half, still, mismatch)
         self._note(float(past.count.mean()))
-        return _pixels(past.mean if detail is None else cv2.add(past.mean, detail), restored.dtype)
+        if detail is not None:
+            cv2.add(past.mean, detail, dst=detail)
+        return _pixels(past.mean if detail is None else detail, restored.dtype)
 
     def state(self) -> bytes:
         """Packs what it knows of the frames before. It goes on from what these bytes hold, which is a little
@@ -286,11 +291,11 @@ class TemporalFusion:
         past.usual, past.still_share, past.whiteness = (f if 0 <= f <= 65025 else None for f in figures)
         self._past = past
 
-    def _check_past(self, now: Plane, new_scene: bool, gap: bool) -> None:
+    def _check_past(self, shape: tuple[int, ...], new_scene: bool, gap: bool) -> None:
         """Lets go of a past that says nothing of this frame."""
         if self._past is None:
             return
-        if self._past.mean.shape != now.shape:
+        if self._past.mean.shape != shape:
             self._let_go("another size")
         elif new_scene:
             self._let_go("a cut")
@@ -322,8 +327,9 @@ class TemporalFusion:
         What a network adds, it judges anew in every frame, and so adds a little more or less of it. Where it
         adds something else by far, or the source itself has changed, it is taken at its word.
         """
-        added = cv2.subtract(now, source)
-        variance = _coarse(cv2.multiply(added, added), _BROAD)
+        room, other = (self._room.take(name, now.shape) for name in ("a", "b"))
+        added = cv2.subtract(now, source, dst=room)
+        variance = _coarse(cv2.multiply(added, added, dst=other), _BROAD)
         added = _coarse(added, _BROAD)
         noise = np.sqrt(np.maximum(variance - added * added, _NOTHING)) / np.float32(_BROAD)
         broad = _coarse(source, _BROAD)
@@ -344,7 +350,7 @@ class TemporalFusion:
         trust = np.minimum(1 / (1 / count + unlike), _ADDED_DEPTH)
         mean = mean + (added - mean) / (1 + trust)[..., None]
         light.source, light.added, light.count = broad, mean, trust + 1
-        _brighten(_beyond(mean - added, _IN_NOISE * noise), now, half)
+        self._brighten(_beyond(mean - added, _IN_NOISE * noise), now, half)
         return np.asarray(noise, np.float32)
 
     def _join(
@@ -370,7 +376,7 @@ class TemporalFusion:
         cv2.copyTo(past.count, mask, count)
         cv2.copyTo(unmoved_off, mask, moved_off)
         count = np.maximum(count, np.float32(0.05))
-        changed, turned = _follow_light(half, moved, moved_half, moved_off)
+        changed, turned = self._follow_light(half, moved, moved_half, moved_off)
         if changed:
             past.sources = None
         off = _difference(half, moved_half)
@@ -401,22 +407,27 @@ class TemporalFusion:
         most = self._depth + (self._still_depth - self._depth) * still
         trust = np.minimum(worth / (1 / count + mismatch), most)
         past.count = trust + 1
-        new = cv2.subtract(now, moved)
+        new = cv2.subtract(now, moved, dst=self._room.take("a", now.shape))
         factor = self._judge(Seen(source, now, new, trust, usual, mismatch, still))
         trust = np.minimum(trust * factor, most)
-        cv2.multiply(new, cv2.merge([_whole(1 / (1 + trust), now)] * 3), dst=new)
-        past.mean = cv2.add(moved, new, dst=moved)
-        past.half = _half(past.mean)
-        light = _coarse(half, _BROAD // 2) - _coarse(past.half, _BROAD // 2)
-        _brighten(_beyond(light, _IN_NOISE * noise), past.mean, past.half)
+        self._weigh(new, 1 / (1 + trust))
+        cv2.add(moved, new, dst=moved)
+        past.mean, self._spare = moved, past.mean
+        past.half = _half(moved)
+        light = _as_coarse_as(noise, half) - _as_coarse_as(noise, past.half)
+        self._brighten(_beyond(light, _IN_NOISE * noise), past.mean, past.half)
         return still, mismatch
 
     def _where_it_is_now(self, past: _Past, now: Plane, flow: Plane) -> tuple[Plane, Plane]:
         """The past's mean and count, moved as what they show has moved; ``flow`` (h w 2) is in pixels of
         half the size, and is used up."""
-        places = cv2.resize(flow, now.shape[1::-1])
+        places = self._room.take("places", (*now.shape[:2], 2))
+        cv2.resize(flow, now.shape[1::-1], dst=places)
         places *= 2
-        moved = cv2.remap(past.mean, _at(places), None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+        spare = self._spare if self._spare is not None and self._spare.shape == now.shape else None
+        moved = cv2.remap(
+            past.mean, _at(places), None, cv2.INTER_CUBIC, dst=spare, borderMode=cv2.BORDER_REFLECT_101
+        )
         count = cv2.remap(past.count, _at(flow), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
         return np.asarray(moved, np.float32), np.asarray(count, np.float32)
 
@@ -441,17 +452,18 @@ class TemporalFusion:
         if (past.still_share or 0.0) < _STILL_SHARES[1] or not some.any():
             past.sources = None
             return None
-        gain, offset, explained = _fit(_coarse(source), _coarse(half, _COARSE // 2))
+        coarse = _coarse(source)
+        gain, offset, explained = _fit(coarse, _as_coarse_as(coarse, half))
         if explained < _ALIKE:
             past.sources = None
             return None
-        source = _turned(source, gain, offset)  # as bright as it was restored to be
+        _turn(source, gain, offset)  # as bright as it was restored to be
         if past.sources is None:
-            past.sources = _Sources(source, np.ones_like(past.count), np.zeros_like(past.count))
+            past.sources = _Sources(source.copy(), np.ones_like(past.count), np.zeros_like(past.count))
             return None
         sources = past.sources
-        new = cv2.subtract(source, sources.mean)
-        fresh = _blurred(_energy(new), 5) / (1 + 1 / sources.count)  # h w
+        new = cv2.subtract(source, sources.mean, dst=self._room.take("a", now.shape))
+        fresh = _blurred(self._energy(new), 5) / (1 + 1 / sources.count)  # h w
         fresh_there = _some(fresh)[some]
         level = np.median(fresh_there)
         noise = sources.noise + level * (sources.noise <= 0)
@@ -459,63 +471,73 @@ class TemporalFusion:
         trust = still / (1 / sources.count + unlike + mismatch)
         trust = np.minimum(trust, self._still_depth)
         sources.noise = noise + (fresh - noise) / (1 + trust)
-        cv2.multiply(new, cv2.merge([_whole(1 / (1 + trust), now)] * 3), dst=new)
+        self._weigh(new, 1 / (1 + trust))
         cv2.add(sources.mean, new, dst=sources.mean)
         sources.count = trust + 1
 
-        taken = cv2.subtract(source, now)
-        cv2.subtract(taken, cv2.blur(taken, (9, 9)), dst=taken)
-        in_space = _some(_blurred(_energy(taken), 5))[some] / _FINE_SHARE
+        taken = cv2.subtract(source, now, dst=source)
+        cv2.subtract(taken, cv2.blur(taken, (9, 9), dst=new), dst=taken)
+        in_space = _some(_blurred(self._energy(taken), 5))[some] / _FINE_SHARE
         fresh_share = _quantile(fresh_there, _CALM) / (_quantile(in_space, _CALM) + _LITTLE)
         past.whiteness = _smoothed(past.whiteness, float(np.clip(fresh_share, 0.05, 1)))
         repeated = np.float32((2 - past.whiteness) / past.whiteness**2)
         left = sources.noise * repeated / sources.count
-        beyond = cv2.subtract(sources.mean, past.mean)
-        coarse = cv2.GaussianBlur(_coarse(beyond), (0, 0), _FINE / _COARSE)
-        cv2.subtract(beyond, _whole(coarse, now), dst=beyond)
-        power = _blurred(_energy(beyond), 4)
+        beyond = cv2.subtract(sources.mean, past.mean, dst=new)
+        self._brighten(-cv2.GaussianBlur(_coarse(beyond), (0, 0), _FINE / _COARSE), beyond)
+        power = _blurred(self._energy(beyond), 4)
         share = np.maximum(power - _NOISE_MARGIN * left, 0) / (power + _LITTLE)
         share *= sources.count > _ENOUGH
         most = np.sqrt(level)
-        cv2.multiply(beyond, cv2.merge([_whole(share, now)] * 3), dst=beyond)
+        self._weigh(beyond, share)
         return np.clip(beyond, -most, most, out=beyond)
 
+    def _follow_light(self, now: Plane, past: Plane, past_half: Plane, off: Plane) -> tuple[bool, Plane]:
+        """Gives the past, in place, the light of the frame; whether that has changed in most of the picture,
+        and by how much in each place, h w in tiles of ``_COARSE`` pixels.
 
-def _follow_light(now: Plane, past: Plane, past_half: Plane, off: Plane) -> tuple[bool, Plane]:
-    """Gives the past, in place, the light of the frame; whether that has changed in most of the picture, and
-    by how much in each place, h w in tiles of ``_COARSE`` pixels.
+        As a gain and an offset for each colour of the whole picture first (fades, exposure), then as an
+        offset that changes over some breadth (lamps). ``now`` and ``past_half`` are of half size, ``past``
+        is not; ``off`` is how much the two differ, squared (h w).
+        """
+        same = np.float32(_LIGHT * np.sqrt(_quantile(_some(off).ravel(), _QUANTILE)))
+        coarse_now, coarse = _coarse(now, _COARSE // 2), _coarse(past_half, _COARSE // 2)
+        before = coarse
+        gain, offset, _ = _fit(coarse, coarse_now)
+        turned = coarse * gain + offset
+        changed = bool(np.abs(turned - coarse).mean() > same)
+        if changed:
+            for picture in (past, past_half):
+                _turn(picture, gain, offset)
+            coarse = turned
+        change = _beyond(np.asarray(cv2.blur(coarse_now - coarse, (5, 5)), np.float32), same)
+        self._brighten(change, past, past_half)
+        turned_by = np.abs(coarse + change - before).max(axis=2)
+        return changed or float((change != 0).mean()) > 0.5, turned_by
 
-    As a gain and an offset for each colour of the whole picture first (fades, exposure), then as an offset
-    that changes over some breadth (lamps). ``now`` and ``past_half`` are of half size, ``past`` is not;
-    ``off`` is how much the two differ, squared (h w).
-    """
-    same = np.float32(_LIGHT * np.sqrt(_quantile(_some(off).ravel(), _QUANTILE)))
-    coarse_now, coarse = _coarse(now, _COARSE // 2), _coarse(past_half, _COARSE // 2)
-    before = coarse
-    gain, offset, _ = _fit(coarse, coarse_now)
-    turned = _turned(coarse, gain, offset)
-    changed = bool(np.abs(turned - coarse).mean() > same)
-    if changed:
-        for picture in (past, past_half):
-            picture[:] = _turned(picture, gain, offset)
-        coarse = turned
-    change = _beyond(np.asarray(cv2.blur(coarse_now - coarse, (5, 5)), np.float32), same)
-    _brighten(change, past, past_half)
-    turned_by = np.abs(coarse + change - before).max(axis=2)
-    return changed or float((change != 0).mean()) > 0.5, turned_by
+    def _energy(self, picture: Plane) -> Plane:
+        """The square, averaged over the colours and over 2x2; h w."""
+        square = cv2.multiply(picture, picture, dst=self._room.take("b", picture.shape))
+        mean = self._room.take("one", picture.shape[:2])
+        return _half(cv2.transform(square, _THIRDS, dst=mean))
+
+    def _weigh(self, picture: Plane, weight: Plane) -> None:
+        """Multiplies the picture, in place, by a weight for each place, h w."""
+        one, three = self._room.take("one", picture.shape[:2]), self._room.take("b", picture.shape)
+        cv2.resize(weight, picture.shape[1::-1], dst=one)
+        cv2.multiply(picture, cv2.merge([one] * 3, dst=three), dst=picture)
+
+    def _brighten(self, light: Plane, *pictures: Plane) -> None:
+        """Adds light that changes over some breadth, h w 3, to pictures of any size, in place."""
+        if not light.any():
+            return
+        for number, picture in enumerate(pictures):
+            added = self._room.take(f"light {number}", picture.shape)
+            cv2.add(picture, cv2.resize(light, picture.shape[1::-1], dst=added), dst=picture)
 
 
-def _brighten(light: Plane, *pictures: Plane) -> None:
-    """Adds light that changes over some breadth, h w 3, to pictures of any size, in place."""
-    if light.any():
-        for picture in pictures:
-            cv2.add(picture, _whole(light, picture), dst=picture)
-
-
-def _turned(picture: Plane, gain: Plane, offset: Plane) -> Plane:
-    """The picture with each colour (3) changed by a gain and an offset."""
-    turn = np.hstack([np.diag(gain), offset[:, None]])
-    return np.asarray(cv2.transform(picture, turn), np.float32)
+def _turn(picture: Plane, gain: Plane, offset: Plane) -> None:
+    """Changes each colour (3) of the picture, in place, by a gain and an offset."""
+    cv2.transform(picture, np.hstack([np.diag(gain), offset[:, None]]), dst=picture)
 
 
 def _at(flow: Plane) -> Plane:
@@ -542,6 +564,11 @@ def _differs_broadly(now: Plane, past: Plane, noise: Plane) -> Plane:
 def _coarse(picture: Plane, side: int = _COARSE) -> Plane:
     height, width = picture.shape[:2]
     size = (max(1, width // side), max(1, height // side))
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.float32)
+
+
+def _as_coarse_as(like: Plane, picture: Plane) -> Plane:
+    size = like.shape[1::-1]
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
@@ -619,11 +646,6 @@ def _blurred(plane: Any, size: int) -> Any:
     return np.maximum(cv2.blur(plane, (size, size)), _NOTHING)
 
 
-def _energy(picture: Plane) -> Plane:
-    """The square, averaged over the colours and over 2x2; h w."""
-    return _half(_mean_square(picture))
-
-
 def _mean_square(picture: Plane) -> Plane:
     """The square, averaged over the colours; H W."""
     return np.asarray(cv2.transform(cv2.multiply(picture, picture), _THIRDS), np.float32)
@@ -645,11 +667,11 @@ def _grey(half: Plane) -> NDArray[np.uint8]:
     return np.asarray(cv2.GaussianBlur(grey, (5, 5), _BLUR / 2), np.uint8)
 
 
-def _levels(pixels: Pixels) -> Plane:
-    levels = pixels.astype(np.float32)
+def _levels(pixels: Pixels, levels: Plane) -> None:
+    """Writes the pixels as ``levels``."""
+    np.copyto(levels, pixels)
     if pixels.dtype != np.uint8:
         levels *= np.float32(255 / np.iinfo(pixels.dtype).max)
-    return levels
 
 
 def _pixels(levels: Plane, kind: np.dtype[Any]) -> Pixels:

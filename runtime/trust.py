@@ -68,24 +68,41 @@ def trust_seal() -> str:
     return hashlib.sha256(FILE.read_bytes()).hexdigest()
 
 
+class Room:
+    """Arrays that are used again for every frame: new ones cost more than most of what is done in them."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, Plane] = {}
+
+    def take(self, name: str, shape: tuple[int, ...]) -> Plane:
+        """The array of that name, with whatever is in it."""
+        found = self._arrays.get(name)
+        if found is None or found.shape != shape:
+            found = self._arrays[name] = np.empty(shape, np.float32)
+        return found
+
+
 class LearntTrust:
     """The network as a ``Judge``: a factor between e⁻³ and e³; the same planes give the same."""
 
     def __init__(self, file: Path = FILE) -> None:
         self._network: Any = cv2.dnn.readNetFromONNX(str(file))
+        self._room = Room()
 
     def __call__(self, seen: Seen) -> Plane:
-        self._network.setInput(planes(seen)[None])
+        self._network.setInput(planes(seen, self._room)[None])
         height, width = seen.trust.shape
         log_factor = np.asarray(self._network.forward(), np.float32)[0, 0, :height, :width]
         return np.asarray(np.exp(log_factor), np.float32)
 
 
-def planes(seen: Seen) -> Plane:
-    """Makes what the network sees, 14 h w; its sides are even, by repeating the last row and column."""
+def planes(seen: Seen, room: Room | None = None) -> Plane:
+    """Makes what the network sees, 14 h w, in the ``room``; its sides are even, by repeating the last row and
+    column."""
+    room = Room() if room is None else room
     now, trust = seen.now, seen.trust
     height, width = trust.shape
-    found = np.empty((PLANES, height + height % MULTIPLE, width + width % MULTIPLE), np.float32)
+    found = room.take("planes", (PLANES, height + height % MULTIPLE, width + width % MULTIPLE))
     inner = found[:, :height, :width]
     size = (width, height)
 
@@ -99,22 +116,25 @@ def planes(seen: Seen) -> Plane:
     def describe(plane: Any, number: int, scale: Any, most: float, weight: float = 1) -> None:
         """The mean and the root mean square of each 2x2, as two planes."""
         bound(half(plane), number, scale, most, weight)
-        bound(cv2.sqrt(half(cv2.multiply(plane, plane))), number + 1, scale, most, weight)
+        square = cv2.multiply(plane, plane, dst=other)
+        bound(cv2.sqrt(half(square)), number + 1, scale, most, weight)
 
+    bright, bright_off, other = (room.take(name, now.shape[:2]) for name in ("now", "off", "other"))
+    cv2.transform(now, _BRIGHTNESS, dst=bright)
+    cv2.transform(seen.off, _BRIGHTNESS, dst=bright_off)
     deviation = cv2.sqrt(seen.usual) + np.float32(0.3)
-    bright, bright_off = _brightness(now), _brightness(seen.off)
-    taken = cv2.subtract(_brightness(seen.source), bright)
-    noise = max(np.float32(0.5), np.float32(cv2.norm(taken) / math.sqrt(taken.size)))
-    fused = cv2.multiply(bright_off, cv2.resize(trust / (1 + trust), now.shape[1::-1]))
-    cv2.subtract(bright, fused, dst=fused)
     describe(bright_off, 0, deviation, 4)
     _, *colours = cv2.split(cv2.transform(half(seen.off), _AXES))
     for number, colour in enumerate(colours, 2):
         bound(colour, number, deviation, 4)
-    describe(taken, 4, noise, 4, 2)
+    weight = cv2.resize(trust / (1 + trust), now.shape[1::-1], dst=other)
+    fused = cv2.subtract(bright, cv2.multiply(bright_off, weight, dst=other), dst=bright_off)
     inner[12] = half(fused) / (_ROOT3 * 128) - 1
-    cv2.subtract(fused, cv2.blur(fused, (9, 9)), dst=fused)
+    cv2.subtract(fused, cv2.blur(fused, (9, 9), dst=other), dst=fused)
     describe(fused, 6, deviation, 8, 0.5)
+    taken = cv2.subtract(cv2.transform(seen.source, _BRIGHTNESS, dst=other), bright, dst=bright)
+    noise = max(np.float32(0.5), np.float32(cv2.norm(taken) / math.sqrt(taken.size)))
+    describe(taken, 4, noise, 4, 2)
     inner[8] = np.log1p(trust) / 2
     inner[9] = np.tanh(seen.mismatch)
     inner[10] = np.log(deviation / 2)
@@ -123,8 +143,3 @@ def planes(seen: Seen) -> Plane:
     found[:, height:] = found[:, height - 1 : height]
     found[:, :, width:] = found[:, :, width - 1 : width]
     return found
-
-
-def _brightness(picture: Plane) -> Plane:
-    return np.asarray(cv2.transform(picture, _BRIGHTNESS), np.float32)
-
