@@ -30,6 +30,9 @@ from measnet.runtime.frame import Mark, Pixels, Restoration
 from measnet.runtime.scene_cut import SceneCut
 from measnet.runtime.trust import Judge, LearntTrust, Room, Seen
 
+RULE = 2
+"""Number of the rule: another one makes other frames of the same."""
+
 DEPTH = 12
 """Frames that the mean of what moves is worth at most, where nobody says another number."""
 
@@ -81,6 +84,7 @@ _ALIKE = 0.8  # of a restored frame's variance that the source explains: below, 
 _CALM, _FINE_SHARE = 0.3, 0.97  # of the places; of white noise, which is finer than 9 pixels
 _SAMPLE, _TO_FIT = 8192, 1600  # places, of which a statistic is made
 _KEYS = np.float32(128)  # steps to a level, in which keys are told apart
+_WORTH_MUCH = 8  # frames, beyond which one more, that follows, adds hardly anything
 _ENOUGH = 2.5  # frames, before which no detail is given back
 _LONGEST_STEP = 1.0  # seconds from frame to frame, beyond which the clock jumped or frames are lost
 _USUAL_STEPS = 3.0  # times the step before: a slow video may take longer
@@ -146,6 +150,19 @@ class _Past:
         self.half = _half(self.mean)
 
 
+@dataclass(frozen=True)
+class _Last:
+    """The frame before, as the one that follows it finds it."""
+
+    fused: Pixels
+
+    trust: Plane
+    """h w: frames that those before it were worth."""
+
+    usual: Plane | None
+    """h w: how much frames usually differ, squared; None where nothing was before it."""
+
+
 @dataclass
 class Figures:
     """Figures of the frames of one video."""
@@ -166,11 +183,12 @@ class TemporalFusion:
     """Fuses the restored frames of one video, in their order.
 
     ``depth`` says how many frames what moves may be averaged over, from 1. ``judge`` corrects how far the
-    past is trusted; by default the learnt one does. The same frames always give the same result. Raises
-    nothing: frames that do not fit those before them begin anew.
+    past is trusted; by default the learnt one does. With ``ahead`` each is joined with the frame that
+    follows it, too, and is there in ``before`` one frame later. The same frames always give the same result.
+    Raises nothing: frames that do not fit those before them begin anew.
     """
 
-    def __init__(self, depth: int = DEPTH, judge: Judge | None = None) -> None:
+    def __init__(self, depth: int = DEPTH, judge: Judge | None = None, *, ahead: bool = False) -> None:
         self._depth = np.float32(depth)
         self._still_depth = np.float32(STILL_DEPTH * max(1.0, depth / DEPTH) if depth >= DEPTH else depth)
         self._past: _Past | None = None
@@ -178,6 +196,9 @@ class TemporalFusion:
         self._step = 0.0  # seconds, from the frame before the last to the last
         self._cut = SceneCut()
         self._judge = LearntTrust() if judge is None else judge
+        self._ahead = ahead
+        self._last: _Last | None = None
+        self.before: Pixels | None = None
         self._room = Room()
         self._spare: Plane | None = None  # for the next mean
         self._motion = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
@@ -202,15 +223,17 @@ class TemporalFusion:
         ``shown_at`` is when it is shown, in seconds. A ``faulty`` one, which did not come back as it should
         have, is given back as it is, and none after it is fused with it.
         """
+        self.before = None if self._last is None else self._last.fused
         begins = self._cut.begins_with(source) if new_scene is None else new_scene
         gap = self._is_gap(shown_at)
         if faulty:
             self._let_go("a fault")
-            self._note(1.0)
-            return restored
+            return self._done(restored)
         self._check_past(restored.shape, begins, gap)
+        if self._past is not None and self._last is not None:
+            self.before = self._joined_with(self._last, restored)
         if min(restored.shape[:2]) < _LEAST:
-            return restored
+            return self._done(restored)
         now, before = (self._room.take(name, restored.shape) for name in ("now", "source"))
         _levels(restored, now)
         _levels(source, before)
@@ -220,17 +243,48 @@ class TemporalFusion:
             light = _Light(broad, _coarse(now, _BROAD) - broad, np.ones(broad.shape[:2], np.float32))
             count = np.ones(((height + 1) // 2, (width + 1) // 2), np.float32)
             self._past = _Past(now.copy(), count, light, np.zeros_like(count))
-            self._note(1.0)
-            return restored
+            return self._done(restored, _Last(restored, np.zeros_like(count), None))
         past, half = self._past, _half(now)
         flow = self._motion.calc(_grey(half), _grey(past.half), None)  # type: ignore[call-overload]
         noise = self._steady_light(past.light, before, now, half, flow)
-        still, mismatch = self._join(past, before, now, half, flow, noise)
+        still, mismatch, trust, usual = self._join(past, before, now, half, flow, noise)
         detail = self._detail(past, before, now, half, still, mismatch)
-        self._note(float(past.count.mean()))
         if detail is not None:
             cv2.add(past.mean, detail, dst=detail)
-        return _pixels(past.mean if detail is None else detail, restored.dtype)
+        fused = _pixels(past.mean if detail is None else detail, restored.dtype)
+        return self._done(fused, _Last(fused, trust, usual), float(past.count.mean()))
+
+    def _done(self, fused: Pixels, last: _Last | None = None, worth: float = 1.0) -> Pixels:
+        """Notes a frame that is worth so many, and what the one after it has to know."""
+        figures = self.figures
+        figures.frames += 1
+        figures.worth += (worth - figures.worth) / figures.frames
+        if self._ahead:
+            self._last = last
+        return fused
+
+    def _joined_with(self, last: _Last, following: Pixels) -> Pixels:
+        """Joins the fused frame before with the one that follows it, moved to where things were.
+
+        Nothing of this becomes part of the past. The rule alone says how far the one that follows is trusted:
+        where the two differ no more than frames usually do there.
+        """
+        if last.trust.mean() > _WORTH_MUCH:
+            return last.fused
+        now, moved, after = (self._room.take(name, following.shape) for name in ("now", "a", "source"))
+        _levels(last.fused, now)
+        _levels(following, after)
+        half, spread = _half(now), 1 + 1 / (1 + last.trust)
+        flow = self._motion.calc(_grey(half), _grey(_half(after)), None)  # type: ignore[call-overload]
+        self._move(after, flow, moved)
+        off = _difference(half, _half(moved)) / spread
+        usual, worth = last.usual, np.float32(1)
+        if usual is None:
+            usual, worth = _usual(off, half) * np.float32(_FIRST), _FIRST_WORTH
+        trust = worth / (1 + np.maximum(0, off / usual - _TOLERANCE) * spread)
+        new = cv2.subtract(moved, now, dst=moved)
+        self._weigh(new, trust / (1 + last.trust + trust))
+        return _pixels(cv2.add(now, new, dst=now), last.fused.dtype)
 
     def state(self) -> bytes:
         """Packs what it knows of the frames before. It goes on from what these bytes hold, which is a little
@@ -315,11 +369,6 @@ class TemporalFusion:
         self._past = None
         self.figures.let_go[why] = self.figures.let_go.get(why, 0) + 1
 
-    def _note(self, worth: float) -> None:
-        figures = self.figures
-        figures.frames += 1
-        figures.worth += (worth - figures.worth) / figures.frames
-
     def _steady_light(self, light: _Light, source: Plane, now: Plane, half: Plane, flow: Plane) -> Plane:
         """Gives the frame, in place, the light that restoring added before, where its source's light has not
         changed; how far noise moves the mean of a tile of ``_BROAD`` pixels, of each colour, h w 3.
@@ -355,9 +404,10 @@ class TemporalFusion:
 
     def _join(
         self, past: _Past, source: Plane, now: Plane, half: Plane, flow: Plane, noise: Plane
-    ) -> tuple[NDArray[np.bool_], Plane]:
-        """Makes the frame part of the past, which becomes the fused one; where it stands still, and how far
-        the past was not like it (h w each). ``half`` is the frame at half its size.
+    ) -> tuple[NDArray[np.bool_], Plane, Plane, Plane]:
+        """Makes the frame part of the past, which becomes the fused one; where it stands still, how far the
+        past was not like it, how many frames it was worth, and how much frames usually differ there (h w
+        each). ``half`` is the frame at half its size.
 
         Its light, over some breadth, stays that of the frame, but for what ``noise`` does to it: a past that
         lags behind what moves would flicker against the source."""
@@ -416,20 +466,25 @@ class TemporalFusion:
         past.half = _half(moved)
         light = _as_coarse_as(noise, half) - _as_coarse_as(noise, past.half)
         self._brighten(_beyond(light, _IN_NOISE * noise), past.mean, past.half)
-        return still, mismatch
+        return still, mismatch, trust, usual
 
     def _where_it_is_now(self, past: _Past, now: Plane, flow: Plane) -> tuple[Plane, Plane]:
         """The past's mean and count, moved as what they show has moved; ``flow`` (h w 2) is in pixels of
         half the size, and is used up."""
-        places = self._room.take("places", (*now.shape[:2], 2))
-        cv2.resize(flow, now.shape[1::-1], dst=places)
-        places *= 2
-        spare = self._spare if self._spare is not None and self._spare.shape == now.shape else None
-        moved = cv2.remap(
-            past.mean, _at(places), None, cv2.INTER_CUBIC, dst=spare, borderMode=cv2.BORDER_REFLECT_101
-        )
+        moved = self._spare
+        if moved is None or moved.shape != now.shape:
+            moved = np.empty_like(now)
+        self._move(past.mean, flow, moved)
         count = cv2.remap(past.count, _at(flow), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-        return np.asarray(moved, np.float32), np.asarray(count, np.float32)
+        return moved, np.asarray(count, np.float32)
+
+    def _move(self, picture: Plane, flow: Plane, moved: Plane) -> None:
+        """Writes the picture as ``moved``, each place from where ``flow`` says (h w 2, of half size)."""
+        places = self._room.take("places", (*picture.shape[:2], 2))
+        cv2.resize(flow, picture.shape[1::-1], dst=places)
+        places *= 2
+        border = cv2.BORDER_REFLECT_101
+        cv2.remap(picture, _at(places), None, cv2.INTER_CUBIC, dst=moved, borderMode=border)
 
     def _detail(
         self,
@@ -688,18 +743,21 @@ def _fine_bytes(levels: Plane) -> bytes:
 
 
 class Finish:
-    """Fuses the frames of one source and mixes the source in: the second step of a stream.
+    """Fuses the frames of one source and mixes the source in: the last step of a stream.
 
     Args:
         depth: frames before that a frame takes from (``TemporalFusion``); 0 leaves each alone.
         strength: share of the restored picture, 0 to 1; the rest is the source.
+        ahead: each takes from the frame that follows it too, and is done one frame later.
     """
 
     name = "temporal"
 
-    def __init__(self, depth: int, strength: float) -> None:
-        self.fusion = TemporalFusion(depth) if depth else None
+    def __init__(self, depth: int, strength: float, *, ahead: bool = False) -> None:
+        self.waits = ahead and depth > 0
+        self.fusion = TemporalFusion(depth, ahead=self.waits) if depth else None
         self._strength = strength
+        self._waiting: Restoration | None = None
 
     @property
     def is_needed(self) -> bool:
@@ -708,17 +766,32 @@ class Finish:
 
     def take(self, passing: Restoration) -> None:
         """See Step.take."""
-        source, result = passing.source.pixels, passing.pixels
         if self.fusion is not None:
             frame = passing.source
             shown_at = float(frame.pts * frame.time_base)
-            result = self.fusion.fuse(
-                source, result, passing.new_scene, shown_at=shown_at, faulty=passing.faulty
+            fused = self.fusion.fuse(
+                frame.pixels, passing.pixels, passing.new_scene, shown_at=shown_at, faulty=passing.faulty
             )
+            if self._waiting is not None and self.fusion.before is not None:
+                self._waiting.pixels = self.fusion.before
+            passing.pixels = fused
+        if self.waits:
+            self.end()
+            self._waiting = passing
+        else:
+            self._mix(passing)
+
+    def end(self) -> None:
+        """See Step.end."""
+        if self._waiting is not None:
+            self._mix(self._waiting)
+            self._waiting = None
+
+    def _mix(self, passing: Restoration) -> None:
         if self._strength < 1:
-            mixed = cv2.addWeighted(result, self._strength, source, 1 - self._strength, 0)
-            result = np.asarray(mixed, source.dtype)
-        passing.pixels = result
+            source = passing.source.pixels
+            mixed = cv2.addWeighted(passing.pixels, self._strength, source, 1 - self._strength, 0)
+            passing.pixels = np.asarray(mixed, source.dtype)
 
     def mark(self, mark: Mark) -> Mark:
         """See Step.mark."""
