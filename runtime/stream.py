@@ -302,8 +302,10 @@ class _Stream:
                 if not (step.waits and isinstance(held[0], Restoration)):
                     self._hand_on_all(number, held)
             step.end()
-            # Where no frame followed, a run that goes on would have one: it makes this segment again.
-            self._hand_on_all(number, [item for item in held if not isinstance(item, Mark)])
+            if not self._exhausted:
+                # A run that goes on has the frame that would have followed: it makes this segment again.
+                held = [item for item in held if not isinstance(item, Mark)]
+            self._hand_on_all(number, held)
 
     def _hand_on_all(self, number: int, held: list[Item]) -> None:
         for item in held:

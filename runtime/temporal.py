@@ -84,7 +84,7 @@ _ALIKE = 0.8  # of a restored frame's variance that the source explains: below, 
 _CALM, _FINE_SHARE = 0.3, 0.97  # of the places; of white noise, which is finer than 9 pixels
 _SAMPLE, _TO_FIT = 8192, 1600  # places, of which a statistic is made
 _KEYS = np.float32(128)  # steps to a level, in which keys are told apart
-_WORTH_MUCH = 8  # frames, beyond which one more, that follows, adds hardly anything
+_CAUTION = np.float32(0.3)  # times the usual difference, by which it counts less: wrong once, it is forgotten
 _ENOUGH = 2.5  # frames, before which no detail is given back
 _LONGEST_STEP = 1.0  # seconds from frame to frame, beyond which the clock jumped or frames are lost
 _USUAL_STEPS = 3.0  # times the step before: a slow video may take longer
@@ -161,6 +161,9 @@ class _Last:
 
     usual: Plane | None
     """h w: how much frames usually differ, squared; None where nothing was before it."""
+
+    stands: bool
+    """True where detail comes back, too: there one frame more adds hardly anything."""
 
 
 @dataclass
@@ -243,7 +246,7 @@ class TemporalFusion:
             light = _Light(broad, _coarse(now, _BROAD) - broad, np.ones(broad.shape[:2], np.float32))
             count = np.ones(((height + 1) // 2, (width + 1) // 2), np.float32)
             self._past = _Past(now.copy(), count, light, np.zeros_like(count))
-            return self._done(restored, _Last(restored, np.zeros_like(count), None))
+            return self._done(restored, _Last(restored, np.zeros_like(count), None, stands=False))
         past, half = self._past, _half(now)
         flow = self._motion.calc(_grey(half), _grey(past.half), None)  # type: ignore[call-overload]
         noise = self._steady_light(past.light, before, now, half, flow)
@@ -252,7 +255,7 @@ class TemporalFusion:
         if detail is not None:
             cv2.add(past.mean, detail, dst=detail)
         fused = _pixels(past.mean if detail is None else detail, restored.dtype)
-        return self._done(fused, _Last(fused, trust, usual), float(past.count.mean()))
+        return self._done(fused, _Last(fused, trust, usual, detail is not None), float(past.count.mean()))
 
     def _done(self, fused: Pixels, last: _Last | None = None, worth: float = 1.0) -> Pixels:
         """Notes a frame that is worth so many, and what the one after it has to know."""
@@ -269,7 +272,7 @@ class TemporalFusion:
         Nothing of this becomes part of the past. The rule alone says how far the one that follows is trusted:
         where the two differ no more than frames usually do there.
         """
-        if last.trust.mean() > _WORTH_MUCH:
+        if last.stands:
             return last.fused
         now, moved, after = (self._room.take(name, following.shape) for name in ("now", "a", "source"))
         _levels(last.fused, now)
@@ -281,7 +284,7 @@ class TemporalFusion:
         usual, worth = last.usual, np.float32(1)
         if usual is None:
             usual, worth = _usual(off, half) * np.float32(_FIRST), _FIRST_WORTH
-        trust = worth / (1 + np.maximum(0, off / usual - _TOLERANCE) * spread)
+        trust = worth / (1 + _CAUTION * off / usual * spread)
         new = cv2.subtract(moved, now, dst=moved)
         self._weigh(new, trust / (1 + last.trust + trust))
         return _pixels(cv2.add(now, new, dst=now), last.fused.dtype)

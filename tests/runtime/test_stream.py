@@ -239,6 +239,7 @@ class Slow:
 
     def __init__(self, name: str, seconds: float = 0.0) -> None:
         self.name = name
+        self.waits = False
         self.seen = 0
         self._seconds = seconds
 
@@ -249,6 +250,9 @@ class Slow:
     def mark(self, mark: Mark) -> Mark:
         state = self.name.encode() + bytes([self.seen])
         return Mark((mark.state or b"") + state, mark.past)
+
+    def end(self) -> None:
+        """Nothing is left to do."""
 
 
 def test_steps_work_at_the_same_time_on_frames_behind_each_other() -> None:
@@ -261,7 +265,7 @@ def test_steps_work_at_the_same_time_on_frames_behind_each_other() -> None:
                 both.wait()
             super().take(passing)
 
-    assert run(Numbers(10), [Meeting("restore"), Meeting("temporal")], Kept()).frames == 10
+    assert run(Numbers(10), (Meeting("restore"), Meeting("temporal")), Kept()).frames == 10
 
 
 class Segmented(Kept):
@@ -278,14 +282,14 @@ class Segmented(Kept):
 @pytest.mark.parametrize(("count", "ends"), [(10, [4, 8, 10]), (8, [4, 8]), (3, [3]), (0, [])])
 def test_the_state_of_every_step_comes_behind_the_end_of_a_segment(count: int, ends: list[int]) -> None:
     sink = Segmented()
-    run(Numbers(count), [Slow("restore", 0.001), Slow("temporal")], sink)
+    run(Numbers(count), (Slow("restore", 0.001), Slow("temporal")), sink)
     assert sink.marks == [(n, b"restore" + bytes([n]) + b"temporal" + bytes([n])) for n in ends]
     assert sink.numbers == list(range(count))
 
 
 def test_segments_are_counted_on_from_an_earlier_run_and_a_stop_ends_none() -> None:
     sink = Segmented()
-    run(Numbers(3), [Slow("restore")], sink, resumed_at=2)
+    run(Numbers(3), (Slow("restore"),), sink, resumed_at=2)
     assert [end for end, _ in sink.marks] == [2, 3]
     stop, stopped = threading.Event(), Segmented()
 
@@ -320,5 +324,5 @@ def test_observers_see_every_frame_behind_the_engine_and_in_the_end() -> None:
             passing.engine_result = result
 
     seen, other = Seen(), Seen()
-    run(Numbers(9), [Telling("restore"), Slow("temporal")], Kept(), observers=[seen, other])
+    run(Numbers(9), (Telling("restore"), Slow("temporal")), Kept(), observers=[seen, other])
     assert seen.numbers == other.numbers == {"restored": list(range(9)), "finished": list(range(9))}
