@@ -159,8 +159,8 @@ class _Last:
     trust: Plane
     """h w: frames that those before it were worth."""
 
-    usual: Plane | None
-    """h w: how much frames usually differ, squared; None where nothing was before it."""
+    usual: Plane
+    """h w: how much frames usually differ, squared."""
 
     stands: bool
     """True where detail comes back, too: there one frame more adds hardly anything."""
@@ -246,7 +246,7 @@ class TemporalFusion:
             light = _Light(broad, _coarse(now, _BROAD) - broad, np.ones(broad.shape[:2], np.float32))
             count = np.ones(((height + 1) // 2, (width + 1) // 2), np.float32)
             self._past = _Past(now.copy(), count, light, np.zeros_like(count))
-            return self._done(restored, _Last(restored, np.zeros_like(count), None, stands=False))
+            return self._done(restored)  # nobody knows yet how much frames usually differ
         past, half = self._past, _half(now)
         flow = self._motion.calc(_grey(half), _grey(past.half), None)  # type: ignore[call-overload]
         noise = self._steady_light(past.light, before, now, half, flow)
@@ -277,14 +277,10 @@ class TemporalFusion:
         now, moved, after = (self._room.take(name, following.shape) for name in ("now", "a", "source"))
         _levels(last.fused, now)
         _levels(following, after)
-        half, spread = _half(now), 1 + 1 / (1 + last.trust)
+        half = _half(now)
         flow = self._motion.calc(_grey(half), _grey(_half(after)), None)  # type: ignore[call-overload]
         self._move(after, flow, moved)
-        off = _difference(half, _half(moved)) / spread
-        usual, worth = last.usual, np.float32(1)
-        if usual is None:
-            usual, worth = _usual(off, half) * np.float32(_FIRST), _FIRST_WORTH
-        trust = worth / (1 + _CAUTION * off / usual * spread)
+        trust = 1 / (1 + _CAUTION * _difference(half, _half(moved)) / last.usual)
         new = cv2.subtract(moved, now, dst=moved)
         self._weigh(new, trust / (1 + last.trust + trust))
         return _pixels(cv2.add(now, new, dst=now), last.fused.dtype)
