@@ -73,12 +73,11 @@ def fused(
 
 def fused_ahead(pairs: list[tuple[Pixels, Pixels]], fusion: TemporalFusion | None = None) -> list[Pixels]:
     """Sources and restored frames -> each fused with those before it and the one that follows."""
-    fusion, found = fusion or TemporalFusion(ahead=True), []
+    fusion, found, last = fusion or TemporalFusion(ahead=True), [], pairs[0][1]
     for number, pair in enumerate(pairs):
-        last = fusion.fuse(*pair)
+        before, last = last, fusion.fuse(*pair)
         if number:
             found.append(before if fusion.before is None else fusion.before)
-        before = last
     return [*found, last]
 
 
