@@ -202,6 +202,8 @@ class TemporalFusion:
         self._ahead = ahead
         self._last: _Last | None = None
         self.before: Pixels | None = None
+        """With ``ahead``: the frame before the last one, which it is joined with; None where it stays as it
+        was."""
         self._room = Room()
         self._spare: Plane | None = None  # for the next mean
         self._motion = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
