@@ -283,9 +283,10 @@ class TemporalFusion:
         flow = self._motion.calc(_grey(half), _grey(_half(after)), None)  # type: ignore[call-overload]
         self._move(after, flow, moved)
         trust = 1 / (1 + _CAUTION * _difference(half, _half(moved)) / last.usual)
-        new = cv2.subtract(moved, now, dst=moved)
-        self._weigh(new, trust / (1 + last.trust + trust))
-        return _pixels(cv2.add(now, new, dst=now), last.fused.dtype)
+        cv2.subtract(moved, now, dst=moved)
+        self._weigh(moved, trust / (1 + last.trust + trust))
+        cv2.add(now, moved, dst=now)
+        return _pixels(now, last.fused.dtype)
 
     def state(self) -> bytes:
         """Packs what it knows of the frames before. It goes on from what these bytes hold, which is a little
@@ -377,11 +378,12 @@ class TemporalFusion:
         What a network adds, it judges anew in every frame, and so adds a little more or less of it. Where it
         adds something else by far, or the source itself has changed, it is taken at its word.
         """
-        room, other = (self._room.take(name, now.shape) for name in ("a", "b"))
-        added = cv2.subtract(now, source, dst=room)
-        variance = _coarse(cv2.multiply(added, added, dst=other), _BROAD)
-        added = _coarse(added, _BROAD)
-        noise = np.sqrt(np.maximum(variance - added * added, _NOTHING)) / np.float32(_BROAD)
+        fine, square = (self._room.take(name, now.shape) for name in ("a", "b"))
+        cv2.subtract(now, source, dst=fine)
+        cv2.multiply(fine, fine, dst=square)
+        added, variance = _coarse(fine, _BROAD), _coarse(square, _BROAD)
+        variance = np.maximum(variance - added * added, _NOTHING)
+        noise = np.asarray(np.sqrt(variance) / np.float32(_BROAD), np.float32)
         broad = _coarse(source, _BROAD)
         height, width = broad.shape[:2]
         x, y = cv2.split(cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA) * (2 / _BROAD))
@@ -401,7 +403,7 @@ class TemporalFusion:
         mean = mean + (added - mean) / (1 + trust)[..., None]
         light.source, light.added, light.count = broad, mean, trust + 1
         self._brighten(_beyond(mean - added, _IN_NOISE * noise), now, half)
-        return np.asarray(noise, np.float32)
+        return noise
 
     def _join(
         self, past: _Past, source: Plane, now: Plane, half: Plane, flow: Plane, noise: Plane
@@ -448,7 +450,7 @@ class TemporalFusion:
         own = usual.copy()
         cv2.copyTo(past.own, (unmoved & (past.own > 0)).astype(np.uint8), own)
         here = np.clip(own, usual, usual * (1 + stands * _MORE_HERE))
-        mismatch = np.maximum(0, fresh / here - tolerance) * spread
+        mismatch = np.asarray(np.maximum(0, fresh / here - tolerance) * spread, np.float32)
         if stands:
             broadly = _differs_broadly(half, moved_half, noise) / spread
             broadly /= max(1, np.median(_some(broadly)) / _MEDIAN)
@@ -458,7 +460,8 @@ class TemporalFusion:
         most = self._depth + (self._still_depth - self._depth) * still
         trust = np.minimum(worth / (1 / count + mismatch), most)
         past.count = trust + 1
-        new = cv2.subtract(now, moved, dst=self._room.take("a", now.shape))
+        new = self._room.take("a", now.shape)
+        cv2.subtract(now, moved, dst=new)
         factor = self._judge(Seen(source, now, new, trust, usual, mismatch, still))
         trust = np.minimum(trust * factor, most)
         self._weigh(new, 1 / (1 + trust))
@@ -476,7 +479,8 @@ class TemporalFusion:
         if moved is None or moved.shape != now.shape:
             moved = np.empty_like(now)
         self._move(past.mean, flow, moved)
-        count = cv2.remap(past.count, _at(flow), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        x, y = cv2.split(_at(flow))
+        count = cv2.remap(past.count, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
         return moved, np.asarray(count, np.float32)
 
     def _move(self, picture: Plane, flow: Plane, moved: Plane) -> None:
@@ -484,8 +488,9 @@ class TemporalFusion:
         places = self._room.take("places", (*picture.shape[:2], 2))
         cv2.resize(flow, picture.shape[1::-1], dst=places)
         places *= 2
-        border = cv2.BORDER_REFLECT_101
-        cv2.remap(picture, _at(places), None, cv2.INTER_CUBIC, dst=moved, borderMode=border)
+        cv2.remap(  # type: ignore[call-overload]
+            picture, _at(places), None, cv2.INTER_CUBIC, dst=moved, borderMode=cv2.BORDER_REFLECT_101
+        )
 
     def _detail(
         self,
@@ -518,7 +523,8 @@ class TemporalFusion:
             past.sources = _Sources(source.copy(), np.ones_like(past.count), np.zeros_like(past.count))
             return None
         sources = past.sources
-        new = cv2.subtract(source, sources.mean, dst=self._room.take("a", now.shape))
+        new = self._room.take("a", now.shape)
+        cv2.subtract(source, sources.mean, dst=new)
         fresh = _blurred(self._energy(new), 5) / (1 + 1 / sources.count)  # h w
         fresh_there = _some(fresh)[some]
         level = np.median(fresh_there)
@@ -531,15 +537,17 @@ class TemporalFusion:
         cv2.add(sources.mean, new, dst=sources.mean)
         sources.count = trust + 1
 
-        taken = cv2.subtract(source, now, dst=source)
+        taken, beyond = source, new  # in the same place
+        cv2.subtract(source, now, dst=taken)
         cv2.subtract(taken, cv2.blur(taken, (9, 9), dst=new), dst=taken)
         in_space = _some(_blurred(self._energy(taken), 5))[some] / _FINE_SHARE
         fresh_share = _quantile(fresh_there, _CALM) / (_quantile(in_space, _CALM) + _LITTLE)
         past.whiteness = _smoothed(past.whiteness, float(np.clip(fresh_share, 0.05, 1)))
         repeated = np.float32((2 - past.whiteness) / past.whiteness**2)
         left = sources.noise * repeated / sources.count
-        beyond = cv2.subtract(sources.mean, past.mean, dst=new)
-        self._brighten(-cv2.GaussianBlur(_coarse(beyond), (0, 0), _FINE / _COARSE), beyond)
+        cv2.subtract(sources.mean, past.mean, dst=beyond)
+        broad = cv2.GaussianBlur(_coarse(beyond), (0, 0), _FINE / _COARSE)
+        self._brighten(np.asarray(-broad, np.float32), beyond)
         power = _blurred(self._energy(beyond), 4)
         share = np.maximum(power - _NOISE_MARGIN * left, 0) / (power + _LITTLE)
         share *= sources.count > _ENOUGH
@@ -572,11 +580,12 @@ class TemporalFusion:
 
     def _energy(self, picture: Plane) -> Plane:
         """The square, averaged over the colours and over 2x2; h w."""
-        square = cv2.multiply(picture, picture, dst=self._room.take("b", picture.shape))
-        mean = self._room.take("one", picture.shape[:2])
-        return _half(cv2.transform(square, _THIRDS, dst=mean))
+        square, mean = self._room.take("b", picture.shape), self._room.take("one", picture.shape[:2])
+        cv2.multiply(picture, picture, dst=square)
+        cv2.transform(square, _THIRDS, dst=mean)
+        return _half(mean)
 
-    def _weigh(self, picture: Plane, weight: Plane) -> None:
+    def _weigh(self, picture: Plane, weight: NDArray[Any]) -> None:
         """Multiplies the picture, in place, by a weight for each place, h w."""
         one, three = self._room.take("one", picture.shape[:2]), self._room.take("b", picture.shape)
         cv2.resize(weight, picture.shape[1::-1], dst=one)
@@ -604,7 +613,7 @@ def _at(flow: Plane) -> Plane:
     return flow
 
 
-def _beyond(values: Plane, bound: Plane | np.float32) -> Plane:
+def _beyond(values: NDArray[Any], bound: Plane | np.float32) -> Plane:
     """Takes ``bound`` off the size of each value, whatever its sign; 0 within."""
     return np.asarray(np.sign(values) * np.maximum(np.abs(values) - bound, _NOTHING), np.float32)
 
@@ -694,7 +703,7 @@ def _by_groups(values: NDArray[Any], key: Plane, groups: int) -> Plane:
 
 def _difference(a: Plane, b: Plane) -> Plane:
     """The squared difference of two pictures, averaged over colours and 3x3; h w."""
-    return np.asarray(_blurred(_mean_square(cv2.subtract(a, b)), 3), np.float32)
+    return np.asarray(_blurred(_mean_square(a - b), 3), np.float32)
 
 
 def _blurred(plane: Any, size: int) -> Any:
@@ -719,7 +728,7 @@ def _whole(plane: Any, like: Plane, how: int = cv2.INTER_LINEAR) -> Any:
 
 def _grey(half: Plane) -> NDArray[np.uint8]:
     """Makes of a picture of half size, h w 3, the grey one in which motion is sought."""
-    grey = cv2.addWeighted(cv2.transform(half, _GREY), 1, 0, 0, 0, dtype=cv2.CV_8U)
+    grey = cv2.convertScaleAbs(np.maximum(cv2.transform(half, _GREY), 0))
     return np.asarray(cv2.GaussianBlur(grey, (5, 5), _BLUR / 2), np.uint8)
 
 

@@ -29,7 +29,8 @@ MULTIPLE = 2  # of the sides of the planes
 FILE = FOLDER / "trust.onnx"
 
 _ROOT3 = np.float32(np.sqrt(3))
-_AXES = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]], np.float32) / np.sqrt(np.float32([[3], [2], [6]]))
+_AXES = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]], np.float32)
+_AXES /= np.sqrt(np.array([[3], [2], [6]], np.float32))
 _BRIGHTNESS = _AXES[:1]
 
 
