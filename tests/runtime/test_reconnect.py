@@ -137,7 +137,7 @@ class Watching:
             def write(sink, frame: Frame) -> None:  # noqa: N805 - self is the other one
                 self.frames.append(frame)
 
-        run(self.source, [Each()], All(), stop=self.stop, watch=self.watch)
+        run(self.source, (Each(),), All(), stop=self.stop, watch=self.watch)
 
 
 @contextlib.contextmanager
@@ -331,7 +331,7 @@ def test_sound_goes_on_behind_an_outage(tmp_path: Path) -> None:
         sink.__class__ = Recording
         stop = threading.Event()
         running = threading.Thread(
-            target=run, args=(source, [Each()], sink), kwargs={"stop": stop}, daemon=True
+            target=run, args=(source, (Each(),), sink), kwargs={"stop": stop}, daemon=True
         )
         running.start()
         assert until(lambda: len(heard) > 10)

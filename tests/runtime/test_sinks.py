@@ -85,7 +85,7 @@ def send(camera: Camera, *sinks: Sink, pace: Pace | None = None) -> RunFigures:
     """From the camera into the sinks; nothing is dropped before them."""
     sink = sinks[0] if len(sinks) == 1 else Several(sinks)
     try:
-        figures = run(camera, [Each()], sink, pace=pace or Pace(4))
+        figures = run(camera, (Each(),), sink, pace=pace or Pace(4))
         sink.finish()
     finally:
         sink.abort()
@@ -192,7 +192,7 @@ def test_sound_goes_along(scheme: str, clip: MakeClip, tmp_path: Path) -> None:
         try:
             sink = opened_when_up(address.format(port), live.info)
             try:
-                run(live, [Each()], sink)
+                run(live, (Each(),), sink)
                 sink.finish()
             finally:
                 sink.abort()
@@ -438,7 +438,7 @@ def test_a_playlist_of_a_live_stream_slides_and_is_read_from_any_web_server(tmp_
     handler = functools.partial(Quiet, directory=str(tmp_path))
     sink = HlsSink(target, camera.info, ULTRAFAST)
     try:
-        run(camera, [Each()], sink, pace=Pace(4))
+        run(camera, (Each(),), sink, pace=Pace(4))
         playlist = target.read_text()
         assert "ENDLIST" not in playlist and playlist.count("#EXTINF") == LISTED
         assert len(list(tmp_path.glob("cam.*.ts"))) <= LISTED + 2
@@ -554,7 +554,7 @@ def test_sound_is_cut_where_parts_begin(clip: MakeClip, tmp_path: Path) -> None:
         live = open_when_up(url)
         sink = PartsSink(tmp_path / "x.mkv", live.info, ULTRAFAST, Fraction(1))
         try:
-            run(live, [Each()], sink, pace=Pace(200))  # a busy machine drops none of them
+            run(live, (Each(),), sink, pace=Pace(200))  # a busy machine drops none of them
             sink.finish()
         finally:
             sink.abort()
@@ -575,7 +575,7 @@ def test_a_live_recording_that_fails_keeps_what_had_come(tmp_path: Path) -> None
 
     with pytest.raises(RuntimeError):
         try:
-            run(camera, [Each(broken)], sink, pace=Pace(4))
+            run(camera, (Each(broken),), sink, pace=Pace(4))
         finally:
             sink.abort()
     assert [path.name for path in tmp_path.iterdir()] == ["x.partial.mp4"]
