@@ -592,11 +592,11 @@ class TemporalFusion:
         cv2.multiply(picture, cv2.merge([one] * 3, dst=three), dst=picture)
 
     def _brighten(self, light: Plane, *pictures: Plane) -> None:
-        """Adds light that changes over some breadth, h w 3, to pictures of any size, in place."""
+        """Adds light that changes over some breadth, h w 3, in place: to a picture, and to its half."""
         if not light.any():
             return
-        for number, picture in enumerate(pictures):
-            added = self._room.take(f"light {number}", picture.shape)
+        for name, picture in zip(("b", "light"), pictures, strict=False):
+            added = self._room.take(name, picture.shape)
             cv2.add(picture, cv2.resize(light, picture.shape[1::-1], dst=added), dst=picture)
 
 

@@ -28,6 +28,7 @@ PLANES = 14
 MULTIPLE = 2  # of the sides of the planes
 FILE = FOLDER / "trust.onnx"
 
+_MARGIN = 16  # pixels of half the size, farther than which nothing changes what the network says of one
 _ROOT3 = np.float32(np.sqrt(3))
 _AXES = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]], np.float32)
 _AXES /= np.sqrt(np.array([[3], [2], [6]], np.float32))
@@ -77,29 +78,71 @@ class Room:
 
     def take(self, name: str, shape: tuple[int, ...]) -> Plane:
         """The array of that name, with whatever is in it."""
-        found = self._arrays.get(name)
-        if found is None or found.shape != shape:
-            found = self._arrays[name] = np.empty(shape, np.float32)
-        return found
+        size, found = math.prod(shape), self._arrays.get(name)
+        if found is None or found.size < size:
+            found = self._arrays[name] = np.empty(size, np.float32)
+        return found[:size].reshape(shape)
 
 
 class LearntTrust:
-    """The network as a ``Judge``: a factor between e⁻³ and e³; the same planes give the same."""
+    """The network as a ``Judge``: a factor between e⁻³ and e³; the same planes give the same.
 
-    def __init__(self, file: Path = FILE) -> None:
+    It looks at large frames strip by strip, of ``at_once`` pixels of half the size, to take less memory.
+    """
+
+    def __init__(self, file: Path = FILE, at_once: int = 2**19) -> None:
         self._network: Any = cv2.dnn.readNetFromONNX(str(file))
+        self._at_once = at_once
         self._room = Room()
 
     def __call__(self, seen: Seen) -> Plane:
-        self._network.setInput(planes(seen, self._room)[None])
         height, width = seen.trust.shape
+        rows = max(MULTIPLE, self._at_once // width // MULTIPLE * MULTIPLE)
+        if rows >= height:
+            return self._look(planes(seen, self._room), height, width)
+        factor, noise = np.empty_like(seen.trust), _noise(seen, rows, self._room)
+        for top in range(0, height, rows):
+            first, last = max(0, top - _MARGIN), min(height, top + rows + _MARGIN)
+            found = self._look(planes(_strip(seen, first, last), self._room, noise), last - first, width)
+            factor[top : top + rows] = found[top - first : top - first + rows]
+        return factor
+
+    def _look(self, planes: Plane, height: int, width: int) -> Plane:
+        self._network.setInput(planes[None])
         log_factor = np.asarray(self._network.forward(), np.float32)[0, 0, :height, :width]
         return np.asarray(np.exp(log_factor), np.float32)
 
 
-def planes(seen: Seen, room: Room | None = None) -> Plane:
+def _strip(seen: Seen, first: int, last: int) -> Seen:
+    """Its rows of half the size, from the first to before the last."""
+    whole, half = slice(2 * first, 2 * last), slice(first, last)
+    return Seen(
+        seen.source[whole],
+        seen.now[whole],
+        seen.off[whole],
+        seen.trust[half],
+        seen.usual[half],
+        seen.mismatch[half],
+        seen.still[half],
+    )
+
+
+def _noise(seen: Seen, rows: int, room: Room) -> np.float32:
+    """The root mean square of the brightness that the network took, found by so many rows at once."""
+    energy = 0.0
+    for top in range(0, seen.now.shape[0], rows):
+        source, now = seen.source[top : top + rows], seen.now[top : top + rows]
+        one, other = (room.take(name, source.shape[:2]) for name in ("now", "off"))
+        cv2.transform(source, _BRIGHTNESS, dst=one)
+        cv2.transform(now, _BRIGHTNESS, dst=other)
+        energy += cv2.norm(one, other, cv2.NORM_L2SQR)
+    height, width = seen.now.shape[:2]
+    return max(np.float32(0.5), np.float32(math.sqrt(energy / (height * width))))
+
+
+def planes(seen: Seen, room: Room | None = None, noise: np.float32 | None = None) -> Plane:
     """Makes what the network sees, 14 h w, in the ``room``; its sides are even, by repeating the last row and
-    column."""
+    column. ``noise`` is that of the whole frame, where this is a part of it."""
     room = Room() if room is None else room
     now, trust = seen.now, seen.trust
     height, width = trust.shape
@@ -134,7 +177,8 @@ def planes(seen: Seen, room: Room | None = None) -> Plane:
     cv2.subtract(fused, cv2.blur(fused, (9, 9), dst=other), dst=fused)
     describe(fused, 6, deviation, 8, 0.5)
     taken = cv2.subtract(cv2.transform(seen.source, _BRIGHTNESS, dst=other), bright, dst=bright)
-    noise = max(np.float32(0.5), np.float32(cv2.norm(taken) / math.sqrt(taken.size)))
+    if noise is None:
+        noise = max(np.float32(0.5), np.float32(cv2.norm(taken) / math.sqrt(taken.size)))
     describe(taken, 4, noise, 4, 2)
     inner[8] = np.log1p(trust) / 2
     inner[9] = np.tanh(seen.mismatch)
