@@ -162,6 +162,9 @@ class _Last:
     usual: Plane
     """h w: how much frames usually differ, squared."""
 
+    noise: Plane
+    """h w 3: how far noise moves the mean of a tile of ``_BROAD`` pixels, of each colour."""
+
     stands: bool
     """True where detail comes back, too: there one frame more adds hardly anything."""
 
@@ -257,7 +260,8 @@ class TemporalFusion:
         if detail is not None:
             cv2.add(past.mean, detail, dst=detail)
         fused = _pixels(past.mean if detail is None else detail, restored.dtype)
-        return self._done(fused, _Last(fused, trust, usual, detail is not None), float(past.count.mean()))
+        last = _Last(fused, trust, usual, noise, detail is not None)
+        return self._done(fused, last, float(past.count.mean()))
 
     def _done(self, fused: Pixels, last: _Last | None = None, worth: float = 1.0) -> Pixels:
         """Notes a frame that is worth so many, and what the one after it has to know."""
@@ -285,6 +289,8 @@ class TemporalFusion:
         trust = 1 / (1 + _CAUTION * _difference(half, _half(moved)) / last.usual)
         cv2.subtract(moved, now, dst=moved)
         self._weigh(moved, trust / (1 + last.trust + trust))
+        # As in the past, light over some breadth stays that of the frame.
+        self._brighten(-_beyond(_coarse(moved, _BROAD), _IN_NOISE * last.noise), moved)
         cv2.add(now, moved, dst=now)
         return _pixels(now, last.fused.dtype)
 
