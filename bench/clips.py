@@ -77,7 +77,7 @@ def restore(clip: Path, target: Path) -> list[str]:
         sink = SegmentedVideoSink(target, source.info, clip, source.copied_packets, Encoding(preset=preset))
         sink.begin(Header({}, {"encoder_threads": 1}), restart=False)
         try:
-            run(source, [Unchanged()], sink)
+            run(source, (Unchanged(),), sink)
             sink.finish()
         finally:
             sink.abort()

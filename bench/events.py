@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 
 from measnet import Restorer
-from measnet.evaluation.video.as_run import DEPTH, VideoRestorer, read_frames
+from measnet.evaluation.video.as_run import DEPTH, VideoRestorer, read_frames, with_next
 from measnet.evaluation.video.degrade import CodecStep, degrade_frames, encode, parse_chain
 from measnet.image import Pixels
 from measnet.metrics import psnr
@@ -145,8 +145,8 @@ def main() -> None:
         Restorer(options.model, threads=options.threads) as restorer,
     ):
         video, done = VideoRestorer(restorer, DEPTH), []
-        for source in degraded(clean, options.degrade, Path(folder)):
-            both = video.restore(source)
+        for source, following in with_next(degraded(clean, options.degrade, Path(folder))):
+            both = video.restore(source, following)
             assert both.fused is not None
             done.append((source, both.alone, both.fused))
     print("| event | alone, dB | fused gains, dB | worst frame | changed places off by |")

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 from measnet import Restorer
-from measnet.evaluation.video.as_run import DEPTH, VideoRestorer, read_frames
+from measnet.evaluation.video.as_run import DEPTH, VideoRestorer, read_frames, with_next
 from measnet.runtime.flicker import Flicker
 from measnet.runtime.scene_cut import SceneCut
 
@@ -32,8 +32,8 @@ def main() -> None:
         for path in options.videos:
             video, scenes = VideoRestorer(restorer, DEPTH), SceneCut()
             measures = alone, steady, fused = Flicker(), Flicker(), Flicker()
-            for pixels in islice(read_frames(path), options.frames):
-                cut, done = scenes.begins_with(pixels), video.restore(pixels)
+            for pixels, following in with_next(islice(read_frames(path), options.frames)):
+                cut, done = scenes.begins_with(pixels), video.restore(pixels, following)
                 assert done.fused is not None
                 results = (restorer.restore(pixels).pixels, done.alone, done.fused)
                 for measure, result in zip(measures, results, strict=True):

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from measnet import Restorer
-from measnet.evaluation.video.as_run import DEPTH, VideoRestorer, read_frames
+from measnet.evaluation.video.as_run import DEPTH, VideoRestorer, read_frames, with_next
 
 ROOT = Path(__file__).parents[1]
 FRAME = 18
@@ -24,8 +24,9 @@ DETAIL = (slice(150, 270), slice(255, 415))  # rows and columns, shown three tim
 
 def main() -> None:
     video = VideoRestorer(Restorer("nano"), DEPTH)
-    for noisy in islice(read_frames(ROOT / "examples" / "car-park.mp4"), FRAME + 1):
-        restored = video.restore(noisy).fused
+    frames = with_next(read_frames(ROOT / "examples" / "car-park.mp4"))
+    for noisy, following in islice(frames, FRAME + 1):
+        restored = video.restore(noisy, following).fused
 
     assert restored is not None, "it is, at any depth above 0"
     middle = noisy.shape[1] // 2

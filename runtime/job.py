@@ -32,7 +32,7 @@ from measnet.runtime.sources.choose import is_live, is_on_disk, open_source
 from measnet.runtime.sources.standard_input import STANDARD_INPUT
 from measnet.runtime.stream import Observer, RunFigures, Step, pace_of, run
 from measnet.runtime.targets import check_targets, targets_for
-from measnet.runtime.temporal import Finish
+from measnet.runtime.temporal import RULE, Finish
 from measnet.runtime.tiles import tiles_from
 from measnet.runtime.trust import trust_seal
 
@@ -91,7 +91,8 @@ class Job:
             raise
         self._ladder: Ladder | None = None
         depth = 0 if self.info.kind == "images" else options.temporal
-        self._finish_step = Finish(depth, options.strength)
+        # A live source would be late by a frame.
+        self._finish_step = Finish(depth, options.strength, ahead=self.info.kind == "video")
         self._describe(spec)
 
     def run(
@@ -128,7 +129,7 @@ class Job:
                 first = AtRung(guard, self._ladder, self.watch, opened)
             figures = run(
                 self._source,
-                [first, self._finish_step] if self._finish_step.is_needed else [first],
+                (first, self._finish_step) if self._finish_step.is_needed else (first,),
                 self._sink,
                 observers=observers,
                 on_progress=on_progress,
@@ -300,7 +301,7 @@ class Job:
             "--temporal": options.temporal if self.info.kind != "images" else None,
         }
         if self._finish_step.fusion is not None:
-            made_of["trust in frames before"] = trust_seal()
+            made_of["fusion of frames"] = f"{RULE} {trust_seal()}"
         return Header(made_of | of_programs(), settings)
 
     def _tell_how_to_go_on(self, error: BaseException) -> None:

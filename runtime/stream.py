@@ -54,6 +54,19 @@ class Step(Protocol):
         ...
 
 
+class LaterStep(Step, Protocol):
+    """A step behind the first."""
+
+    @property
+    def waits(self) -> bool:
+        """Says whether a frame is done only when the next one has been taken, or ``end`` was called."""
+        ...
+
+    def end(self) -> None:
+        """Does what is left to do for the last frame."""
+        ...
+
+
 class Observer:
     """Looks at every frame of a run, and changes none. Subclasses override what they need."""
 
@@ -129,7 +142,7 @@ class RunFigures:
 
 def run(
     source: Source,
-    steps: Sequence[Step],
+    steps: tuple[Step, *tuple[LaterStep, ...]],
     sink: Sink,
     *,
     observers: Sequence[Observer] = (),
@@ -169,7 +182,7 @@ class _Stream:
     def __init__(
         self,
         source: Source,
-        steps: Sequence[Step],
+        steps: tuple[Step, *tuple[LaterStep, ...]],
         sink: Sink,
         observers: Sequence[Observer],
         pace: Pace,
@@ -184,6 +197,7 @@ class _Stream:
         self._dropping = threading.Lock()
         self._source = source
         self._steps = steps
+        self._later_steps: tuple[LaterStep, ...] = steps[1:]
         self._sink = sink
         self._observers = observers
         self._limit = limit
@@ -275,13 +289,28 @@ class _Stream:
                 self._hand_on(number, self._steps[number].mark(Mark()))
 
     def _go_on_steps(self, number: int) -> None:
+        step = self._later_steps[number - 1]
+        held: list[Item] = []  # a frame that waits for the next, and what came behind it
         with contextlib.closing(self._following(number)):
             while (item := self._to_steps[number].get()) is not None:
                 if isinstance(item, Restoration):
                     self._take(number, item)
+                    self._hand_on_all(number, held)
                 elif isinstance(item, Mark):
-                    item = self._steps[number].mark(item)
-                self._hand_on(number, item)
+                    item = step.mark(item)
+                held.append(item)
+                if not (step.waits and isinstance(held[0], Restoration)):
+                    self._hand_on_all(number, held)
+            step.end()
+            if not self._exhausted:
+                # A run that goes on has the frame that would have followed: it makes this segment again.
+                held = [item for item in held if not isinstance(item, Mark)]
+            self._hand_on_all(number, held)
+
+    def _hand_on_all(self, number: int, held: list[Item]) -> None:
+        for item in held:
+            self._hand_on(number, item)
+        held.clear()
 
     def _is_late(self, frame: Frame) -> bool:
         age = time.monotonic() - frame.captured

@@ -28,7 +28,10 @@ from numpy.typing import NDArray
 
 from measnet.runtime.frame import Mark, Pixels, Restoration
 from measnet.runtime.scene_cut import SceneCut
-from measnet.runtime.trust import Judge, LearntTrust, Seen
+from measnet.runtime.trust import Judge, LearntTrust, Room, Seen
+
+RULE = 2
+"""Number of the rule: another one makes other frames of the same."""
 
 DEPTH = 12
 """Frames that the mean of what moves is worth at most, where nobody says another number."""
@@ -39,7 +42,8 @@ STILL_DEPTH = 32
 Plane = NDArray[np.float32]
 
 _LEAST = 32  # pixels: smaller frames have no room to look for motion
-_FINER = 3  # pixels between the patches whose motion is sought
+_FINER = 4  # pixels between the patches whose motion is sought, at a quarter of the size
+_STEPS, _REFINED = 12, 2  # in which it is sought, and made smooth
 _BLUR = 1.2  # pixels: σ of what motion is sought in
 _QUANTILE = 0.35  # of all places: so many, at least, are taken to be as the frame before had them
 _TOLERANCE = np.float32(0.9)  # times the usual difference that is no mismatch
@@ -78,9 +82,14 @@ _STRANGE = np.float32(1.5)  # times the noise, beyond which a source differs fro
 _LITTLE, _NOTHING = np.float32(1e-3), np.float32(0)
 _ALIKE = 0.8  # of a restored frame's variance that the source explains: below, more than noise was taken
 _CALM, _FINE_SHARE = 0.3, 0.97  # of the places; of white noise, which is finer than 9 pixels
+_SAMPLE, _TO_FIT = 8192, 1600  # places, of which a statistic is made
+_KEYS = np.float32(128)  # steps to a level, in which keys are told apart
+_CAUTION = np.float32(0.3)  # times the usual difference, by which it counts less: wrong once, it is forgotten
 _ENOUGH = 2.5  # frames, before which no detail is given back
 _LONGEST_STEP = 1.0  # seconds from frame to frame, beyond which the clock jumped or frames are lost
 _USUAL_STEPS = 3.0  # times the step before: a slow video may take longer
+_THIRDS = np.full((1, 3), 1 / 3, np.float32)
+_GREY = np.array([[0.299, 0.587, 0.114]], np.float32)
 _HEAD = struct.Struct("<IIBddddd")
 
 
@@ -134,6 +143,31 @@ class _Past:
     whiteness: float | None = None
     """How much of the noise is new in each frame, 0 to 1: a codec repeats some of it."""
 
+    half: Plane = field(init=False)
+    """h w 3: ``mean`` at half its size."""
+
+    def __post_init__(self) -> None:
+        self.half = _half(self.mean)
+
+
+@dataclass(frozen=True)
+class _Last:
+    """The frame before, as the one that follows it finds it."""
+
+    fused: Pixels
+
+    trust: Plane
+    """h w: frames that those before it were worth."""
+
+    usual: Plane
+    """h w: how much frames usually differ, squared."""
+
+    noise: Plane
+    """h w 3: how far noise moves the mean of a tile of ``_BROAD`` pixels, of each colour."""
+
+    stands: bool
+    """True where detail comes back, too: there one frame more adds hardly anything."""
+
 
 @dataclass
 class Figures:
@@ -155,11 +189,12 @@ class TemporalFusion:
     """Fuses the restored frames of one video, in their order.
 
     ``depth`` says how many frames what moves may be averaged over, from 1. ``judge`` corrects how far the
-    past is trusted; by default the learnt one does. The same frames always give the same result. Raises
-    nothing: frames that do not fit those before them begin anew.
+    past is trusted; by default the learnt one does. With ``ahead`` each is joined with the frame that
+    follows it, too, and is there in ``before`` one frame later. The same frames always give the same result.
+    Raises nothing: frames that do not fit those before them begin anew.
     """
 
-    def __init__(self, depth: int = DEPTH, judge: Judge | None = None) -> None:
+    def __init__(self, depth: int = DEPTH, judge: Judge | None = None, *, ahead: bool = False) -> None:
         self._depth = np.float32(depth)
         self._still_depth = np.float32(STILL_DEPTH * max(1.0, depth / DEPTH) if depth >= DEPTH else depth)
         self._past: _Past | None = None
@@ -167,8 +202,18 @@ class TemporalFusion:
         self._step = 0.0  # seconds, from the frame before the last to the last
         self._cut = SceneCut()
         self._judge = LearntTrust() if judge is None else judge
+        self._ahead = ahead
+        self._last: _Last | None = None
+        self.before: Pixels | None = None
+        """With ``ahead``: the frame before the last one, which it is joined with; None where it stays as it
+        was."""
+        self._room = Room()
+        self._spare: Plane | None = None  # for the next mean
         self._motion = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self._motion.setFinestScale(1)  # it gets pictures of half the size
         self._motion.setPatchStride(_FINER)
+        self._motion.setGradientDescentIterations(_STEPS)
+        self._motion.setVariationalRefinementIterations(_REFINED)
         self.figures = Figures(depth)
 
     def fuse(
@@ -186,35 +231,68 @@ class TemporalFusion:
         ``shown_at`` is when it is shown, in seconds. A ``faulty`` one, which did not come back as it should
         have, is given back as it is, and none after it is fused with it.
         """
+        self.before = None if self._last is None else self._last.fused
         begins = self._cut.begins_with(source) if new_scene is None else new_scene
         gap = self._is_gap(shown_at)
         if faulty:
             self._let_go("a fault")
-            self._note(1.0)
-            return restored
-        now = _levels(restored)
-        self._check_past(now, begins, gap)
-        if min(now.shape[:2]) < _LEAST:
-            return restored
+            return self._done(restored)
+        self._check_past(restored.shape, begins, gap)
+        if self._past is not None and self._last is not None:
+            self.before = self._joined_with(self._last, restored)
+        if min(restored.shape[:2]) < _LEAST:
+            return self._done(restored)
+        now, before = (self._room.take(name, restored.shape) for name in ("now", "source"))
+        _levels(restored, now)
+        _levels(source, before)
         if self._past is None:
             height, width = now.shape[:2]
-            broad = _coarse(_levels(source), _BROAD)
-            added = _coarse(now, _BROAD) - broad
-            light = _Light(broad, added, np.ones(broad.shape[:2], np.float32))
+            broad = _coarse(before, _BROAD)
+            light = _Light(broad, _coarse(now, _BROAD) - broad, np.ones(broad.shape[:2], np.float32))
             count = np.ones(((height + 1) // 2, (width + 1) // 2), np.float32)
-            self._past = _Past(now, count, light, np.zeros_like(count))
-            self._note(1.0)
-            return restored
-        before = _levels(source)
-        flow = self._motion_since(self._past, now)
-        noise = _noise_of_means(before - now)
-        now = self._with_steady_light(self._past.light, before, now, flow, noise)
-        fused, still, trust = self._join(self._past, before, now, flow, noise)
-        detail = self._detail(self._past, before, now, still, trust)
+            self._past = _Past(now.copy(), count, light, np.zeros_like(count))
+            return self._done(restored)  # nobody knows yet how much frames usually differ
+        past, half = self._past, _half(now)
+        flow = self._motion.calc(_grey(half), _grey(past.half), None)  # type: ignore[call-overload]
+        noise = self._steady_light(past.light, before, now, half, flow)
+        still, mismatch, trust, usual = self._join(past, before, now, half, flow, noise)
+        detail = self._detail(past, before, now, half, still, mismatch)
         if detail is not None:
-            fused = fused + detail
-        self._note(float(self._past.count.mean()))
-        return _pixels(fused, restored.dtype)
+            cv2.add(past.mean, detail, dst=detail)
+        fused = _pixels(past.mean if detail is None else detail, restored.dtype)
+        last = _Last(fused, trust, usual, noise, detail is not None)
+        return self._done(fused, last, float(past.count.mean()))
+
+    def _done(self, fused: Pixels, last: _Last | None = None, worth: float = 1.0) -> Pixels:
+        """Notes a frame that is worth so many, and what the one after it has to know."""
+        figures = self.figures
+        figures.frames += 1
+        figures.worth += (worth - figures.worth) / figures.frames
+        if self._ahead:
+            self._last = last
+        return fused
+
+    def _joined_with(self, last: _Last, following: Pixels) -> Pixels:
+        """Joins the fused frame before with the one that follows it, moved to where things were.
+
+        Nothing of this becomes part of the past. The rule alone says how far the one that follows is trusted:
+        where the two differ no more than frames usually do there.
+        """
+        if last.stands:
+            return last.fused
+        now, moved, after = (self._room.take(name, following.shape) for name in ("now", "a", "source"))
+        _levels(last.fused, now)
+        _levels(following, after)
+        half = _half(now)
+        flow = self._motion.calc(_grey(half), _grey(_half(after)), None)  # type: ignore[call-overload]
+        self._move(after, flow, moved)
+        trust = 1 / (1 + _CAUTION * _difference(half, _half(moved)) / last.usual)
+        cv2.subtract(moved, now, dst=moved)
+        self._weigh(moved, trust / (1 + last.trust + trust))
+        # As in the past, light over some breadth stays that of the frame.
+        self._brighten(-_beyond(_coarse(moved, _BROAD), _IN_NOISE * last.noise), moved)
+        cv2.add(now, moved, dst=now)
+        return _pixels(now, last.fused.dtype)
 
     def state(self) -> bytes:
         """Packs what it knows of the frames before. It goes on from what these bytes hold, which is a little
@@ -275,11 +353,11 @@ class TemporalFusion:
         past.usual, past.still_share, past.whiteness = (f if 0 <= f <= 65025 else None for f in figures)
         self._past = past
 
-    def _check_past(self, now: Plane, new_scene: bool, gap: bool) -> None:
+    def _check_past(self, shape: tuple[int, ...], new_scene: bool, gap: bool) -> None:
         """Lets go of a past that says nothing of this frame."""
         if self._past is None:
             return
-        if self._past.mean.shape != now.shape:
+        if self._past.mean.shape != shape:
             self._let_go("another size")
         elif new_scene:
             self._let_go("a cut")
@@ -299,28 +377,22 @@ class TemporalFusion:
         self._past = None
         self.figures.let_go[why] = self.figures.let_go.get(why, 0) + 1
 
-    def _note(self, worth: float) -> None:
-        figures = self.figures
-        figures.frames += 1
-        figures.worth += (worth - figures.worth) / figures.frames
-
-    def _motion_since(self, past: _Past, now: Plane) -> Plane:
-        """Finds how far what each pixel shows is from where the past has it, H W 2."""
-        flow = self._motion.calc(_grey(now), _grey(past.mean), None)  # type: ignore[call-overload]
-        return np.asarray(flow, np.float32)
-
-    def _with_steady_light(
-        self, light: _Light, source: Plane, now: Plane, flow: Plane, noise: Plane
-    ) -> Plane:
-        """Gives the frame the light that restoring added before, where its source's light has not changed.
+    def _steady_light(self, light: _Light, source: Plane, now: Plane, half: Plane, flow: Plane) -> Plane:
+        """Gives the frame, in place, the light that restoring added before, where its source's light has not
+        changed; how far noise moves the mean of a tile of ``_BROAD`` pixels, of each colour, h w 3.
 
         What a network adds, it judges anew in every frame, and so adds a little more or less of it. Where it
         adds something else by far, or the source itself has changed, it is taken at its word.
         """
+        fine, square = (self._room.take(name, now.shape) for name in ("a", "b"))
+        cv2.subtract(now, source, dst=fine)
+        cv2.multiply(fine, fine, dst=square)
+        added, variance = _coarse(fine, _BROAD), _coarse(square, _BROAD)
+        variance = np.maximum(variance - added * added, _NOTHING)
+        noise = np.asarray(np.sqrt(variance) / np.float32(_BROAD), np.float32)
         broad = _coarse(source, _BROAD)
         height, width = broad.shape[:2]
-        added = _coarse(now, _BROAD) - broad
-        x, y = cv2.split(cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA) / np.float32(_BROAD))
+        x, y = cv2.split(cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA) * (2 / _BROAD))
         x += np.arange(width, dtype=np.float32)
         y += np.arange(height, dtype=np.float32)[:, None]
         source_before, mean, count = (
@@ -336,80 +408,104 @@ class TemporalFusion:
         trust = np.minimum(1 / (1 / count + unlike), _ADDED_DEPTH)
         mean = mean + (added - mean) / (1 + trust)[..., None]
         light.source, light.added, light.count = broad, mean, trust + 1
-        return np.asarray(now + _whole(_beyond(mean - added, _IN_NOISE * noise), now), np.float32)
+        self._brighten(_beyond(mean - added, _IN_NOISE * noise), now, half)
+        return noise
 
     def _join(
-        self, past: _Past, source: Plane, now: Plane, flow: Plane, noise: Plane
-    ) -> tuple[Plane, NDArray[np.bool_], Plane]:
-        """The frame joined with the past, which it becomes part of; where it stands still, and how far the
-        past was not like it (h w each).
+        self, past: _Past, source: Plane, now: Plane, half: Plane, flow: Plane, noise: Plane
+    ) -> tuple[NDArray[np.bool_], Plane, Plane, Plane]:
+        """Makes the frame part of the past, which becomes the fused one; where it stands still, how far the
+        past was not like it, how many frames it was worth, and how much frames usually differ there (h w
+        each). ``half`` is the frame at half its size.
 
         Its light, over some breadth, stays that of the frame, but for what ``noise`` does to it: a past that
         lags behind what moves would flicker against the source."""
         moved, count = self._where_it_is_now(past, now, flow)
-        unmoved_off, moved_off = _difference(now, past.mean), _difference(now, moved)
+        moved_half = _half(moved)
+        unmoved_off, moved_off = _difference(half, past.half), _difference(half, moved_half)
         share = float((unmoved_off <= moved_off * _AS_STILL).mean())
         past.still_share = _smoothed(past.still_share, share)
         as_still = np.interp(past.still_share, _STILL_SHARES, (1.0, _MOST_AS_STILL))
         same = (unmoved_off <= moved_off * np.float32(as_still)).astype(np.float32)
         still = cv2.blur(same, (_NEIGHBOURS, _NEIGHBOURS)) > _MAJORITY
         unmoved = still | (same > 0)
-        cv2.copyTo(past.mean, _whole(unmoved.astype(np.uint8), now, cv2.INTER_NEAREST), moved)
-        count = np.maximum(np.where(unmoved, past.count, count), np.float32(0.05))
-        off = np.where(unmoved, unmoved_off, moved_off)
-        changed, turned = _follow_light(now, moved, off)
+        mask = unmoved.astype(np.uint8)
+        cv2.copyTo(past.mean, _whole(mask, now, cv2.INTER_NEAREST), moved)
+        cv2.copyTo(past.half, mask, moved_half)
+        cv2.copyTo(past.count, mask, count)
+        cv2.copyTo(unmoved_off, mask, moved_off)
+        count = np.maximum(count, np.float32(0.05))
+        changed, turned = self._follow_light(half, moved, moved_half, moved_off)
         if changed:
             past.sources = None
-        off = _difference(now, moved)
+        off = _difference(half, moved_half)
 
-        usual = _usual(off / (1 + 1 / count), _half(past.mean))
+        spread = 1 + 1 / count
+        fresh = off / spread
+        usual = _usual(fresh, past.half)
         before, worth = past.usual, np.float32(1)
         if before is None:
             worth = _FIRST_WORTH
             usual *= np.float32(_FIRST)
-            before = float(np.median(usual))
+            before = float(np.median(_some(usual)))
         usual = np.minimum(usual, np.float32(_SUDDEN * before))
-        level = float(np.median(usual))
+        level = float(np.median(_some(usual)))
         past.usual = _smoothed(past.usual, level, _SMOOTH if before < _UNUSUAL * level else _FORGET)
         stands = np.float32(np.interp(past.still_share, _STANDS, (0, 1)))
-        tolerance = np.where(still, _STILL_TOLERANCE, _TOLERANCE)
-        fresh = off / (1 + 1 / count)
-        own = np.where(unmoved & (past.own > 0), past.own, usual)
+        tolerance = _TOLERANCE + (_STILL_TOLERANCE - _TOLERANCE) * still
+        own = usual.copy()
+        cv2.copyTo(past.own, (unmoved & (past.own > 0)).astype(np.uint8), own)
         here = np.clip(own, usual, usual * (1 + stands * _MORE_HERE))
-        mismatch = np.maximum(0, fresh / here - tolerance) * (1 + 1 / count)
+        mismatch = np.asarray(np.maximum(0, fresh / here - tolerance) * spread, np.float32)
         if stands:
-            broadly = _differs_broadly(now, moved, noise) / (1 + 1 / count)
-            broadly /= max(1, np.median(broadly) / _MEDIAN)
+            broadly = _differs_broadly(half, moved_half, noise) / spread
+            broadly /= max(1, np.median(_some(broadly)) / _MEDIAN)
             mismatch += stands * np.maximum(0, broadly - _BROADLY)
-        past.own = np.where(mismatch > 0, own, own + (fresh - own) / (1 + np.minimum(count, _USED_TO)))
+        past.own = own + (mismatch <= 0) * (fresh - own) / (1 + np.minimum(count, _USED_TO))
         mismatch += cv2.resize(np.maximum(0, turned / _TURNED - 1), count.shape[::-1])
-        most = np.where(still, self._still_depth, self._depth)
+        most = self._depth + (self._still_depth - self._depth) * still
         trust = np.minimum(worth / (1 / count + mismatch), most)
         past.count = trust + 1
-        new = now - moved
+        new = self._room.take("a", now.shape)
+        cv2.subtract(now, moved, dst=new)
         factor = self._judge(Seen(source, now, new, trust, usual, mismatch, still))
         trust = np.minimum(trust * factor, most)
-        new *= cv2.merge([_whole(1 / (1 + trust), now)] * 3)
-        past.mean = moved
-        past.mean += new
-        light = _coarse(now, _BROAD) - _coarse(past.mean, _BROAD)
-        past.mean += _whole(_beyond(light, _IN_NOISE * noise), now)
-        return past.mean, still, mismatch
+        self._weigh(new, 1 / (1 + trust))
+        cv2.add(moved, new, dst=moved)
+        past.mean, self._spare = moved, past.mean
+        past.half = _half(moved)
+        light = _as_coarse_as(noise, half) - _as_coarse_as(noise, past.half)
+        self._brighten(_beyond(light, _IN_NOISE * noise), past.mean, past.half)
+        return still, mismatch, trust, usual
 
     def _where_it_is_now(self, past: _Past, now: Plane, flow: Plane) -> tuple[Plane, Plane]:
-        """The past's mean and count, moved as what they show has moved."""
-        height, width = now.shape[:2]
-        flow[..., 0] += np.arange(width, dtype=np.float32)
-        flow[..., 1] += np.arange(height, dtype=np.float32)[:, None]
-        of_half = cv2.resize(flow, past.count.shape[::-1], interpolation=cv2.INTER_AREA) * 0.5 - 0.25
-        x, y = cv2.split(flow)
-        moved = cv2.remap(past.mean, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
-        x, y = cv2.split(of_half)
+        """The past's mean and count, moved as what they show has moved; ``flow`` (h w 2) is in pixels of
+        half the size, and is used up."""
+        moved = self._spare
+        if moved is None or moved.shape != now.shape:
+            moved = np.empty_like(now)
+        self._move(past.mean, flow, moved)
+        x, y = cv2.split(_at(flow))
         count = cv2.remap(past.count, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-        return np.asarray(moved, np.float32), np.asarray(count, np.float32)
+        return moved, np.asarray(count, np.float32)
+
+    def _move(self, picture: Plane, flow: Plane, moved: Plane) -> None:
+        """Writes the picture as ``moved``, each place from where ``flow`` says (h w 2, of half size)."""
+        places = self._room.take("places", (*picture.shape[:2], 2))
+        cv2.resize(flow, picture.shape[1::-1], dst=places)
+        places *= 2
+        cv2.remap(  # type: ignore[call-overload]
+            picture, _at(places), None, cv2.INTER_CUBIC, dst=moved, borderMode=cv2.BORDER_REFLECT_101
+        )
 
     def _detail(
-        self, past: _Past, source: Plane, now: Plane, still: NDArray[np.bool_], mismatch: Plane
+        self,
+        past: _Past,
+        source: Plane,
+        now: Plane,
+        half: Plane,
+        still: NDArray[np.bool_],
+        mismatch: Plane,
     ) -> Plane | None:
         """Finds what the network took from places that stand still and is no noise, H W 3.
 
@@ -419,92 +515,131 @@ class TemporalFusion:
         frames is given back by Wiener's rule: in so far as it is more than that noise, and fine, and no more
         than the noise itself was, so that neither haze nor darkness comes back.
         """
-        gain, offset, explained = _fit(_coarse(source), _coarse(now))
-        if (past.still_share or 0.0) < _STILL_SHARES[1] or explained < _ALIKE or not still.any():
+        some = _some(still)
+        if (past.still_share or 0.0) < _STILL_SHARES[1] or not some.any():
             past.sources = None
             return None
-        source = source * gain + offset  # as bright as it was restored to be
+        coarse = _coarse(source)
+        gain, offset, explained = _fit(coarse, _as_coarse_as(coarse, half))
+        if explained < _ALIKE:
+            past.sources = None
+            return None
+        _turn(source, gain, offset)  # as bright as it was restored to be
         if past.sources is None:
-            past.sources = _Sources(source, np.ones_like(past.count), np.zeros_like(past.count))
+            past.sources = _Sources(source.copy(), np.ones_like(past.count), np.zeros_like(past.count))
             return None
         sources = past.sources
-        fresh = _blurred(_energy(source - sources.mean), 5) / (1 + 1 / sources.count)  # h w
-        level = np.median(fresh[still])
-        noise = np.where(sources.noise > 0, sources.noise, level)
+        new = self._room.take("a", now.shape)
+        cv2.subtract(source, sources.mean, dst=new)
+        fresh = _blurred(self._energy(new), 5) / (1 + 1 / sources.count)  # h w
+        fresh_there = _some(fresh)[some]
+        level = np.median(fresh_there)
+        noise = sources.noise + level * (sources.noise <= 0)
         unlike = np.maximum(0, fresh / np.maximum(noise, level / 2 + _LITTLE) - _STRANGE)
-        trust = np.where(still, 1 / (1 / sources.count + unlike + mismatch), _NOTHING)
+        trust = still / (1 / sources.count + unlike + mismatch)
         trust = np.minimum(trust, self._still_depth)
         sources.noise = noise + (fresh - noise) / (1 + trust)
-        sources.mean = sources.mean + cv2.merge([_whole(1 / (1 + trust), now)] * 3) * (source - sources.mean)
+        self._weigh(new, 1 / (1 + trust))
+        cv2.add(sources.mean, new, dst=sources.mean)
         sources.count = trust + 1
 
-        taken = source - now
-        taken -= cv2.blur(taken, (9, 9))
-        in_space = _blurred(_energy(taken), 5)[still] / _FINE_SHARE
-        fresh_share = np.quantile(fresh[still], _CALM) / (np.quantile(in_space, _CALM) + _LITTLE)
+        taken, beyond = source, new  # in the same place
+        cv2.subtract(source, now, dst=taken)
+        cv2.subtract(taken, cv2.blur(taken, (9, 9), dst=new), dst=taken)
+        in_space = _some(_blurred(self._energy(taken), 5))[some] / _FINE_SHARE
+        fresh_share = _quantile(fresh_there, _CALM) / (_quantile(in_space, _CALM) + _LITTLE)
         past.whiteness = _smoothed(past.whiteness, float(np.clip(fresh_share, 0.05, 1)))
         repeated = np.float32((2 - past.whiteness) / past.whiteness**2)
         left = sources.noise * repeated / sources.count
-        beyond = sources.mean - past.mean
-        beyond -= _whole(cv2.GaussianBlur(_coarse(beyond), (0, 0), _FINE / _COARSE), now)
-        power = _blurred(_energy(beyond), 4)
+        cv2.subtract(sources.mean, past.mean, dst=beyond)
+        broad = cv2.GaussianBlur(_coarse(beyond), (0, 0), _FINE / _COARSE)
+        self._brighten(np.asarray(-broad, np.float32), beyond)
+        power = _blurred(self._energy(beyond), 4)
         share = np.maximum(power - _NOISE_MARGIN * left, 0) / (power + _LITTLE)
-        share[sources.count <= _ENOUGH] = 0
+        share *= sources.count > _ENOUGH
         most = np.sqrt(level)
-        return np.clip(beyond * cv2.merge([_whole(share, now)] * 3), -most, most)
+        self._weigh(beyond, share)
+        return np.clip(beyond, -most, most, out=beyond)
+
+    def _follow_light(self, now: Plane, past: Plane, past_half: Plane, off: Plane) -> tuple[bool, Plane]:
+        """Gives the past, in place, the light of the frame; whether that has changed in most of the picture,
+        and by how much in each place, h w in tiles of ``_COARSE`` pixels.
+
+        As a gain and an offset for each colour of the whole picture first (fades, exposure), then as an
+        offset that changes over some breadth (lamps). ``now`` and ``past_half`` are of half size, ``past``
+        is not; ``off`` is how much the two differ, squared (h w).
+        """
+        same = np.float32(_LIGHT * np.sqrt(_quantile(_some(off).ravel(), _QUANTILE)))
+        coarse_now, coarse = _coarse(now, _COARSE // 2), _coarse(past_half, _COARSE // 2)
+        before = coarse
+        gain, offset, _ = _fit(coarse, coarse_now)
+        turned = coarse * gain + offset
+        changed = bool(np.abs(turned - coarse).mean() > same)
+        if changed:
+            for picture in (past, past_half):
+                _turn(picture, gain, offset)
+            coarse = turned
+        change = _beyond(np.asarray(cv2.blur(coarse_now - coarse, (5, 5)), np.float32), same)
+        self._brighten(change, past, past_half)
+        turned_by = np.abs(coarse + change - before).max(axis=2)
+        return changed or float((change != 0).mean()) > 0.5, turned_by
+
+    def _energy(self, picture: Plane) -> Plane:
+        """The square, averaged over the colours and over 2x2; h w."""
+        square, mean = self._room.take("b", picture.shape), self._room.take("one", picture.shape[:2])
+        cv2.multiply(picture, picture, dst=square)
+        cv2.transform(square, _THIRDS, dst=mean)
+        return _half(mean)
+
+    def _weigh(self, picture: Plane, weight: NDArray[Any]) -> None:
+        """Multiplies the picture, in place, by a weight for each place, h w."""
+        one, three = self._room.take("one", picture.shape[:2]), self._room.take("b", picture.shape)
+        cv2.resize(weight, picture.shape[1::-1], dst=one)
+        cv2.multiply(picture, cv2.merge([one] * 3, dst=three), dst=picture)
+
+    def _brighten(self, light: Plane, *pictures: Plane) -> None:
+        """Adds light that changes over some breadth, h w 3, in place: to a picture, and to its half."""
+        if not light.any():
+            return
+        for name, picture in zip(("b", "light"), pictures, strict=False):
+            added = self._room.take(name, picture.shape)
+            cv2.add(picture, cv2.resize(light, picture.shape[1::-1], dst=added), dst=picture)
 
 
-def _follow_light(now: Plane, past: Plane, off: Plane) -> tuple[bool, Plane]:
-    """Gives the past, in place, the light of the frame; whether that has changed in most of the picture, and
-    by how much in each place, h w in tiles of ``_COARSE`` pixels.
-
-    As a gain and an offset for each colour of the whole picture first (fades, exposure), then as an offset
-    that changes over some breadth (lamps). ``off`` is how much the two differ, squared (h w).
-    """
-    height, width = now.shape[:2]
-    same = np.float32(_LIGHT * np.sqrt(np.quantile(off[::2, ::2], _QUANTILE)))
-    coarse_now, coarse = _coarse(now), _coarse(past)
-    before = coarse
-    gain, offset, _ = _fit(coarse, coarse_now)
-    turned = coarse * gain + offset
-    changed = bool(np.abs(turned - coarse).mean() > same)
-    if changed:
-        past *= gain
-        past += offset
-        coarse = turned
-    change = _beyond(np.asarray(cv2.blur(coarse_now - coarse, (5, 5)), np.float32), same)
-    if change.any():
-        past += cv2.resize(change, (width, height), interpolation=cv2.INTER_LINEAR)
-    turned_by = np.abs((turned if changed else coarse) + change - before).max(axis=2)
-    return changed or float((change != 0).mean()) > 0.5, turned_by
+def _turn(picture: Plane, gain: Plane, offset: Plane) -> None:
+    """Changes each colour (3) of the picture, in place, by a gain and an offset."""
+    cv2.transform(picture, np.hstack([np.diag(gain), offset[:, None]]), dst=picture)
 
 
-def _noise_of_means(taken: Plane) -> Plane:
-    """Estimates, by what the network took (H W 3), how far noise moves the mean of a tile of ``_BROAD``
-    pixels, of each colour; h w 3."""
-    mean = _coarse(taken, _BROAD)
-    variance = np.maximum(_coarse(taken * taken, _BROAD) - mean * mean, _NOTHING)
-    return np.asarray(np.sqrt(variance) / np.float32(_BROAD), np.float32)
+def _at(flow: Plane) -> Plane:
+    """Makes the places that a flow (h w 2) comes from of it, in place."""
+    height, width = flow.shape[:2]
+    flow[..., 0] += np.arange(width, dtype=np.float32)
+    flow[..., 1] += np.arange(height, dtype=np.float32)[:, None]
+    return flow
 
 
-def _beyond(values: Plane, bound: Plane | np.float32) -> Plane:
+def _beyond(values: NDArray[Any], bound: Plane | np.float32) -> Plane:
     """Takes ``bound`` off the size of each value, whatever its sign; 0 within."""
     return np.asarray(np.sign(values) * np.maximum(np.abs(values) - bound, _NOTHING), np.float32)
 
 
 def _differs_broadly(now: Plane, past: Plane, noise: Plane) -> Plane:
     """The squared difference of the means of tiles of ``_COARSE`` pixels, as a multiple of what noise does
-    to them; ``noise`` as ``_noise_of_means`` has it; h w."""
-    height, width = now.shape[:2]
-    size = ((width + 1) // 2, (height + 1) // 2)
-    off = np.square(_coarse(now) - _coarse(past)).mean(axis=2)
+    to them; pictures of half size, ``noise`` as ``_steady_light`` gives it; h w."""
+    off = np.square(_coarse(now, _COARSE // 2) - _coarse(past, _COARSE // 2)).mean(axis=2)
     expected = _whole(np.square(noise).mean(axis=2), off) * np.float32((_BROAD / _COARSE) ** 2)
-    return np.asarray(cv2.resize(off / (expected + _LITTLE), size), np.float32)
+    return np.asarray(_whole(off / (expected + _LITTLE), now), np.float32)
 
 
 def _coarse(picture: Plane, side: int = _COARSE) -> Plane:
     height, width = picture.shape[:2]
     size = (max(1, width // side), max(1, height // side))
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.float32)
+
+
+def _as_coarse_as(like: Plane, picture: Plane) -> Plane:
+    size = like.shape[1::-1]
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
@@ -514,17 +649,30 @@ def _fit(a: Plane, b: Plane) -> tuple[Plane, Plane, float]:
 
     Places that fit worst, as things that move do, are left out of a second fit.
     """
-    x, y = a.reshape(-1, 3).astype(np.float64), b.reshape(-1, 3).astype(np.float64)
-    kept = np.ones(len(x), bool)
+    x, y = (_some(picture, _TO_FIT).reshape(-1, 3).astype(np.float64) for picture in (a, b))
+    kept = np.ones(len(x))
     for _ in range(2):
-        mean_x, mean_y = x[kept].mean(axis=0), y[kept].mean(axis=0)
+        share = kept / kept.sum()
+        mean_x, mean_y = share @ x, share @ y
         dx, dy = x - mean_x, y - mean_y
-        spread = (dx[kept] ** 2).mean(axis=0) + 1e-6
-        gain = np.where(spread > 1, (dx[kept] * dy[kept]).mean(axis=0) / spread, 1)
+        spread = share @ dx**2 + 1e-6
+        gain = np.where(spread > 1, share @ (dx * dy) / spread, 1)
         error = ((dy - gain * dx) ** 2).sum(axis=1)
-        kept = error <= np.quantile(error, 0.7)
-    explained = 1 - error[kept].mean() / ((dy[kept] ** 2).sum(axis=1).mean() + 1e-6)
+        kept = (error <= _quantile(error, 0.7)).astype(np.float64)
+    explained = 1 - error @ kept / (((dy**2).sum(axis=1)) @ kept + 1e-6)
     return gain.astype(np.float32), (mean_y - gain * mean_x).astype(np.float32), float(explained)
+
+
+def _some(plane: Any, enough: int = _SAMPLE) -> Any:
+    """Takes every nth place across and down, so many that they are ``enough`` for a statistic."""
+    step = max(1, math.isqrt(plane.shape[0] * plane.shape[1] // enough))
+    return plane[::step, ::step]
+
+
+def _quantile(values: NDArray[Any], share: float) -> float:
+    """The value that so many of them are not above; of flat ``values``."""
+    place = int(share * (len(values) - 1))
+    return float(np.partition(values, place)[place])
 
 
 def _usual(off: NDArray[Any], mean: Plane) -> Plane:
@@ -532,7 +680,7 @@ def _usual(off: NDArray[Any], mean: Plane) -> Plane:
 
     ``off`` is the squared difference, h w, for past and frame of one frame's worth each; ``mean`` h w 3.
     """
-    grey = np.asarray(cv2.transform(mean, np.full((1, 3), 1 / 3, np.float32)), np.float32)
+    grey = np.asarray(cv2.transform(mean, _THIRDS), np.float32)
     slopes = cv2.Sobel(grey, -1, 1, 0) ** 2 + cv2.Sobel(grey, -1, 0, 1) ** 2
     busy = np.asarray(np.sqrt(_blurred(slopes, 3)), np.float32)
     usual = _by_groups(off, busy, 6)
@@ -542,19 +690,26 @@ def _usual(off: NDArray[Any], mean: Plane) -> Plane:
 
 def _by_groups(values: NDArray[Any], key: Plane, groups: int) -> Plane:
     """The low quantile of ``values`` in places with a like ``key``, as a function of it; h w."""
-    some, keys = values[::2, ::2].ravel(), key[::2, ::2].ravel()
-    order = np.argsort(keys, kind="stable")
+    some, keys = _some(values).ravel(), _some(key).ravel()
+    ranks = np.minimum(keys * _KEYS, 65535).astype(np.uint16)  # whole numbers are sorted much faster
+    order = np.argsort(ranks, kind="stable")
     centres, levels = [], []
     for places in np.array_split(order, groups):
         if len(places):
-            centres.append(float(np.median(keys[places])))
-            levels.append(max(1e-3, float(np.quantile(some[places], _QUANTILE))))
-    return np.interp(key, centres, levels).astype(np.float32)
+            centres.append(float(keys[places[len(places) // 2]]))
+            levels.append(max(1e-3, _quantile(some[places], _QUANTILE)))
+    found = np.full_like(key, levels[0])
+    for from_, to, level, then in zip(centres, centres[1:], levels, levels[1:], strict=False):
+        to = max(to, from_ + 1e-3)
+        found += (np.clip(key, np.float32(from_), np.float32(to)) - np.float32(from_)) * np.float32(
+            (then - level) / (to - from_)
+        )
+    return found
 
 
 def _difference(a: Plane, b: Plane) -> Plane:
-    """The squared difference of two pictures of half the size, averaged over colours and 3x3; h w."""
-    return _blurred(_mean_square(_half(a) - _half(b)), 3)
+    """The squared difference of two pictures, averaged over colours and 3x3; h w."""
+    return np.asarray(_blurred(_mean_square(a - b), 3), np.float32)
 
 
 def _blurred(plane: Any, size: int) -> Any:
@@ -562,14 +717,9 @@ def _blurred(plane: Any, size: int) -> Any:
     return np.maximum(cv2.blur(plane, (size, size)), _NOTHING)
 
 
-def _energy(picture: Plane) -> Plane:
-    """The square, averaged over the colours and over 2x2; h w."""
-    return _half(_mean_square(picture))
-
-
 def _mean_square(picture: Plane) -> Plane:
     """The square, averaged over the colours; H W."""
-    return np.asarray(cv2.transform(picture * picture, np.full((1, 3), 1 / 3, np.float32)), np.float32)
+    return np.asarray(cv2.transform(cv2.multiply(picture, picture), _THIRDS), np.float32)
 
 
 def _half(picture: Plane) -> Plane:
@@ -582,18 +732,22 @@ def _whole(plane: Any, like: Plane, how: int = cv2.INTER_LINEAR) -> Any:
     return cv2.resize(plane, like.shape[1::-1], interpolation=how)
 
 
-def _grey(levels: Plane) -> NDArray[np.uint8]:
-    grey = cv2.transform(levels, np.array([[0.299, 0.587, 0.114]], np.float32))
-    return np.asarray(cv2.GaussianBlur(cv2.convertScaleAbs(np.maximum(grey, 0)), (7, 7), _BLUR), np.uint8)
+def _grey(half: Plane) -> NDArray[np.uint8]:
+    """Makes of a picture of half size, h w 3, the grey one in which motion is sought."""
+    grey = cv2.convertScaleAbs(np.maximum(cv2.transform(half, _GREY), 0))
+    return np.asarray(cv2.GaussianBlur(grey, (5, 5), _BLUR / 2), np.uint8)
 
 
-def _levels(pixels: Pixels) -> Plane:
-    return pixels.astype(np.float32) * np.float32(255 / np.iinfo(pixels.dtype).max)
+def _levels(pixels: Pixels, levels: Plane) -> None:
+    """Writes the pixels as ``levels``."""
+    np.copyto(levels, pixels)
+    if pixels.dtype != np.uint8:
+        levels *= np.float32(255 / np.iinfo(pixels.dtype).max)
 
 
 def _pixels(levels: Plane, kind: np.dtype[Any]) -> Pixels:
-    most = np.iinfo(kind).max
-    return np.asarray(np.rint(np.clip(levels * np.float32(most / 255), 0, most)), kind)
+    depth = cv2.CV_8U if kind == np.uint8 else cv2.CV_16U
+    return np.asarray(cv2.addWeighted(levels, np.iinfo(kind).max / 255, levels, 0, 0, dtype=depth), kind)
 
 
 def _smoothed(before: float | None, now: float, share: float = _SMOOTH) -> float:
@@ -605,18 +759,21 @@ def _fine_bytes(levels: Plane) -> bytes:
 
 
 class Finish:
-    """Fuses the frames of one source and mixes the source in: the second step of a stream.
+    """Fuses the frames of one source and mixes the source in: the last step of a stream.
 
     Args:
         depth: frames before that a frame takes from (``TemporalFusion``); 0 leaves each alone.
         strength: share of the restored picture, 0 to 1; the rest is the source.
+        ahead: each takes from the frame that follows it too, and is done one frame later.
     """
 
     name = "temporal"
 
-    def __init__(self, depth: int, strength: float) -> None:
-        self.fusion = TemporalFusion(depth) if depth else None
+    def __init__(self, depth: int, strength: float, *, ahead: bool = False) -> None:
+        self.waits = ahead and depth > 0
+        self.fusion = TemporalFusion(depth, ahead=self.waits) if depth else None
         self._strength = strength
+        self._waiting: Restoration | None = None
 
     @property
     def is_needed(self) -> bool:
@@ -625,17 +782,32 @@ class Finish:
 
     def take(self, passing: Restoration) -> None:
         """See Step.take."""
-        source, result = passing.source.pixels, passing.pixels
         if self.fusion is not None:
             frame = passing.source
             shown_at = float(frame.pts * frame.time_base)
-            result = self.fusion.fuse(
-                source, result, passing.new_scene, shown_at=shown_at, faulty=passing.faulty
+            fused = self.fusion.fuse(
+                frame.pixels, passing.pixels, passing.new_scene, shown_at=shown_at, faulty=passing.faulty
             )
+            if self._waiting is not None and self.fusion.before is not None:
+                self._waiting.pixels = self.fusion.before
+            passing.pixels = fused
+        if self.waits:
+            self.end()
+            self._waiting = passing
+        else:
+            self._mix(passing)
+
+    def end(self) -> None:
+        """See Step.end."""
+        if self._waiting is not None:
+            self._mix(self._waiting)
+            self._waiting = None
+
+    def _mix(self, passing: Restoration) -> None:
         if self._strength < 1:
-            mixed = cv2.addWeighted(result, self._strength, source, 1 - self._strength, 0)
-            result = np.asarray(mixed, source.dtype)
-        passing.pixels = result
+            source = passing.source.pixels
+            mixed = cv2.addWeighted(passing.pixels, self._strength, source, 1 - self._strength, 0)
+            passing.pixels = np.asarray(mixed, source.dtype)
 
     def mark(self, mark: Mark) -> Mark:
         """See Step.mark."""

@@ -220,7 +220,7 @@ def restore_unchanged(
         video.close()
         raise
     try:
-        figures = run(video, [Each(restore)], sink)
+        figures = run(video, (Each(restore),), sink)
         path = sink.finish()
     finally:
         sink.abort()

@@ -67,7 +67,7 @@ def restore(
         sink.begin(Header({}, {}), restart=False)
     else:
         sink = ImageSink(target)
-    run(images, [Each(restore)], sink)
+    run(images, (Each(restore),), sink)
     sink.finish()
     return images, sink
 

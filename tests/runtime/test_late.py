@@ -33,7 +33,7 @@ def run_slowly(seconds: float, **options: Any) -> tuple[RunFigures, list[int], W
         return pixels
 
     sink, watch = Kept(), Watch("door")
-    figures = run(Numbers(60, kind="live", pause=0.005), [Each(slow)], sink, watch=watch, **options)
+    figures = run(Numbers(60, kind="live", pause=0.005), (Each(slow),), sink, watch=watch, **options)
     return figures, sink.numbers, watch
 
 
@@ -298,7 +298,7 @@ def test_a_stream_that_cannot_keep_up_is_restored_small_and_comes_out_whole(
 
     run(
         source,
-        [AtRung(step, ladder, watch)],
+        (AtRung(step, ladder, watch),),
         Shapes(),
         watch=watch,
         ladder=ladder,

@@ -55,7 +55,7 @@ def exif(orientation: int = 1) -> bytes:
 def restored(source: Path, target: Path) -> list[str]:
     """The warnings of a run that changes nothing."""
     images, sink = Images(source), ImageSink(target)
-    run(images, [Each()], sink)
+    run(images, (Each(),), sink)
     sink.finish()
     return images.warnings + sink.warnings
 
@@ -424,6 +424,6 @@ def test_a_folder_goes_on_behind_pictures_that_changed_their_kind(tmp_path: Path
     begun = sink.begin(Header({}, {}), restart=False)
     assert begun.names == {"a.avif"} and sink.warnings == []
     images.skip(begun.frames, begun.names)
-    run(images, [Each()], sink)
+    run(images, (Each(),), sink)
     sink.finish()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]

@@ -178,7 +178,7 @@ def test_a_video_is_held_steady_unless_told_otherwise(tmp_path: Path) -> None:
     for share in (None, "0.9", "0"):
         out = tmp_path / f"{share}.mkv"
         asked = [] if share is None else ["--steady", share]
-        arguments = [clip, "--frames", "3", "--codec", "ffv1", "-o", str(out), *asked]
+        arguments = [clip, "--frames", "3", "--temporal", "0", "--codec", "ffv1", "-o", str(out), *asked]
         assert CliRunner().invoke(main, arguments).exit_code == 0
         results[share] = decoded(out)
     assert np.array_equal(results[None], results["0.9"])

@@ -71,7 +71,7 @@ def no_thread_is_left_behind() -> Iterator[None]:
 def restored(
     source: Source, sink: Sink, restore: Callable[[Pixels], Pixels] = lambda pixels: pixels, **options: Any
 ) -> RunFigures:
-    return run(source, [Each(restore)], sink, **options)
+    return run(source, (Each(restore),), sink, **options)
 
 
 @pytest.mark.parametrize("room", [1, 4])
@@ -239,6 +239,7 @@ class Slow:
 
     def __init__(self, name: str, seconds: float = 0.0) -> None:
         self.name = name
+        self.waits = False
         self.seen = 0
         self._seconds = seconds
 
@@ -249,6 +250,9 @@ class Slow:
     def mark(self, mark: Mark) -> Mark:
         state = self.name.encode() + bytes([self.seen])
         return Mark((mark.state or b"") + state, mark.past)
+
+    def end(self) -> None:
+        """Nothing is left to do."""
 
 
 def test_steps_work_at_the_same_time_on_frames_behind_each_other() -> None:
@@ -261,7 +265,7 @@ def test_steps_work_at_the_same_time_on_frames_behind_each_other() -> None:
                 both.wait()
             super().take(passing)
 
-    assert run(Numbers(10), [Meeting("restore"), Meeting("temporal")], Kept()).frames == 10
+    assert run(Numbers(10), (Meeting("restore"), Meeting("temporal")), Kept()).frames == 10
 
 
 class Segmented(Kept):
@@ -278,14 +282,70 @@ class Segmented(Kept):
 @pytest.mark.parametrize(("count", "ends"), [(10, [4, 8, 10]), (8, [4, 8]), (3, [3]), (0, [])])
 def test_the_state_of_every_step_comes_behind_the_end_of_a_segment(count: int, ends: list[int]) -> None:
     sink = Segmented()
-    run(Numbers(count), [Slow("restore", 0.001), Slow("temporal")], sink)
+    run(Numbers(count), (Slow("restore", 0.001), Slow("temporal")), sink)
     assert sink.marks == [(n, b"restore" + bytes([n]) + b"temporal" + bytes([n])) for n in ends]
     assert sink.numbers == list(range(count))
 
 
+class Waiting(Slow):
+    """Adds to each frame the number of the one that follows it."""
+
+    def __init__(self) -> None:
+        super().__init__("temporal")
+        self.waits = True
+        self.last: Restoration | None = None
+        self.followed: dict[int, int | None] = {}
+
+    def take(self, passing: Restoration) -> None:
+        super().take(passing)
+        if self.last is not None:
+            self.followed[self.last.source.pts] = passing.source.pts
+        self.last = passing
+
+    def end(self) -> None:
+        if self.last is not None:
+            self.followed[self.last.source.pts] = None
+
+
+@pytest.mark.parametrize(("count", "ends"), [(10, [4, 8, 10]), (8, [4, 8]), (1, [1]), (0, [])])
+def test_a_step_that_waits_for_the_next_frame_hands_each_on_when_it_is_done(
+    count: int, ends: list[int]
+) -> None:
+    step = Waiting()
+
+    class Done(Observer):
+        def finished(self, passing: Restoration) -> None:
+            assert passing.source.pts in step.followed
+
+    sink = Segmented()
+    run(Numbers(count), (Slow("restore", 0.001), step), sink, observers=[Done()])
+    assert sink.numbers == list(range(count))
+    assert step.followed == {n: n + 1 if n + 1 < count else None for n in range(count)}
+    # Every mark knows the frames before it and none behind.
+    assert sink.marks == [(n, b"restore" + bytes([n]) + b"temporal" + bytes([n])) for n in ends]
+
+
+@pytest.mark.parametrize(("waits", "ends"), [(False, [4]), (True, [])])
+def test_a_stop_behind_a_segment_leaves_its_last_frame_to_be_made_again(waits: bool, ends: list[int]) -> None:
+    """It was not followed by the frame that follows it in a whole run."""
+    stop, sink, step = threading.Event(), Segmented(), Waiting()
+    step.waits = waits
+
+    class Stopping(Slow):
+        def take(self, passing: Restoration) -> None:
+            super().take(passing)
+            if self.seen == 4:
+                stop.set()
+                time.sleep(1)
+
+    assert run(Numbers(1000), (Stopping("restore"), step), sink, stop=stop).stopped
+    assert sink.numbers == list(range(4))
+    assert [end for end, _ in sink.marks] == ends
+
+
 def test_segments_are_counted_on_from_an_earlier_run_and_a_stop_ends_none() -> None:
     sink = Segmented()
-    run(Numbers(3), [Slow("restore")], sink, resumed_at=2)
+    run(Numbers(3), (Slow("restore"),), sink, resumed_at=2)
     assert [end for end, _ in sink.marks] == [2, 3]
     stop, stopped = threading.Event(), Segmented()
 
@@ -296,7 +356,7 @@ def test_segments_are_counted_on_from_an_earlier_run_and_a_stop_ends_none() -> N
                 stop.set()
             time.sleep(0.05)
 
-    assert run(Numbers(1000), [Stopping("restore")], stopped, stop=stop).stopped
+    assert run(Numbers(1000), (Stopping("restore"),), stopped, stop=stop).stopped
     assert all(end % 4 == 0 for end, _ in stopped.marks)
 
 
@@ -320,5 +380,5 @@ def test_observers_see_every_frame_behind_the_engine_and_in_the_end() -> None:
             passing.engine_result = result
 
     seen, other = Seen(), Seen()
-    run(Numbers(9), [Telling("restore"), Slow("temporal")], Kept(), observers=[seen, other])
+    run(Numbers(9), (Telling("restore"), Slow("temporal")), Kept(), observers=[seen, other])
     assert seen.numbers == other.numbers == {"restored": list(range(9)), "finished": list(range(9))}

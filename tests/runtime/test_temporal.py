@@ -71,6 +71,16 @@ def fused(
     return alone, [fusion.fuse(a, b) for a, b in zip(sources, alone, strict=True)]
 
 
+def fused_ahead(pairs: list[tuple[Pixels, Pixels]], fusion: TemporalFusion | None = None) -> list[Pixels]:
+    """Sources and restored frames -> each fused with those before it and the one that follows."""
+    fusion, found, last = fusion or TemporalFusion(ahead=True), [], pairs[0][1]
+    for number, pair in enumerate(pairs):
+        before, last = last, fusion.fuse(*pair)
+        if number:
+            found.append(before if fusion.before is None else fusion.before)
+    return [*found, last]
+
+
 def gains(clip: list[np.ndarray], alone: list[Pixels], together: list[Pixels]) -> list[float]:
     """dB of each frame over the frame alone."""
     clean = [pixels(frame) for frame in clip]
@@ -93,6 +103,15 @@ def test_a_camera_that_pans_gains_too() -> None:
     gained = gains(clip, *fused(clip))
     assert min(gained) > -0.1
     assert np.mean(gained[3:]) > 0.5
+
+
+def test_a_camera_that_pans_gains_more_from_the_frame_that_follows() -> None:
+    clip = panned(10, 3.3)
+    alone, together = fused(clip)
+    ahead = fused_ahead([(source_of(clean, n), alone[n]) for n, clean in enumerate(clip)])
+    more = np.array(gains(clip, alone, ahead)) - gains(clip, alone, together)
+    assert min(more) > -0.05 and np.mean(more) > 0.1
+    assert np.array_equal(ahead[-1], together[-1])
 
 
 @pytest.mark.parametrize(("contrast", "trail"), [(15, 2.4), (25, 1.8)])
@@ -193,6 +212,51 @@ def test_nothing_of_the_past_shows_where_something_happens(event: Callable[[int]
         if changed.sum() > 50:
             off = together[number][changed].astype(float) - alone[number][changed]
             assert np.abs(off.mean(axis=0)).max() < 1.5, number
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.__name__[1:])
+def test_nothing_of_the_next_frame_shows_where_something_happens(
+    event: Callable[[int], np.ndarray],
+) -> None:
+    clip = [event(number) for number in range(13)]
+    alone, together = fused(clip)
+    ahead = fused_ahead([(source_of(clean, n), alone[n]) for n, clean in enumerate(clip)])
+    assert min(gains(clip, alone, ahead)) > -0.1
+    for number in range(12):  # where the picture is about to change
+        changed = np.abs(clip[number] - clip[number + 1]).mean(axis=2) > 40
+        if changed.sum() > 50:
+            off = ahead[number][changed].astype(float) - together[number][changed]
+            assert np.abs(off.mean(axis=0)).max() < 1.5, number
+
+
+def test_the_frame_before_a_cut_or_a_fault_takes_nothing_from_behind_it() -> None:
+    clip = [_cut(number) for number in range(8)]
+    alone, together = fused(clip)
+    pairs = [(source_of(clean, n), alone[n]) for n, clean in enumerate(clip)]
+    ahead = fused_ahead(pairs)
+    assert np.array_equal(ahead[5], together[5]) and not np.array_equal(ahead[1], together[1])
+    fusion = TemporalFusion(ahead=True)
+    last = [fusion.fuse(*pair) for pair in pairs[:4]][-1]
+    fusion.fuse(pairs[4][0], np.zeros_like(pairs[4][1]), faulty=True)
+    assert fusion.before is not None and np.array_equal(fusion.before, last)
+    fusion.fuse(*pairs[5])
+    assert fusion.before is None  # the faulty one stays as it came
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.6])
+def test_a_frame_that_waits_is_done_when_the_next_is_taken_or_all_have_ended(strength: float) -> None:
+    clip = panned(4, 3.3)
+    pairs = [(source_of(clean, n), restored_of(clean, n)) for n, clean in enumerate(clip)]
+    ahead = fused_ahead(pairs)
+    finish, passing = Finish(12, strength, ahead=True), []
+    assert finish.waits and not Finish(0, strength, ahead=True).waits
+    for number, (source, restored) in enumerate(pairs):
+        passing.append(Restoration(Frame(source, number, Fraction(1, 25)), restored, new_scene=number == 0))
+        finish.take(passing[-1])
+    finish.end()
+    for one, expected, (source, _) in zip(passing, ahead, pairs, strict=True):
+        mixed = pixels(expected.astype(float) * strength + source.astype(float) * (1 - strength))
+        assert np.abs(one.pixels.astype(int) - mixed).max() <= (1 if strength < 1 else 0)
 
 
 def test_what_a_network_did_to_the_light_is_not_taken_back() -> None:
@@ -388,6 +452,22 @@ def test_a_run_that_takes_up_the_state_makes_the_same_frames(clip: list[np.ndarr
     second.set_state(first.state())
     again = [second.fuse(*pair) for pair in pairs[7:]]
     assert all(np.array_equal(a, b) for a, b in zip(through[7:], again, strict=True))
+
+
+def test_a_run_that_takes_up_the_state_looks_ahead_the_same() -> None:
+    clip = panned(10, 2.0)
+    pairs = [(source_of(clean, n), restored_of(clean, n)) for n, clean in enumerate(clip)]
+    whole, second = TemporalFusion(ahead=True), TemporalFusion(ahead=True)
+    through = []
+    for number, pair in enumerate(pairs):
+        whole.fuse(*pair)
+        through.append(whole.before)
+        if number == 5:  # taken before the frame that follows has come, as at the end of a segment
+            second.set_state(whole.state())
+    for number, pair in enumerate(pairs[6:], 6):
+        second.fuse(*pair)
+        if number > 6:
+            assert second.before is not None and np.array_equal(second.before, through[number])
 
 
 def test_the_state_of_a_clip_without_any_noise_is_taken() -> None:

@@ -67,6 +67,13 @@ def test_opencv_computes_what_onnx_runtime_does_whatever_the_size(size: tuple[in
     assert got.std() > 0.05  # it says something
 
 
+@pytest.mark.parametrize("size", [(160, 128), (158, 96)])
+def test_strip_by_strip_it_says_the_same(size: tuple[int, int]) -> None:
+    what = seen(*size)
+    whole, strips = LearntTrust()(what), LearntTrust(at_once=18 * size[1] // 2)(what)
+    np.testing.assert_allclose(strips, whole, rtol=1e-4)
+
+
 def test_where_the_rule_trusts_nothing_the_frame_stays_as_it_is() -> None:
     def none_at_all(what: Seen) -> Any:
         what.trust[:] = 0

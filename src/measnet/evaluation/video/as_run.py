@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from measnet.errors import InputError
 from measnet.evaluation.video.stopwatch import Stopwatch, Taken
@@ -34,7 +34,10 @@ __all__ = [
     "describe",
     "read_colour",
     "read_frames",
+    "with_next",
 ]
+
+Item = TypeVar("Item")
 
 
 def read_frames(path: Path) -> Iterator[Pixels]:
@@ -79,20 +82,44 @@ class RestoredFrames:
     """Restoring included."""
 
 
+def with_next(frames: Iterable[Item]) -> Iterator[tuple[Item, Item | None]]:
+    """Each with the one that follows it; None behind the last."""
+    waiting: list[Item] = []
+    for item in frames:
+        if waiting:
+            yield waiting.pop(), item
+        waiting.append(item)
+    if waiting:
+        yield waiting.pop(), None
+
+
 class VideoRestorer:
     """Restores the frames of one video, in their order: decisions held steady, frames fused over time.
 
-    ``temporal`` is measnet-run's: frames that what moves is averaged over, at most; 0 leaves each alone.
+    ``temporal`` is measnet-run's: frames that what moves is averaged over, at most; 0 leaves each alone. A
+    frame is fused with the one that follows it, too, as frames of a file are.
     """
 
     def __init__(self, restorer: Restorer, temporal: int) -> None:
         self._restorer = restorer
         self._steady = Steady(STEADY) if restorer.steerable else None
         self._scenes = SceneCut()
-        self._fusion = TemporalFusion(temporal) if temporal else None
+        self._fusion = TemporalFusion(temporal, ahead=True) if temporal else None
+        self._next: RestoredFrames | None = None
 
-    def restore(self, pixels: Pixels) -> RestoredFrames:
-        """The next frame, H W 3, uint8 or uint16."""
+    def restore(self, pixels: Pixels, following: Pixels | None = None) -> RestoredFrames:
+        """The next frame, H W 3, uint8 or uint16. ``following`` is the one after it, which is to be the next;
+        None where there is none, or where it should not be looked at."""
+        this = self._next or self._restore(pixels)
+        self._next = None
+        if following is None or self._fusion is None:
+            return this
+        self._next = self._restore(following)
+        return replace(this, fused=this.fused if self._fusion.before is None else self._fusion.before)
+
+    def _restore(self, pixels: Pixels) -> RestoredFrames:
+        """Restores a frame, and fuses it with those before it; what is taken has the look ahead in it that
+        completes the frame before."""
         with Stopwatch() as restoring:
             new_scene = self._scenes.begins_with(pixels)
             if self._steady is None:

@@ -14,7 +14,7 @@ import numpy as np
 from measnet.errors import InputError, MEASNetError
 from measnet.evaluation.classical import TOOLS
 from measnet.evaluation.protocol import to_picture
-from measnet.evaluation.video.as_run import DEPTH, VideoRestorer
+from measnet.evaluation.video.as_run import DEPTH, VideoRestorer, with_next
 from measnet.evaluation.video.degrade import Step
 from measnet.evaluation.video.figures import (
     DEGRADED,
@@ -105,13 +105,13 @@ def _measure_models(
     taken: dict[str, list[Taken]] = {}
     motion_seeker, clean_warping = MotionSeeker(), WarpingError()
     size = (0, 0)
-    for degraded, clean in footage.pairs():
+    for (degraded, clean), next_pair in with_next(footage.pairs()):
         size = (clean.shape[1], clean.shape[0])
         motion = motion_seeker.look(clean)
         clean_warping.add(clean, motion)
         results = {DEGRADED: degraded}
         for name, video in videos.items():
-            done = video.restore(degraded)
+            done = video.restore(degraded, None if next_pair is None else next_pair[0])
             results[alone_name(name)] = done.alone
             taken.setdefault(alone_name(name), []).append(done.taken_alone)
             if done.fused is not None:
