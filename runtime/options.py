@@ -247,7 +247,7 @@ class EngineOptions:
     )
     task: str | None = option(
         None,
-        "Hold the prompt to one degradation: denoise, derain, dehaze, deblur, lowlight or compression.",
+        "Undo this, and be sure of it: denoise, derain, dehaze, deblur, lowlight or compression.",
         metavar="NAME",
     )
 
