@@ -9,7 +9,7 @@ from measnet.runtime.backends import Backend, SteerableBackend
 from measnet.runtime.backends.onnxruntime import OnnxRuntimeBackend, Provider
 from measnet.runtime.backends.tensorrt import TensorRTBackend
 from measnet.runtime.backends.torch import TorchBackend
-from measnet.runtime.backends.triton import SCHEME, Address, TritonBackend
+from measnet.runtime.backends.triton import SCHEME, ServedModel, TritonBackend
 from measnet.weights import NAMES, at_hand, bundled
 
 BACKENDS = (
@@ -41,7 +41,7 @@ def choose_backend(model: str, backend: str = "auto", threads: int | None = None
     Raises ``UsageError`` for a pair that cannot work.
     """
     if backend.startswith(SCHEME):
-        return TritonBackend(Address.parse(backend), model)
+        return TritonBackend(ServedModel.parse(backend), model)
     if backend not in BACKENDS:
         raise UsageError(
             f"there is no backend {backend!r}; choose one of {', '.join(BACKENDS)} or triton://HOST:PORT/MODEL"

@@ -42,7 +42,7 @@ _Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class ServedModel:
     """Place of a server, and the name that the model has there, if it was said."""
 
     host: str
@@ -50,7 +50,7 @@ class Address:
     model: str | None
 
     @classmethod
-    def parse(cls, text: str) -> Address:
+    def parse(cls, text: str) -> ServedModel:
         """Reads ``triton://HOST[:PORT][/MODEL]``. Raises UsageError, which repeats no credentials."""
         wanted = "a Triton server is named by triton://HOST:PORT/MODEL, as in triton://gpu1:8001/nano"
         try:
@@ -87,7 +87,7 @@ class TritonBackend:
         model: its name there, if the address says none.
     """
 
-    def __init__(self, address: Address, model: str) -> None:
+    def __init__(self, address: ServedModel, model: str) -> None:
         self._address = address
         self._name = address.model or model
         self._client: Any = None

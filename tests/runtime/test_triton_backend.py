@@ -21,7 +21,7 @@ from measnet.errors import MissingPackageError
 from measnet.runtime import cli
 from measnet.runtime.backends import triton as backend_module
 from measnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
-from measnet.runtime.backends.triton import Address, TritonBackend
+from measnet.runtime.backends.triton import ServedModel, TritonBackend
 from measnet.runtime.live.events import Events
 from measnet.runtime.serve.cameras import read_cameras
 from measnet.runtime.serve.service import Service
@@ -132,7 +132,10 @@ def test_more_pictures_than_a_batch_may_have_are_asked_for_in_parts(
     server: ProtobufServer, graphs: dict[str, Path]
 ) -> None:
     images = np.random.default_rng(5).random((5, 3, 128, 128), np.float32)
-    there, here = TritonBackend(Address.parse(server.address), "nano"), OnnxRuntimeBackend(graphs["nano"], 1)
+    there, here = (
+        TritonBackend(ServedModel.parse(server.address), "nano"),
+        OnnxRuntimeBackend(graphs["nano"], 1),
+    )
     there.activate()
     here.activate()
     try:
@@ -333,7 +336,7 @@ def test_a_model_of_others_is_refused(repository: Path, tmp_path: Path) -> None:
     ],
 )
 def test_addresses(text: str, host: str, port: int, model: str | None) -> None:
-    assert Address.parse(text) == Address(host, port, model)
+    assert ServedModel.parse(text) == ServedModel(host, port, model)
 
 
 @pytest.mark.parametrize(
@@ -349,7 +352,7 @@ def test_addresses(text: str, host: str, port: int, model: str | None) -> None:
 )
 def test_an_address_that_cannot_be_is_refused_in_a_line(text: str) -> None:
     with pytest.raises(UsageError, match="triton://HOST:PORT/MODEL") as caught:
-        Address.parse(text)
+        ServedModel.parse(text)
     assert "secret" not in str(caught.value)
 
 
