@@ -72,7 +72,7 @@ def test_a_worker_is_killed_and_another_brings_its_segments(store: str, tmp_path
     needs_ray()
     source, files = tmp_path / "in", opened()
     (source / "deep").mkdir(parents=True)
-    video(source / "a.mp4", LENGTH)
+    video(source / "a.mp4", 4 * FRAMES + 24)  # far from done when its worker is killed
     cv2.imwrite(str(source / "deep" / "shot.png"), np.full((40, 60, 3), 90, np.uint8))
     files.put(f"{source}/", "archive/in", recursive=True)
     files.pipe_file("archive/in/readme.txt", b"no picture")
@@ -95,7 +95,7 @@ def test_a_worker_is_killed_and_another_brings_its_segments(store: str, tmp_path
     runs = {Path(run["input"]).name: run for run in json.loads(report.read_text())["runs"]}
     assert runs["a.mp4"]["input"] == "s3://archive/in/a.mp4" and "s3://archive/in/a.mp4" in said
     assert runs["a.mp4"]["output"] == "s3://archive/out/a.restored.mp4"
-    assert runs["a.mp4"]["resumed_at"] in (FRAMES, 2 * FRAMES)
+    assert runs["a.mp4"]["resumed_at"] in range(FRAMES, 5 * FRAMES, FRAMES)
     # The segments are gone, and what the killed worker left on its machine.
     assert listed(files, "archive/out") == ["a.restored.mp4", "deep/shot.restored.png"]
     left = Path("/tmp").glob(f"measnet-ray-{killed}-*")
