@@ -108,6 +108,8 @@ class _Kept:
                 return
             listed = {f"{kind}-{number:05}" for kind in ("segment", "past") for number in range(lines - 1)}
             present = {path.name for path in self._here.iterdir()} & listed
+            if manifest != (self._here / _MANIFEST).read_bytes():
+                return  # a segment came meanwhile, and the past behind this one may have gone
             for name in sorted(present - self._put):
                 store.put(self._here / name, self._there / name)
                 self._put.add(name)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from click.testing import CliRunner
 
 from measnet.errors import MissingPackageError, UsageError
 from measnet.runtime import cli
+from measnet.runtime.fleet import nearby
 from measnet.runtime.fleet import store as stores
 from measnet.runtime.fleet.archive import find
 from measnet.runtime.fleet.store import Remote, place_of
@@ -95,7 +96,7 @@ def test_a_worker_is_killed_and_another_brings_its_segments(store: str, tmp_path
     runs = {Path(run["input"]).name: run for run in json.loads(report.read_text())["runs"]}
     assert runs["a.mp4"]["input"] == "s3://archive/in/a.mp4" and "s3://archive/in/a.mp4" in said
     assert runs["a.mp4"]["output"] == "s3://archive/out/a.restored.mp4"
-    assert runs["a.mp4"]["resumed_at"] in range(FRAMES, 5 * FRAMES, FRAMES)
+    assert runs["a.mp4"]["resumed_at"] in range(FRAMES, 5 * FRAMES, FRAMES), said
     # The segments are gone, and what the killed worker left on its machine.
     assert listed(files, "archive/out") == ["a.restored.mp4", "deep/shot.restored.png"]
     left = Path("/tmp").glob(f"measnet-ray-{killed}-*")
@@ -196,3 +197,35 @@ def test_without_its_package_the_extra_is_named(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(MissingPackageError, match=r"measnet\[s3\]"):
         find(["s3://archive/in"], tmp_path, overwrite=False)
+
+
+def test_what_is_listed_while_a_segment_ends_waits_for_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a manifest could stand in the store whose last segment nobody can go on behind."""
+    target = tmp_path / "a.mp4"
+    here = tmp_path / "a.mp4.part"
+    here.mkdir()
+    (here / "manifest.jsonl").write_text("header\nfirst\n")
+    for name in ("segment-00000", "past-00000"):
+        (here / name).write_bytes(b"x")
+    put: dict[str, bytes] = {}
+    monkeypatch.setattr(stores, "put", lambda path, place: put.update({place.name: path.read_bytes()}))
+    monkeypatch.setattr(stores, "put_bytes", lambda content, place: put.update({place.name: content}))
+    kept = nearby._Kept(target, Remote("archive/a.mp4"))
+    honest = Path.iterdir
+
+    def meanwhile(folder: Path) -> Iterator[Path]:
+        with (here / "manifest.jsonl").open("a") as file:
+            file.write("second\n")
+        (here / "past-00000").unlink()
+        for name in ("segment-00001", "past-00001"):
+            (here / name).write_bytes(b"y")
+        return honest(folder)
+
+    with monkeypatch.context() as once:
+        once.setattr(Path, "iterdir", meanwhile)
+        kept._pass()
+    assert put == {}
+    kept._pass()
+    assert set(put) == {"manifest.jsonl", "segment-00000", "segment-00001", "past-00001"}
