@@ -14,6 +14,7 @@ from pathlib import Path
 
 from measnet.errors import InputError, MEASNetError, SourceLostError, UsageError
 from measnet.runtime.engine import guard_for
+from measnet.runtime.finish import Finish
 from measnet.runtime.frame import Frame, Restoration
 from measnet.runtime.guard import Guard
 from measnet.runtime.live.address import shown
@@ -32,7 +33,7 @@ from measnet.runtime.sources.choose import is_live, is_on_disk, open_source
 from measnet.runtime.sources.standard_input import STANDARD_INPUT
 from measnet.runtime.stream import Observer, RunFigures, Step, pace_of, run
 from measnet.runtime.targets import check_targets, targets_for
-from measnet.runtime.temporal import RULE, Finish
+from measnet.runtime.temporal import RULE
 from measnet.runtime.tiles import tiles_from
 from measnet.runtime.trust import trust_seal
 

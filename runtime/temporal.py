@@ -26,7 +26,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from measnet.runtime.frame import Mark, Pixels, Restoration
+from measnet.runtime import planes
+from measnet.runtime.frame import Pixels
+from measnet.runtime.planes import Plane
 from measnet.runtime.scene_cut import SceneCut
 from measnet.runtime.trust import Judge, LearntTrust, Room, Seen
 
@@ -39,12 +41,9 @@ DEPTH = 12
 STILL_DEPTH = 32
 """The same for what stands still; a depth below ``DEPTH`` lowers it alike."""
 
-Plane = NDArray[np.float32]
-
 _LEAST = 32  # pixels: smaller frames have no room to look for motion
 _FINER = 4  # pixels between the patches whose motion is sought, at a quarter of the size
 _STEPS, _REFINED = 12, 2  # in which it is sought, and made smooth
-_BLUR = 1.2  # pixels: σ of what motion is sought in
 _QUANTILE = 0.35  # of all places: so many, at least, are taken to be as the frame before had them
 _TOLERANCE = np.float32(0.9)  # times the usual difference that is no mismatch
 _STILL_TOLERANCE = np.float32(3)  # the same where nothing moves
@@ -82,14 +81,11 @@ _STRANGE = np.float32(1.5)  # times the noise, beyond which a source differs fro
 _LITTLE, _NOTHING = np.float32(1e-3), np.float32(0)
 _ALIKE = 0.8  # of a restored frame's variance that the source explains: below, more than noise was taken
 _CALM, _FINE_SHARE = 0.3, 0.97  # of the places; of white noise, which is finer than 9 pixels
-_SAMPLE, _TO_FIT = 8192, 1600  # places, of which a statistic is made
 _KEYS = np.float32(128)  # steps to a level, in which keys are told apart
 _CAUTION = np.float32(0.3)  # times the usual difference, by which it counts less: wrong once, it is forgotten
 _ENOUGH = 2.5  # frames, before which no detail is given back
 _LONGEST_STEP = 1.0  # seconds from frame to frame, beyond which the clock jumped or frames are lost
 _USUAL_STEPS = 3.0  # times the step before: a slow video may take longer
-_THIRDS = np.full((1, 3), 1 / 3, np.float32)
-_GREY = np.array([[0.299, 0.587, 0.114]], np.float32)
 _HEAD = struct.Struct("<IIBddddd")
 
 
@@ -147,7 +143,7 @@ class _Past:
     """h w 3: ``mean`` at half its size."""
 
     def __post_init__(self) -> None:
-        self.half = _half(self.mean)
+        self.half = planes.half(self.mean)
 
 
 @dataclass(frozen=True)
@@ -243,8 +239,8 @@ class TemporalFusion:
         if min(restored.shape[:2]) < _LEAST:
             return self._done(restored)
         now, before = (self._room.take(name, restored.shape) for name in ("now", "source"))
-        _levels(restored, now)
-        _levels(source, before)
+        planes.levels(restored, now)
+        planes.levels(source, before)
         if self._past is None:
             height, width = now.shape[:2]
             broad = _coarse(before, _BROAD)
@@ -252,14 +248,14 @@ class TemporalFusion:
             count = np.ones(((height + 1) // 2, (width + 1) // 2), np.float32)
             self._past = _Past(now.copy(), count, light, np.zeros_like(count))
             return self._done(restored)  # nobody knows yet how much frames usually differ
-        past, half = self._past, _half(now)
-        flow = self._motion.calc(_grey(half), _grey(past.half), None)  # type: ignore[call-overload]
+        past, half = self._past, planes.half(now)
+        flow = self._motion.calc(planes.grey(half), planes.grey(past.half), None)  # type: ignore[call-overload]
         noise = self._steady_light(past.light, before, now, half, flow)
         still, mismatch, trust, usual = self._join(past, before, now, half, flow, noise)
         detail = self._detail(past, before, now, half, still, mismatch)
         if detail is not None:
             cv2.add(past.mean, detail, dst=detail)
-        fused = _pixels(past.mean if detail is None else detail, restored.dtype)
+        fused = planes.pixels(past.mean if detail is None else detail, restored.dtype)
         last = _Last(fused, trust, usual, noise, detail is not None)
         return self._done(fused, last, float(past.count.mean()))
 
@@ -281,18 +277,18 @@ class TemporalFusion:
         if last.stands:
             return last.fused
         now, moved, after = (self._room.take(name, following.shape) for name in ("now", "a", "source"))
-        _levels(last.fused, now)
-        _levels(following, after)
-        half = _half(now)
-        flow = self._motion.calc(_grey(half), _grey(_half(after)), None)  # type: ignore[call-overload]
+        planes.levels(last.fused, now)
+        planes.levels(following, after)
+        half = planes.half(now)
+        flow = self._motion.calc(planes.grey(half), planes.grey(planes.half(after)), None)  # type: ignore[call-overload]
         self._move(after, flow, moved)
-        trust = 1 / (1 + _CAUTION * _difference(half, _half(moved)) / last.usual)
+        trust = 1 / (1 + _CAUTION * planes.difference(half, planes.half(moved)) / last.usual)
         cv2.subtract(moved, now, dst=moved)
         self._weigh(moved, trust / (1 + last.trust + trust))
         # As in the past, light over some breadth stays that of the frame.
-        self._brighten(-_beyond(_coarse(moved, _BROAD), _IN_NOISE * last.noise), moved)
+        self._brighten(-planes.beyond(_coarse(moved, _BROAD), _IN_NOISE * last.noise), moved)
         cv2.add(now, moved, dst=now)
-        return _pixels(now, last.fused.dtype)
+        return planes.pixels(now, last.fused.dtype)
 
     def state(self) -> bytes:
         """Packs what it knows of the frames before. It goes on from what these bytes hold, which is a little
@@ -408,7 +404,7 @@ class TemporalFusion:
         trust = np.minimum(1 / (1 / count + unlike), _ADDED_DEPTH)
         mean = mean + (added - mean) / (1 + trust)[..., None]
         light.source, light.added, light.count = broad, mean, trust + 1
-        self._brighten(_beyond(mean - added, _IN_NOISE * noise), now, half)
+        self._brighten(planes.beyond(mean - added, _IN_NOISE * noise), now, half)
         return noise
 
     def _join(
@@ -421,8 +417,8 @@ class TemporalFusion:
         Its light, over some breadth, stays that of the frame, but for what ``noise`` does to it: a past that
         lags behind what moves would flicker against the source."""
         moved, count = self._where_it_is_now(past, now, flow)
-        moved_half = _half(moved)
-        unmoved_off, moved_off = _difference(half, past.half), _difference(half, moved_half)
+        moved_half = planes.half(moved)
+        unmoved_off, moved_off = planes.difference(half, past.half), planes.difference(half, moved_half)
         share = float((unmoved_off <= moved_off * _AS_STILL).mean())
         past.still_share = _smoothed(past.still_share, share)
         as_still = np.interp(past.still_share, _STILL_SHARES, (1.0, _MOST_AS_STILL))
@@ -430,7 +426,7 @@ class TemporalFusion:
         still = cv2.blur(same, (_NEIGHBOURS, _NEIGHBOURS)) > _MAJORITY
         unmoved = still | (same > 0)
         mask = unmoved.astype(np.uint8)
-        cv2.copyTo(past.mean, _whole(mask, now, cv2.INTER_NEAREST), moved)
+        cv2.copyTo(past.mean, planes.whole(mask, now, cv2.INTER_NEAREST), moved)
         cv2.copyTo(past.half, mask, moved_half)
         cv2.copyTo(past.count, mask, count)
         cv2.copyTo(unmoved_off, mask, moved_off)
@@ -438,7 +434,7 @@ class TemporalFusion:
         changed, turned = self._follow_light(half, moved, moved_half, moved_off)
         if changed:
             past.sources = None
-        off = _difference(half, moved_half)
+        off = planes.difference(half, moved_half)
 
         spread = 1 + 1 / count
         fresh = off / spread
@@ -447,9 +443,9 @@ class TemporalFusion:
         if before is None:
             worth = _FIRST_WORTH
             usual *= np.float32(_FIRST)
-            before = float(np.median(_some(usual)))
+            before = float(np.median(planes.some(usual)))
         usual = np.minimum(usual, np.float32(_SUDDEN * before))
-        level = float(np.median(_some(usual)))
+        level = float(np.median(planes.some(usual)))
         past.usual = _smoothed(past.usual, level, _SMOOTH if before < _UNUSUAL * level else _FORGET)
         stands = np.float32(np.interp(past.still_share, _STANDS, (0, 1)))
         tolerance = _TOLERANCE + (_STILL_TOLERANCE - _TOLERANCE) * still
@@ -459,7 +455,7 @@ class TemporalFusion:
         mismatch = np.asarray(np.maximum(0, fresh / here - tolerance) * spread, np.float32)
         if stands:
             broadly = _differs_broadly(half, moved_half, noise) / spread
-            broadly /= max(1, np.median(_some(broadly)) / _MEDIAN)
+            broadly /= max(1, np.median(planes.some(broadly)) / _MEDIAN)
             mismatch += stands * np.maximum(0, broadly - _BROADLY)
         past.own = own + (mismatch <= 0) * (fresh - own) / (1 + np.minimum(count, _USED_TO))
         mismatch += cv2.resize(np.maximum(0, turned / _TURNED - 1), count.shape[::-1])
@@ -473,9 +469,9 @@ class TemporalFusion:
         self._weigh(new, 1 / (1 + trust))
         cv2.add(moved, new, dst=moved)
         past.mean, self._spare = moved, past.mean
-        past.half = _half(moved)
-        light = _as_coarse_as(noise, half) - _as_coarse_as(noise, past.half)
-        self._brighten(_beyond(light, _IN_NOISE * noise), past.mean, past.half)
+        past.half = planes.half(moved)
+        light = planes.as_coarse_as(noise, half) - planes.as_coarse_as(noise, past.half)
+        self._brighten(planes.beyond(light, _IN_NOISE * noise), past.mean, past.half)
         return still, mismatch, trust, usual
 
     def _where_it_is_now(self, past: _Past, now: Plane, flow: Plane) -> tuple[Plane, Plane]:
@@ -485,7 +481,7 @@ class TemporalFusion:
         if moved is None or moved.shape != now.shape:
             moved = np.empty_like(now)
         self._move(past.mean, flow, moved)
-        x, y = cv2.split(_at(flow))
+        x, y = cv2.split(planes.at(flow))
         count = cv2.remap(past.count, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
         return moved, np.asarray(count, np.float32)
 
@@ -495,7 +491,7 @@ class TemporalFusion:
         cv2.resize(flow, picture.shape[1::-1], dst=places)
         places *= 2
         cv2.remap(  # type: ignore[call-overload]
-            picture, _at(places), None, cv2.INTER_CUBIC, dst=moved, borderMode=cv2.BORDER_REFLECT_101
+            picture, planes.at(places), None, cv2.INTER_CUBIC, dst=moved, borderMode=cv2.BORDER_REFLECT_101
         )
 
     def _detail(
@@ -515,24 +511,24 @@ class TemporalFusion:
         frames is given back by Wiener's rule: in so far as it is more than that noise, and fine, and no more
         than the noise itself was, so that neither haze nor darkness comes back.
         """
-        some = _some(still)
+        some = planes.some(still)
         if (past.still_share or 0.0) < _STILL_SHARES[1] or not some.any():
             past.sources = None
             return None
         coarse = _coarse(source)
-        gain, offset, explained = _fit(coarse, _as_coarse_as(coarse, half))
+        gain, offset, explained = planes.fit(coarse, planes.as_coarse_as(coarse, half))
         if explained < _ALIKE:
             past.sources = None
             return None
-        _turn(source, gain, offset)  # as bright as it was restored to be
+        planes.turn(source, gain, offset)  # as bright as it was restored to be
         if past.sources is None:
             past.sources = _Sources(source.copy(), np.ones_like(past.count), np.zeros_like(past.count))
             return None
         sources = past.sources
         new = self._room.take("a", now.shape)
         cv2.subtract(source, sources.mean, dst=new)
-        fresh = _blurred(self._energy(new), 5) / (1 + 1 / sources.count)  # h w
-        fresh_there = _some(fresh)[some]
+        fresh = planes.blurred(self._energy(new), 5) / (1 + 1 / sources.count)  # h w
+        fresh_there = planes.some(fresh)[some]
         level = np.median(fresh_there)
         noise = sources.noise + level * (sources.noise <= 0)
         unlike = np.maximum(0, fresh / np.maximum(noise, level / 2 + _LITTLE) - _STRANGE)
@@ -546,15 +542,15 @@ class TemporalFusion:
         taken, beyond = source, new  # in the same place
         cv2.subtract(source, now, dst=taken)
         cv2.subtract(taken, cv2.blur(taken, (9, 9), dst=new), dst=taken)
-        in_space = _some(_blurred(self._energy(taken), 5))[some] / _FINE_SHARE
-        fresh_share = _quantile(fresh_there, _CALM) / (_quantile(in_space, _CALM) + _LITTLE)
+        in_space = planes.some(planes.blurred(self._energy(taken), 5))[some] / _FINE_SHARE
+        fresh_share = planes.quantile(fresh_there, _CALM) / (planes.quantile(in_space, _CALM) + _LITTLE)
         past.whiteness = _smoothed(past.whiteness, float(np.clip(fresh_share, 0.05, 1)))
         repeated = np.float32((2 - past.whiteness) / past.whiteness**2)
         left = sources.noise * repeated / sources.count
         cv2.subtract(sources.mean, past.mean, dst=beyond)
         broad = cv2.GaussianBlur(_coarse(beyond), (0, 0), _FINE / _COARSE)
         self._brighten(np.asarray(-broad, np.float32), beyond)
-        power = _blurred(self._energy(beyond), 4)
+        power = planes.blurred(self._energy(beyond), 4)
         share = np.maximum(power - _NOISE_MARGIN * left, 0) / (power + _LITTLE)
         share *= sources.count > _ENOUGH
         most = np.sqrt(level)
@@ -569,17 +565,17 @@ class TemporalFusion:
         offset that changes over some breadth (lamps). ``now`` and ``past_half`` are of half size, ``past``
         is not; ``off`` is how much the two differ, squared (h w).
         """
-        same = np.float32(_LIGHT * np.sqrt(_quantile(_some(off).ravel(), _QUANTILE)))
+        same = np.float32(_LIGHT * np.sqrt(planes.quantile(planes.some(off).ravel(), _QUANTILE)))
         coarse_now, coarse = _coarse(now, _COARSE // 2), _coarse(past_half, _COARSE // 2)
         before = coarse
-        gain, offset, _ = _fit(coarse, coarse_now)
+        gain, offset, _ = planes.fit(coarse, coarse_now)
         turned = coarse * gain + offset
         changed = bool(np.abs(turned - coarse).mean() > same)
         if changed:
             for picture in (past, past_half):
-                _turn(picture, gain, offset)
+                planes.turn(picture, gain, offset)
             coarse = turned
-        change = _beyond(np.asarray(cv2.blur(coarse_now - coarse, (5, 5)), np.float32), same)
+        change = planes.beyond(np.asarray(cv2.blur(coarse_now - coarse, (5, 5)), np.float32), same)
         self._brighten(change, past, past_half)
         turned_by = np.abs(coarse + change - before).max(axis=2)
         return changed or float((change != 0).mean()) > 0.5, turned_by
@@ -588,8 +584,8 @@ class TemporalFusion:
         """The square, averaged over the colours and over 2x2; h w."""
         square, mean = self._room.take("b", picture.shape), self._room.take("one", picture.shape[:2])
         cv2.multiply(picture, picture, dst=square)
-        cv2.transform(square, _THIRDS, dst=mean)
-        return _half(mean)
+        cv2.transform(square, planes.THIRDS, dst=mean)
+        return planes.half(mean)
 
     def _weigh(self, picture: Plane, weight: NDArray[Any]) -> None:
         """Multiplies the picture, in place, by a weight for each place, h w."""
@@ -606,30 +602,12 @@ class TemporalFusion:
             cv2.add(picture, cv2.resize(light, picture.shape[1::-1], dst=added), dst=picture)
 
 
-def _turn(picture: Plane, gain: Plane, offset: Plane) -> None:
-    """Changes each colour (3) of the picture, in place, by a gain and an offset."""
-    cv2.transform(picture, np.hstack([np.diag(gain), offset[:, None]]), dst=picture)
-
-
-def _at(flow: Plane) -> Plane:
-    """Makes the places that a flow (h w 2) comes from of it, in place."""
-    height, width = flow.shape[:2]
-    flow[..., 0] += np.arange(width, dtype=np.float32)
-    flow[..., 1] += np.arange(height, dtype=np.float32)[:, None]
-    return flow
-
-
-def _beyond(values: NDArray[Any], bound: Plane | np.float32) -> Plane:
-    """Takes ``bound`` off the size of each value, whatever its sign; 0 within."""
-    return np.asarray(np.sign(values) * np.maximum(np.abs(values) - bound, _NOTHING), np.float32)
-
-
 def _differs_broadly(now: Plane, past: Plane, noise: Plane) -> Plane:
     """The squared difference of the means of tiles of ``_COARSE`` pixels, as a multiple of what noise does
     to them; pictures of half size, ``noise`` as ``_steady_light`` gives it; h w."""
     off = np.square(_coarse(now, _COARSE // 2) - _coarse(past, _COARSE // 2)).mean(axis=2)
-    expected = _whole(np.square(noise).mean(axis=2), off) * np.float32((_BROAD / _COARSE) ** 2)
-    return np.asarray(_whole(off / (expected + _LITTLE), now), np.float32)
+    expected = planes.whole(np.square(noise).mean(axis=2), off) * np.float32((_BROAD / _COARSE) ** 2)
+    return np.asarray(planes.whole(off / (expected + _LITTLE), now), np.float32)
 
 
 def _coarse(picture: Plane, side: int = _COARSE) -> Plane:
@@ -638,51 +616,14 @@ def _coarse(picture: Plane, side: int = _COARSE) -> Plane:
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
-def _as_coarse_as(like: Plane, picture: Plane) -> Plane:
-    size = like.shape[1::-1]
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.float32)
-
-
-def _fit(a: Plane, b: Plane) -> tuple[Plane, Plane, float]:
-    """Gain and offset of each colour (3) that make ``a`` look like ``b``, h w 3 each; and the share of the
-    variance of ``b`` that they explain.
-
-    Places that fit worst, as things that move do, are left out of a second fit.
-    """
-    x, y = (_some(picture, _TO_FIT).reshape(-1, 3).astype(np.float64) for picture in (a, b))
-    kept = np.ones(len(x))
-    for _ in range(2):
-        share = kept / kept.sum()
-        mean_x, mean_y = share @ x, share @ y
-        dx, dy = x - mean_x, y - mean_y
-        spread = share @ dx**2 + 1e-6
-        gain = np.where(spread > 1, share @ (dx * dy) / spread, 1)
-        error = ((dy - gain * dx) ** 2).sum(axis=1)
-        kept = (error <= _quantile(error, 0.7)).astype(np.float64)
-    explained = 1 - error @ kept / (((dy**2).sum(axis=1)) @ kept + 1e-6)
-    return gain.astype(np.float32), (mean_y - gain * mean_x).astype(np.float32), float(explained)
-
-
-def _some(plane: Any, enough: int = _SAMPLE) -> Any:
-    """Takes every nth place across and down, so many that they are ``enough`` for a statistic."""
-    step = max(1, math.isqrt(plane.shape[0] * plane.shape[1] // enough))
-    return plane[::step, ::step]
-
-
-def _quantile(values: NDArray[Any], share: float) -> float:
-    """The value that so many of them are not above; of flat ``values``."""
-    place = int(share * (len(values) - 1))
-    return float(np.partition(values, place)[place])
-
-
 def _usual(off: NDArray[Any], mean: Plane) -> Plane:
     """Estimates how much frames differ where all is well, by how busy and how bright a place is; h w.
 
     ``off`` is the squared difference, h w, for past and frame of one frame's worth each; ``mean`` h w 3.
     """
-    grey = np.asarray(cv2.transform(mean, _THIRDS), np.float32)
+    grey = np.asarray(cv2.transform(mean, planes.THIRDS), np.float32)
     slopes = cv2.Sobel(grey, -1, 1, 0) ** 2 + cv2.Sobel(grey, -1, 0, 1) ** 2
-    busy = np.asarray(np.sqrt(_blurred(slopes, 3)), np.float32)
+    busy = np.asarray(np.sqrt(planes.blurred(slopes, 3)), np.float32)
     usual = _by_groups(off, busy, 6)
     usual *= _by_groups(off / usual, grey, 4)
     return np.maximum(usual, np.float32(_LEAST_VARIANCE))
@@ -690,14 +631,14 @@ def _usual(off: NDArray[Any], mean: Plane) -> Plane:
 
 def _by_groups(values: NDArray[Any], key: Plane, groups: int) -> Plane:
     """The low quantile of ``values`` in places with a like ``key``, as a function of it; h w."""
-    some, keys = _some(values).ravel(), _some(key).ravel()
+    some, keys = planes.some(values).ravel(), planes.some(key).ravel()
     ranks = np.minimum(keys * _KEYS, 65535).astype(np.uint16)  # whole numbers are sorted much faster
     order = np.argsort(ranks, kind="stable")
     centres, levels = [], []
     for places in np.array_split(order, groups):
         if len(places):
             centres.append(float(keys[places[len(places) // 2]]))
-            levels.append(max(1e-3, _quantile(some[places], _QUANTILE)))
+            levels.append(max(1e-3, planes.quantile(some[places], _QUANTILE)))
     found = np.full_like(key, levels[0])
     for from_, to, level, then in zip(centres, centres[1:], levels, levels[1:], strict=False):
         to = max(to, from_ + 1e-3)
@@ -707,113 +648,9 @@ def _by_groups(values: NDArray[Any], key: Plane, groups: int) -> Plane:
     return found
 
 
-def _difference(a: Plane, b: Plane) -> Plane:
-    """The squared difference of two pictures, averaged over colours and 3x3; h w."""
-    return np.asarray(_blurred(_mean_square(a - b), 3), np.float32)
-
-
-def _blurred(plane: Any, size: int) -> Any:
-    """The mean over ``size`` x ``size`` of what is nowhere negative, and stays so in spite of rounding."""
-    return np.maximum(cv2.blur(plane, (size, size)), _NOTHING)
-
-
-def _mean_square(picture: Plane) -> Plane:
-    """The square, averaged over the colours; H W."""
-    return np.asarray(cv2.transform(cv2.multiply(picture, picture), _THIRDS), np.float32)
-
-
-def _half(picture: Plane) -> Plane:
-    height, width = picture.shape[:2]
-    size = ((width + 1) // 2, (height + 1) // 2)
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.float32)
-
-
-def _whole(plane: Any, like: Plane, how: int = cv2.INTER_LINEAR) -> Any:
-    return cv2.resize(plane, like.shape[1::-1], interpolation=how)
-
-
-def _grey(half: Plane) -> NDArray[np.uint8]:
-    """Makes of a picture of half size, h w 3, the grey one in which motion is sought."""
-    grey = cv2.convertScaleAbs(np.maximum(cv2.transform(half, _GREY), 0))
-    return np.asarray(cv2.GaussianBlur(grey, (5, 5), _BLUR / 2), np.uint8)
-
-
-def _levels(pixels: Pixels, levels: Plane) -> None:
-    """Writes the pixels as ``levels``."""
-    np.copyto(levels, pixels)
-    if pixels.dtype != np.uint8:
-        levels *= np.float32(255 / np.iinfo(pixels.dtype).max)
-
-
-def _pixels(levels: Plane, kind: np.dtype[Any]) -> Pixels:
-    depth = cv2.CV_8U if kind == np.uint8 else cv2.CV_16U
-    return np.asarray(cv2.addWeighted(levels, np.iinfo(kind).max / 255, levels, 0, 0, dtype=depth), kind)
-
-
 def _smoothed(before: float | None, now: float, share: float = _SMOOTH) -> float:
     return now if before is None else share * before + (1 - share) * now
 
 
 def _fine_bytes(levels: Plane) -> bytes:
     return np.rint(np.clip(levels * 256, 0, 65535)).astype("<u2").tobytes()
-
-
-class Finish:
-    """Fuses the frames of one source and mixes the source in: the last step of a stream.
-
-    Args:
-        depth: frames before that a frame takes from (``TemporalFusion``); 0 leaves each alone.
-        strength: share of the restored picture, 0 to 1; the rest is the source.
-        ahead: each takes from the frame that follows it too, and is done one frame later.
-    """
-
-    name = "temporal"
-
-    def __init__(self, depth: int, strength: float, *, ahead: bool = False) -> None:
-        self.waits = ahead and depth > 0
-        self.fusion = TemporalFusion(depth, ahead=self.waits) if depth else None
-        self._strength = strength
-        self._waiting: Restoration | None = None
-
-    @property
-    def is_needed(self) -> bool:
-        """Says whether it does anything."""
-        return self.fusion is not None or self._strength < 1
-
-    def take(self, passing: Restoration) -> None:
-        """See Step.take."""
-        if self.fusion is not None:
-            frame = passing.source
-            shown_at = float(frame.pts * frame.time_base)
-            fused = self.fusion.fuse(
-                frame.pixels, passing.pixels, passing.new_scene, shown_at=shown_at, faulty=passing.faulty
-            )
-            if self._waiting is not None and self.fusion.before is not None:
-                self._waiting.pixels = self.fusion.before
-            passing.pixels = fused
-        if self.waits:
-            self.end()
-            self._waiting = passing
-        else:
-            self._mix(passing)
-
-    def end(self) -> None:
-        """See Step.end."""
-        if self._waiting is not None:
-            self._mix(self._waiting)
-            self._waiting = None
-
-    def _mix(self, passing: Restoration) -> None:
-        if self._strength < 1:
-            source = passing.source.pixels
-            mixed = cv2.addWeighted(passing.pixels, self._strength, source, 1 - self._strength, 0)
-            passing.pixels = np.asarray(mixed, source.dtype)
-
-    def mark(self, mark: Mark) -> Mark:
-        """See Step.mark."""
-        return Mark(mark.state, None if self.fusion is None else self.fusion.state())
-
-    def go_on(self, past: bytes | None) -> None:
-        """Goes on behind the frame after which ``past`` was taken. Raises ValueError for other bytes."""
-        if self.fusion is not None:
-            self.fusion.set_state(past or b"")

@@ -20,9 +20,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from measnet.runtime.planes import Plane
 from measnet.weights import FOLDER
-
-Plane = NDArray[np.float32]
 
 PLANES = 14
 MULTIPLE = 2  # of the sides of the planes

@@ -88,7 +88,7 @@ class _Means(NamedTuple):
 
 
 class _Shown(NamedTuple):
-    """What is shown of N pictures, and how well a tone suits them."""
+    """Statistics of N pictures as a judge is shown them, and how well a tone suits them."""
 
     shown: Tensor
     """N 2S, as shares of their spread."""

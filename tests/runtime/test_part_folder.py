@@ -1,4 +1,4 @@
-"""What is left of a run that was cut off may be damaged, or its disk full: that is found, and made again."""
+"""Remains of a run that was cut off: damaged, or on a full disk, they are found out and made again."""
 
 from __future__ import annotations
 

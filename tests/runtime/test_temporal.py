@@ -17,12 +17,13 @@ from onnx import helper, numpy_helper
 
 from measnet.errors import BackendError
 from measnet.image import Pixels
+from measnet.runtime.finish import Finish
 from measnet.runtime.flicker import flicker
 from measnet.runtime.frame import Frame, Restoration
 from measnet.runtime.guard import Guard, safer_than
 from measnet.runtime.restorer import Restorer
 from measnet.runtime.scene_cut import SceneCut
-from measnet.runtime.temporal import Finish, TemporalFusion
+from measnet.runtime.temporal import TemporalFusion
 from measnet.weights import bundled
 
 HEIGHT, WIDTH = 120, 160
