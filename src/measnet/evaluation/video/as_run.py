@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from measnet.errors import InputError
 from measnet.evaluation.video.stopwatch import Stopwatch, Taken
@@ -84,13 +85,7 @@ class RestoredFrames:
 
 def with_next(frames: Iterable[Item]) -> Iterator[tuple[Item, Item | None]]:
     """Each with the one that follows it; None behind the last."""
-    waiting: list[Item] = []
-    for item in frames:
-        if waiting:
-            yield waiting.pop(), item
-        waiting.append(item)
-    if waiting:
-        yield waiting.pop(), None
+    return cast("Iterator[tuple[Item, Item | None]]", pairwise(chain(frames, [None])))
 
 
 class VideoRestorer:
