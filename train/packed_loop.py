@@ -49,6 +49,7 @@ SHIFT = BLOCK  # pixels that a camera has moved between two looks, at most
 SMALLEST_BATCH = 4
 MOST_CLIPPED = 50.0  # times clip_norm, to which a gradient is shortened; usual are 1 to 5
 MOST_MISSED = 20  # steps in a row without a finite loss
+LOOKED_AT = 8  # batches of 32 crops, of which the prompts of tasks are taken
 WITHOUT_EFFECT = ("turns", "zoom", "zoom_pairs", "dim", "plain", "distill_output", "distill_routing")
 """Entries of recipes that only pictures degraded on the fly, and teachers, make use of."""
 
@@ -393,7 +394,7 @@ class _Run:
             return {}
         found: dict[str, list[Tensor]] = {}
         with torch.inference_mode():
-            for step in range(8):
+            for step in range(LOOKED_AT):
                 batch = self.crops.batch((1 << 31) - 1 - step, 32)
                 scores = self.average.prompt.scores(batch.degraded).double().cpu()
                 for task, row in zip(batch.tasks.tolist(), scores, strict=True):

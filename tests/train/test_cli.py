@@ -35,6 +35,7 @@ def recipe(tmp_path: Path) -> str:
     return str(tmp_path / "mine.toml")
 
 
+@pytest.mark.usefixtures("soon_done")
 def test_the_command_trains_logs_and_resumes(recipe: str, pictures: Path, tmp_path: Path) -> None:
     arguments = [recipe, "--data", str(pictures), "--out", str(tmp_path / "run"), "--workers", "0"]
     result = CliRunner().invoke(main, arguments)
@@ -47,6 +48,7 @@ def test_the_command_trains_logs_and_resumes(recipe: str, pictures: Path, tmp_pa
     assert again.exit_code == 0 and "trained already" in again.output
 
 
+@pytest.mark.usefixtures("soon_done")
 def test_tensorboard_shows_losses_experts_and_pictures(
     recipe: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,6 +65,7 @@ def test_tensorboard_shows_losses_experts_and_pictures(
     assert sum(events.Scalars(f"expert_load/{e}")[0].value for e in range(4)) == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.usefixtures("soon_done")
 def test_clean_footage_is_data(recipe: str, tmp_path: Path) -> None:
     arguments = [
         recipe,
@@ -86,6 +89,7 @@ def test_a_dry_run_says_what_would_be_trained_on_what(recipe: str, pictures: Pat
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("soon_done")
 def test_training_goes_on_from_weights_given_by_name_or_file(pictures: Path, tmp_path: Path) -> None:
     arguments = [
         "nano",

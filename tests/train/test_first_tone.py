@@ -68,7 +68,7 @@ def test_the_judge_of_darkness_undoes_it_and_one_without_pictures_is_the_careful
     assert errors(fitted, pack, hazy) == pytest.approx(careful)  # the pack has no haze
 
 
-@pytest.mark.usefixtures("hardly_toned")
+@pytest.mark.usefixtures("soon_done")
 def test_a_prompt_that_was_taught_nothing_is_not_followed(pack: Pack) -> None:
     tone = Tone()
     fit_tone(tone, pack, seen_of(pack), seed=0, taught=False)
@@ -90,7 +90,7 @@ def test_small_parts_of_good_pictures_are_left_alone(clean: ImageSet, fitted: To
     assert max(moved) < 30
 
 
-@pytest.mark.usefixtures("hardly_toned")
+@pytest.mark.usefixtures("soon_done")
 def test_it_is_the_same_each_time_and_held_from_then_on(pack: Pack) -> None:
     for ours, theirs in zip(fit(pack).parameters(), fit(pack).parameters(), strict=True):
         assert torch.equal(ours, theirs)

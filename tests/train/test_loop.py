@@ -27,6 +27,8 @@ from measnet.train.optimizer import WeightUpdates
 from measnet.train.recipe import Recipe
 from measnet.train.task_prompts import is_collapsed
 
+pytestmark = pytest.mark.usefixtures("soon_done")
+
 NARROW = {"width": 8, "blocks": (0, 0, 1, 1), "image_experts": (0, 0, 3), "ffn_expansion": 1.0}
 SHORT = Recipe(variant="nano", network=NARROW, steps=4, batch=2, warmup_steps=2, save_every=2)
 

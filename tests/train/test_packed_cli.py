@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from measnet.train.cli import main
 
-pytestmark = pytest.mark.usefixtures("hardly_toned")
+pytestmark = pytest.mark.usefixtures("soon_done")
 
 TINY = """
 variant = "nano"

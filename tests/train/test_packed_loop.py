@@ -27,7 +27,7 @@ from measnet.train.loop import Start, TrainingError
 from measnet.train.packed_loop import StepFigures, information, train_packed
 from measnet.train.recipe import Recipe
 
-pytestmark = pytest.mark.usefixtures("hardly_toned")
+pytestmark = pytest.mark.usefixtures("soon_done")
 
 TASKS = {"denoise15": 1.0, "derain": 1.0, "lowlight": 1.0, "keep": 1.0}
 TINY = Recipe(
@@ -129,22 +129,6 @@ def test_the_log_and_tensorboard_know_the_psnr_of_each_task(
     assert events.Tags()["images"] == ["degraded_restored_clean"]
     saved = load_checkpoint(tmp_path / "weights.safetensors")
     assert list(saved.task_prompts) == list(network.task_prompts) == ["denoise", "derain", "lowlight"]
-
-
-@pytest.fixture
-def half_seconds(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A clock that every training pass moves by half a second, and nothing else does."""
-    clock = SimpleNamespace(now=0.0)
-    clock.perf_counter = lambda: clock.now
-
-    def passes(given: Tensor, passed: TrainingPass) -> TrainingPass:
-        clock.now += 0.5
-        return passed
-
-    replacing_forward(monkeypatch, passes)
-    monkeypatch.setattr(packed_loop, "time", clock)
-    monkeypatch.setattr(packed_loop, "LEAST_MINUTES", 0.01)
-    return clock
 
 
 def test_a_run_by_the_clock_ends_with_its_minutes_and_its_schedule(

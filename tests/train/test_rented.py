@@ -12,6 +12,7 @@ import time
 import xml.dom.minidom
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ from measnet.train.recipe import Recipe
 from measnet.train.rented_results import collect, draw_curves, say_table
 from measnet.train.run_folder import seconds_spent
 
-pytestmark = pytest.mark.usefixtures("hardly_toned")
+pytestmark = pytest.mark.usefixtures("soon_done")
 
 SCRIPT = Path(rented.__file__)
 NETWORK = {"width": 8, "blocks": (0, 0, 1, 1), "image_experts": (0, 0, 3)}
@@ -66,8 +67,9 @@ class AtOnce:
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packed_loop, "LEAST_MINUTES", 0.02)
+def quick(monkeypatch: pytest.MonkeyPatch, half_seconds: SimpleNamespace) -> None:
+    """Trains one after the other in this process, by a clock that nothing but training moves."""
+    monkeypatch.setattr(rented, "time", half_seconds)
     monkeypatch.setattr(rented, "LEAST_RESERVE", 0.2)
     monkeypatch.setattr(multiprocessing, "get_context", lambda kind: AtOnce)
 
@@ -86,7 +88,8 @@ def test_it_packs_trains_all_and_keeps_what_is_small(pictures: Path, tmp_path: P
     options = ["--data", str(pictures), "--pack-pairs", "6", "--minutes", "0.06"]
     code, said = start(tmp_path, *options)
     assert code == 0, said
-    first = seconds_spent(tmp_path / "out.work" / "one")
+    one = tmp_path / "out.work" / "one"
+    assert seconds_spent(one) == pytest.approx(3.4), "all but what is kept for saving"
     found = {path.name for path in (tmp_path / "out").iterdir()}
     ours = {f"{name}.{end}" for name in ("one", "two") for end in ("safetensors", "jsonl", "txt")}
     assert found == ours | {"results.md", "curves.svg"}
@@ -98,7 +101,7 @@ def test_it_packs_trains_all_and_keeps_what_is_small(pictures: Path, tmp_path: P
         whole = load_checkpoint(tmp_path / "out.work" / name / "weights.safetensors").state_dict()
         assert all(torch.allclose(whole[n], t, atol=2e-3) for n, t in network.state_dict().items())
         assert json.loads((tmp_path / "out" / f"{name}.jsonl").read_text().splitlines()[-1])["l1"] > 0
-    assert "|  | one | two |" in said and "lowlight, dB" in said
+    assert "|  | one | two |" in said and "| steps | 6 | 3 |" in said and "lowlight, dB" in said
     assert said.strip().endswith((tmp_path / "out" / "results.md").read_text().split("\n\n")[0])
 
     code, said = start(tmp_path, "--init", str(tmp_path / "out"), *options)
@@ -106,7 +109,7 @@ def test_it_packs_trains_all_and_keeps_what_is_small(pictures: Path, tmp_path: P
     assert "holds a run with other settings (measnet.init)" in said and said.count("error") == 1
     code, said = start(tmp_path, *options)
     assert code == 0 and "which is there already" in said
-    assert seconds_spent(tmp_path / "out.work" / "one") > first + 3, "it went on, for as long again"
+    assert seconds_spent(one) == pytest.approx(2 * 3.4), "it went on, for as long again"
 
 
 @pytest.mark.parametrize(
@@ -251,7 +254,7 @@ def test_real_processes_train_and_bring_home_their_results(pictures: Path, tmp_p
     (tmp_path / "soon.py").write_text(SOON)
     options = ["--data", str(pictures), "--pack-pairs", "4", "--workers", "1", "--minutes", "1"]
     (tmp_path / "one.toml").write_text(TINY)
-    options += ["--train", "one.toml=0.05"]  # of the time, after which it is over
+    options += ["--train", "one.toml=0.03"]  # of the time, after which it is over
     command = [sys.executable, "soon.py", "--out", "out", *options]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -19,7 +19,7 @@ from measnet.train.task_prompts import said_for_certain, task_name
 
 TASKS = {"denoise": 1.0, "denoise25": 1.0, "coded": 1.0, "camera": 1.0, "mixture": 1.0, "keep": 1.0}
 
-pytestmark = pytest.mark.usefixtures("hardly_toned")
+pytestmark = pytest.mark.usefixtures("soon_done")
 
 
 @pytest.fixture(scope="module")
