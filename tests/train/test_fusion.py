@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -13,8 +15,8 @@ from click.testing import CliRunner
 from onnx import numpy_helper
 
 from measnet.runtime.trust import FILE, PLANES, LearntTrust
+from measnet.train.fusion import learning
 from measnet.train.fusion.cli import main
-from measnet.train.fusion.learning import learn
 from measnet.train.fusion.lessons import SIDE, SQUARES, Lessons
 from measnet.train.fusion.network import TrustNetwork, write_onnx
 from measnet.train.fusion.scenes import FRAMES, HEIGHT, WIDTH, made_up_scene, piece_of_clip
@@ -69,8 +71,13 @@ def test_scenes_are_frames_of_one_size_the_same_for_the_same_seed(photographs: P
     assert piece[0].shape == (HEIGHT, WIDTH, 3)
 
 
-def test_it_learns_to_trust_a_past_that_is_right_and_not_one_that_is_wrong() -> None:
+def test_it_learns_to_trust_a_past_that_is_right_and_not_one_that_is_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Makes squares whose first plane tells: at 1 the past is right, at -1 the frame; the rule cannot."""
+    looks = itertools.count()  # at a clock by which a step takes a second: it looks twice
+    monkeypatch.setattr(learning, "time", SimpleNamespace(monotonic=lambda: next(looks) / 2))
+    monkeypatch.setattr(learning, "WARM_STEPS", 20)
     rng = np.random.default_rng(0)
     squares = []
     for _ in range(200):
@@ -82,7 +89,7 @@ def test_it_learns_to_trust_a_past_that_is_right_and_not_one_that_is_wrong() -> 
         square[..., PLANES + 6 : PLANES + 12] = off * (right < 0)[..., None]
         square[..., PLANES + 12] = 1
         squares.append(square)
-    network, gain = learn(Lessons(squares, [6.0] * 200), 12, 0, lambda step, gain: None)
+    network, gain = learning.learn(Lessons(squares, [6.0] * 200), 60, 0, lambda step, gain: None)
     assert gain > 1
     with torch.no_grad():
         planes = torch.zeros(2, PLANES, 16, 16)

@@ -26,6 +26,7 @@ ARGUMENTS = [
 ]
 for entry in (
     "steps=3",
+    "batch=4",
     "warmup_steps=1",
     "save_every=2",
     "steady_weight=0.1",
@@ -35,12 +36,13 @@ for entry in (
 
 EVERY_STEP = """
 import sys
-import measnet.train.loop as loop
+from measnet.train import loop, task_prompts
 loop.LOG_EVERY = 1
+task_prompts.SAMPLES = 4
 from measnet.train.cli import main
 main(sys.argv[1:])
 """
-"""The command, which logs every step's figures and not every fiftieth's."""
+"""The command, which logs the figures of every step and looks at few crops in the end."""
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +58,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder / "run", done.stderr
 
 
+@pytest.mark.usefixtures("soon_done")
 def test_two_processes_have_the_losses_and_the_weights_of_one(
     two: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
