@@ -18,7 +18,7 @@ from pathlib import Path
 
 import onnx
 import pytest
-from conftest import settled
+from conftest import settled, thin_graph
 from onnx import TensorProto, helper
 
 from measnet.engine_file import read_engine
@@ -54,10 +54,18 @@ NANO = bundled("nano", ".onnx")
 
 
 @pytest.fixture(scope="module")
+def thin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small graph for any size."""
+    path = tmp_path_factory.mktemp("graphs") / "thin.onnx"
+    thin_graph().write(path)
+    return path
+
+
+@pytest.fixture(scope="module")
 def one_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundled graph, its size settled: 368x640."""
-    path = tmp_path_factory.mktemp("graphs") / "nano-368x640.onnx"
-    settled(read_graph(NANO), 368, 640).write(path)
+    """A small graph for one size, 368x640."""
+    path = tmp_path_factory.mktemp("graphs") / "thin-368x640.onnx"
+    settled(thin_graph(), 368, 640).write(path)
     return path
 
 
@@ -83,14 +91,14 @@ def test_the_bundled_graph_for_any_size_builds_ahead_of_time(sm89: list[Target],
 def test_a_graph_of_one_size_builds_for_the_newest_cards(one_size: Path, tmp_path: Path) -> None:
     targets = find_targets(("tensorrt-rtx",), ("sm120",))
     (built,) = build_engines([one_size], targets, tmp_path, QUICK, cache=None)
-    assert built.path.name == "nano-368x640.rtx-sm120.engine"
+    assert built.path.name == "thin-368x640.rtx-sm120.engine"
     check_engine(built, "12.0")
     assert built.facts.profiles[0]["image"] == ((1, 3, 368, 640),) * 3
 
 
 @needs_rtx
 def test_several_profiles_batches_and_a_timing_cache_go_into_one_engine(
-    sm89: list[Target], tmp_path: Path
+    thin: Path, sm89: list[Target], tmp_path: Path
 ) -> None:
     settings = BuildSettings(
         profiles=(Profile.parse("1x128x128:2x128x192:4x256x256"), Profile.parse("120x150")),
@@ -101,7 +109,7 @@ def test_several_profiles_batches_and_a_timing_cache_go_into_one_engine(
     )
     timing, words = tmp_path / "t.timing", list[str]()
     (built,) = build_engines(
-        [NANO],
+        [thin],
         sm89,
         tmp_path,
         settings,

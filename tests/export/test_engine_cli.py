@@ -8,13 +8,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from conftest import copied_graph
+from conftest import thin_graph
 
 from measnet.engine_file import read_engine
 from measnet.export.cli import _hint, main
-from measnet.weights import bundled
 
-NANO = str(bundled("nano", ".onnx"))
 QUICK = ["--profile", "128x128", "--optimization-level", "0"]
 needs_rtx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("tensorrt_rtx", "polygraphy", "filelock")),
@@ -25,15 +23,16 @@ needs_rtx = pytest.mark.skipif(
 @needs_rtx
 def test_a_graph_becomes_an_engine_is_kept_listed_and_cleared(tmp_path: Path) -> None:
     cache = ["--cache", str(tmp_path / "cache")]
-    build = ["engine", NANO, "--gpu", "sm89", *QUICK, *cache]
+    thin_graph().write(tmp_path / "thin.onnx")
+    build = ["engine", str(tmp_path / "thin.onnx"), "--gpu", "sm89", *QUICK, *cache]
     first = CliRunner().invoke(main, [*build, "-o", str(tmp_path / "a")])
     assert first.exit_code == 0, first.output
     assert "on any GPU of compute capability 8.9" in first.output and "built in" in first.output
-    facts, _ = read_engine(tmp_path / "a" / "nano.rtx-sm89.engine")
+    facts, _ = read_engine(tmp_path / "a" / "thin.rtx-sm89.engine")
     assert facts.profiles[0]["image"] == ((1, 3, 128, 128),) * 3
     second = CliRunner().invoke(main, [*build, "-o", str(tmp_path / "b")])
     assert "from the cache" in second.output
-    engines = [(tmp_path / folder / "nano.rtx-sm89.engine").read_bytes() for folder in ("a", "b")]
+    engines = [(tmp_path / folder / "thin.rtx-sm89.engine").read_bytes() for folder in ("a", "b")]
     assert engines[0] == engines[1]
     assert {path.suffix for path in (tmp_path / "cache").iterdir() if path.is_file()} == {
         ".engine",
@@ -85,11 +84,11 @@ def test_the_commands_that_an_export_ends_with_work_as_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("graphs here").mkdir()
-    graph = copied_graph("nano", Path("graphs here/nano.onnx"))
+    graph = Path("graphs here/thin.onnx")
+    thin_graph().write(graph)
     here, there = (line for line in _hint([graph]).splitlines() if "measnet-export" in line)
     program, *words = shlex.split(here)
     result = CliRunner().invoke(main, [*words, *QUICK, "--no-cache"])
     assert program == "measnet-export" and result.exit_code == 0, result.output
-    assert Path("nano.rtx-sm89.engine").is_file()
-    assert shlex.split(there) == ["measnet-export", "engine", "nano.onnx"]
+    assert Path("thin.rtx-sm89.engine").is_file()
+    assert shlex.split(there) == ["measnet-export", "engine", "thin.onnx"]
