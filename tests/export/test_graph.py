@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,16 +16,23 @@ from conftest import golden_case
 from measnet.checkpoint import load_checkpoint, weights_sha256
 from measnet.description import GraphDescription
 from measnet.errors import GraphError, OutputError, UsageError
+from measnet.export.exact import ExactBandSplit
 from measnet.export.graph import read_graph
 from measnet.export.measure import graph_parity
 from measnet.export.pictures import sample_pictures
 from measnet.export.trace import exact_graph
 from measnet.metrics import FP32_TOLERANCE
+from measnet.network.frequency_block import BandSplit
 from measnet.weights import at_hand, bundled
 
 
+@functools.cache
+def session_of(graph: Path) -> ort.InferenceSession:
+    return ort.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+
+
 def run(graph: Path, image: np.ndarray) -> dict[str, np.ndarray]:
-    session = ort.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+    session = session_of(graph)
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(None, {"image": image}), strict=True))
 
@@ -39,6 +47,18 @@ def check_golden(graph: Path, name: str) -> None:
 def test_one_dynamic_graph_equals_the_golden_output_at_every_size(name: str, dynamic_graph: Path) -> None:
     # 768x512 is the case whose frequency mask is not empty.
     check_golden(dynamic_graph, name)
+
+
+def test_bands_are_split_as_by_a_fourier_transform_where_frequencies_pass_the_mask() -> None:
+    torch.manual_seed(0)
+    features = torch.randn(3, 4, 256, 384)  # at level 2 of 512x768
+    thresholds = torch.tensor(
+        [[0.9, 0.4], [0.6, 0.95], [0.2, 0.99]]
+    )  # 1 and 1 frequencies, 1 and 2, none and 2
+    low, high = BandSplit()(features, thresholds)
+    assert [bool(band.abs().max() > 1e-3) for band in low] == [True, True, False]
+    for ours, theirs in zip(ExactBandSplit()(features, thresholds), (low, high), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-4)
 
 
 def test_a_static_graph_equals_the_golden_output(static_graph: Path) -> None:
@@ -70,7 +90,7 @@ def test_other_images_go_to_other_experts(dynamic_graph: Path) -> None:
 
 def test_routing_is_the_networks_own(dynamic_graph: Path, golden_checkpoint: Callable[[str], Path]) -> None:
     network = load_checkpoint(golden_checkpoint("tiny"))
-    parity = graph_parity(read_graph(dynamic_graph), network, sample_pictures(2, 136, 200))
+    parity = graph_parity(read_graph(dynamic_graph), network, sample_pictures(2, 72, 104))
     assert parity.breaches(FP32_TOLERANCE) == []
 
 
