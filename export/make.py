@@ -133,10 +133,11 @@ def _in_its_form(graph: Graph, network: MEASNet, pictures: Pictures) -> Measured
     if description.precision == "bf16":
         graph = graph.become(emulated(graph.model))
     if description.static_size is not None:
-        size = description.static_size
+        height, width = description.static_size
     else:
-        size = (255, 319) if description.takes_bytes else size_for_any(network)
-    images, which = pictures(2, *description.frame_rule.fit(*size))
+        odd = 1 if description.takes_bytes else 0
+        height, width = (side - odd for side in size_for_any(network))
+    images, which = pictures(2, *description.frame_rule.fit(height, width))
     parity = {"exact": graph_parity(graph, network, images)}
     return Measured(which, (images.shape[2], images.shape[3]), parity, TOLERANCES["fp32"], None, ("exact",))
 

@@ -26,6 +26,8 @@ from measnet.runtime.parity import Verifier
 from measnet.runtime.restorer import Restorer
 from measnet.weights import bundled
 
+pytestmark = pytest.mark.usefixtures("small_pieces")
+
 CLIP = sample_clip()
 needs_clip = pytest.mark.skipif(CLIP is None, reason="no examples/car-park.mp4 here")
 ABSENT = [
@@ -41,7 +43,7 @@ def export(*options: str) -> Result:
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def exported(small_pieces: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The INT8 graph of the bundled weights, calibrated on four frames, and what was printed."""
     if CLIP is None:
         pytest.skip("no examples/car-park.mp4 here")
@@ -59,7 +61,7 @@ def graph(exported: tuple[Path, str]) -> onnx.ModelProto:
 def test_the_loss_on_other_frames_is_printed_and_reported(exported: tuple[Path, str]) -> None:
     path, output = exported
     assert "nano, any size, INT8" in output and "convolutions and products are INT8" in output
-    assert "calibrated on 4 frames of car-park.mp4, 256x320 of each" in output
+    assert "calibrated on 4 frames of car-park.mp4, 128x160 of each" in output
     assert "on 1 other frame" in output
     report = json.loads(path.with_suffix(".json").read_text())
     assert report["graph"]["measnet.precision"] == "int8"
@@ -140,7 +142,7 @@ def test_tensorrt_rtx_builds_it(exported: tuple[Path, str], tmp_path: Path) -> N
     from measnet.export.engine import build_engines
     from measnet.export.target import find_targets
 
-    settings = BuildSettings((Profile.parse("128x128:128x192:256x256"),), optimization_level=0)
+    settings = BuildSettings((Profile.parse("128x160"),), optimization_level=0)
     targets = find_targets(("tensorrt-rtx",), ("sm75",))
     (built,) = build_engines([exported[0]], targets, tmp_path, settings, cache=None)
     facts, plan = read_engine(built.path)
@@ -149,14 +151,7 @@ def test_tensorrt_rtx_builds_it(exported: tuple[Path, str], tmp_path: Path) -> N
     assert facts.calibration_sha256 == read_graph(exported[0]).description.calibration.sha256
 
 
-@pytest.fixture
-def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Takes less of each frame, which is as good where its content is no matter."""
-    monkeypatch.setattr("measnet.calibration.cli.DYNAMIC_SIZE", (128, 160))
-
-
 @needs_clip
-@pytest.mark.usefixtures("small_pieces")
 def test_a_large_loss_is_said_and_the_graph_is_written_all_the_same(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -167,7 +162,6 @@ def test_a_large_loss_is_said_and_the_graph_is_written_all_the_same(
     assert json.loads((tmp_path / "x.json").read_text())["loss"]["breaches"]
 
 
-@pytest.mark.usefixtures("small_pieces")
 def test_one_picture_calibrates_only_where_the_loss_need_not_be_measured(
     tmp_path: Path, noisy_picture: np.ndarray
 ) -> None:
@@ -183,7 +177,6 @@ def test_one_picture_calibrates_only_where_the_loss_need_not_be_measured(
     assert json.loads((tmp_path / "x.json").read_text())["loss"] is None
 
 
-@pytest.mark.usefixtures("small_pieces")
 def test_a_graph_whose_result_is_not_finite_is_not_written(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,

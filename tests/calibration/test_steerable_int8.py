@@ -19,7 +19,7 @@ from measnet.weights import bundled
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def made(small_pieces: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The bundled nano in INT8, steerable and not, calibrated on the same frames."""
     clip = sample_clip()
     if clip is None:

@@ -17,6 +17,7 @@ from measnet import Restorer
 from measnet.checkpoint import load_checkpoint, save_checkpoint, stored_facts, weights_sha256
 from measnet.config import VARIANTS
 from measnet.errors import GraphError, OutputError, ParityError, UsageError
+from measnet.export import make
 from measnet.export.bundle import share_weights, write_bundle
 from measnet.export.check import check_file
 from measnet.export.graph import Graph, read_graph
@@ -28,6 +29,8 @@ from measnet.runtime.guard import bundled_name
 from measnet.runtime.parity import Verifier
 from measnet.weights import bundled
 
+pytestmark = pytest.mark.usefixtures("small_pictures")
+
 CHECKPOINT = bundled("nano", ".safetensors")
 NAMES = ["nano.onnx", "nano.safetensors", "nano.steerable.onnx"]
 
@@ -36,7 +39,9 @@ NAMES = ["nano.onnx", "nano.safetensors", "nano.steerable.onnx"]
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of the bundled graphs, which were traced once; another trace takes far longer."""
     folder = tmp_path_factory.mktemp("bundle")
-    write_bundle(CHECKPOINT, "nano", folder, exact_graph)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(make, "USUAL", make.SMALLER)
+        write_bundle(CHECKPOINT, "nano", folder, exact_graph)
     return folder
 
 

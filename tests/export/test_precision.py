@@ -103,7 +103,7 @@ def test_the_bundled_weights_keep_their_picture_and_their_experts(
     precision: Precision, least: float, typed: dict[tuple[str, str], TypedGraph]
 ) -> None:
     network = load_checkpoint(bundled("nano", ".safetensors"))
-    pictures, _ = real_pictures(None, 3, 256, 320)
+    pictures, _ = real_pictures(None, 2, 192, 240)
     measured = measured_on(pictures, typed["nano", precision], network)
     assert set(measured.parity) == ({"rounded", "onnxruntime"} if precision == "fp16" else {"rounded"})
     for parity in measured.parity.values():
@@ -361,6 +361,7 @@ def test_without_an_option_the_bundled_weights_become_a_typed_graph_with_a_repor
     assert verifier.figures["passed"]
 
 
+@pytest.mark.usefixtures("small_pictures")
 def test_a_graph_that_loses_too_much_is_not_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     strict = {name: Tolerance(200, 0, 1) for name in PRECISIONS}
     monkeypatch.setattr("measnet.export.make.TOLERANCES", strict)
@@ -374,6 +375,7 @@ def test_a_graph_that_loses_too_much_is_not_written(monkeypatch: pytest.MonkeyPa
     assert json.loads((tmp_path / "x.json").read_text())["parity"] is None
 
 
+@pytest.mark.usefixtures("small_pictures")
 def test_pictures_to_verify_on_are_the_users_own(tmp_path: Path, noisy_picture: np.ndarray) -> None:
     import cv2
 
@@ -381,7 +383,7 @@ def test_pictures_to_verify_on_are_the_users_own(tmp_path: Path, noisy_picture: 
     options = ["--bf16", "-o", str(tmp_path), "--pictures"]
     result = CliRunner().invoke(main, [*options, str(tmp_path / "mine.png")])
     assert result.exit_code == 0, result.output
-    assert "1 of mine.png at 256x320" in result.output
+    assert "1 of mine.png at 128x160" in result.output
     missing = CliRunner().invoke(main, [*options, str(tmp_path / "nothing.mp4")])
     assert missing.exit_code == 2 and "nothing.mp4 does not exist" in missing.stderr
 
