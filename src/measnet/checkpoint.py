@@ -17,9 +17,11 @@ import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from measnet import damage, task_prompts
 from measnet.config import TONE_TASKS, MEASNetConfig, variant_name
@@ -61,7 +63,7 @@ def load_checkpoint(path: str | os.PathLike[str], config: MEASNetConfig | None =
     try:
         prompts, taught = task_prompts.from_metadata(facts), damage.from_metadata(facts)
         config = config or (MEASNetConfig.from_json(stored) if stored else config_from_shapes(shapes))
-        with torch.device("meta"):
+        with torch.device("meta"), _Undrawn():
             network = MEASNet(config)
     except (UsageError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from None
@@ -75,6 +77,21 @@ def load_checkpoint(path: str | os.PathLike[str], config: MEASNetConfig | None =
     if hashed is not None and facts[_WEIGHTS_KEY] != hashed:
         raise CheckpointError(f"{path} is damaged: its weights are not those that were saved; copy it again")
     return network.requires_grad_(True).eval()
+
+
+class _Undrawn(TorchFunctionMode):
+    """Draws no random weights. For tensors without memory PyTorch would load its compiler to draw them, which
+    takes as long as to load PyTorch."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if func in (torch.Tensor.normal_, torch.nn.init.normal_):
+            return given["tensor"] if "tensor" in given else args[0]
+        if func is torch.randn:
+            func = torch.empty
+        return func(*args, **given)
 
 
 def save_checkpoint(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +23,7 @@ from measnet.config_from_tensors import config_from_shapes
 from measnet.errors import CheckpointError, OutputError
 from measnet.network import MEASNet
 from measnet.reference_names import is_stored_but_unused, to_our_name
+from measnet.weights import bundled
 
 
 def test_all_three_formats_give_the_same_network(
@@ -36,6 +38,22 @@ def test_all_three_formats_give_the_same_network(
         again = load_checkpoint(tmp_path / name)
         assert weights_sha256(again) == identity, name
         assert again.config == lightning.config, name
+
+
+@pytest.mark.parametrize("kind", ["golden", "nano", "small", "former nano"])
+def test_a_checkpoint_is_read_without_pytorchs_compiler(
+    kind: str, golden_checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes as long to load as PyTorch, which does so to fill what has no memory in some ways."""
+    if kind == "golden":
+        path = golden_checkpoint("tiny")
+    elif kind == "former nano":
+        save_checkpoint(MEASNet(FORMER_NANO), path := tmp_path / "former.safetensors")
+    else:
+        path = bundled(kind, ".safetensors")
+    for name in ("torch._dynamo", "torch.fx.experimental.symbolic_shapes", "sympy"):
+        monkeypatch.setitem(sys.modules, name, None)
+    load_checkpoint(path)
 
 
 @pytest.fixture(scope="module")

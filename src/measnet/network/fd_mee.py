@@ -45,8 +45,9 @@ class FDMEE(nn.Module):
 def _begin_as_sum(project: nn.Conv2d) -> None:
     """Sets a product of two bands (B 2C H W -> B C H W) to their sum, which is what came in: features pass
     from the first step on, and not through a product drawn by chance."""
-    whole = torch.eye(project.out_channels)
     with torch.no_grad():
-        project.weight.copy_(torch.cat([whole, whole], dim=1)[:, :, None, None])
+        project.weight.zero_()
+        for band in project.weight[:, :, 0, 0].chunk(2, dim=1):
+            band.diagonal().fill_(1)
     assert project.bias is not None
     nn.init.zeros_(project.bias)

@@ -127,7 +127,7 @@ class Tone(nn.Module):
         self.seen = Decision("mean", TONE_STATISTICS)
         self.register_buffer("usual", torch.zeros(2 * TONE_STATISTICS))
         self.register_buffer("spread", torch.ones(2 * TONE_STATISTICS))
-        self.register_buffer("followed", torch.tensor(NOBODY)[:, None].repeat(1, judges - 1))
+        self.register_buffer("followed", torch.tensor([[share] * (judges - 1) for share in NOBODY]))
         self.see = nn.Linear(2 * TONE_STATISTICS, judges * TONE_WIDTH)
         self.decide = nn.Parameter(torch.zeros(judges, 7, TONE_WIDTH))
         self.lean = nn.Parameter(torch.zeros(judges, 7))
