@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -204,6 +206,12 @@ def test_a_pack_is_the_same_for_any_number_of_workers(clean: ImageSet, tmp_path:
     assert set(pack.tasks) == {CLEAN, "derain", "lowlight", "keep", "coded"}
     held = plan.size / pack.pixels.nbytes
     assert 0.7 < held < 1.4, f"planned {plan.size} bytes, made {pack.pixels.nbytes}"
+
+
+def test_processes_that_pack_load_no_pytorch() -> None:
+    """It would take each of them more than a second, and 195 MB."""
+    code = "import sys, measnet.train.data.packing; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_real_pairs_are_packed_as_they_are(clean: ImageSet, tmp_path: Path) -> None:

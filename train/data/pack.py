@@ -16,23 +16,32 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from measnet.damage import DAMAGE
 from measnet.errors import InputError, OutputError, first_line
 from measnet.file_name import in_utf8
+from measnet.train.degradations import field_of
+
+if TYPE_CHECKING:  # processes that pack need no PyTorch
+    import torch
+    from torch import Tensor
 
 VERSION = "1"
 _VERSION_KEY = "measnet.pack"
 _TASKS_KEY = "measnet.pack.tasks"
 HEADER_BYTES = 4096
-_TENSORS = {"pixels": torch.uint8, "entries": torch.int64, "damage": torch.float32}
+_TENSORS = {"pixels": "torch.uint8", "entries": "torch.int64", "damage": "torch.float32"}
 CLEAN = "clean"
 """The task of pictures that are stored clean alone: training adds Gaussian noise to them."""
+
+
+def name_in_pack(task: str) -> str:
+    """Under which task a pack has the pictures of ``task``."""
+    return CLEAN if field_of(task) == "denoise" else task
 
 
 class PackError(InputError):
@@ -200,7 +209,7 @@ def _check(path: Path, tasks: object, tensors: dict[str, Tensor]) -> None:
     sound = (
         isinstance(tasks, list)
         and all(isinstance(task, str) for task in tasks)
-        and all(tensor.dtype == _TENSORS[name] for name, tensor in tensors.items())
+        and all(str(tensor.dtype) == _TENSORS[name] for name, tensor in tensors.items())
         and pixels.ndim == 1
         and entries.ndim == 2
         and entries.shape[1] == 6

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from measnet.damage import DAMAGE
 from measnet.errors import InputError
-from measnet.train.data.pack import CLEAN, Pack
+from measnet.train.data.pack import Pack, name_in_pack
 from measnet.train.degradations import field_of
 
 WEAKEST, STRONGEST = 2, 58  # sigma of ``denoise``, in 8-bit steps
@@ -22,11 +22,6 @@ UPRIGHT = ("derain", "dehaze")
 """Tasks whose pictures are flipped, but never laid on their side: rain falls, and the sky is above."""
 
 FULL_NOISE = 50  # sigma that counts as all the noise there is
-
-
-def name_in_pack(task: str) -> str:
-    """Under which task a pack has the pictures of ``task``."""
-    return CLEAN if field_of(task) == "denoise" else task
 
 
 def drawn_by(seed: int, number: int) -> int:

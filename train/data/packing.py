@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from measnet.damage import DAMAGE
 from measnet.errors import InputError
 from measnet.image_header import read_size
-from measnet.train.data.pack import CLEAN, PackedPair, PackError, PackWriter
-from measnet.train.data.packed_crops import name_in_pack
+from measnet.train.data.pack import CLEAN, PackedPair, PackError, PackWriter, name_in_pack
 from measnet.train.data.pictures import read_picture
 from measnet.train.data.sets import ImageSet, Pair
 from measnet.train.degradations import PACKED_TASKS, field_of, make_pairs
