@@ -145,7 +145,7 @@ def _in_its_form(graph: Graph, network: MEASNet, pictures: Pictures) -> Measured
 def is_too_large(network: MEASNet, size: tuple[int, int]) -> bool:
     """Tells whether a frame of this (height, width) is too large to try a graph on."""
     height, width = least = network.config.size_rule.fit(1, 1)
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:  # inference_mode would have it decompose
         ExactMEASNet(network.eval())(torch.zeros(1, 3, *least))
     per_pixel = counter.get_total_flops() / (height * width)
     return per_pixel * size[0] * size[1] > MOST_OPERATIONS
