@@ -28,6 +28,7 @@ def open_restorer(options: RunOptions, turns: Turns | None = None) -> Restorer:
         memory=None if engine.memory is None else int(engine.memory * 1e9),
         task=engine.task,
         turns=turns,
+        steered=options.steady != 0,
     )
     if options.steady and not restorer.steerable:
         restorer.close()
@@ -51,9 +52,9 @@ def guard_for(restorer: Restorer, options: RunOptions, info: StreamInfo) -> Guar
 
 def _steady_for(options: RunOptions, info: StreamInfo, engine: Restorer) -> Steady | None:
     """Holds a video steady where that matters: over time, or over its tiles."""
-    if info.kind == "images" or not engine.steerable:
-        return None
     share = options.steady
-    if share == 0 and len(engine.tiles_for(info.height, info.width)) == 1:
+    if info.kind == "images" or (share == 0 and len(engine.tiles_for(info.height, info.width)) == 1):
+        return None
+    if not engine.steerable:  # asked last: it may load another graph
         return None
     return Steady(STEADY if share is None else share)

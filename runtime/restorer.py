@@ -109,7 +109,8 @@ class Restorer:
     ``auto`` (tiles when a picture is too large for ``memory``, in bytes, by default what is free), ``off``,
     or the side of square tiles in pixels. Tiles are given the image-level decisions of the whole picture,
     where the model can be steered. ``task`` (``dehaze``) holds the prompt to what that degradation calls for,
-    where the weights know it.
+    where the weights know it. ``steered`` says that frames will be held steady: the graph that takes decisions
+    is loaded at once, and no other; a picture that is restored as a whole takes it some percent longer.
 
     Any number of threads may share it. They take turns at computing, because one inference keeps all cores
     busy already; TensorRT has a context for each thread, so there they do not wait. Restorers that are given
@@ -133,6 +134,7 @@ class Restorer:
         memory: int | None = None,
         task: str | None = None,
         turns: Turns | None = None,
+        steered: bool = False,
     ) -> None:
         if channel_order not in ("rgb", "bgr"):
             raise UsageError(f"channel_order is {channel_order!r}, must be 'rgb' or 'bgr'")
@@ -144,7 +146,10 @@ class Restorer:
         self._threads = threads
         self._memory = memory
         self._task = task
-        self._backend = choose_backend(model, backend, threads) if isinstance(backend, str) else backend
+        self._for_steering = steered
+        if isinstance(backend, str):
+            backend = choose_backend(model, backend, threads, steered=steered or task is not None)
+        self._backend = backend
         self._backend.activate()
         self._process = os.getpid()
         never_end_in_children(self._backend)
@@ -395,6 +400,7 @@ class Restorer:
             memory=self._memory,
             task=self._task,
             turns=self._turns,
+            steered=self._for_steering,
         )
         other._tiles = dict(self._tiles)
         return other

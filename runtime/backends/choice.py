@@ -32,12 +32,15 @@ _PROVIDERS: dict[str, Provider | None] = {
 }
 
 
-def choose_backend(model: str, backend: str = "auto", threads: int | None = None) -> Backend:
+def choose_backend(
+    model: str, backend: str = "auto", threads: int | None = None, *, steered: bool = False
+) -> Backend:
     """The backend for ``model``: a bundled name, an .onnx or .engine file, or a checkpoint.
 
     ``auto`` takes ONNX Runtime for names and graphs, TensorRT for engines, PyTorch for checkpoints. The
     address of a Triton server (``triton://HOST:PORT/MODEL``) is a backend too; without MODEL, ``model`` is
-    its name there.
+    its name there. For ONNX Runtime a name is its plain graph or, to be ``steered``, the one that takes
+    image-level decisions, which gives the same where nobody steers.
     Raises ``UsageError`` for a pair that cannot work.
     """
     if backend.startswith(SCHEME):
@@ -63,7 +66,8 @@ def choose_backend(model: str, backend: str = "auto", threads: int | None = None
         return TorchBackend(bundled(model, ".safetensors") if named else _file(model), threads)
     if not named and not graph:
         raise UsageError(f"the onnxruntime backend runs graphs; export one with: measnet-export {model}")
-    path = bundled(model, ".onnx") if named else _file(model)
+    ending = ".steerable.onnx" if steered and model in at_hand(".steerable.onnx") else ".onnx"
+    path = bundled(model, ending) if named else _file(model)
     return OnnxRuntimeBackend(path, threads, _PROVIDERS[backend])
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
+import onnxruntime
 import pytest
 from click.testing import CliRunner
 from conftest import copied_graph
@@ -24,8 +26,9 @@ from measnet.runtime.restorer import SETTLED
 from measnet.runtime.sinks.segment import LARGEST_STATE
 from measnet.runtime.steady import Steady
 from measnet.runtime.tiles import Tile, TileRound, cores, fewest_tiles, square_tiles
+from measnet.weights import bundled
 
-from .conftest import SteadyVideo, ffmpeg
+from .conftest import MakeClip, SteadyVideo, ffmpeg
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +61,26 @@ def frames(count: int, seed: int = 0) -> list[np.ndarray]:
 def decoded(video: Path) -> np.ndarray:
     with av.open(str(video)) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+@pytest.mark.parametrize("options", [[], ["--steady", "0", "--task", "denoise"], ["--steady", "0"]])
+def test_a_run_opens_one_session(
+    clip: MakeClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    """A second one would take as long to open, and as much memory, and restore no frame."""
+    opened: list[str] = []
+
+    class Counted(onnxruntime.InferenceSession):  # type: ignore[misc, unused-ignore]
+        def __init__(self, graph: str, *arguments: Any, **options: Any) -> None:
+            opened.append(graph)
+            super().__init__(graph, *arguments, **options)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Counted)
+    video = clip("short.mp4", size="64x48", seconds=0.08)
+    done = CliRunner().invoke(main, [str(video), "-o", str(tmp_path / "out.mp4"), *options])
+    assert done.exit_code == 0, done.stderr
+    ending = ".onnx" if options == ["--steady", "0"] else ".steerable.onnx"
+    assert opened == [str(bundled("nano", ending))]
 
 
 def test_tiles_decide_as_the_whole_picture_does(tiled: Restorer) -> None:
