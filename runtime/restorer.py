@@ -109,8 +109,8 @@ class Restorer:
     ``auto`` (tiles when a picture is too large for ``memory``, in bytes, by default what is free), ``off``,
     or the side of square tiles in pixels. Tiles are given the image-level decisions of the whole picture,
     where the model can be steered. ``task`` (``dehaze``) holds the prompt to what that degradation calls for,
-    where the weights know it. ``steered`` says that frames will be held steady: the graph that takes decisions
-    is loaded at once, and no other; a picture that is restored as a whole takes it some percent longer.
+    where the weights know it. ``steered`` says that frames will be held steady: the graph that takes
+    decisions is loaded at once, and no other; a picture restored as a whole takes it some percent longer.
 
     Any number of threads may share it. They take turns at computing, because one inference keeps all cores
     busy already; TensorRT has a context for each thread, so there they do not wait. Restorers that are given

@@ -40,6 +40,8 @@ FAILS = WHOLE + 5
 UNEVEN = "setpts=(floor(N/3)*6+gte(mod(N\\,3)\\,1)+3*gte(mod(N\\,3)\\,2))/25/TB"
 # A preset with B-frames, and the one whose choices differed from run to run with AVX-512.
 OPTIONS = ["--preset", "veryfast"]
+ALONE = [*OPTIONS, "--temporal", "0"]
+"""Every frame by itself, which is quicker: for what lies behind the fusion of frames."""
 
 
 @pytest.fixture(scope="module", autouse=True)
