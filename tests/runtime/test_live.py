@@ -36,9 +36,11 @@ def process(*command: str) -> Iterator[None]:
 
 
 @contextmanager
-def mpegts_over_tcp(clip: Path) -> Iterator[str]:
+def mpegts_over_tcp(clip: Path, *, endless: bool = False) -> Iterator[str]:
+    """Its address. An ``endless`` one begins again and again: for whoever may be ready after its end."""
     url = f"tcp://127.0.0.1:{free_port()}"
-    source = ["ffmpeg", "-v", "quiet", "-re", "-i", str(clip), "-c", "copy"]
+    again = ["-stream_loop", "-1"] if endless else []
+    source = ["ffmpeg", "-v", "quiet", "-re", *again, "-i", str(clip), "-c", "copy"]
     with process(*source, "-f", "mpegts", f"{url}?listen=1"):
         yield url
 

@@ -122,14 +122,14 @@ def test_sound_goes_along(scheme: str, clip: MakeClip, tmp_path: Path) -> None:
     port, got = str(free_port()), tmp_path / "got.mkv"
     source = clip("live.mp4", "-g", "5", "-bf", "0", seconds=2.4)
     with (
-        mpegts_over_tcp(source) as url,
+        mpegts_over_tcp(source, endless=True) as url,
         receiver(*(part.format(port) for part in arguments), to=got) as running,
     ):
         live = open_when_up(url)
         try:
             sink = opened_when_up(address.format(port), live.info)
             try:
-                run(live, (Each(),), sink)
+                run(live, (Each(),), sink, limit=40)
                 sink.finish()
             finally:
                 sink.abort()

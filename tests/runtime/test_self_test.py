@@ -60,8 +60,12 @@ def in_this_process(step: str, arguments: dict[str, Any], seconds: float) -> Res
 
 
 def no_engines(step: str, arguments: dict[str, Any], seconds: float) -> Result:
-    """Runs what there is; engines have tests of their own."""
-    return perform_apart(step, small(arguments), seconds) if step == "run" else {"skipped": "not here"}
+    """Runs what there is, the first in a process of its own; engines have tests of their own."""
+    if step != "run":
+        return {"skipped": "not here"}
+    if arguments["backend"] == "onnxruntime":
+        return perform_apart(step, small(arguments), seconds)
+    return in_this_process(step, arguments, seconds)
 
 
 class Here:
