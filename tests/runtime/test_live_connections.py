@@ -73,7 +73,7 @@ def test_a_camera_of_two_frames_a_second_is_opened_in_time_and_goes_on(
         try:
             with watched(f"tcp://127.0.0.1:{listener.getsockname()[1]}") as watching:
                 is_open.set()
-                # Of those that came at once, older ones are left out; the last is whole once a next one comes.
+                # Of those that came at once, older ones are left out; one is whole once the next has come.
                 assert until(lambda: any(frame.pts * frame.time_base >= 8 for frame in watching.frames))
                 assert "reconnecting" not in watching.states
         finally:

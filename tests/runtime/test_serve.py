@@ -35,7 +35,7 @@ from .conftest import probe
 from .identity import IdentityRestorer
 
 PROGRAM = [sys.executable, "-c", "from measnet.runtime.serve.cli import main; main()"]
-PICTURE = ["-re", "-f", "lavfi", "-i", "testsrc2=s=160x96:r=10"]
+PICTURE = ["-re", "-f", "lavfi", "-i", "testsrc2=s=96x64:r=10"]
 CODEC = ["-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-g", "5", "-f", "mpegts"]
 GENEROUS = 240.0
 """Seconds that a slow, busy machine may take for anything."""
@@ -117,7 +117,7 @@ def test_one_of_four_cameras_dies_and_the_others_go_on(
         assert report.status == "complete" and report.engine["backend"] == "onnxruntime"
         for ending, told in zip(("mkv", "mp4"), report.sinks, strict=True):
             result = probe(tmp_path / f"{name}.{ending}")
-            assert (result.video["width"], result.video["height"]) == (160, 96)
+            assert (result.video["width"], result.video["height"]) == (96, 64)
             # A busy machine may hold up a sink: what it then left out is counted.
             assert len(result.times) == told["frames"] > 0
             assert told["frames"] + told["dropped"] == report.frames and told["failures"] == 0
