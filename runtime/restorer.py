@@ -148,7 +148,8 @@ class Restorer:
         self._task = task
         self._for_steering = steered
         if isinstance(backend, str):
-            backend = choose_backend(model, backend, threads, steered=steered or task is not None)
+            steered = steered or task is not None or isinstance(tile, int)
+            backend = choose_backend(model, backend, threads, steered=steered)
         self._backend = backend
         self._backend.activate()
         self._process = os.getpid()
