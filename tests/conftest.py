@@ -56,7 +56,7 @@ def golden_case(name: str) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 def pytest_collection_finish() -> None:
-    """What is imported by now stays: looking through it for garbage again and again takes a twentieth of all."""
+    """What is imported by now stays; to look through it for garbage again and again costs some percent."""
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
 

@@ -214,7 +214,8 @@ def test_ctrl_c_keeps_whole_segments_with_which_one_process_goes_on(tmp_path: Pa
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
     video(source / "a.mp4")
-    command = [*PROGRAM, tmp_path / "never", "--ray", "local:1", str(source), "-o", str(out), *COMMON]
+    never = str(tmp_path / "never")
+    command = [*PROGRAM, never, "--ray", "local:1", str(source), "-o", str(out), *COMMON]
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     manifest = out / "a.restored.mp4.part" / "manifest.jsonl"
     until = time.monotonic() + 120

@@ -118,7 +118,8 @@ def test_ctrl_c_leaves_segments_with_which_the_same_command_goes_on(store: str, 
     files = opened()
     video(tmp_path / "a.mp4")
     go_on = tmp_path / "go on"
-    command = [*PROGRAM, go_on, "--ray", "local:1", tmp_path / "a.mp4", "-o", f"{store}/out", *COMMON]
+    source = str(tmp_path / "a.mp4")
+    command = [*PROGRAM, str(go_on), "--ray", "local:1", source, "-o", f"{store}/out", *COMMON]
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     until_true(lambda: files.exists("archive/out/a.restored.mp4.part/manifest.jsonl"), running)
     running.send_signal(signal.SIGINT)
@@ -127,7 +128,7 @@ def test_ctrl_c_leaves_segments_with_which_the_same_command_goes_on(store: str, 
     assert not files.exists("archive/out/a.restored.mp4")
     report = tmp_path / "report.json"
     go_on.touch()
-    done = subprocess.run([*command, "--report", report], capture_output=True, text=True, timeout=200)
+    done = subprocess.run([*command, "--report", str(report)], capture_output=True, text=True, timeout=200)
     check_started(done.stderr)
     assert done.returncode == 0, done.stderr
     (run,) = json.loads(report.read_text())["runs"]
