@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import importlib.util
 import json
@@ -53,12 +52,6 @@ def golden_case(name: str) -> tuple[np.ndarray, np.ndarray, int]:
     image = case["image"][None].astype(np.float32) / np.float32(255)
     output = case["output"]
     return image, output.reshape(output.shape[-3:]), int(case["stride"])
-
-
-def pytest_collection_finish() -> None:
-    """What is imported by now stays; to look through it for garbage again and again costs some percent."""
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
