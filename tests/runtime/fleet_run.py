@@ -1,5 +1,5 @@
-"""measnet-run whose workers in a cluster make short segments, and dawdle behind the first one of a video until
-a file is there, so that they are surely at work when they are killed or stopped.
+"""measnet-run whose workers in a cluster make short segments, and dawdle behind the first one of a video
+until a file is there, so that they are surely at work when they are killed or stopped.
 
     fleet_run.py FILE ARGUMENT...
 """
