@@ -27,14 +27,6 @@ def turn(picture: Plane, gain: Plane, offset: Plane) -> None:
     cv2.transform(picture, np.hstack([np.diag(gain), offset[:, None]]), dst=picture)
 
 
-def at(flow: Plane) -> Plane:
-    """Makes the places that a flow (h w 2) comes from of it, in place."""
-    height, width = flow.shape[:2]
-    flow[..., 0] += np.arange(width, dtype=np.float32)
-    flow[..., 1] += np.arange(height, dtype=np.float32)[:, None]
-    return flow
-
-
 def beyond(values: NDArray[Any], bound: Plane | np.float32) -> Plane:
     """Takes ``bound`` off the size of each value, whatever its sign; 0 within."""
     return np.asarray(np.sign(values) * np.maximum(np.abs(values) - bound, _NOTHING), np.float32)

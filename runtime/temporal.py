@@ -26,13 +26,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from measnet.runtime import planes
+from measnet.runtime import motion, planes
 from measnet.runtime.frame import Pixels
 from measnet.runtime.planes import Plane
 from measnet.runtime.scene_cut import SceneCut
 from measnet.runtime.trust import Judge, LearntTrust, Room, Seen
 
-RULE = 2
+RULE = 3
 """Number of the rule: another one makes other frames of the same."""
 
 DEPTH = 12
@@ -42,8 +42,6 @@ STILL_DEPTH = 32
 """The same for what stands still; a depth below ``DEPTH`` lowers it alike."""
 
 _LEAST = 32  # pixels: smaller frames have no room to look for motion
-_FINER = 4  # pixels between the patches whose motion is sought, at a quarter of the size
-_STEPS, _REFINED = 12, 2  # in which it is sought, and made smooth
 _QUANTILE = 0.35  # of all places: so many, at least, are taken to be as the frame before had them
 _TOLERANCE = np.float32(0.9)  # times the usual difference that is no mismatch
 _STILL_TOLERANCE = np.float32(3)  # the same where nothing moves
@@ -82,7 +80,9 @@ _LITTLE, _NOTHING = np.float32(1e-3), np.float32(0)
 _ALIKE = 0.8  # of a restored frame's variance that the source explains: below, more than noise was taken
 _CALM, _FINE_SHARE = 0.3, 0.97  # of the places; of white noise, which is finer than 9 pixels
 _KEYS = np.float32(128)  # steps to a level, in which keys are told apart
-_CAUTION = np.float32(0.3)  # times the usual difference, by which it counts less: wrong once, it is forgotten
+_CAUTION = (0.4, 0.15)  # times the usual difference, by which the next frame counts less, in both cases:
+_REPEATED = (0.045, 0.11)  # how much frames differ, of the noise that was taken, if it is new or repeated
+_LINEAR = 0.5  # of that way, beyond which the next frame is moved with a slight blur
 _ENOUGH = 2.5  # frames, before which no detail is given back
 _LONGEST_STEP = 1.0  # seconds from frame to frame, beyond which the clock jumped or frames are lost
 _USUAL_STEPS = 3.0  # times the step before: a slow video may take longer
@@ -164,6 +164,12 @@ class _Last:
     stands: bool
     """True where detail comes back, too: there one frame more adds hardly anything."""
 
+    def noise_repeated(self) -> float:
+        """From 0, where noise is new in each frame, to 1, where a codec repeats it. New, it is taken nearly
+        whole; repeated, much of it is left, and frames differ by less than they are wrong."""
+        taken = float(np.square(self.noise).mean()) * _BROAD**2 + _LITTLE
+        return float(np.interp(np.median(planes.some(self.usual)) / taken, _REPEATED, (0, 1)))
+
 
 @dataclass
 class Figures:
@@ -205,11 +211,7 @@ class TemporalFusion:
         was."""
         self._room = Room()
         self._spare: Plane | None = None  # for the next mean
-        self._motion = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-        self._motion.setFinestScale(1)  # it gets pictures of half the size
-        self._motion.setPatchStride(_FINER)
-        self._motion.setGradientDescentIterations(_STEPS)
-        self._motion.setVariationalRefinementIterations(_REFINED)
+        self._motion = motion.Motion()
         self.figures = Figures(depth)
 
     def fuse(
@@ -234,14 +236,13 @@ class TemporalFusion:
             self._let_go("a fault")
             return self._done(restored)
         self._check_past(restored.shape, begins, gap)
-        if self._past is not None and self._last is not None:
-            self.before = self._joined_with(self._last, restored)
         if min(restored.shape[:2]) < _LEAST:
             return self._done(restored)
-        now, before = (self._room.take(name, restored.shape) for name in ("now", "source"))
+        now = self._room.take("now", restored.shape)
         planes.levels(restored, now)
-        planes.levels(source, before)
         if self._past is None:
+            before = self._room.take("source", restored.shape)
+            planes.levels(source, before)
             height, width = now.shape[:2]
             broad = _coarse(before, _BROAD)
             light = _Light(broad, _coarse(now, _BROAD) - broad, np.ones(broad.shape[:2], np.float32))
@@ -249,7 +250,12 @@ class TemporalFusion:
             self._past = _Past(now.copy(), count, light, np.zeros_like(count))
             return self._done(restored)  # nobody knows yet how much frames usually differ
         past, half = self._past, planes.half(now)
-        flow = self._motion.calc(planes.grey(half), planes.grey(past.half), None)  # type: ignore[call-overload]
+        moves = (past.still_share or 0) < _STILL_SHARES[1]
+        flow = self._motion.between(planes.grey(half), planes.grey(past.half), fit=moves)
+        if self._last is not None and not self._last.stands:
+            self.before = self._joined_with(self._last, past, now, motion.turned_round(flow))
+        before = self._room.take("source", restored.shape)
+        planes.levels(source, before)
         noise = self._steady_light(past.light, before, now, half, flow)
         still, mismatch, trust, usual = self._join(past, before, now, half, flow, noise)
         detail = self._detail(past, before, now, half, still, mismatch)
@@ -268,27 +274,25 @@ class TemporalFusion:
             self._last = last
         return fused
 
-    def _joined_with(self, last: _Last, following: Pixels) -> Pixels:
-        """Joins the fused frame before with the one that follows it, moved to where things were.
+    def _joined_with(self, last: _Last, past: _Past, following: Plane, flow: Plane) -> Pixels:
+        """Joins the frame before, which is the past as it is, with the one that follows it (H W 3), moved to
+        where things were; ``flow`` says where they went, h w 2.
 
         Nothing of this becomes part of the past. The rule alone says how far the one that follows is trusted:
         where the two differ no more than frames usually do there.
         """
-        if last.stands:
-            return last.fused
-        now, moved, after = (self._room.take(name, following.shape) for name in ("now", "a", "source"))
-        planes.levels(last.fused, now)
-        planes.levels(following, after)
-        half = planes.half(now)
-        flow = self._motion.calc(planes.grey(half), planes.grey(planes.half(after)), None)  # type: ignore[call-overload]
-        self._move(after, flow, moved)
-        trust = 1 / (1 + _CAUTION * planes.difference(half, planes.half(moved)) / last.usual)
-        cv2.subtract(moved, now, dst=moved)
+        repeated = last.noise_repeated()
+        moved = self._room.take("a", following.shape)
+        # A codec has taken the finest detail already: what is blurred then is its noise.
+        self._move(following, flow, moved, cv2.INTER_LINEAR if repeated > _LINEAR else cv2.INTER_CUBIC)
+        off = planes.mean_square(past.half - planes.half(moved))
+        off = (planes.blurred(off, 3) + planes.blurred(off, _NEIGHBOURS)) / 2
+        trust = 1 / (1 + np.float32(np.interp(repeated, (0, 1), _CAUTION)) * off / last.usual)
+        cv2.subtract(moved, past.mean, dst=moved)
         self._weigh(moved, trust / (1 + last.trust + trust))
         # As in the past, light over some breadth stays that of the frame.
         self._brighten(-planes.beyond(_coarse(moved, _BROAD), _IN_NOISE * last.noise), moved)
-        cv2.add(now, moved, dst=now)
-        return planes.pixels(now, last.fused.dtype)
+        return planes.pixels(cv2.add(past.mean, moved, dst=moved), last.fused.dtype)
 
     def state(self) -> bytes:
         """Packs what it knows of the frames before. It goes on from what these bytes hold, which is a little
@@ -388,12 +392,9 @@ class TemporalFusion:
         noise = np.asarray(np.sqrt(variance) / np.float32(_BROAD), np.float32)
         broad = _coarse(source, _BROAD)
         height, width = broad.shape[:2]
-        x, y = cv2.split(cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA) * (2 / _BROAD))
-        x += np.arange(width, dtype=np.float32)
-        y += np.arange(height, dtype=np.float32)[:, None]
+        tiles = cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA) * np.float32(2 / _BROAD)
         source_before, mean, count = (
-            np.asarray(cv2.remap(plane, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
-            for plane in (light.source, light.added, light.count)
+            motion.moved(plane, tiles) for plane in (light.source, light.added, light.count)
         )
         change = np.abs(broad - source_before).max(axis=2)
         usual = np.minimum(np.median(change), _MOST_USUAL)
@@ -476,22 +477,19 @@ class TemporalFusion:
 
     def _where_it_is_now(self, past: _Past, now: Plane, flow: Plane) -> tuple[Plane, Plane]:
         """The past's mean and count, moved as what they show has moved; ``flow`` (h w 2) is in pixels of
-        half the size, and is used up."""
-        moved = self._spare
-        if moved is None or moved.shape != now.shape:
-            moved = np.empty_like(now)
-        self._move(past.mean, flow, moved)
-        x, y = cv2.split(planes.at(flow))
-        count = cv2.remap(past.count, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-        return moved, np.asarray(count, np.float32)
+        half the size."""
+        place = self._spare
+        if place is None or place.shape != now.shape:
+            place = np.empty_like(now)
+        self._move(past.mean, flow, place)
+        return place, motion.moved(past.count, flow, border=cv2.BORDER_CONSTANT)
 
-    def _move(self, picture: Plane, flow: Plane, moved: Plane) -> None:
-        """Writes the picture as ``moved``, each place from where ``flow`` says (h w 2, of half size)."""
-        places = self._room.take("places", (*picture.shape[:2], 2))
-        cv2.resize(flow, picture.shape[1::-1], dst=places)
-        places *= 2
+    def _move(self, picture: Plane, flow: Plane, place: Plane, how: int = cv2.INTER_CUBIC) -> None:
+        """Writes the picture to ``place``, moved by ``flow`` (h w 2, of half size)."""
+        whole = self._room.take("places", (*picture.shape[:2], 2))
+        cv2.resize(flow * 2, picture.shape[1::-1], dst=whole)
         cv2.remap(  # type: ignore[call-overload]
-            picture, planes.at(places), None, cv2.INTER_CUBIC, dst=moved, borderMode=cv2.BORDER_REFLECT_101
+            picture, whole, None, how | cv2.WARP_RELATIVE_MAP, dst=place, borderMode=cv2.BORDER_REFLECT_101
         )
 
     def _detail(
