@@ -115,6 +115,21 @@ def test_a_camera_that_pans_gains_more_from_the_frame_that_follows() -> None:
     assert np.array_equal(ahead[-1], together[-1])
 
 
+def test_the_frame_that_follows_counts_more_where_noise_repeats() -> None:
+    """As a codec makes it: then the network takes little, and frames differ by less than they are wrong."""
+    clip = panned(10, 3.3)
+    restored = [restored_of(clean, number) for number, clean in enumerate(clip)]
+    rng = np.random.default_rng(7)
+    little = [pixels(frame + rng.normal(0, LEFT, frame.shape)) for frame in restored]
+    taken = []
+    for sources in ([source_of(clean, number) for number, clean in enumerate(clip)], little):
+        pairs, fusion = list(zip(sources, restored, strict=True)), TemporalFusion()
+        together = [fusion.fuse(*pair) for pair in pairs]
+        ahead = np.array(fused_ahead(pairs)).astype(float)
+        taken.append(np.abs(ahead - np.array(together))[2:-1].mean())
+    assert taken[1] > 1.15 * taken[0] > 0, taken
+
+
 @pytest.mark.parametrize(("contrast", "trail"), [(15, 2.4), (25, 1.8)])
 def test_a_faint_thing_leaves_no_trail_where_a_scene_stands(contrast: int, trail: float) -> None:
     """It is fainter than the noise of the source, appears after eight frames and moves on from then."""
