@@ -69,6 +69,7 @@ _JUDGED_ANEW = np.float32(14)  # levels from that mean, beyond which a network m
 _LIT_ANEW = np.float32(2.5)  # times the usual change of the source, beyond which its light has changed
 _MOST_USUAL, _LEAST_CHANGE = np.float32(1.5), np.float32(0.5)  # levels, of that change
 _IN_NOISE = np.float32(0.7)  # times what noise does to it: by so little light may be off
+_NEXT_IN_NOISE = np.float32(0.35)  # the same of the next frame, which flickers against this one's source
 _TURNED = np.float32(5)  # levels that light was turned by, beyond which a place is trusted less
 _LIGHT = 0.5  # times the usual difference, up to which light is taken to be the same
 _SMOOTH = 0.9  # share of the frames before in figures of the whole frame
@@ -80,7 +81,8 @@ _LITTLE, _NOTHING = np.float32(1e-3), np.float32(0)
 _ALIKE = 0.8  # of a restored frame's variance that the source explains: below, more than noise was taken
 _CALM, _FINE_SHARE = 0.3, 0.97  # of the places; of white noise, which is finer than 9 pixels
 _KEYS = np.float32(128)  # steps to a level, in which keys are told apart
-_CAUTION = (0.4, 0.15)  # times the usual difference, by which the next frame counts less, in both cases:
+_CAUTION = (0.3, 0.12)  # times the usual difference, by which the next frame counts less, in both cases below
+_FAR_OFF = np.float32(0.008)  # times its square likewise: what is far off, as rain, counts hardly at all
 _REPEATED = (0.045, 0.11)  # how much frames differ, of the noise that was taken, if it is new or repeated
 _LINEAR = 0.5  # of that way, beyond which the next frame is moved with a slight blur
 _ENOUGH = 2.5  # frames, before which no detail is given back
@@ -285,13 +287,13 @@ class TemporalFusion:
         moved = self._room.take("a", following.shape)
         # A codec has taken the finest detail already: what is blurred then is its noise.
         self._move(following, flow, moved, cv2.INTER_LINEAR if repeated > _LINEAR else cv2.INTER_CUBIC)
-        off = planes.mean_square(past.half - planes.half(moved))
-        off = (planes.blurred(off, 3) + planes.blurred(off, _NEIGHBOURS)) / 2
-        trust = 1 / (1 + np.float32(np.interp(repeated, (0, 1), _CAUTION)) * off / last.usual)
+        off = planes.difference(past.half, planes.half(moved)) / last.usual
+        caution = np.float32(np.interp(repeated, (0, 1), _CAUTION))
+        trust = 1 / (1 + caution * off + _FAR_OFF * off * off)
         cv2.subtract(moved, past.mean, dst=moved)
         self._weigh(moved, trust / (1 + last.trust + trust))
-        # As in the past, light over some breadth stays that of the frame.
-        self._brighten(-planes.beyond(_coarse(moved, _BROAD), _IN_NOISE * last.noise), moved)
+        # As in the past, light over some breadth stays that of the frame, and more strictly.
+        self._brighten(-planes.beyond(_coarse(moved, _BROAD), _NEXT_IN_NOISE * last.noise), moved)
         return planes.pixels(cv2.add(past.mean, moved, dst=moved), last.fused.dtype)
 
     def state(self) -> bytes:
