@@ -1,6 +1,6 @@
 """The published network, with the golden weights: its graph computes their output.
 
-A file of its own, as a trace of it takes half a minute. Engines are built of smaller ones (test_engine_matrix.py).
+A file of its own, as a trace of it takes half a minute. Engines are built of smaller ones.
 """
 
 from __future__ import annotations
