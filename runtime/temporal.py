@@ -294,7 +294,8 @@ class TemporalFusion:
         self._weigh(moved, trust / (1 + last.trust + trust))
         # As in the past, light over some breadth stays that of the frame, and more strictly.
         self._brighten(-planes.beyond(_coarse(moved, _BROAD), _NEXT_IN_NOISE * last.noise), moved)
-        return planes.pixels(cv2.add(past.mean, moved, dst=moved), last.fused.dtype)
+        cv2.add(past.mean, moved, dst=moved)
+        return planes.pixels(moved, last.fused.dtype)
 
     def state(self) -> bytes:
         """Packs what it knows of the frames before. It goes on from what these bytes hold, which is a little
