@@ -88,7 +88,7 @@ class HeadedCommand(click.Command):
         if not self._is_short(ctx):
             sections[next(reversed(sections))] += records.values()
         # One column for all sections, so that the eye can run down it.
-        column = min(30, max(len(first) for rows in sections.values() for first, _ in rows))
+        column = min(24, max(len(first) for rows in sections.values() for first, _ in rows))
         for heading, rows in sections.items():
             if rows:
                 with formatter.section(heading):
