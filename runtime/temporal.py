@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from measnet.runtime import motion, planes
+from measnet.runtime.fade_in import FadeIn, in_light_of
 from measnet.runtime.frame import Pixels
 from measnet.runtime.planes import Plane
 from measnet.runtime.scene_cut import SceneCut
@@ -205,6 +206,7 @@ class TemporalFusion:
         self._shown_at: float | None = None
         self._step = 0.0  # seconds, from the frame before the last to the last
         self._cut = SceneCut()
+        self._fade_in = FadeIn()
         self._judge = LearntTrust() if judge is None else judge
         self._ahead = ahead
         self._last: _Last | None = None
@@ -237,6 +239,9 @@ class TemporalFusion:
         if faulty:
             self._let_go("a fault")
             return self._done(restored)
+        held = self._fade_in.holds(source, begins)
+        if held:
+            restored = in_light_of(source, restored, held)
         self._check_past(restored.shape, begins, gap)
         if min(restored.shape[:2]) < _LEAST:
             return self._done(restored)
@@ -301,7 +306,8 @@ class TemporalFusion:
         """Packs what it knows of the frames before. It goes on from what these bytes hold, which is a little
         coarser than what it knew, so that one who takes them up makes the same frames."""
         if self._past is None:
-            return _HEAD.pack(0, 0, 0, *self._state_figures(None)) + self._cut.state()
+            head = _HEAD.pack(0, 0, 0, *self._state_figures(None))
+            return head + self._fade_in.state() + self._cut.state()
         past = self._past
         parts = [_fine_bytes(past.mean), past.count.tobytes(), past.own.astype("<f4").tobytes()]
         parts += [plane.tobytes() for plane in (past.light.count, past.light.source, past.light.added)]
@@ -309,7 +315,7 @@ class TemporalFusion:
             sources = past.sources
             parts += [_fine_bytes(sources.mean), sources.count.tobytes(), sources.noise.tobytes()]
         head = _HEAD.pack(*past.mean.shape[:2], past.sources is not None, *self._state_figures(past))
-        state = head + b"".join(parts) + self._cut.state()
+        state = head + self._fade_in.state() + b"".join(parts) + self._cut.state()
         self.set_state(state)
         return state
 
@@ -320,21 +326,23 @@ class TemporalFusion:
 
     def set_state(self, state: bytes) -> None:
         """Goes on behind the frame after which ``state`` was taken. Raises ValueError for other bytes."""
-        if len(state) < _HEAD.size:
+        start = _HEAD.size + FadeIn.SIZE
+        if len(state) < start:
             raise ValueError("the frames before are cut short")
         height, width, has_sources, shown_at, step, *figures = _HEAD.unpack_from(state)
         half = ((height + 1) // 2, (width + 1) // 2)
         whole_bytes, half_bytes = 6 * height * width, 4 * half[0] * half[1]
-        size = _HEAD.size + (whole_bytes + 2 * half_bytes) * bool(height)
+        size = start + (whole_bytes + 2 * half_bytes) * bool(height)
         broad = (max(1, height // _BROAD), max(1, width // _BROAD))
         size += 28 * broad[0] * broad[1] * bool(height)
         size += has_sources * (whole_bytes + 2 * half_bytes)
         if len(state) < size or has_sources > bool(height):
             raise ValueError("the frames before are cut short")
         self._cut.set_state(state[size:])
+        self._fade_in.set_state(state[_HEAD.size : start])
         self._shown_at = None if math.isnan(shown_at) else shown_at
         self._step = step
-        place = _HEAD.size
+        place = start
 
         def take(shape: tuple[int, ...], kind: str, least: float = 0) -> Plane:
             nonlocal place

@@ -17,6 +17,7 @@ from onnx import helper, numpy_helper
 
 from measnet.errors import BackendError
 from measnet.image import Pixels
+from measnet.runtime.fade_in import FadeIn
 from measnet.runtime.finish import Finish
 from measnet.runtime.flicker import flicker
 from measnet.runtime.frame import Frame, Restoration
@@ -500,7 +501,7 @@ def test_a_state_that_was_cut_or_changed_is_refused() -> None:
     fused([scene()] * 6, fusion)
     state = fusion.state()
     huge = struct.pack("<II", 1 << 31, 1 << 31) + state[8:]
-    count = 56 + 6 * HEIGHT * WIDTH
+    count = 56 + FadeIn.SIZE + 6 * HEIGHT * WIDTH
     no_numbers = state[:count] + b"\xff" * 8 + state[count + 8 :]
     for bad in (b"", state[:20], state[:-9000], huge, no_numbers):
         with pytest.raises(ValueError, match=r"the frames before|the scene"):
