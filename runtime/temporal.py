@@ -195,7 +195,8 @@ class TemporalFusion:
 
     ``depth`` says how many frames what moves may be averaged over, from 1. ``judge`` corrects how far the
     past is trusted; by default the learnt one does. With ``ahead`` each is joined with the frame that
-    follows it, too, and is there in ``before`` one frame later. The same frames always give the same result.
+    follows it, too, and is there in ``before`` one frame later. Out of black, light is left as it is at first
+    (``fade_in.py``). The same frames always give the same result.
     Raises nothing: frames that do not fit those before them begin anew.
     """
 
