@@ -40,7 +40,7 @@ class FadeIn:
         self._light = 0.0  # its light
 
     def holds(self, source: Pixels, new_scene: bool) -> float:
-        """How far the light of this frame is to be that of its source: from 0 to 1."""
+        """Says how far the light of this frame is to be that of its source: from 0 to 1."""
         light, before = _levels(source), self._light
         self._light = float(light.mean())
         if new_scene and light.max() > _CUT:
@@ -80,17 +80,11 @@ def in_light_of(source: Pixels, restored: Pixels, share: float) -> Pixels:
     planes.levels(source, before)
     lost = cv2.blur((now.max(axis=2) >= _LOST).astype(np.float32), (_AROUND, _AROUND))
     lost = np.minimum(1, 2 * lost)[..., None] * np.float32(share)
-    gain, offset, _ = planes.fit(_tiles(now), _tiles(before))
+    gain, offset, _ = planes.fit(planes.coarse(now, _TILE), planes.coarse(before, _TILE))
     planes.turn(now, 1 + (gain - 1) * np.float32(share), offset * np.float32(share))
     return planes.pixels(now + (before - now) * lost, restored.dtype)
 
 
 def _levels(source: Pixels) -> planes.Plane:
     """The means of tiles, h w 3, of 255."""
-    return _tiles(source) * np.float32(255 / np.iinfo(source.dtype).max)
-
-
-def _tiles(picture: Pixels | planes.Plane) -> planes.Plane:
-    height, width = picture.shape[:2]
-    size = (max(1, width // _TILE), max(1, height // _TILE))
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.float32)
+    return planes.coarse(source, _TILE) * np.float32(255 / np.iinfo(source.dtype).max)

@@ -58,6 +58,13 @@ def fit(a: Plane, b: Plane) -> tuple[Plane, Plane, float]:
     return gain.astype(np.float32), (mean_y - gain * mean_x).astype(np.float32), float(explained)
 
 
+def coarse(picture: Any, side: int) -> Plane:
+    """The means of tiles of ``side`` pixels."""
+    height, width = picture.shape[:2]
+    size = (max(1, width // side), max(1, height // side))
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.float32)
+
+
 def some(plane: Any, enough: int = _SAMPLE) -> Any:
     """Takes every nth place across and down, so many that they are ``enough`` for a statistic."""
     step = max(1, math.isqrt(plane.shape[0] * plane.shape[1] // enough))

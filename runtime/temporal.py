@@ -252,8 +252,8 @@ class TemporalFusion:
             before = self._room.take("source", restored.shape)
             planes.levels(source, before)
             height, width = now.shape[:2]
-            broad = _coarse(before, _BROAD)
-            light = _Light(broad, _coarse(now, _BROAD) - broad, np.ones(broad.shape[:2], np.float32))
+            broad = planes.coarse(before, _BROAD)
+            light = _Light(broad, planes.coarse(now, _BROAD) - broad, np.ones(broad.shape[:2], np.float32))
             count = np.ones(((height + 1) // 2, (width + 1) // 2), np.float32)
             self._past = _Past(now.copy(), count, light, np.zeros_like(count))
             return self._done(restored)  # nobody knows yet how much frames usually differ
@@ -299,7 +299,7 @@ class TemporalFusion:
         cv2.subtract(moved, past.mean, dst=moved)
         self._weigh(moved, trust / (1 + last.trust + trust))
         # As in the past, light over some breadth stays that of the frame, and more strictly.
-        self._brighten(-planes.beyond(_coarse(moved, _BROAD), _NEXT_IN_NOISE * last.noise), moved)
+        self._brighten(-planes.beyond(planes.coarse(moved, _BROAD), _NEXT_IN_NOISE * last.noise), moved)
         cv2.add(past.mean, moved, dst=moved)
         return planes.pixels(moved, last.fused.dtype)
 
@@ -399,10 +399,10 @@ class TemporalFusion:
         fine, square = (self._room.take(name, now.shape) for name in ("a", "b"))
         cv2.subtract(now, source, dst=fine)
         cv2.multiply(fine, fine, dst=square)
-        added, variance = _coarse(fine, _BROAD), _coarse(square, _BROAD)
+        added, variance = planes.coarse(fine, _BROAD), planes.coarse(square, _BROAD)
         variance = np.maximum(variance - added * added, _NOTHING)
         noise = np.asarray(np.sqrt(variance) / np.float32(_BROAD), np.float32)
-        broad = _coarse(source, _BROAD)
+        broad = planes.coarse(source, _BROAD)
         height, width = broad.shape[:2]
         tiles = cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA) * np.float32(2 / _BROAD)
         source_before, mean, count = (
@@ -525,7 +525,7 @@ class TemporalFusion:
         if (past.still_share or 0.0) < _STILL_SHARES[1] or not some.any():
             past.sources = None
             return None
-        coarse = _coarse(source)
+        coarse = planes.coarse(source, _COARSE)
         gain, offset, explained = planes.fit(coarse, planes.as_coarse_as(coarse, half))
         if explained < _ALIKE:
             past.sources = None
@@ -558,7 +558,7 @@ class TemporalFusion:
         repeated = np.float32((2 - past.whiteness) / past.whiteness**2)
         left = sources.noise * repeated / sources.count
         cv2.subtract(sources.mean, past.mean, dst=beyond)
-        broad = cv2.GaussianBlur(_coarse(beyond), (0, 0), _FINE / _COARSE)
+        broad = cv2.GaussianBlur(planes.coarse(beyond, _COARSE), (0, 0), _FINE / _COARSE)
         self._brighten(np.asarray(-broad, np.float32), beyond)
         power = planes.blurred(self._energy(beyond), 4)
         share = np.maximum(power - _NOISE_MARGIN * left, 0) / (power + _LITTLE)
@@ -576,7 +576,7 @@ class TemporalFusion:
         is not; ``off`` is how much the two differ, squared (h w).
         """
         same = np.float32(_LIGHT * np.sqrt(planes.quantile(planes.some(off).ravel(), _QUANTILE)))
-        coarse_now, coarse = _coarse(now, _COARSE // 2), _coarse(past_half, _COARSE // 2)
+        coarse_now, coarse = planes.coarse(now, _COARSE // 2), planes.coarse(past_half, _COARSE // 2)
         before = coarse
         gain, offset, _ = planes.fit(coarse, coarse_now)
         turned = coarse * gain + offset
@@ -615,15 +615,9 @@ class TemporalFusion:
 def _differs_broadly(now: Plane, past: Plane, noise: Plane) -> Plane:
     """The squared difference of the means of tiles of ``_COARSE`` pixels, as a multiple of what noise does
     to them; pictures of half size, ``noise`` as ``_steady_light`` gives it; h w."""
-    off = np.square(_coarse(now, _COARSE // 2) - _coarse(past, _COARSE // 2)).mean(axis=2)
+    off = np.square(planes.coarse(now, _COARSE // 2) - planes.coarse(past, _COARSE // 2)).mean(axis=2)
     expected = planes.whole(np.square(noise).mean(axis=2), off) * np.float32((_BROAD / _COARSE) ** 2)
     return np.asarray(planes.whole(off / (expected + _LITTLE), now), np.float32)
-
-
-def _coarse(picture: Plane, side: int = _COARSE) -> Plane:
-    height, width = picture.shape[:2]
-    size = (max(1, width // side), max(1, height // side))
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
 def _usual(off: NDArray[Any], mean: Plane) -> Plane:

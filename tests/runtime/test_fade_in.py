@@ -1,4 +1,4 @@
-"""What comes out of black: no flash, and a dark scene is lightened all the same."""
+"""Light that comes out of black: no flash, and a dark scene is lightened all the same."""
 
 from __future__ import annotations
 

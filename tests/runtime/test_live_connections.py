@@ -50,7 +50,7 @@ __all__ = ["in_a_hurry", "no_thread_is_left_behind"]
 def test_a_camera_of_two_frames_a_second_is_opened_in_time_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it sends in seven of the ten seconds is enough to open it, however long that takes here: nothing
+    """Seven of the ten seconds of what it sends are enough to open it, however long that takes here: nothing
     more comes before it is open."""
     monkeypatch.setattr("measnet.runtime.sources.network.OPEN_SECONDS", PATIENT)
     slow = ["-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-pix_fmt", "yuv420p"]
