@@ -350,10 +350,11 @@ def _export(options: GraphOptions, precisions: list[Precision], source: str | No
                 write_report(path.with_suffix(".json"), made, written)
                 say(f"  report: {path.with_suffix('.json')}")
             paths.append(path)
-    say(_hint(paths))
+    for line in _hint(paths):
+        say(line)
 
 
-def _hint(graphs: list[Path]) -> str:
+def _hint(graphs: list[Path]) -> list[str]:
     """Says how ``graphs`` become engines."""
     import shlex
     from importlib.util import find_spec
@@ -362,9 +363,9 @@ def _hint(graphs: list[Path]) -> str:
     names = " ".join(shlex.quote(graph.name) for graph in graphs)
     there = all(find_spec(name) for name in ("tensorrt_rtx", "polygraphy", "filelock"))
     needed = "" if there else ", after pip install 'measnet[rtx]'"
-    return (
-        f"  engines for RTX cards elsewhere, built here without a GPU{needed}:\n"
-        f"    measnet-export engine {files} --gpu sm89\n"
-        "  engines for the GPU of the machine that will run them, built there:\n"
-        f"    measnet-export engine {names}"
-    )
+    return [
+        f"  engines for RTX cards elsewhere, built here without a GPU{needed}:",
+        f"    measnet-export engine {files} --gpu sm89",
+        "  engines for the GPU of the machine that will run them, built there:",
+        f"    measnet-export engine {names}",
+    ]

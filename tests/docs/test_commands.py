@@ -74,6 +74,7 @@ def test_a_documented_command_works(command: str, desk: Path, monkeypatch: pytes
     handed_in = self_test_here if program == "measnet-doctor" else None
     result = CliRunner().invoke(getattr(importlib.import_module(module), name), arguments, obj=handed_in)
     assert result.exit_code == 0, (result.output, result.exception)
+    assert r"\n" not in result.output  # several lines said as one
 
 
 def test_programs_are_installed_as_the_project_says() -> None:
