@@ -192,6 +192,10 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} is not a checkpoint that can be read safely (tensors and plain values only): {why}"
         ) from None
+    if isinstance(content, dict) and {"recipe", "average"} <= content.keys():
+        raise CheckpointError(
+            f"{path} is what training goes on from; the network is in {path.with_name('weights.safetensors')}"
+        )
     if isinstance(content, dict):
         content = next((content[key] for key in _KEPT_UNDER if isinstance(content.get(key), dict)), content)
     if not isinstance(content, dict) or not content:

@@ -93,6 +93,13 @@ def test_the_average_is_taken_before_the_weights_it_is_of(
     assert weights_sha256(load_checkpoint(tmp_path / "theirs.pth")) == plain[1]
 
 
+def test_what_a_run_goes_on_from_leads_to_its_weights(tmp_path: Path) -> None:
+    """It lacks what belongs to a network beside its tensors."""
+    torch.save({"recipe": "", "step": 3, "network": {}, "average": {}}, tmp_path / "checkpoint.pt")
+    with pytest.raises(CheckpointError, match=r"training goes on from; .*weights\.safetensors"):
+        load_checkpoint(tmp_path / "checkpoint.pt")
+
+
 def test_a_file_of_no_tensors_at_all_is_refused(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 

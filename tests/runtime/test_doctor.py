@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from pathlib import Path
 
 import pytest
+from docs.pages import ROOT, blocks
 
 from measnet.doctor import machine as machine_module
 from measnet.doctor.abilities import abilities
@@ -40,6 +42,12 @@ def test_what_is_missing_comes_with_the_command_that_installs_it() -> None:
     assert found["export graphs"].remedy == "pip install 'measnet[export]'"
     assert found["build TensorRT engines"].remedy == "pip install 'measnet[tensorrt]'"
     assert found["run on ONNX Runtime, CUDA"].remedy == ""  # no package gives a machine a GPU
+
+
+def test_the_page_lists_what_the_doctor_lists() -> None:
+    (shown,) = blocks(ROOT / "docs/doctor.md", "text")
+    named = re.findall(r"^  (?:yes|no ) {1,2}(.+?)(?:  .*)?$", shown, re.MULTILINE)
+    assert named == [ability.name for ability in abilities(BARE)]
 
 
 def test_a_package_that_is_there_but_does_not_load_is_not_called_ready() -> None:

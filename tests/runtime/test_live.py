@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from docs.pages import ROOT, blocks
 from ports import free_port
 
 from measnet.errors import InputError
@@ -120,6 +121,18 @@ def test_stream_is_recorded_with_its_own_times(clip: MakeClip, tmp_path: Path) -
     assert len(recorded.times) > 2  # a busy machine sees less of it
     assert set(recorded.times) <= set(sent)
     assert "audio" in recorded.kinds
+
+
+def test_the_program_on_the_page_takes_pictures_out_of_a_stream_with_sound(
+    clip: MakeClip, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (program,) = blocks(ROOT / "docs/live.md", "python")
+    with mpegts_over_tcp(clip("live.mp4", "-g", "5", "-bf", "0", seconds=1.6)) as url:
+        named = 'LiveSource("camera:0", patience=3600, watch=watch)'
+        assert named in program
+        program = program.replace(named, f'open_when_up("{url}")')
+        exec(compile(program, "live.md", "exec"), {"open_when_up": open_when_up})
+    assert "(64, 96, 3)" in capsys.readouterr().out
 
 
 def test_a_stream_of_ten_bits_is_recorded_in_ten_bits(clip: MakeClip, tmp_path: Path) -> None:

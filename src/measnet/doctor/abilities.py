@@ -55,7 +55,6 @@ def _all(machine: Machine) -> Iterator[Ability]:
     yield from _torch(machine)
     yield _packages(machine, "export graphs", ("torch", "safetensors", "onnx", "onnxscript"), "export")
     yield _packages(machine, "train", ("torch", "safetensors"), "train")
-    yield _packages(machine, "evaluate", ("scikit-image",), "eval")
     yield _tensorrt(machine)
     yield _engines(machine)
     rtx = machine.loads.get("tensorrt-rtx-cu13-libs")

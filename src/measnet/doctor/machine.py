@@ -34,7 +34,6 @@ PACKAGES = (
     "filelock",
     "cuda-python",
     "tensorboard",
-    "scikit-image",
 )
 ENCODERS = ("libx264", "libx265", "libsvtav1", "libaom-av1", "libvpx-vp9", "prores_ks", "mpeg4", "mjpeg")
 HARDWARE_ENCODERS = (

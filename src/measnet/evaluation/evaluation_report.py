@@ -21,7 +21,6 @@ PACKAGES = (
     "measnet",
     "numpy",
     "opencv-python-headless",
-    "scikit-image",
     "onnxruntime",
     "onnxruntime-gpu",
     "torch",
