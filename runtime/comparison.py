@@ -117,6 +117,7 @@ def compare_videos(
     """
     stop = stop or threading.Event()
     result = VideoFile(restored)
+    source.settle_clock([target.suffix.lower()])
     try:
         shown = _turning(source.info)
         sink = VideoSink(target, _layout_info(source.info, layout), encoding)

@@ -81,6 +81,7 @@ class Job:
             )
             files = _files_behind(spec)
             check_targets(self.targets, files, overwrite=options.overwrite, parts=options.parts is not None)
+            self._source.settle_clock([t.suffix.lower() if isinstance(t, Path) else "" for t in self.targets])
             file = files[0] if is_on_disk(spec) else None
             self._sink = open_sinks(
                 self.targets, self._source, file, options, self.watch, await_receivers=await_receivers

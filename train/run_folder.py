@@ -114,7 +114,8 @@ class RunFolder:
         if changed:
             raise UsageError(
                 f"{self.path} holds a run with other settings ({', '.join(changed)}); "
-                "give another --out folder, or the recipe it was started with"
+                "give the recipe it was started with, or another --out folder; "
+                f"--init {self.path / 'weights.safetensors'} goes on from its weights there"
             )
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])

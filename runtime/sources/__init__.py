@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 from measnet.runtime.frame import Frame, StreamInfo
@@ -36,6 +36,10 @@ class Source:
         Raises InputError when the source gives out on the way.
         """
         raise NotImplementedError
+
+    def settle_clock(self, endings: Collection[str]) -> None:
+        """Has all times count from the source's beginning, where its clock begins anywhere, as a broadcast's does,
+        and one of the results, by their ``endings``, is of another kind; called before ``read``."""
 
     def skip(self, frames: int, names: frozenset[str]) -> None:
         """Has ``read`` leave out the first ``frames``, or of a folder the pictures of these names."""

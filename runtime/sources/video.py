@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -23,7 +23,7 @@ from measnet.runtime.sources import Source
 from measnet.runtime.sources.decoder import PictureDecoder
 from measnet.runtime.sources.interlaced import Fields
 from measnet.runtime.sources.standard_input import StandardInput
-from measnet.runtime.sources.times import MARGIN, Cutter, with_rising_times
+from measnet.runtime.sources.times import MARGIN, Cutter, delay, with_rising_times
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -37,6 +37,8 @@ _TAIL_TOLERANCE = 0.5
 _PICTURES = ("_pipe", "image2")
 # The containers whose headers declare a length that was not guessed from the file's size.
 _DECLARES_LENGTH = ("mov", "matroska")
+# The containers whose clocks begin anywhere, by FFmpeg's names, with the endings of results that go on by them.
+_BEGINS_ANYWHERE = {"mpegts": {".ts", ".mts", ".m2ts"}, "mpeg": set[str](), "flv": {".flv"}}
 # Endings of files that hold bare pixels and nothing about them.
 _RAW = (".yuv", ".rgb", ".bgr", ".nv12", ".i420", ".cif", ".qcif", ".raw")
 
@@ -60,6 +62,7 @@ class VideoFile(Source):
         self._changed = False
         self._skipped = 0
         self._sought = False
+        self._zero = Fraction(0)
         self._reading = reading or Reading()
         self._container = _open(path, self._reading.raw)
         try:
@@ -82,6 +85,11 @@ class VideoFile(Source):
             raise
         self._warn_of_losses(first)
 
+    def settle_clock(self, endings: Collection[str]) -> None:
+        own = _BEGINS_ANYWHERE.get(self._container.format.name)
+        if own is not None and not own.issuperset(endings) and self._cutter.start is None:
+            self._zero = self._origin
+
     def skip(self, frames: int, names: frozenset[str] = frozenset()) -> None:
         """See Source.skip. They are decoded, as later ones need them."""
         self._skipped = frames
@@ -98,7 +106,9 @@ class VideoFile(Source):
             packets = self._new_decoder(container).copied_packets()
             if self._changed:
                 packets = _until(self._decoder.end, packets)
-            yield from self._cutter.cut_copies(packets)
+            for packet in self._cutter.cut_copies(packets):
+                delay(packet, -self._zero)
+                yield packet
         finally:
             container.close()
 
@@ -108,8 +118,10 @@ class VideoFile(Source):
         items = itertools.chain(self._head, self._items)
         self._head = []
         left_out = 0
+        zero = round(self._zero / info.time_base)
         for item in items:
             if not isinstance(item, av.VideoFrame):
+                delay(item, -self._zero)
                 yield item
                 continue
             if left_out < self._skipped:
@@ -117,7 +129,7 @@ class VideoFile(Source):
                 continue
             yield Frame(
                 pixels=reader.read(item),
-                pts=item.pts or 0,
+                pts=(item.pts or 0) - zero,
                 time_base=info.time_base,
                 duration=item.duration,
                 captions=read_captions(item),

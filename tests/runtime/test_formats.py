@@ -22,7 +22,7 @@ from measnet.runtime.session import expanded
 from measnet.runtime.sources.times import Continuity
 from measnet.runtime.sources.video import VideoFile
 
-from .conftest import Answer, MakeClip, decode, ffmpeg, probe, psnr, restore_unchanged
+from .conftest import Answer, MakeClip, decode, ffmpeg, probe, psnr, restore_unchanged, run_here
 
 Run = Callable[..., Answer]
 
@@ -276,6 +276,53 @@ def test_a_stream_whose_clock_begins_anew_is_shown_from_its_beginning(
     reader = VideoFile(source, piece)
     assert reader.info.frames == len([frame for frame in reader.read() if isinstance(frame, Frame)]) == 10
     reader.close()
+
+
+def beginnings(path: Path) -> list[float]:
+    """Seconds at which picture and sound begin."""
+    with av.open(str(path)) as container:
+        begun = {s.type: float((s.start_time or 0) * (s.time_base or 0)) for s in container.streams}
+    return [begun["video"], begun["audio"]]
+
+
+LATE = ("-output_ts_offset", "7200")
+CLOCKS = [("mpegts", "ts", "ts"), ("mpeg", "mpg", ""), ("flv", "flv", "flv")]
+
+
+@pytest.mark.parametrize("target", ["mp4", "mov", "mkv", "flv", "ts"])
+@pytest.mark.parametrize(("muxer", "ending", "own"), CLOCKS, ids=[muxer for muxer, *_ in CLOCKS])
+def test_a_clock_that_begins_anywhere_is_kept_in_its_own_kind_alone(
+    clip: MakeClip, tmp_path: Path, muxer: str, ending: str, own: str, target: str
+) -> None:
+    """Elsewhere players show nothing for as long as nothing is there, and call the video so much longer."""
+    sound = ("-c:a", "mp3" if muxer == "flv" else "mp2", "-ar", "44100")
+    source = clip(f"late.{ending}", "-r", "25", *sound, *LATE)
+    before = probe(source)
+    assert before.times[0] >= 7200
+    converted = ("--sound", "convert") if target == "flv" else ()
+    assert run_here(source, "-o", tmp_path / f"a.{target}", *converted).status == 0
+    after = probe(tmp_path / f"a.{target}")
+    begins = float(after.format["start_time"])
+    if target == own:
+        assert begins > 7190
+    else:
+        # Where nothing can lie before zero, sound's run-up moves all.
+        assert 0 <= begins < 0.1 and float(after.format["duration"]) < 2
+    apart = [late - early for early, late in zip(before.times, after.times, strict=True)]
+    assert max(apart) - min(apart) <= Fraction(1, 500)
+
+
+@pytest.mark.parametrize("duration", [(), ("--duration", "0.4")], ids=["whole", "its beginning"])
+def test_sound_stays_with_a_picture_whose_clock_begins_anywhere(
+    clip: MakeClip, tmp_path: Path, duration: tuple[str, ...]
+) -> None:
+    source = clip("late.ts", "-c:a", "mp2", *LATE)
+    compared = ("--compare", "side")
+    assert run_here(source, "-o", tmp_path / "a.mp4", *compared, *duration).status == 0
+    for name in ("a.mp4", "a.compare.mp4"):
+        (picture, sound), (moved, moved_sound) = map(beginnings, (source, tmp_path / name))
+        assert abs((moved - moved_sound) - (picture - sound)) < 0.002
+        assert picture > 7200 and 0 <= moved < 1
 
 
 @pytest.mark.parametrize(("stored", "written"), [("yuv411p", "yuv422p"), ("yuv440p", "yuv444p")])
