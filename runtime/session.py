@@ -124,6 +124,10 @@ class Session:
             status = status or outcome
         return status
 
+    def stop(self) -> None:
+        """Ends the run, from another thread, as Ctrl-C does: what was restored is kept."""
+        self._stop.set()
+
     def _show_what_goes_nowhere(self, inputs: Sequence[str]) -> None:
         """Shows a camera or stream that has no result on a page; in a preview, where the page's packages are
         missing."""

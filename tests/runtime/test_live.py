@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,12 +17,15 @@ from docs.pages import ROOT, blocks
 from ports import free_port
 
 from measnet.errors import InputError
-from measnet.runtime.options import Encoding
+from measnet.runtime.console import Console
+from measnet.runtime.options import Encoding, RunOptions
+from measnet.runtime.session import Session
 from measnet.runtime.sinks.video import VideoSink
 from measnet.runtime.sources.live import LiveSource
 from measnet.runtime.stream import run
 
 from .conftest import Each, MakeClip, ffmpeg, probe
+from .identity import IdentityRestorer
 from .rtsp_server import rtsp_server
 
 
@@ -121,6 +125,21 @@ def test_stream_is_recorded_with_its_own_times(clip: MakeClip, tmp_path: Path) -
     assert len(recorded.times) > 2  # a busy machine sees less of it
     assert set(recorded.times) <= set(sent)
     assert "audio" in recorded.kinds
+
+
+def test_a_program_stops_its_session_and_has_what_came_until_then(tmp_path: Path) -> None:
+    options = RunOptions(out=(str(tmp_path / "out.mp4"),))
+    session = Session(Console(quiet=True), options, opens=lambda options: IdentityRestorer())  # type: ignore[arg-type,return-value]
+    with camera_that_comes_back(two_modes(tmp_path, 1.6)) as (url, _), ThreadPoolExecutor(1) as threads:
+        running = threads.submit(session.run, (url,))
+        until = time.monotonic() + 60
+        while not (session.watches and session.watches[0].telemetry.figures().frames_out):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        session.stop()
+        assert running.result(20) == 0
+    (report,) = session.reports
+    assert report.status == "complete" and len(probe(tmp_path / "out.mp4").times) == report.frames > 0
 
 
 def test_the_program_on_the_page_takes_pictures_out_of_a_stream_with_sound(
