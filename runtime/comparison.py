@@ -302,7 +302,9 @@ class Comparison:
             write_page(self._source, self._result, self.target, rate=rate)
         elif self._info.kind == "video":
             source = open_source(self._spec, self._options.reading)
-            encoding = Encoding(crf=self._options.encoding.crf)
+            asked = self._options.encoding
+            # The result lies there by now: sound that has no place is no reason to end without this one.
+            encoding = Encoding(crf=asked.crf, sound="none" if asked.sound == "none" else "convert")
             return compare_videos(
                 source, self._result, self.target, self._how, encoding, on_progress=on_progress, stop=stop
             )

@@ -8,7 +8,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from measnet.runtime.run_report import RunReport
 from measnet.runtime.side_data import is_hdr
 from measnet.runtime.sinks import Begun
 from measnet.runtime.sinks.choose import open_sinks
+from measnet.runtime.sinks.containers import CONTAINERS
 from measnet.runtime.sinks.part_folder import Header, of_engine, of_programs
 from measnet.runtime.sinks.standard_output import STANDARD_OUTPUT
 from measnet.runtime.sinks.target import Target, Window
@@ -79,6 +80,9 @@ class Job:
             self.targets: list[Target] = targets_for(
                 shown(spec) if is_live(spec) else spec, self.info, options.out, watched=options.is_watched
             )
+            named = bool(options.out) or Path(spec).suffix.lower() in CONTAINERS
+            if self.info.kind == "video" and not named:
+                self._options = options = _with_sound_of_any_kind(options)
             files = _files_behind(spec)
             check_targets(self.targets, files, overwrite=options.overwrite, parts=options.parts is not None)
             self._source.settle_clock([t.suffix.lower() if isinstance(t, Path) else "" for t in self.targets])
@@ -404,6 +408,13 @@ class Job:
             "copied_streams": [stream.type for stream in info.copied],
         }
         report.encoding = self._sink.for_report()
+
+
+def _with_sound_of_any_kind(options: RunOptions) -> RunOptions:
+    """``options`` for a result whose container nobody has chosen: sound that it cannot hold is converted."""
+    if options.encoding.sound != "copy":
+        return options
+    return replace(options, encoding=replace(options.encoding, sound="convert"))
 
 
 def _files_behind(spec: str) -> list[Path]:

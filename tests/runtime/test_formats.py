@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -74,6 +75,18 @@ def test_a_video_of_a_kind_that_is_not_written_has_its_sound_too(
     assert probe(tmp_path / "out.mkv").kinds == ["video", "audio"]
     assert measnet_run(source, "-o", tmp_path / "mute.mkv", "--sound", "none").status == 0
     assert probe(tmp_path / "mute.mkv").kinds == ["video"]
+
+
+@pytest.mark.parametrize("compare", [(), ("--compare", "side")], ids=["alone", "compared"])
+def test_where_no_result_is_named_its_sound_finds_a_place(
+    clip: MakeClip, tmp_path: Path, compare: tuple[str, ...]
+) -> None:
+    source = shutil.copy(clip("old.wmv", "-c:v", "wmv2", "-c:a", "wmav2", seconds=0.4), tmp_path)
+    done = run_here(source, *compare)
+    assert done.status == 0 and "was converted to flac" in done.err
+    for name in ("old.restored.mkv", *(["old.restored.compare.mkv"] if compare else [])):
+        assert probe(tmp_path / name).kinds == ["video", "audio"]
+    assert run_here(source, "-o", tmp_path / "new.mkv").status == 2
 
 
 @pytest.mark.parametrize("ending", ["mkv", "mov", "ts"])
