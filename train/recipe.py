@@ -204,16 +204,21 @@ def read_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
         stored: dict[str, Any] = tomllib.loads(path.read_text("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not a recipe: {error}") from None
+    changed: dict[str, Any] = {}
     for change in changes:
-        stored |= _change(change)
-    unknown = sorted(set(stored) - {entry.name for entry in dataclasses.fields(Recipe)})
-    if unknown or "variant" not in stored:
-        missing = "" if "variant" in stored else "; variant is missing"
-        raise UsageError(f"{path}: unknown entries {unknown}{missing}")
+        changed |= _change(change)
+    known = sorted(entry.name for entry in dataclasses.fields(Recipe))
+    for place, entries in (("--set", changed), (str(path), stored)):
+        if unknown := sorted(set(entries) - set(known)):
+            raise UsageError(f"{place}: unknown entries {unknown}; there are {', '.join(known)}")
+    stored |= changed
+    if "variant" not in stored:
+        raise UsageError(f"{path}: variant is missing")
     try:
         return filled(Recipe, stored)
     except UsageError as error:
-        raise UsageError(f"{path}: {error}") from None
+        changed_too = f" with --set {' '.join(changes)}" if changes else ""
+        raise UsageError(f"{path}{changed_too}: {error}") from None
 
 
 def _change(text: str) -> dict[str, Any]:

@@ -89,5 +89,7 @@ def test_entries_can_be_changed_from_the_command_line() -> None:
     assert recipe.tasks == {"derain": 1}
     with pytest.raises(UsageError, match="write ENTRY=VALUE"):
         read_recipe("nano", ["batch"])
-    with pytest.raises(UsageError, match="unknown entries"):
-        read_recipe("nano", ["bath=4"])
+    with pytest.raises(UsageError, match=r"^--set: unknown entries \['lr'\]; there are .*learning_rate"):
+        read_recipe("nano", ["lr=1e-4"])
+    with pytest.raises(UsageError, match=r"with --set batch=few: batch is not of the right kind"):
+        read_recipe("nano", ["batch=few"])

@@ -390,5 +390,7 @@ def test_what_is_not_there_is_said_with_what_is(tmp_path: Path) -> None:
         find_sets(tmp_path, split="train")
     with pytest.raises(InputError, match="nowhere does not exist"):
         find_sets(tmp_path / "nowhere", split="train")
+    with pytest.raises(InputError, match=r"kodim01\.png is no folder"):
+        find_sets(tmp_path / "Kodak24/kodim01.png", split="train")
     with pytest.raises(UsageError, match="no task 'fog'"):
         find_sets(tmp_path, split="test", tasks=["fog"])

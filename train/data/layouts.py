@@ -93,7 +93,8 @@ def read_pairs(folder: Path, task: str) -> ImageSet:
 
 def _require_folder(folder: Path) -> None:
     if not folder.is_dir():
-        raise InputError(f"the data folder {printable(folder)} does not exist")
+        what = "is no folder" if folder.exists() else "does not exist"
+        raise InputError(f"the data folder {printable(folder)} {what}")
 
 
 def _missing_tasks(
