@@ -200,13 +200,14 @@ def _layout_info(info: StreamInfo, layout: Layout) -> StreamInfo:
     )
 
 
-def check_page(*files: Path) -> None:
+def check_page(source: Path, result: Path) -> None:
     """Raises ``UsageError`` for a file that no browser shows."""
-    for file in files:
+    for file in (source, result):
         if file.suffix.lower() not in (*PLAYED, *SHOWN):
+            another = "" if file == source else ", or an --out ending in .mp4"
             raise UsageError(
                 f"browsers do not show {file.suffix or 'such'} files ({file.name}): "
-                "use --compare side, or an --out ending in .mp4"
+                f"use --compare side{another}"
             )
 
 

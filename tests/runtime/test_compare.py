@@ -113,8 +113,10 @@ def test_a_live_source_is_not_compared(tmp_path: Path) -> None:
 
 def test_a_page_is_refused_for_what_browsers_do_not_show() -> None:
     check_page(Path("a.mp4"), Path("b.PNG"))
-    with pytest.raises(UsageError, match=r"\.avi files \(a\.avi\): use --compare side"):
-        check_page(Path("a.avi"))
+    with pytest.raises(UsageError, match=r"\.avi files \(b\.avi\): use --compare side, or an --out"):
+        check_page(Path("a.mp4"), Path("b.avi"))
+    with pytest.raises(UsageError, match=r"\(a\.avi\): use --compare side$"):
+        check_page(Path("a.avi"), Path("b.mp4"))
 
 
 def test_names_in_a_page_are_text_and_not_code(tmp_path: Path) -> None:
