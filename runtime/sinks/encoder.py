@@ -89,6 +89,8 @@ _UP_TO_AVX2 = "AVX2,FMA3,LZCNT,BMI1,BMI2"
 
 
 _CHROMAS: tuple[Chroma, ...] = ("420", "422", "444")
+# Of these, few players outside a computer show 4:4:4.
+_SELDOM_PLAYED_IN_444 = ("libx264", "libx265")
 _DEPTHS = (8, 10, 12, 16)
 # What chips take in place of planes: the same samples, laid out in pairs.
 _IN_PAIRS = {"yuv420p": "nv12", "yuv420p10le": "p010le"}
@@ -294,6 +296,11 @@ class PictureEncoding:
                 "which some hardware players refuse"
             )
             wanted = "444"
+        elif wanted == "444" and codec.encoder in _SELDOM_PLAYED_IN_444 and _is_rgb(info.pixel_format):
+            self.warnings.append(
+                "colours are written as finely as the source has them (4:4:4), which some players refuse; "
+                "--pixel-format yuv420p halves that"
+            )
         place = _CHROMAS.index(wanted)
         nearest = (*_CHROMAS[place:], *reversed(_CHROMAS[:place]))
         chroma = next(chroma for chroma in nearest if self._depths(chroma))
@@ -503,6 +510,10 @@ def _parsed(pixel_format: str, bits: int | None) -> tuple[Chroma, int]:
     if bits is not None and bits != found[1]:
         raise UsageError(f"--bits {bits} is not what --pixel-format {pixel_format} has; leave one away")
     return found
+
+
+def _is_rgb(pixel_format: str) -> bool:
+    return bool(av.VideoFormat(pixel_format, 16, 16).is_rgb)
 
 
 def _spoken(chroma: Chroma) -> str:

@@ -349,6 +349,17 @@ def test_chroma_that_encoders_lack_becomes_the_next_higher(
     assert outcome.warnings == []
 
 
+@pytest.mark.parametrize(("name", "stored"), [("a.gif", ()), ("a.mov", ("-c:v", "png"))])
+def test_red_green_and_blue_of_full_resolution_are_said_to_ask_much_of_players(
+    clip: MakeClip, tmp_path: Path, name: str, stored: tuple[str, ...]
+) -> None:
+    """Players that show such a source may refuse the result."""
+    source = clip(name, *stored, seconds=0.2, audio=False)
+    for options, said in (({}, 1), ({"pixel_format": "yuv420p"}, 0), ({"codec": "ffv1"}, 0)):
+        outcome = restore_unchanged(source, tmp_path / "out.mkv", **{"preset": None, **options})
+        assert len([line for line in outcome.warnings if "--pixel-format yuv420p" in line]) == said
+
+
 def test_names_that_mp4_has_no_field_for_are_kept(clip: MakeClip, tmp_path: Path) -> None:
     named = [
         "-movflags",
