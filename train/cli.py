@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from measnet.command_line import HELP, run_command, say
+from measnet.command_line import HELP, run_command, say, stopping_on_signals
 from measnet.number_options import WholeNumber
 from measnet.printable import printable
 
@@ -433,7 +435,10 @@ def _train(recipe: Recipe, sets: list[ImageSet], out: Path, start: Start, worker
             )
             last.update(figures)
 
-        network = train(recipe, sets, out, start=start, workers=workers, on_step=show)
+        stop = threading.Event()
+        # Of several processes each would stop at a step of its own, and the others wait for it.
+        with stopping_on_signals(stop) if Processes().world == 1 else contextlib.nullcontext():
+            network = train(recipe, sets, out, start=start, workers=workers, on_step=show, stop=stop)
     if leads and is_collapsed(network.task_prompts):
         _warn_of_collapse()
     if leads:

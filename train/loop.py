@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -68,17 +70,19 @@ def train(
     start: Start = Start(),
     workers: int = 1,
     on_step: Callable[[int, int, dict[str, float]], None] = lambda step, steps, figures: None,
+    stop: threading.Event | None = None,
 ) -> MEASNet:
     """Runs ``recipe`` on ``sets``; goes on where a run in ``out`` stopped.
 
     Returns the moving average of the weights. ``on_step`` hears of every step: its number from 1, how many
     there are, and its figures (loss, l1, balance, seconds, share of the time spent waiting for data).
 
-    Under torchrun, every process runs this with the same arguments. Raises ``UsageError``, ``OutputError``
-    and ``TrainingError``.
+    Once ``stop`` is set, the run is saved behind the step under way, and ``KeyboardInterrupt`` raised. Under
+    torchrun, every process runs this with the same arguments, and without it. Raises ``UsageError``,
+    ``OutputError`` and ``TrainingError``.
     """
     with Processes() as processes:
-        return _train(recipe, sets, out, start, workers, on_step, processes)
+        return _train(recipe, sets, out, start, workers, on_step, stop or threading.Event(), processes)
 
 
 def _train(
@@ -88,6 +92,7 @@ def _train(
     start: Start,
     workers: int,
     on_step: Callable[[int, int, dict[str, float]], None],
+    stop: threading.Event,
     processes: Processes,
 ) -> MEASNet:
     _check_start(recipe, start)
@@ -161,8 +166,11 @@ def _train(
             on_step(step, steps, figures)
             if processes.leads and (step % LOG_EVERY == 0 or step == steps):
                 folder.log(step, figures | journal.write(step, figures))
-            if processes.leads and (step % recipe.save_every == 0 or step == steps):
+            stopped = stop.is_set() and step < steps
+            if processes.leads and (step % recipe.save_every == 0 or step == steps or stopped):
                 folder.save(recipe, dict(start.origin), Progress(step), network, average, updates)
+            if stopped:
+                raise KeyboardInterrupt
     average.eval()
     if processes.leads:
         average.task_prompts = learn_task_prompts(average, crops)
@@ -264,4 +272,18 @@ def _batches(
     # A generator of its own: the loader must not draw from anybody else's.
     own = torch.Generator().manual_seed(0)
     pinned = processes.device.type == "cuda"
-    return iter(DataLoader(crops, batch_sampler=parts, num_workers=workers, generator=own, pin_memory=pinned))
+    return iter(
+        DataLoader(
+            crops,
+            batch_sampler=parts,
+            num_workers=workers,
+            generator=own,
+            pin_memory=pinned,
+            worker_init_fn=_leave_signals_to_us if workers else None,
+        )
+    )
+
+
+def _leave_signals_to_us(worker: int) -> None:
+    """Ctrl-C reaches workers too, whose samples the step under way may still need."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from measnet.checkpoint import load_checkpoint, save_checkpoint
+from measnet.checkpoint import load_checkpoint, save_checkpoint, stored_facts
 from measnet.config import VARIANTS
 from measnet.errors import CheckpointError, OutputError, UsageError
 from measnet.network import MEASNet
@@ -122,6 +126,47 @@ def test_a_run_on_muon_that_is_cut_ends_with_the_same_weights(clean: ImageSet, t
         train(recipe, [clean], tmp_path / "cut", workers=0, on_step=cut)
     resumed = train(recipe, [clean], tmp_path / "cut", workers=0)
     assert all(torch.equal(tensor, state(resumed)[name]) for name, tensor in state(whole).items())
+
+
+def test_a_run_that_is_to_stop_is_saved_behind_its_step(clean: ImageSet, tmp_path: Path) -> None:
+    seldom = dataclasses.replace(SHORT, save_every=1000)
+    whole = train(seldom, [clean], tmp_path / "whole", workers=0)
+    stop, done = threading.Event(), list[int]()
+
+    def ask(step: int, steps: int, figures: dict[str, float]) -> None:
+        done.append(step)
+        if step == 3:
+            stop.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        train(seldom, [clean], tmp_path / "cut", workers=0, on_step=ask, stop=stop)
+    assert stored_facts(tmp_path / "cut/weights.safetensors")["measnet.steps"] == "3"
+    resumed = train(seldom, [clean], tmp_path / "cut", workers=0, on_step=ask)
+    assert done == [1, 2, 3, 4]
+    assert all(torch.equal(tensor, state(resumed)[name]) for name, tensor in state(whole).items())
+
+
+def test_ctrl_c_ends_a_run_with_workers_tidily(tmp_path: Path, clean: ImageSet) -> None:
+    """It reaches them, too."""
+    narrow = "width = 8, blocks = [0, 0, 1, 1], image_experts = [0, 0, 3], ffn_expansion = 1.0"
+    changes = ["steps=100000", "batch=2", "tasks={denoise15 = 1}", f"network={{{narrow}}}"]
+    command = [sys.executable, "-m", "measnet.train", "nano", "--data", str(clean.pairs[0].clean.parent)]
+    command += ["--out", str(tmp_path / "run"), *itertools.chain(*(("--set", change) for change in changes))]
+    running = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    try:
+        until = time.monotonic() + 120
+        while not (tmp_path / "run/log.jsonl").exists():
+            assert time.monotonic() < until and running.poll() is None
+            time.sleep(0.1)
+        os.killpg(running.pid, signal.SIGINT)
+        said = running.communicate(timeout=60)[0]
+    finally:
+        if running.poll() is None:
+            os.killpg(running.pid, signal.SIGKILL)
+    assert running.returncode == 130 and "Traceback" not in said and "error" not in said
+    assert int(stored_facts(tmp_path / "run/weights.safetensors")["measnet.steps"]) >= 50
 
 
 def test_a_run_cut_in_the_middle_ends_with_the_same_weights(clean: ImageSet, tmp_path: Path) -> None:
