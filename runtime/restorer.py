@@ -94,6 +94,10 @@ class RestoredFrame:
         return len(self.choices)
 
 
+_LEAST_MEMORY = 1000
+"""Bytes; less is a number of gigabytes, as ``--memory`` takes it."""
+
+
 class Restorer:
     """Restores uint8 and uint16 pictures of any size, each for itself.
 
@@ -138,8 +142,14 @@ class Restorer:
     ) -> None:
         if channel_order not in ("rgb", "bgr"):
             raise UsageError(f"channel_order is {channel_order!r}, must be 'rgb' or 'bgr'")
+        if tile not in ("auto", "off") and not isinstance(tile, int):
+            raise UsageError(f"tile is {tile!r}, must be 'auto', 'off' or a number of pixels")
         if isinstance(tile, int) and tile < SMALLEST_TILE:
             raise UsageError(f"tiles of {tile} pixels are too small, take at least {SMALLEST_TILE}")
+        if threads is not None and not (isinstance(threads, int) and threads >= 1):
+            raise UsageError(f"threads is {threads!r}, must be a number from 1 on")
+        if memory is not None and memory < _LEAST_MEMORY:
+            raise UsageError(f"memory is {memory}, must be a number of bytes: 4 GB are 4_000_000_000")
         self.model = model
         self.channel_order = channel_order
         self.tile = tile

@@ -38,8 +38,8 @@ class Source:
         raise NotImplementedError
 
     def settle_clock(self, endings: Collection[str]) -> None:
-        """Has all times count from the source's beginning, where its clock begins anywhere, as a broadcast's does,
-        and one of the results, by their ``endings``, is of another kind; called before ``read``."""
+        """Has all times count from the source's beginning, where its clock begins anywhere, as a broadcast's
+        does, and one of the results, by their ``endings``, is of another kind; called before ``read``."""
 
     def skip(self, frames: int, names: frozenset[str]) -> None:
         """Has ``read`` leave out the first ``frames``, or of a folder the pictures of these names."""

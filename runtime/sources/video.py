@@ -37,7 +37,7 @@ _TAIL_TOLERANCE = 0.5
 _PICTURES = ("_pipe", "image2")
 # The containers whose headers declare a length that was not guessed from the file's size.
 _DECLARES_LENGTH = ("mov", "matroska")
-# The containers whose clocks begin anywhere, by FFmpeg's names, with the endings of results that go on by them.
+# The containers whose clocks begin anywhere, by FFmpeg's names, with the endings of results that keep them.
 _BEGINS_ANYWHERE = {"mpegts": {".ts", ".mts", ".m2ts"}, "mpeg": set[str](), "flv": {".flv"}}
 # Endings of files that hold bare pixels and nothing about them.
 _RAW = (".yuv", ".rgb", ".bgr", ".nv12", ".i420", ".cif", ".qcif", ".raw")

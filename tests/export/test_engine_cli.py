@@ -86,7 +86,7 @@ def test_the_commands_that_an_export_ends_with_work_as_they_are(
     monkeypatch.chdir(tmp_path)
     graph = Path("graphs here/thin.onnx")
     thin_graph().write(graph)
-    here, there = (line for line in _hint([graph]).splitlines() if "measnet-export" in line)
+    here, there = (line for line in _hint([graph]) if "measnet-export" in line)
     program, *words = shlex.split(here)
     result = CliRunner().invoke(main, [*words, *QUICK, "--no-cache"])
     assert program == "measnet-export" and result.exit_code == 0, result.output

@@ -137,6 +137,11 @@ def test_anything_but_a_uint8_rgb_picture_is_refused(pixels: Any, message: str, 
         ({"backend": "abacus"}, "no backend 'abacus'"),
         ({"channel_order": "hsv"}, "must be 'rgb' or 'bgr'"),
         ({"tile": 16}, "too small"),
+        ({"tile": "128"}, "tile is '128', must be 'auto', 'off' or"),
+        ({"tile": 128.5}, "tile is 128.5, must be"),
+        ({"threads": 0}, "threads is 0, must be"),
+        ({"threads": "two"}, "threads is 'two', must be"),
+        ({"memory": 4}, "memory is 4, must be a number of bytes"),
     ],
 )
 def test_a_wrong_argument_is_named(arguments: dict[str, object], message: str) -> None:

@@ -190,7 +190,9 @@ def test_a_run_cut_in_the_middle_ends_with_the_same_weights(clean: ImageSet, tmp
 def test_a_resume_with_another_recipe_or_start_is_refused(clean: ImageSet, tmp_path: Path) -> None:
     once = dataclasses.replace(SHORT, steps=1)
     train(once, [clean], tmp_path, workers=0)
-    with pytest.raises(UsageError, match=r"other settings \(learning_rate, steps\).* --init .*weights\.safetensors"):
+    with pytest.raises(
+        UsageError, match=r"other settings \(learning_rate, steps\).* --init .*weights\.safetensors"
+    ):
         train(dataclasses.replace(SHORT, learning_rate=1e-5), [clean], tmp_path, workers=0)
     start = Start(MEASNet(SHORT.config), origin=(("measnet.init", "other.ckpt"),))
     with pytest.raises(UsageError, match=r"other settings \(measnet\.init\)"):
