@@ -110,6 +110,12 @@ def grey(half: Plane) -> NDArray[np.uint8]:
     return np.asarray(cv2.GaussianBlur(grey, (5, 5), _BLUR / 2), np.uint8)
 
 
+def finest(picture: Plane, at_half: Plane) -> float:
+    """The mean square of the detail that ``at_half``, the picture at half its size, lacks."""
+    whole, half = (cv2.norm(plane, cv2.NORM_L2SQR) / plane.size for plane in (picture, at_half))
+    return max(0.0, whole - half)
+
+
 def levels(pixels: Pixels, levels: Plane) -> None:
     """Writes the pixels as ``levels``."""
     np.copyto(levels, pixels)

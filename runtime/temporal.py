@@ -29,11 +29,12 @@ from numpy.typing import NDArray
 from measnet.runtime import motion, planes
 from measnet.runtime.fade_in import FadeIn, in_light_of
 from measnet.runtime.frame import Pixels
+from measnet.runtime.past import BROAD, Light, Past, Sources
 from measnet.runtime.planes import Plane
 from measnet.runtime.scene_cut import SceneCut
 from measnet.runtime.trust import Judge, LearntTrust, Room, Seen
 
-RULE = 3
+RULE = 4
 """Number of the rule: another one makes other frames of the same."""
 
 DEPTH = 12
@@ -59,12 +60,11 @@ _MOST_AS_STILL = 2.0
 _STANDS = (0.35, 0.6)  # the same share: below the first no scene stands, above the second it does for sure
 _MORE_HERE = np.float32(3)  # there: times the usual difference, more of which a place may be used to
 _USED_TO = np.float32(8)  # frames that what a place is used to is averaged over
-_BROADLY = np.float32(2.0)  # there: times what noise does to the mean of a tile, beyond which it has changed
+BROADLY = np.float32(2.0)  # there: times what noise does to the mean of a tile, beyond which it has changed
 _MEDIAN = np.float32(0.8)  # of that in the mean, as the noise of three colours has it
 _NEIGHBOURS = 7  # half-size pixels
 _MAJORITY = 0.7  # of the neighbours
 _COARSE = 8  # pixels: of light that changes, as lamps and fades do
-_BROAD = 16  # pixels: of light that restoring adds
 _ADDED_DEPTH = np.float32(32)  # frames that its mean is worth at most
 _JUDGED_ANEW = np.float32(14)  # levels from that mean, beyond which a network means it; the double: all of it
 _LIT_ANEW = np.float32(2.5)  # times the usual change of the source, beyond which its light has changed
@@ -81,72 +81,34 @@ _STRANGE = np.float32(1.5)  # times the noise, beyond which a source differs fro
 _LITTLE, _NOTHING = np.float32(1e-3), np.float32(0)
 _ALIKE = 0.8  # of a restored frame's variance that the source explains: below, more than noise was taken
 _CALM, _FINE_SHARE = 0.3, 0.97  # of the places; of white noise, which is finer than 9 pixels
+_WHITE = (1.2, 1.3)  # the noise's variance at half size, of a quarter of it; at the second a codec made it
+_LEFT_OF_NEW = 0.025  # of what was taken, in variance: restoring leaves no more of white noise
+_LEFT_OF_CODED = 0.2  # the same of a codec's, times what was taken: sound frames are changed by 1, too
 _KEYS = np.float32(128)  # steps to a level, in which keys are told apart
 _CAUTION = (0.3, 0.12)  # times the usual difference, by which the next frame counts less, in both cases below
 _FAR_OFF = np.float32(0.008)  # times its square likewise: what is far off, as rain, counts hardly at all
 _REPEATED = (0.045, 0.11)  # how much frames differ, of the noise that was taken, if it is new or repeated
+_DETAILED = (2.0, 3.5)  # fine detail, in variance, for the noise that was taken: moving harms it
 _LINEAR = 0.5  # of that way, beyond which the next frame is moved with a slight blur
 _ENOUGH = 2.5  # frames, before which no detail is given back
 _LONGEST_STEP = 1.0  # seconds from frame to frame, beyond which the clock jumped or frames are lost
 _USUAL_STEPS = 3.0  # times the step before: a slow video may take longer
-_HEAD = struct.Struct("<IIBddddd")
+_HEAD = struct.Struct("<dd")
 
 
-@dataclass
-class _Sources:
-    """Mean of the sources before, not restored, while the camera stands still."""
-
-    mean: Plane
-    """H W 3."""
-
-    count: Plane
-    """h w: frames that the mean is worth."""
+@dataclass(frozen=True)
+class _Taken:
+    """The noise that restoring took from a frame."""
 
     noise: Plane
-    """h w: the variance of their noise; 0 where it is not known yet."""
+    """h w 3: how far it moves the mean of a tile of ``BROAD`` pixels, of each colour."""
 
+    explains: np.float32
+    """By how much, squared, two restored frames may differ through noise alone. Beyond it they differ by
+    detail that moving blurs, and a frame with little noise is better off without the past."""
 
-@dataclass
-class _Light:
-    """The light that a restoration adds to its source, over some breadth."""
-
-    source: Plane
-    """h w 3, in tiles of ``_BROAD`` pixels: the source of the frame before."""
-
-    added: Plane
-    """h w 3: the mean of what was added."""
-
-    count: Plane
-    """h w: frames that the mean is worth."""
-
-
-@dataclass
-class _Past:
-    """Mean of what the frames before the next one showed."""
-
-    mean: Plane
-    """H W 3: restored frames, fused."""
-
-    count: Plane
-    """h w: frames that the mean is worth."""
-
-    light: _Light
-    own: Plane
-    """h w: how much frames differ in each place where nothing moved, squared; 0 where nobody knows yet."""
-
-    sources: _Sources | None = None
-    usual: float | None = None
-    """How much frames usually differ, squared."""
-
-    still_share: float | None = None
-    whiteness: float | None = None
-    """How much of the noise is new in each frame, 0 to 1: a codec repeats some of it."""
-
-    half: Plane = field(init=False)
-    """h w 3: ``mean`` at half its size."""
-
-    def __post_init__(self) -> None:
-        self.half = planes.half(self.mean)
+    def mean_square(self) -> float:
+        return float(np.square(self.noise).mean()) * BROAD**2 + float(_LITTLE)
 
 
 @dataclass(frozen=True)
@@ -161,17 +123,20 @@ class _Last:
     usual: Plane
     """h w: how much frames usually differ, squared."""
 
-    noise: Plane
-    """h w 3: how far noise moves the mean of a tile of ``_BROAD`` pixels, of each colour."""
+    taken: _Taken
+    detail: float
+    """The finest detail, squared."""
 
     stands: bool
     """True where detail comes back, too: there one frame more adds hardly anything."""
 
     def noise_repeated(self) -> float:
         """From 0, where noise is new in each frame, to 1, where a codec repeats it. New, it is taken nearly
-        whole; repeated, much of it is left, and frames differ by less than they are wrong."""
-        taken = float(np.square(self.noise).mean()) * _BROAD**2 + _LITTLE
-        return float(np.interp(np.median(planes.some(self.usual)) / taken, _REPEATED, (0, 1)))
+        whole; repeated, much of it is left, and frames differ by less than they are wrong. What has far more
+        detail than noise was coded well, and is taken for new."""
+        taken = self.taken.mean_square()
+        repeated = np.interp(np.median(planes.some(self.usual)) / taken, _REPEATED, (0, 1))
+        return float(repeated * np.interp(self.detail / taken, _DETAILED, (1, 0)))
 
 
 @dataclass
@@ -203,7 +168,7 @@ class TemporalFusion:
     def __init__(self, depth: int = DEPTH, judge: Judge | None = None, *, ahead: bool = False) -> None:
         self._depth = np.float32(depth)
         self._still_depth = np.float32(STILL_DEPTH * max(1.0, depth / DEPTH) if depth >= DEPTH else depth)
-        self._past: _Past | None = None
+        self._past: Past | None = None
         self._shown_at: float | None = None
         self._step = 0.0  # seconds, from the frame before the last to the last
         self._cut = SceneCut()
@@ -252,10 +217,10 @@ class TemporalFusion:
             before = self._room.take("source", restored.shape)
             planes.levels(source, before)
             height, width = now.shape[:2]
-            broad = planes.coarse(before, _BROAD)
-            light = _Light(broad, planes.coarse(now, _BROAD) - broad, np.ones(broad.shape[:2], np.float32))
+            broad = planes.coarse(before, BROAD)
+            light = Light(broad, planes.coarse(now, BROAD) - broad, np.ones(broad.shape[:2], np.float32))
             count = np.ones(((height + 1) // 2, (width + 1) // 2), np.float32)
-            self._past = _Past(now.copy(), count, light, np.zeros_like(count))
+            self._past = Past(now.copy(), count, light, np.zeros_like(count))
             return self._done(restored)  # nobody knows yet how much frames usually differ
         past, half = self._past, planes.half(now)
         moves = (past.still_share or 0) < _STILL_SHARES[1]
@@ -264,13 +229,13 @@ class TemporalFusion:
             self.before = self._joined_with(self._last, past, now, motion.turned_round(flow))
         before = self._room.take("source", restored.shape)
         planes.levels(source, before)
-        noise = self._steady_light(past.light, before, now, half, flow)
-        still, mismatch, trust, usual = self._join(past, before, now, half, flow, noise)
+        taken = self._steady_light(past.light, before, now, half, flow)
+        still, mismatch, trust, usual = self._join(past, before, now, half, flow, taken)
         detail = self._detail(past, before, now, half, still, mismatch)
         if detail is not None:
             cv2.add(past.mean, detail, dst=detail)
         fused = planes.pixels(past.mean if detail is None else detail, restored.dtype)
-        last = _Last(fused, trust, usual, noise, detail is not None)
+        last = _Last(fused, trust, usual, taken, planes.finest(now, half), detail is not None)
         return self._done(fused, last, float(past.count.mean()))
 
     def _done(self, fused: Pixels, last: _Last | None = None, worth: float = 1.0) -> Pixels:
@@ -282,7 +247,7 @@ class TemporalFusion:
             self._last = last
         return fused
 
-    def _joined_with(self, last: _Last, past: _Past, following: Plane, flow: Plane) -> Pixels:
+    def _joined_with(self, last: _Last, past: Past, following: Plane, flow: Plane) -> Pixels:
         """Joins the frame before, which is the past as it is, with the one that follows it (H W 3), moved to
         where things were; ``flow`` says where they went, h w 2.
 
@@ -299,70 +264,26 @@ class TemporalFusion:
         cv2.subtract(moved, past.mean, dst=moved)
         self._weigh(moved, trust / (1 + last.trust + trust))
         # As in the past, light over some breadth stays that of the frame, and more strictly.
-        self._brighten(-planes.beyond(planes.coarse(moved, _BROAD), _NEXT_IN_NOISE * last.noise), moved)
+        self._brighten(-planes.beyond(planes.coarse(moved, BROAD), _NEXT_IN_NOISE * last.taken.noise), moved)
         cv2.add(past.mean, moved, dst=moved)
         return planes.pixels(moved, last.fused.dtype)
 
     def state(self) -> bytes:
         """Packs what it knows of the frames before. It goes on from what these bytes hold, which is a little
         coarser than what it knew, so that one who takes them up makes the same frames."""
-        if self._past is None:
-            head = _HEAD.pack(0, 0, 0, *self._state_figures(None))
-            return head + self._fade_in.state() + self._cut.state()
-        past = self._past
-        parts = [_fine_bytes(past.mean), past.count.tobytes(), past.own.astype("<f4").tobytes()]
-        parts += [plane.tobytes() for plane in (past.light.count, past.light.source, past.light.added)]
-        if past.sources is not None:
-            sources = past.sources
-            parts += [_fine_bytes(sources.mean), sources.count.tobytes(), sources.noise.tobytes()]
-        head = _HEAD.pack(*past.mean.shape[:2], past.sources is not None, *self._state_figures(past))
-        state = head + self._fade_in.state() + b"".join(parts) + self._cut.state()
+        head = _HEAD.pack(math.nan if self._shown_at is None else self._shown_at, self._step)
+        state = head + self._fade_in.state() + Past.packed(self._past) + self._cut.state()
         self.set_state(state)
         return state
-
-    def _state_figures(self, past: _Past | None) -> list[float]:
-        figures = (None, None, None) if past is None else (past.usual, past.still_share, past.whiteness)
-        shown_at = math.nan if self._shown_at is None else self._shown_at
-        return [shown_at, self._step, *(-1.0 if figure is None else figure for figure in figures)]
 
     def set_state(self, state: bytes) -> None:
         """Goes on behind the frame after which ``state`` was taken. Raises ValueError for other bytes."""
         start = _HEAD.size + FadeIn.SIZE
-        if len(state) < start:
-            raise ValueError("the frames before are cut short")
-        height, width, has_sources, shown_at, step, *figures = _HEAD.unpack_from(state)
-        half = ((height + 1) // 2, (width + 1) // 2)
-        whole_bytes, half_bytes = 6 * height * width, 4 * half[0] * half[1]
-        size = start + (whole_bytes + 2 * half_bytes) * bool(height)
-        broad = (max(1, height // _BROAD), max(1, width // _BROAD))
-        size += 28 * broad[0] * broad[1] * bool(height)
-        size += has_sources * (whole_bytes + 2 * half_bytes)
-        if len(state) < size or has_sources > bool(height):
-            raise ValueError("the frames before are cut short")
-        self._cut.set_state(state[size:])
+        past, rest = Past.unpacked(state[start:])
+        self._cut.set_state(rest)
         self._fade_in.set_state(state[_HEAD.size : start])
+        shown_at, self._step = _HEAD.unpack_from(state)
         self._shown_at = None if math.isnan(shown_at) else shown_at
-        self._step = step
-        place = start
-
-        def take(shape: tuple[int, ...], kind: str, least: float = 0) -> Plane:
-            nonlocal place
-            values = np.frombuffer(state, kind, int(np.prod(shape)), place).reshape(shape)
-            place += values.nbytes
-            if kind == "<f4" and not (np.isfinite(values).all() and (values >= least).all()):
-                raise ValueError("the frames before are not numbers")
-            return values.astype(np.float32) / np.float32(256 if kind == "<u2" else 1)
-
-        if not height:
-            self._past = None
-            return
-        mean, count, own = take((height, width, 3), "<u2"), take(half, "<f4"), take(half, "<f4")
-        light_count = take(broad, "<f4")
-        light = _Light(take((*broad, 3), "<f4"), take((*broad, 3), "<f4", least=-256), light_count)
-        past = _Past(mean, count, light, own)
-        if has_sources:
-            past.sources = _Sources(take((height, width, 3), "<u2"), take(half, "<f4"), take(half, "<f4"))
-        past.usual, past.still_share, past.whiteness = (f if 0 <= f <= 65025 else None for f in figures)
         self._past = past
 
     def _check_past(self, shape: tuple[int, ...], new_scene: bool, gap: bool) -> None:
@@ -389,9 +310,9 @@ class TemporalFusion:
         self._past = None
         self.figures.let_go[why] = self.figures.let_go.get(why, 0) + 1
 
-    def _steady_light(self, light: _Light, source: Plane, now: Plane, half: Plane, flow: Plane) -> Plane:
+    def _steady_light(self, light: Light, source: Plane, now: Plane, half: Plane, flow: Plane) -> _Taken:
         """Gives the frame, in place, the light that restoring added before, where its source's light has not
-        changed; how far noise moves the mean of a tile of ``_BROAD`` pixels, of each colour, h w 3.
+        changed; says what noise restoring took.
 
         What a network adds, it judges anew in every frame, and so adds a little more or less of it. Where it
         adds something else by far, or the source itself has changed, it is taken at its word.
@@ -399,12 +320,13 @@ class TemporalFusion:
         fine, square = (self._room.take(name, now.shape) for name in ("a", "b"))
         cv2.subtract(now, source, dst=fine)
         cv2.multiply(fine, fine, dst=square)
-        added, variance = planes.coarse(fine, _BROAD), planes.coarse(square, _BROAD)
+        added, variance = planes.coarse(fine, BROAD), planes.coarse(square, BROAD)
         variance = np.maximum(variance - added * added, _NOTHING)
-        noise = np.asarray(np.sqrt(variance) / np.float32(_BROAD), np.float32)
-        broad = planes.coarse(source, _BROAD)
+        noise = np.asarray(np.sqrt(variance) / np.float32(BROAD), np.float32)
+        taken = _Taken(noise, _explained(float(variance.mean()), fine, added))
+        broad = planes.coarse(source, BROAD)
         height, width = broad.shape[:2]
-        tiles = cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA) * np.float32(2 / _BROAD)
+        tiles = cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA) * np.float32(2 / BROAD)
         source_before, mean, count = (
             motion.moved(plane, tiles) for plane in (light.source, light.added, light.count)
         )
@@ -418,17 +340,18 @@ class TemporalFusion:
         mean = mean + (added - mean) / (1 + trust)[..., None]
         light.source, light.added, light.count = broad, mean, trust + 1
         self._brighten(planes.beyond(mean - added, _IN_NOISE * noise), now, half)
-        return noise
+        return taken
 
     def _join(
-        self, past: _Past, source: Plane, now: Plane, half: Plane, flow: Plane, noise: Plane
+        self, past: Past, source: Plane, now: Plane, half: Plane, flow: Plane, taken: _Taken
     ) -> tuple[NDArray[np.bool_], Plane, Plane, Plane]:
         """Makes the frame part of the past, which becomes the fused one; where it stands still, how far the
         past was not like it, how many frames it was worth, and how much frames usually differ there (h w
         each). ``half`` is the frame at half its size.
 
-        Its light, over some breadth, stays that of the frame, but for what ``noise`` does to it: a past that
+        Its light, over some breadth, stays that of the frame, but for what noise does to it: a past that
         lags behind what moves would flicker against the source."""
+        noise = taken.noise
         moved, count = self._where_it_is_now(past, now, flow)
         moved_half = planes.half(moved)
         unmoved_off, moved_off = planes.difference(half, past.half), planes.difference(half, moved_half)
@@ -462,14 +385,15 @@ class TemporalFusion:
         past.usual = _smoothed(past.usual, level, _SMOOTH if before < _UNUSUAL * level else _FORGET)
         stands = np.float32(np.interp(past.still_share, _STANDS, (0, 1)))
         tolerance = _TOLERANCE + (_STILL_TOLERANCE - _TOLERANCE) * still
-        own = usual.copy()
+        expected = np.maximum(np.minimum(usual, taken.explains), np.float32(_LEAST_VARIANCE))
+        own = expected.copy()
         cv2.copyTo(past.own, (unmoved & (past.own > 0)).astype(np.uint8), own)
-        here = np.clip(own, usual, usual * (1 + stands * _MORE_HERE))
+        here = np.clip(own, expected, expected * (1 + stands * _MORE_HERE))
         mismatch = np.asarray(np.maximum(0, fresh / here - tolerance) * spread, np.float32)
         if stands:
             broadly = _differs_broadly(half, moved_half, noise) / spread
             broadly /= max(1, np.median(planes.some(broadly)) / _MEDIAN)
-            mismatch += stands * np.maximum(0, broadly - _BROADLY)
+            mismatch += stands * np.maximum(0, broadly - BROADLY)
         past.own = own + (mismatch <= 0) * (fresh - own) / (1 + np.minimum(count, _USED_TO))
         mismatch += cv2.resize(np.maximum(0, turned / _TURNED - 1), count.shape[::-1])
         most = self._depth + (self._still_depth - self._depth) * still
@@ -485,9 +409,9 @@ class TemporalFusion:
         past.half = planes.half(moved)
         light = planes.as_coarse_as(noise, half) - planes.as_coarse_as(noise, past.half)
         self._brighten(planes.beyond(light, _IN_NOISE * noise), past.mean, past.half)
-        return still, mismatch, trust, usual
+        return still, mismatch, trust, expected
 
-    def _where_it_is_now(self, past: _Past, now: Plane, flow: Plane) -> tuple[Plane, Plane]:
+    def _where_it_is_now(self, past: Past, now: Plane, flow: Plane) -> tuple[Plane, Plane]:
         """The past's mean and count, moved as what they show has moved; ``flow`` (h w 2) is in pixels of
         half the size."""
         place = self._spare
@@ -506,7 +430,7 @@ class TemporalFusion:
 
     def _detail(
         self,
-        past: _Past,
+        past: Past,
         source: Plane,
         now: Plane,
         half: Plane,
@@ -532,7 +456,7 @@ class TemporalFusion:
             return None
         planes.turn(source, gain, offset)  # as bright as it was restored to be
         if past.sources is None:
-            past.sources = _Sources(source.copy(), np.ones_like(past.count), np.zeros_like(past.count))
+            past.sources = Sources(source.copy(), np.ones_like(past.count), np.zeros_like(past.count))
             return None
         sources = past.sources
         new = self._room.take("a", now.shape)
@@ -612,11 +536,23 @@ class TemporalFusion:
             cv2.add(picture, cv2.resize(light, picture.shape[1::-1], dst=added), dst=picture)
 
 
+def _explained(variance: float, taken: Plane, light: Plane) -> np.float32:
+    """The variance that noise can leave between two restored frames.
+
+    ``taken`` is what restoring added, H W 3, in place of ``variance``; ``light`` its means over tiles. White
+    noise is taken nearly whole. A codec's is smooth, repeats and is left in part; but restoring also changes
+    sound frames, by about a level.
+    """
+    at_half = float(np.square(planes.half(taken)).mean() - np.square(light).mean())
+    coded = float(np.interp(4 * at_half / (variance + _LITTLE), _WHITE, (0, 1)))
+    return np.float32(variance * (_LEFT_OF_NEW * (1 - coded) + _LEFT_OF_CODED * coded * variance))
+
+
 def _differs_broadly(now: Plane, past: Plane, noise: Plane) -> Plane:
     """The squared difference of the means of tiles of ``_COARSE`` pixels, as a multiple of what noise does
     to them; pictures of half size, ``noise`` as ``_steady_light`` gives it; h w."""
     off = np.square(planes.coarse(now, _COARSE // 2) - planes.coarse(past, _COARSE // 2)).mean(axis=2)
-    expected = planes.whole(np.square(noise).mean(axis=2), off) * np.float32((_BROAD / _COARSE) ** 2)
+    expected = planes.whole(np.square(noise).mean(axis=2), off) * np.float32((BROAD / _COARSE) ** 2)
     return np.asarray(planes.whole(off / (expected + _LITTLE), now), np.float32)
 
 
@@ -654,7 +590,3 @@ def _by_groups(values: NDArray[Any], key: Plane, groups: int) -> Plane:
 
 def _smoothed(before: float | None, now: float, share: float = _SMOOTH) -> float:
     return now if before is None else share * before + (1 - share) * now
-
-
-def _fine_bytes(levels: Plane) -> bytes:
-    return np.rint(np.clip(levels * 256, 0, 65535)).astype("<u2").tobytes()

@@ -63,6 +63,14 @@ def restored_of(clean: np.ndarray, number: int) -> Pixels:
     return pixels(cv2.GaussianBlur(clean, (0, 0), 1.1) + blotches * (LEFT / blotches.std()))
 
 
+def smooth_noise(number: int, size: float) -> np.ndarray:
+    """As a codec leaves it, or a network makes it of a sound frame; levels."""
+    noise: Any = cv2.GaussianBlur(
+        np.random.default_rng(900 + number).normal(0, 1, (HEIGHT, WIDTH, 3)), (0, 0), 1.5
+    )
+    return np.asarray(noise * (size / noise.std()))
+
+
 def fused(
     clip: list[np.ndarray], fusion: TemporalFusion | None = None, restore: Callable[..., Pixels] = restored_of
 ) -> tuple[list[Pixels], list[Pixels]]:
@@ -120,8 +128,7 @@ def test_the_frame_that_follows_counts_more_where_noise_repeats() -> None:
     """As a codec makes it: then the network takes little, and frames differ by less than they are wrong."""
     clip = panned(10, 3.3)
     restored = [restored_of(clean, number) for number, clean in enumerate(clip)]
-    rng = np.random.default_rng(7)
-    little = [pixels(frame + rng.normal(0, LEFT, frame.shape)) for frame in restored]
+    little = [pixels(frame + smooth_noise(number, LEFT)) for number, frame in enumerate(restored)]
     taken = []
     for sources in ([source_of(clean, number) for number, clean in enumerate(clip)], little):
         pairs, fusion = list(zip(sources, restored, strict=True)), TemporalFusion()
@@ -330,6 +337,23 @@ def test_a_clean_clip_stays_as_it_was_restored() -> None:
     assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(clip, together, strict=True))
 
 
+@pytest.mark.parametrize("ahead", [False, True])
+@pytest.mark.parametrize(("noise", "left"), [(0, 0.7), (3, 0.7), (4, 1.0)])
+def test_what_changes_in_every_frame_is_kept_where_there_is_little_noise(
+    noise: float, left: float, ahead: bool
+) -> None:
+    """As water and leaves do. Sound frames are changed a little by restoring, too, and smoothly."""
+    clip = [clean + smooth_noise(number, 2.5) for number, clean in enumerate(panned(10, 2.4))]
+    sources = [
+        pixels(clean + noise * np.random.default_rng(number).normal(0, 1, clean.shape))
+        for number, clean in enumerate(clip)
+    ]
+    alone = [pixels(clean + smooth_noise(50 + number, left)) for number, clean in enumerate(clip)]
+    pairs, fusion = list(zip(sources, alone, strict=True)), TemporalFusion()
+    together = fused_ahead(pairs) if ahead else [fusion.fuse(*pair) for pair in pairs]
+    assert min(gains(clip, alone, together)) > -0.4
+
+
 def test_ten_bits_keep_their_depth() -> None:
     clip = [scene()] * 4
     fusion = TemporalFusion()
@@ -500,8 +524,9 @@ def test_a_state_that_was_cut_or_changed_is_refused() -> None:
     fusion = TemporalFusion()
     fused([scene()] * 6, fusion)
     state = fusion.state()
-    huge = struct.pack("<II", 1 << 31, 1 << 31) + state[8:]
-    count = 56 + FadeIn.SIZE + 6 * HEIGHT * WIDTH
+    past = 16 + FadeIn.SIZE
+    huge = state[:past] + struct.pack("<II", 1 << 31, 1 << 31) + state[past + 8 :]
+    count = past + 33 + 6 * HEIGHT * WIDTH
     no_numbers = state[:count] + b"\xff" * 8 + state[count + 8 :]
     for bad in (b"", state[:20], state[:-9000], huge, no_numbers):
         with pytest.raises(ValueError, match=r"the frames before|the scene"):
