@@ -134,25 +134,25 @@ def rules_by_operator() -> Iterator[None]:
     """Has onnxscript's optimiser try a rule only at nodes of the operator that its pattern ends in. It finds
     nothing at others, and takes a fifth of an export for that. As it is where onnxscript keeps its patterns
     elsewhere."""
-    from onnxscript.rewriter.pattern import RewriteRule
+    from onnxscript.rewriter import pattern
 
-    anew = RewriteRule.try_rewrite
+    rules: Any = pattern.RewriteRule
+    anew = rules.try_rewrite
 
     def try_rewrite(rule: Any, model: Any, graph: Any, node: Any, **options: Any) -> Any:
         if rule not in ends:
-            pattern = getattr(rule, "_target_pattern", None)
-            last = getattr(pattern, "output_nodes", [None])[0]
+            last = getattr(getattr(rule, "_target_pattern", None), "output_nodes", [None])[0]
             ends[rule] = last.op_identifier() if last is not None else None
         if ends[rule] not in (None, node.op_identifier()):
             return None
         return anew(rule, model, graph, node, **options)
 
     ends: dict[Any, Any] = {}
-    RewriteRule.try_rewrite = try_rewrite
+    rules.try_rewrite = try_rewrite
     try:
         yield
     finally:
-        RewriteRule.try_rewrite = anew
+        rules.try_rewrite = anew
 
 
 @contextlib.contextmanager

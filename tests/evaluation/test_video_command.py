@@ -47,10 +47,13 @@ def report_of(path: Path) -> dict[str, Any]:
 def test_a_folder_of_sequences_is_measured_alone_and_fused(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened, open_session = list[str](), ort.InferenceSession
-    monkeypatch.setattr(
-        ort, "InferenceSession", lambda path, *a, **k: opened.append(path) or open_session(path, *a, **k)
-    )
+    opened, real = list[str](), ort.InferenceSession
+
+    def session(path: str, *arguments: Any, **options: Any) -> Any:
+        opened.append(path)
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(ort, "InferenceSession", session)
     done = evaluate(
         *("--video", clips, "--degrade", "sensor:18,h264:26", "--limit", 4, "--threads", 1),
         *("--json", tmp_path / "x.json", "--contact-sheet", tmp_path / "x.png"),
