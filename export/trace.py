@@ -131,9 +131,8 @@ def _traced(exact: ExactMEASNet, config: MEASNetConfig, size: tuple[int, int] | 
 
 @contextlib.contextmanager
 def rules_by_operator() -> Iterator[None]:
-    """Has onnxscript's optimiser try a rule only at nodes of the operator that its pattern ends in. It finds
-    nothing at others, and takes a twentieth of an export for that. As it is where onnxscript keeps its patterns
-    elsewhere."""
+    """Has onnxscript's optimiser try a rule only at nodes of the operator that its pattern ends in: it finds
+    nothing at others. As it is where onnxscript keeps its patterns elsewhere."""
     from onnxscript.rewriter import pattern
 
     rules: Any = pattern.RewriteRule
