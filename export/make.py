@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from measnet.export.camera_bytes import camera_graph
 from measnet.export.emulation import emulated
@@ -145,10 +147,39 @@ def _in_its_form(graph: Graph, network: MEASNet, pictures: Pictures) -> Measured
 def is_too_large(network: MEASNet, size: tuple[int, int]) -> bool:
     """Tells whether a frame of this (height, width) is too large to try a graph on."""
     height, width = least = network.config.size_rule.fit(1, 1)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:  # inference_mode would have it decompose
-        ExactMEASNet(network.eval())(torch.zeros(1, 3, *least))
-    per_pixel = counter.get_total_flops() / (height * width)
+    per_pixel = operations(network, least) / (height * width)
     return per_pixel * size[0] * size[1] > MOST_OPERATIONS
+
+
+def operations(network: MEASNet, size: tuple[int, int]) -> int:
+    """Counts the operations of convolutions and products in the export form, for a frame of ``size``."""
+    with torch.no_grad(), _Counted() as counted:
+        ExactMEASNet(network.eval())(torch.zeros(1, 3, *size))
+    return counted.operations
+
+
+class _Counted(TorchFunctionMode):
+    """Counts what is computed meanwhile. PyTorch's own counter loads its compiler, which takes a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = 0
+
+    def __torch_function__(
+        self, function: Any, types: Any, arguments: Any = (), options: dict[str, Any] | None = None
+    ) -> Any:
+        result = function(*arguments, **(options or {}))
+        name = getattr(function, "__name__", "")
+        if name == "conv2d":
+            self.operations += _multiplied(result, arguments[1][0].numel())
+        elif name in ("linear", "matmul"):
+            self.operations += _multiplied(result, arguments[0].shape[-1])
+        return result
+
+
+def _multiplied(result: Tensor, summands: int) -> int:
+    """Operations of a result, each number of which is a sum of so many products."""
+    return 2 * result.numel() * summands
 
 
 def size_for_any(network: MEASNet) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from measnet.errors import UsageError, need
+from measnet.errors import MissingPackageError, UsageError, need
 from measnet.weights import NAMES, bundled
 
 if TYPE_CHECKING:
@@ -82,7 +83,11 @@ class GraphOptions:
         """Reads the options as they are typed. Raises ``UsageError``, ``MissingPackageError``."""
         sizes = tuple(_size(shape) for shape in shapes)
         every = (None,) if dynamic or not sizes else ()
-        need("exporting", "export", "onnx", "onnxscript", "torch")
+        need("exporting", "export", "onnx", "torch")
+        if (
+            importlib.util.find_spec("onnxscript") is None
+        ):  # takes a second to load: where a network is traced
+            raise MissingPackageError("exporting", "onnxscript", "export")
         source, name = _source(checkpoint)
         return cls(source, name, (*sizes, *every), steerable, Form(io, channel_order), out)
 

@@ -10,10 +10,9 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import version
+from typing import Any
 
 import onnx
-import torch
-import torch._dynamo.config
 
 from measnet.checkpoint import weights_sha256
 from measnet.config import MEASNetConfig
@@ -89,6 +88,8 @@ def _bundled_graph(network: MEASNet, steerable: bool) -> Graph | None:
 
 
 def _traced(exact: ExactMEASNet, config: MEASNetConfig, size: tuple[int, int] | None) -> onnx.ModelProto:
+    import torch._dynamo.config  # a second; bundled graphs are not traced
+
     rule = config.size_rule
     batch = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
     dynamic: dict[int, object] = {0: batch}
@@ -106,7 +107,14 @@ def _traced(exact: ExactMEASNet, config: MEASNetConfig, size: tuple[int, int] | 
         shapes |= {"window": dynamic, "held": {0: batch}, "hold": {0: batch}}
     # Shapes with symbols in them are hardly met twice: to keep and compare them takes longer than it spares.
     uncached = torch._dynamo.config.patch(fake_tensor_cache_enabled=False)
-    with _quiet(), _without_slow_rules(), decomposed_in_place(), promoted_in_place(), uncached:
+    with (
+        _quiet(),
+        _without_places(),
+        rules_by_operator(),
+        decomposed_in_place(),
+        promoted_in_place(),
+        uncached,
+    ):
         program = torch.onnx.export(
             exact,
             tuple(example),
@@ -121,26 +129,46 @@ def _traced(exact: ExactMEASNet, config: MEASNetConfig, size: tuple[int, int] | 
     return program.model_proto
 
 
-SLOW_RULES = frozenset({"SlicesSplit"})
-"""Rules of onnxscript's optimiser that are left out. This one searches all slices at every node, for a
-third of the time that ``base`` takes, and has never found anything in a MEASNet."""
-
-
 @contextlib.contextmanager
-def _without_slow_rules() -> Iterator[None]:
-    """The optimiser without ``SLOW_RULES``; as it is where onnxscript keeps its rules elsewhere."""
-    from onnxscript import rewriter
+def rules_by_operator() -> Iterator[None]:
+    """Has onnxscript's optimiser try a rule only at nodes of the operator that its pattern ends in: it finds
+    nothing at others. As it is where onnxscript keeps its patterns elsewhere."""
+    from onnxscript.rewriter import pattern
 
-    rules = getattr(rewriter, "_DEFAULT_REWRITE_RULES", None)
-    if not isinstance(rules, tuple):
-        yield
-        return
-    kept = tuple(rule for rule in rules if rule.name not in SLOW_RULES)
-    rewriter._DEFAULT_REWRITE_RULES = kept
+    rules: Any = pattern.RewriteRule
+    anew = rules.try_rewrite
+
+    def try_rewrite(rule: Any, model: Any, graph: Any, node: Any, **options: Any) -> Any:
+        if rule not in ends:
+            last = getattr(getattr(rule, "_target_pattern", None), "output_nodes", [None])[0]
+            ends[rule] = last.op_identifier() if last is not None else None
+        if ends[rule] not in (None, node.op_identifier()):
+            return None
+        return anew(rule, model, graph, node, **options)
+
+    ends: dict[Any, Any] = {}
+    rules.try_rewrite = try_rewrite
     try:
         yield
     finally:
-        rewriter._DEFAULT_REWRITE_RULES = rules
+        rules.try_rewrite = anew
+
+
+@contextlib.contextmanager
+def _without_places() -> Iterator[None]:
+    """Has torch not note which lines each operator comes from: nothing of that is kept."""
+    import torch.fx.config
+
+    name = "do_not_emit_stack_traces"
+    if not hasattr(torch.fx.config, name):  # in earlier PyTorch
+        yield
+        return
+    before = getattr(torch.fx.config, name)
+    setattr(torch.fx.config, name, True)
+    try:
+        yield
+    finally:
+        setattr(torch.fx.config, name, before)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnxruntime as ort
 import pytest
 from click.testing import CliRunner, Result
 from evaluation.small_sequences import moving, write_folder, write_lossless
@@ -43,12 +44,22 @@ def report_of(path: Path) -> dict[str, Any]:
     return found
 
 
-def test_a_folder_of_sequences_is_measured_alone_and_fused(clips: Path, tmp_path: Path) -> None:
+def test_a_folder_of_sequences_is_measured_alone_and_fused(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, real = list[str](), ort.InferenceSession
+
+    def session(path: str, *arguments: Any, **options: Any) -> Any:
+        opened.append(path)
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(ort, "InferenceSession", session)
     done = evaluate(
         *("--video", clips, "--degrade", "sensor:18,h264:26", "--limit", 4, "--threads", 1),
         *("--json", tmp_path / "x.json", "--contact-sheet", tmp_path / "x.png"),
     )
     assert done.exit_code == 0, done.output
+    assert [Path(path).name for path in opened] == ["nano.steerable.onnx"]  # frames are held steady: no other
     assert "Video: degraded by sensor:18, then h264:26; whole frames" in done.output
     assert "Video: 2 sequences of 4 frames, 64×48" in done.output
     for method in (DEGRADED, ALONE, FUSED):

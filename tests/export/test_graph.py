@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -176,16 +179,54 @@ def minimal_model() -> bytes:
     return bytes(model.SerializeToString())
 
 
-def test_the_optimisers_rules_are_left_as_they_were_but_for_the_slow_one_meanwhile() -> None:
-    from onnxscript import rewriter
+def test_the_optimisers_rules_are_tried_at_their_operator_alone_and_find_what_they_found() -> None:
+    from onnxscript import optimizer
+    from onnxscript.rewriter.pattern import RewriteRule
 
-    from measnet.export.trace import SLOW_RULES, _without_slow_rules
+    from measnet.export.trace import rules_by_operator
 
-    before = rewriter._DEFAULT_REWRITE_RULES
-    with _without_slow_rules():
-        left_out = {rule.name for rule in before} - {rule.name for rule in rewriter._DEFAULT_REWRITE_RULES}
-    assert left_out == SLOW_RULES
-    assert rewriter._DEFAULT_REWRITE_RULES is before
+    model = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 20]> g (float[N, 4, 6] x) => (float[N, 6, 4] y) {
+            a = Transpose <perm = [0, 2, 1]> (x)
+            b = Transpose <perm = [0, 2, 1]> (a)
+            c = Cast <to = 1> (b)
+            d = Relu (c)
+            e = Relu (d)
+            y = Transpose <perm = [0, 2, 1]> (e)
+        }"""
+    )
+    before, tried = RewriteRule.match, list[str]()
+
+    def match(rule: Any, model: Any, graph: Any, node: Any, **options: Any) -> Any:
+        tried.append(node.op_type)
+        return before(rule, model, graph, node, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RewriteRule, "match", match)
+        anew, plain = RewriteRule.try_rewrite, optimizer.optimize(model)
+        every = len(tried)
+        with rules_by_operator():
+            ours = optimizer.optimize(model)
+        assert 0 < len(tried) - every < every / 5
+    assert RewriteRule.try_rewrite is anew
+    assert [node.op_type for node in ours.graph.node] == ["Relu", "Transpose"]
+    assert ours == plain
+
+
+def test_a_graph_that_is_bundled_loads_no_tracer() -> None:
+    program = """
+import sys
+from measnet.checkpoint import load_checkpoint
+from measnet.export.make import size_for_any
+from measnet.export.options import GraphOptions
+from measnet.export.trace import exact_graph
+from measnet.weights import bundled
+GraphOptions.of("nano", (), dynamic=True, steerable=False, io="nchw", channel_order=None, out=None)
+network = load_checkpoint(bundled("nano", ".safetensors"))
+exact_graph(network, None), size_for_any(network)
+sys.exit(", ".join({"torch._dynamo", "onnxscript", "sympy"} & set(sys.modules)) or 0)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 @pytest.mark.parametrize("name", at_hand(".onnx"))

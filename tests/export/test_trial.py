@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 import pytest
+import torch
 from click.testing import CliRunner
+from torch.utils.flop_counter import FlopCounterMode
 
 from measnet.config import VARIANTS
 from measnet.export import make
 from measnet.export.cli import main
+from measnet.export.exact import ExactMEASNet
 from measnet.export.graph import read_graph
-from measnet.export.make import is_too_large, size_for_any
+from measnet.export.make import is_too_large, operations, size_for_any
 from measnet.export.pictures import sample_pictures
 from measnet.export.ranges import (
     largest_magnitudes,
@@ -27,6 +31,15 @@ def test_only_base_is_too_large_for_video() -> None:
     nano, base = (MEASNet(VARIANTS[name]) for name in ("nano", "base"))
     assert not is_too_large(nano, (1080, 1920))
     assert size_for_any(base) == make.SMALLER and not is_too_large(base, make.SMALLER)
+
+
+@pytest.mark.parametrize("variant", ["nano", "base"])
+def test_operations_are_as_many_as_pytorch_counts(variant: str) -> None:
+    network = MEASNet(replace(VARIANTS[variant], blocks=(1, 1, 1, 1), refinement_blocks=1))
+    size = network.config.size_rule.fit(1, 1)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        ExactMEASNet(network.eval())(torch.zeros(1, 3, *size))
+    assert operations(network, size) == counter.get_total_flops() > 0
 
 
 def test_magnitudes_are_carried_over_to_a_graph_of_another_size(nano_graph: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -125,6 +126,12 @@ def test_a_reader_that_leaves_early_is_one_line_and_status_1(clip: MakeClip) -> 
     ]
 
 
+def _seconds_of(process: int) -> float:
+    """The processor time that a process has taken."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def test_a_writer_that_falls_silent_can_be_stopped(clip: MakeClip, tmp_path: Path) -> None:
     data = sent(clip("plain.mp4"), "-f", "yuv4mpegpipe")
     command = [*IDENTITY_COMMAND, "0", "-", "-o", str(tmp_path / "out.mkv"), "--preset", "ultrafast"]
@@ -132,10 +139,11 @@ def test_a_writer_that_falls_silent_can_be_stopped(clip: MakeClip, tmp_path: Pat
         assert running.stdin is not None
         running.stdin.write(data[: len(data) // 2])
         running.stdin.flush()
-        until = time.monotonic() + 60
-        # It has a size once a frame is written.
-        while not any(path.stat().st_size for path in tmp_path.iterdir()) and time.monotonic() < until:
-            time.sleep(0.02)
+        seconds, until = 0.0, time.monotonic() + 60
+        # It has begun, and then rests for half a second: all that came is done.
+        while seconds < (seconds := _seconds_of(running.pid)) or not list(tmp_path.iterdir()):
+            assert time.monotonic() < until
+            time.sleep(0.5)
         running.send_signal(signal.SIGTERM)
         assert running.wait(timeout=60) == 130
     assert 1 <= len(probe(tmp_path / "out.partial.mkv").times) <= 10

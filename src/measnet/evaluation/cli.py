@@ -152,7 +152,7 @@ def _run(request: Request) -> None:
         names = [f"{letter} {name}" for letter, name in zip("AB", names, strict=True)]
     with ExitStack() as stack:
         stack.enter_context(_threads_of_opencv(request.threads))
-        restorers = [stack.enter_context(_restorer(*model, request)) for model in models]
+        restorers = [stack.enter_context(_restorer(*model, request, steered=not sets)) for model in models]
         if sets:
             figures = _measure(sets, restorers, request, sheet)
         if videos is not None:
@@ -264,10 +264,10 @@ def _progress() -> Progress:
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
-def _restorer(model: str, backend: str, request: Request) -> Restorer:
+def _restorer(model: str, backend: str, request: Request, *, steered: bool) -> Restorer:
     from measnet import Restorer
 
-    return Restorer(model, backend, tile=request.tile, threads=request.threads)
+    return Restorer(model, backend, tile=request.tile, threads=request.threads, steered=steered)
 
 
 @contextmanager
