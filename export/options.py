@@ -84,9 +84,7 @@ class GraphOptions:
         sizes = tuple(_size(shape) for shape in shapes)
         every = (None,) if dynamic or not sizes else ()
         need("exporting", "export", "onnx", "torch")
-        if (
-            importlib.util.find_spec("onnxscript") is None
-        ):  # takes a second to load: where a network is traced
+        if importlib.util.find_spec("onnxscript") is None:  # it takes a second to load: where one traces
             raise MissingPackageError("exporting", "onnxscript", "export")
         source, name = _source(checkpoint)
         return cls(source, name, (*sizes, *every), steerable, Form(io, channel_order), out)
