@@ -21,7 +21,7 @@ from typing import Any
 from measnet.errors import MEASNetError
 from measnet.runtime.frame import Mark, Restoration
 from measnet.runtime.options import Encoding
-from measnet.runtime.sinks.containers import CONTAINERS, FALLBACK_ENDING
+from measnet.runtime.sinks.containers import ending_of_video
 from measnet.runtime.sinks.part_folder import Header
 from measnet.runtime.sinks.segmented import SegmentedVideoSink
 from measnet.runtime.sources.video import VideoFile
@@ -39,7 +39,7 @@ def main() -> None:
     print("|---" * (len(COLUMNS) + 1) + "|")
     silent = False
     for clip in sorted(path for path in folder.iterdir() if path.is_file()):
-        ending = clip.suffix if clip.suffix.lower() in CONTAINERS else FALLBACK_ENDING
+        ending = ending_of_video(clip.suffix)
         with tempfile.TemporaryDirectory() as place:
             target = Path(place) / f"result{ending}"
             try:

@@ -200,7 +200,7 @@ def main(
     debug: bool,
     **values: Any,
 ) -> None:
-    """Restore noisy, hazy, rainy, blurred or dark videos and images.
+    """Restore noisy, hazy, rainy or dark videos and images.
 
     INPUT is a video, an image, a folder of images, camera:N, a stream's address, or - for standard
     input. Several, or a pattern ('shots/*.png'), are restored one after another.

@@ -97,8 +97,12 @@ class Job:
             raise
         self._ladder: Ladder | None = None
         depth = 0 if self.info.kind == "images" else options.temporal
-        # A live source would be late by a frame.
-        self._finish_step = Finish(depth, options.strength, ahead=self.info.kind == "video")
+        self._finish_step = Finish(
+            depth,
+            options.strength,
+            ahead=self.info.kind == "video",  # a live source would be late by a frame
+            dark=options.engine.task == "lowlight",
+        )
         self._describe(spec)
 
     def run(

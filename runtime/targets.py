@@ -12,7 +12,7 @@ from measnet.image_header import IMAGE_ENDINGS, ending_of_result
 from measnet.runtime.frame import StreamInfo
 from measnet.runtime.live.peer import check_address
 from measnet.runtime.sinks.aside import check_target
-from measnet.runtime.sinks.containers import CONTAINERS, FALLBACK_ENDING
+from measnet.runtime.sinks.containers import CONTAINERS, ending_of_video
 from measnet.runtime.sinks.loopback import is_loopback
 from measnet.runtime.sinks.push import SCHEMES
 from measnet.runtime.sinks.standard_output import STANDARD_OUTPUT
@@ -74,7 +74,7 @@ def target_for(spec: str, info: StreamInfo, out: str | None) -> Path:
     """The result's path: ``out`` as given, else beside the input with ``.restored`` in its name.
 
     ``clip.mp4`` -> ``clip.restored.mp4``, ``photo.jpg`` -> ``photo.restored.jpg``, the folder
-    ``shots`` -> ``shots.restored``; a video whose kind cannot be written becomes ``.mkv``. With
+    ``shots`` -> ``shots.restored``; a video whose kind cannot be written becomes ``.mp4`` or ``.mkv``. With
     ``out`` an existing folder, a file goes into it under its own name; ``-`` is standard output.
 
     Raises:
@@ -95,8 +95,8 @@ def target_for(spec: str, info: StreamInfo, out: str | None) -> Path:
     if source.is_dir():
         return _folder_for(source, out)
     ending = source.suffix
-    if info.kind == "video" and ending.lower() not in CONTAINERS:
-        ending = FALLBACK_ENDING
+    if info.kind == "video":
+        ending = ending_of_video(ending)
     if info.kind == "images":
         ending = ending_of_result(ending)
     name = f"{source.stem}.restored{ending}"

@@ -161,11 +161,13 @@ class TemporalFusion:
     ``depth`` says how many frames what moves may be averaged over, from 1. ``judge`` corrects how far the
     past is trusted; by default the learnt one does. With ``ahead`` each is joined with the frame that
     follows it, too, and is there in ``before`` one frame later. Out of black, light is left as it is at first
-    (``fade_in.py``). The same frames always give the same result.
+    (``fade_in.py``), unless the video is known to be ``dark``. The same frames always give the same result.
     Raises nothing: frames that do not fit those before them begin anew.
     """
 
-    def __init__(self, depth: int = DEPTH, judge: Judge | None = None, *, ahead: bool = False) -> None:
+    def __init__(
+        self, depth: int = DEPTH, judge: Judge | None = None, *, ahead: bool = False, dark: bool = False
+    ) -> None:
         self._depth = np.float32(depth)
         self._still_depth = np.float32(STILL_DEPTH * max(1.0, depth / DEPTH) if depth >= DEPTH else depth)
         self._past: Past | None = None
@@ -173,6 +175,7 @@ class TemporalFusion:
         self._step = 0.0  # seconds, from the frame before the last to the last
         self._cut = SceneCut()
         self._fade_in = FadeIn()
+        self._dark = dark
         self._judge = LearntTrust() if judge is None else judge
         self._ahead = ahead
         self._last: _Last | None = None
@@ -205,7 +208,7 @@ class TemporalFusion:
         if faulty:
             self._let_go("a fault")
             return self._done(restored)
-        held = self._fade_in.holds(source, begins)
+        held = 0.0 if self._dark else self._fade_in.holds(source, begins)
         if held:
             restored = in_light_of(source, restored, held)
         self._check_past(restored.shape, begins, gap)

@@ -11,7 +11,7 @@ from measnet.errors import UsageError
 from measnet.image_header import IMAGE_ENDINGS, ending_of_result
 from measnet.runtime.fleet.store import Place, Remote, files_below, place_of
 from measnet.runtime.session import results_among
-from measnet.runtime.sinks.containers import CONTAINERS, FALLBACK_ENDING
+from measnet.runtime.sinks.containers import CONTAINERS, ending_of_video
 
 _PICTURES = frozenset(
     {
@@ -122,12 +122,8 @@ def _is_of_use(name: str) -> bool:
 
 
 def _item(source: Place, folder: Place) -> Item:
-    ending = source.suffix
-    if _is_picture(source):
-        ending = ending_of_result(ending)
-    elif ending.lower() not in CONTAINERS:
-        ending = FALLBACK_ENDING
-    return Item(source, folder / f"{source.stem}.restored{ending}")
+    ending_of = ending_of_result if _is_picture(source) else ending_of_video
+    return Item(source, folder / f"{source.stem}.restored{ending_of(source.suffix)}")
 
 
 def _is_picture(path: Place) -> bool:

@@ -180,8 +180,15 @@ HLS = replace(_MPEG_TS, muxer="hls", deep_codec="h264", names=frozenset(), subti
 LOOPBACK = Container("v4l2", codec="raw", sound=frozenset(), subtitles=frozenset(), live=True)
 """A camera made by v4l2loopback."""
 
-# Where the input's own kind cannot be written: takes the audio of nearly every other kind.
-FALLBACK_ENDING = ".mkv"
+_OF_PHONES_AND_CHATS = frozenset({".3gp", ".3g2", ".gif", ".wmv", ".asf"})
+
+
+def ending_of_video(ending: str) -> str:
+    """The ending of a result beside a video of this one: the same where such files can be written; else
+    ``.mp4`` for what phones and chats made, as these play it, and ``.mkv``, which takes nearly all."""
+    if ending.lower() in CONTAINERS:
+        return ending
+    return ".mp4" if ending.lower() in _OF_PHONES_AND_CHATS else ".mkv"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from measnet.evaluation.video.as_run import read_frames
 from measnet.image import Pixels
+from measnet.runtime import cli
 from measnet.runtime.temporal import TemporalFusion
 
 HEIGHT, WIDTH = 96, 128
@@ -65,6 +70,25 @@ def test_a_dark_scene_behind_black_is_lightened_once_its_light_rises_no_more() -
 def test_a_video_as_dark_as_black_is_lightened_in_the_end() -> None:
     found = light(fused([pixels(scene(4))] * 130))
     assert found[50] < 6 and found[-1] > 100
+
+
+def test_a_video_that_is_known_to_be_dark_is_lightened_at_once() -> None:
+    found = light(fused([pixels(scene(0.5))] * 3 + [pixels(scene(12))] * 4, TemporalFusion(dark=True)))
+    assert found[3:].min() > 110
+
+
+def test_the_task_low_light_lightens_what_comes_out_of_black(tmp_path: Path) -> None:
+    clip, lights = str(tmp_path / "fade.avi"), []
+    writer = cv2.VideoWriter(clip, cv2.VideoWriter_fourcc(*"FFV1"), 25, (WIDTH, HEIGHT))
+    for number in range(6):
+        writer.write(pixels(scene(90) * number / 14))
+    writer.release()
+    for options in ((), ("--task", "lowlight")):
+        out = tmp_path / f"{len(options)}.mkv"
+        done = CliRunner().invoke(cli.main, [clip, "-o", str(out), *options])
+        assert done.exit_code == 0, done.stderr
+        lights.append(light(list(read_frames(out))))
+    assert (lights[1][2:] > 2 * lights[0][2:]).all()
 
 
 def test_a_bright_scene_that_is_cut_to_from_black_stays_as_it_was_restored() -> None:

@@ -144,7 +144,7 @@ def test_an_archive_is_its_videos_and_pictures_where_they_lie(tmp_path: Path) ->
         (str(item.source.relative_to(top)), str(item.target.relative_to(out))) for item in found.items
     ] == [
         ("g.heic", "g.restored.png"),
-        ("x/b.wmv", "x/b.restored.mkv"),
+        ("x/b.wmv", "x/b.restored.mp4"),
         ("x/y/c.jpeg", "x/y/c.restored.jpeg"),
     ]
     assert [item.source.name for item in found.done] == ["a.mp4"] and found.others == 1

@@ -151,7 +151,7 @@ def test_what_is_restored_of_a_store_is_as_of_a_folder(store: str, tmp_path: Pat
     files.pipe_file("archive/in/out/a.restored.mp4", b"x")
     found = find([f"{store}/in"], Remote("archive/in/out"), overwrite=False)
     assert [(str(item.source), str(item.target)) for item in found.items] == [
-        ("s3://archive/in/x/b.wmv", "s3://archive/in/out/x/b.restored.mkv")
+        ("s3://archive/in/x/b.wmv", "s3://archive/in/out/x/b.restored.mp4")
     ]
     assert [str(item.source) for item in found.done] == ["s3://archive/in/a.mp4"] and found.others == 1
     assert len(find([f"{store}/in"], Remote("archive/in/out"), overwrite=True).items) == 2
