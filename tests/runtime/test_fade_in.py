@@ -79,7 +79,7 @@ def test_a_video_that_is_known_to_be_dark_is_lightened_at_once() -> None:
 
 def test_the_task_low_light_lightens_what_comes_out_of_black(tmp_path: Path) -> None:
     clip, lights = str(tmp_path / "fade.avi"), []
-    writer = cv2.VideoWriter(clip, cv2.VideoWriter_fourcc(*"FFV1"), 25, (WIDTH, HEIGHT))
+    writer = cv2.VideoWriter(clip, cv2.VideoWriter.fourcc(*"FFV1"), 25, (WIDTH, HEIGHT))
     for number in range(6):
         writer.write(pixels(scene(90) * number / 14))
     writer.release()
