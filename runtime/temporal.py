@@ -81,8 +81,13 @@ _STRANGE = np.float32(1.5)  # times the noise, beyond which a source differs fro
 _LITTLE, _NOTHING = np.float32(1e-3), np.float32(0)
 _ALIKE = 0.8  # of a restored frame's variance that the source explains: below, more than noise was taken
 _CALM, _FINE_SHARE = 0.3, 0.97  # of the places; of white noise, which is finer than 9 pixels
-_WHITE = (1.2, 1.3)  # the noise's variance at half size, of a quarter of it; at the second a codec made it
+_WHITE = (
+    1.28,
+    1.38,
+)  # how smooth and grey noise is, 0.9 if new in every pixel; at the second a codec made it
+_GREY = 0.15  # of that, how much it counts that colours go together
 _LEFT_OF_NEW = 0.025  # of what was taken, in variance: restoring leaves no more of white noise
+_LITTLE_NOISE = 12.0  # in variance: so little that was taken is no reason to fuse
 _LEFT_OF_CODED = 0.2  # the same of a codec's, times what was taken: sound frames are changed by 1, too
 _KEYS = np.float32(128)  # steps to a level, in which keys are told apart
 _CAUTION = (0.3, 0.12)  # times the usual difference, by which the next frame counts less, in both cases below
@@ -546,9 +551,13 @@ def _explained(variance: float, taken: Plane, light: Plane) -> np.float32:
     noise is taken nearly whole. A codec's is smooth, repeats and is left in part; but restoring also changes
     sound frames, by about a level.
     """
-    at_half = float(np.square(planes.half(taken)).mean() - np.square(light).mean())
-    coded = float(np.interp(4 * at_half / (variance + _LITTLE), _WHITE, (0, 1)))
-    return np.float32(variance * (_LEFT_OF_NEW * (1 - coded) + _LEFT_OF_CODED * coded * variance))
+    half = planes.half(taken)
+    at_half = np.square(half).mean() - np.square(light).mean()
+    grey = np.square(cv2.transform(half, planes.THIRDS)).mean() - np.square(light.mean(axis=2)).mean()
+    likeness = 4 * at_half / (variance + _LITTLE) + _GREY * (3 * grey / (at_half + _LITTLE) - 1)
+    coded = float(np.interp(likeness, _WHITE, (0, 1)))
+    of_new, of_coded = _LEFT_OF_NEW * max(0.0, variance - _LITTLE_NOISE), _LEFT_OF_CODED * variance**2
+    return np.float32(of_new + (of_coded - of_new) * coded)
 
 
 def _differs_broadly(now: Plane, past: Plane, noise: Plane) -> Plane:
