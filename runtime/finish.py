@@ -16,14 +16,14 @@ class Finish:
         depth: frames before that a frame takes from (``TemporalFusion``); 0 leaves each alone.
         strength: share of the restored picture, 0 to 1; the rest is the source.
         ahead: each takes from the frame that follows it too, and is done one frame later.
-        dark: the video is known to be dark: what comes out of black is lightened at once.
+        sure: somebody has said that the video is dark, or hazy: its light is changed at once.
     """
 
     name = "temporal"
 
-    def __init__(self, depth: int, strength: float, *, ahead: bool = False, dark: bool = False) -> None:
+    def __init__(self, depth: int, strength: float, *, ahead: bool = False, sure: bool = False) -> None:
         self.waits = ahead and depth > 0
-        self.fusion = TemporalFusion(depth, ahead=self.waits, dark=dark) if depth else None
+        self.fusion = TemporalFusion(depth, ahead=self.waits, sure=sure) if depth else None
         self._strength = strength
         self._waiting: Restoration | None = None
 

@@ -101,7 +101,7 @@ class Job:
             depth,
             options.strength,
             ahead=self.info.kind == "video",  # a live source would be late by a frame
-            dark=options.engine.task == "lowlight",
+            sure=options.engine.task in ("lowlight", "dehaze"),
         )
         self._describe(spec)
 

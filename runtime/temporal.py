@@ -27,8 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from measnet.runtime import motion, planes
-from measnet.runtime.fade_in import FadeIn, in_light_of
 from measnet.runtime.frame import Pixels
+from measnet.runtime.held_light import HeldLight
 from measnet.runtime.past import BROAD, Light, Past, Sources
 from measnet.runtime.planes import Plane
 from measnet.runtime.scene_cut import SceneCut
@@ -165,13 +165,15 @@ class TemporalFusion:
 
     ``depth`` says how many frames what moves may be averaged over, from 1. ``judge`` corrects how far the
     past is trusted; by default the learnt one does. With ``ahead`` each is joined with the frame that
-    follows it, too, and is there in ``before`` one frame later. Out of black, light is left as it is at first
-    (``fade_in.py``), unless the video is known to be ``dark``. The same frames always give the same result.
+    follows it, too, and is there in ``before`` one frame later. Light that restoring adds may not grow fast
+    within a scene (``held_light.py``), unless somebody is ``sure`` of what is wrong. The same frames always
+    give the same result.
+
     Raises nothing: frames that do not fit those before them begin anew.
     """
 
     def __init__(
-        self, depth: int = DEPTH, judge: Judge | None = None, *, ahead: bool = False, dark: bool = False
+        self, depth: int = DEPTH, judge: Judge | None = None, *, ahead: bool = False, sure: bool = False
     ) -> None:
         self._depth = np.float32(depth)
         self._still_depth = np.float32(STILL_DEPTH * max(1.0, depth / DEPTH) if depth >= DEPTH else depth)
@@ -179,8 +181,8 @@ class TemporalFusion:
         self._shown_at: float | None = None
         self._step = 0.0  # seconds, from the frame before the last to the last
         self._cut = SceneCut()
-        self._fade_in = FadeIn()
-        self._dark = dark
+        self._light = HeldLight()
+        self._sure = sure
         self._judge = LearntTrust() if judge is None else judge
         self._ahead = ahead
         self._last: _Last | None = None
@@ -213,9 +215,8 @@ class TemporalFusion:
         if faulty:
             self._let_go("a fault")
             return self._done(restored)
-        held = 0.0 if self._dark else self._fade_in.holds(source, begins)
-        if held:
-            restored = in_light_of(source, restored, held)
+        if not self._sure:
+            restored = self._light.hold(source, restored, begins)
         self._check_past(restored.shape, begins, gap)
         if min(restored.shape[:2]) < _LEAST:
             return self._done(restored)
@@ -280,16 +281,16 @@ class TemporalFusion:
         """Packs what it knows of the frames before. It goes on from what these bytes hold, which is a little
         coarser than what it knew, so that one who takes them up makes the same frames."""
         head = _HEAD.pack(math.nan if self._shown_at is None else self._shown_at, self._step)
-        state = head + self._fade_in.state() + Past.packed(self._past) + self._cut.state()
+        state = head + self._light.state() + Past.packed(self._past) + self._cut.state()
         self.set_state(state)
         return state
 
     def set_state(self, state: bytes) -> None:
         """Goes on behind the frame after which ``state`` was taken. Raises ValueError for other bytes."""
-        start = _HEAD.size + FadeIn.SIZE
+        start = _HEAD.size + HeldLight.SIZE
         past, rest = Past.unpacked(state[start:])
         self._cut.set_state(rest)
-        self._fade_in.set_state(state[_HEAD.size : start])
+        self._light.set_state(state[_HEAD.size : start])
         shown_at, self._step = _HEAD.unpack_from(state)
         self._shown_at = None if math.isnan(shown_at) else shown_at
         self._past = past

@@ -17,11 +17,11 @@ from onnx import helper, numpy_helper
 
 from measnet.errors import BackendError
 from measnet.image import Pixels
-from measnet.runtime.fade_in import FadeIn
 from measnet.runtime.finish import Finish
 from measnet.runtime.flicker import flicker
 from measnet.runtime.frame import Frame, Restoration
 from measnet.runtime.guard import Guard, safer_than
+from measnet.runtime.held_light import HeldLight
 from measnet.runtime.restorer import Restorer
 from measnet.runtime.scene_cut import SceneCut
 from measnet.runtime.temporal import TemporalFusion
@@ -524,7 +524,7 @@ def test_a_state_that_was_cut_or_changed_is_refused() -> None:
     fusion = TemporalFusion()
     fused([scene()] * 6, fusion)
     state = fusion.state()
-    past = 16 + FadeIn.SIZE
+    past = 16 + HeldLight.SIZE
     huge = state[:past] + struct.pack("<II", 1 << 31, 1 << 31) + state[past + 8 :]
     count = past + 33 + 6 * HEIGHT * WIDTH
     no_numbers = state[:count] + b"\xff" * 8 + state[count + 8 :]

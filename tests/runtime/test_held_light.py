@@ -1,4 +1,4 @@
-"""Light that comes out of black: no flash, and a dark scene is lightened all the same."""
+"""Light that changes within a scene: no flash in a fade, and a dark scene is lightened all the same."""
 
 from __future__ import annotations
 
@@ -57,6 +57,35 @@ def test_a_fade_from_black_is_no_flash(bits: int) -> None:
         assert np.corrcoef(source[..., 1].ravel(), frame[..., 1].ravel())[0, 1] > 0.97
 
 
+def cleared(frame: Pixels) -> Pixels:
+    """As a network does it that takes pale frames of little contrast for hazy ones."""
+    pale = frame.mean() > 140 and frame.std() < 45
+    return pixels((frame.astype(float) - frame.mean()) * 2 + 90) if pale else frame
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["to white", "from white"])
+def test_a_fade_to_white_or_from_it_is_no_dark_flash(back: bool) -> None:
+    whiteness = np.clip((np.arange(24) - 4) / 14, 0, 1)
+    shares = whiteness[::-1] if back else whiteness
+    sources = [pixels(scene(110) * (1 - share) + 255 * share) for share in shares]
+    assert light([cleared(source) for source in sources]).min() < 95
+    fusion = TemporalFusion()
+    found = light(
+        [fusion.fuse(source, cleared(source), number == 0) for number, source in enumerate(sources)]
+    )
+    off = found - light(sources)
+    assert np.abs(np.diff(off)).max() < 4 and off.min() > -16
+
+
+def test_a_hazy_scene_is_cleared_from_its_first_frame_and_a_told_one_at_once() -> None:
+    hazy, clear = pixels(scene(110) * 0.4 + 255 * 0.6), pixels(scene(110))
+    for fusion, before in ((TemporalFusion(), []), (TemporalFusion(sure=True), [clear])):
+        for frame in before:
+            fusion.fuse(frame, frame, True)
+        found = [fusion.fuse(hazy, cleared(hazy), not before and number == 0) for number in range(3)]
+        assert light(found).max() < 100
+
+
 def test_a_dark_scene_is_lightened_from_its_first_frame() -> None:
     assert light(fused([pixels(scene(20))] * 4)).min() > 110
 
@@ -73,7 +102,7 @@ def test_a_video_as_dark_as_black_is_lightened_in_the_end() -> None:
 
 
 def test_a_video_that_is_known_to_be_dark_is_lightened_at_once() -> None:
-    found = light(fused([pixels(scene(0.5))] * 3 + [pixels(scene(12))] * 4, TemporalFusion(dark=True)))
+    found = light(fused([pixels(scene(0.5))] * 3 + [pixels(scene(12))] * 4, TemporalFusion(sure=True)))
     assert found[3:].min() > 110
 
 

@@ -1,7 +1,9 @@
-"""Pictures that come out of black: their light is left as it is until it has risen.
+"""Light that changes within a scene is the source's: a fade is no darkness, and no haze.
 
 The first frames of a fade from black look like dark pictures, and a network would lighten them: a video would
-begin with a flash. Whether a scene is dark shows once its light rises no more.
+begin with a flash. Whether a scene is dark shows once its light rises no more. Fades from and to white look
+like haze for a while, and a room whose light goes off like one that was always dark: what restoring adds to
+the light may grow within a scene, but slowly. The first frame of a scene is taken at its word.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import struct
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from measnet.image import Pixels
 from measnet.runtime import planes
@@ -23,10 +26,13 @@ _LONGEST = 100  # frames: a video that is darker for longer, or rises more slowl
 _RELEASE = 8  # frames in which the light is let go
 _LOST = 250.0  # levels, from which on something lightened shows nothing any more
 _AROUND = 9  # pixels
-_STATE = struct.Struct("<III?d")
+_LITTLE = 1e-9
+_GROWS = 1.0  # levels that a frame may be lightened or darkened by more than the one before
+_MUCH = 0.5  # levels beyond that, from which on it is held back
+_STATE = struct.Struct("<III?d3d")
 
 
-class FadeIn:
+class HeldLight:
     """Follows the light of one video, frame by frame. The same frames always give the same result."""
 
     SIZE = _STATE.size
@@ -38,9 +44,23 @@ class FadeIn:
         self._release = 0  # frames in which it is being let go
         self._was_black = False  # the frame before
         self._light = 0.0  # its light
+        self._added = np.zeros(3)  # by restoring, to each colour of it; levels
 
-    def holds(self, source: Pixels, new_scene: bool) -> float:
-        """Says how far the light of this frame is to be that of its source: from 0 to 1."""
+    def hold(self, source: Pixels, restored: Pixels, new_scene: bool) -> Pixels:
+        """The restored frame, H W 3, with as much of the light of its source as it is to have."""
+        added = _mean(restored) - _mean(source)
+        size = float(np.abs(added).max())
+        before = (
+            max(0.0, float(self._added @ added) / (float(added @ added) + _LITTLE)) * size
+        )  # the same way
+        allowed = size if new_scene else before + _GROWS
+        share = 1 - allowed / size if size > allowed + _MUCH else 0.0
+        share = max(share, self._holds(source, new_scene))
+        self._added = added * (1 - share)
+        return _in_light_of(source, restored, share) if share else restored
+
+    def _holds(self, source: Pixels, new_scene: bool) -> float:
+        """Says how far the light of a frame out of black is to be that of its source: from 0 to 1."""
         light, before = _levels(source), self._light
         self._light = float(light.mean())
         if new_scene and light.max() > _CUT:
@@ -65,14 +85,15 @@ class FadeIn:
 
     def state(self) -> bytes:
         """Packs what it knows of the frames before."""
-        return _STATE.pack(self._left, self._calm, self._release, self._was_black, self._light)
+        return _STATE.pack(self._left, self._calm, self._release, self._was_black, self._light, *self._added)
 
     def set_state(self, state: bytes) -> None:
         """Goes on behind the frame after which ``state`` was taken."""
-        self._left, self._calm, self._release, self._was_black, self._light = _STATE.unpack(state)
+        self._left, self._calm, self._release, self._was_black, self._light, *added = _STATE.unpack(state)
+        self._added = np.array(added)
 
 
-def in_light_of(source: Pixels, restored: Pixels, share: float) -> Pixels:
+def _in_light_of(source: Pixels, restored: Pixels, share: float) -> Pixels:
     """Gives ``restored`` (H W 3), by that share, the light of its source: a gain and an offset for each
     colour of the whole picture. What was lightened until nothing showed is taken from the source."""
     now, before = (np.empty(restored.shape, np.float32) for _ in range(2))
@@ -83,6 +104,11 @@ def in_light_of(source: Pixels, restored: Pixels, share: float) -> Pixels:
     gain, offset, _ = planes.fit(planes.coarse(now, _TILE), planes.coarse(before, _TILE))
     planes.turn(now, 1 + (gain - 1) * np.float32(share), offset * np.float32(share))
     return planes.pixels(now + (before - now) * lost, restored.dtype)
+
+
+def _mean(frame: Pixels) -> NDArray[np.float64]:
+    """Of each colour, of 255."""
+    return np.array(cv2.mean(frame)[:3]) * (255 / np.iinfo(frame.dtype).max)
 
 
 def _levels(source: Pixels) -> planes.Plane:
