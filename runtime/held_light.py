@@ -50,12 +50,12 @@ class HeldLight:
         """The restored frame, H W 3, with as much of the light of its source as it is to have."""
         added = _mean(restored) - _mean(source)
         size = float(np.abs(added).max())
-        before = (
-            max(0.0, float(self._added @ added) / (float(added @ added) + _LITTLE)) * size
-        )  # the same way
-        allowed = size if new_scene else before + _GROWS
+        this_way = max(0.0, float(self._added @ added) / (float(added @ added) + _LITTLE))  # of it, before
+        allowed = size if new_scene else this_way * size + _GROWS
         share = 1 - allowed / size if size > allowed + _MUCH else 0.0
-        share = max(share, self._holds(source, new_scene))
+        out_of_black = self._left or self._release
+        risen = self._holds(source, new_scene)
+        share = risen if out_of_black else max(share, risen)
         self._added = added * (1 - share)
         return _in_light_of(source, restored, share) if share else restored
 
