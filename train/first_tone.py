@@ -6,6 +6,8 @@ pictures that are light and hazy ones that are half clear. Crops are toned as th
 from. A grey wall and a hazy street look much alike: the first judge is careful, and leaves both alone
 rather. Most of what it sees are small parts of sound pictures, which look like haze more often than whole
 ones do. The others may take their damage for granted, which is worth 2 to 7 dB; the prompt says which is.
+That of darkness also sees dark pictures still darker, and ones that are dark but for what is lit
+(``lit.py``).
 Shapes: E pictures of a pack, N measured pictures, S statistics, H W size.
 """
 
@@ -23,6 +25,7 @@ from measnet.config import TONE_TASKS
 from measnet.network.gated import TONE_GRID, Tone, statistics, with_logarithms
 from measnet.train.data.pack import CLEAN, Pack
 from measnet.train.data.packed_crops import drawn_by
+from measnet.train.lit import drawn, lit
 
 SHOWN_CLEAN = ("dehaze", "lowlight")
 """Tasks whose clean pictures are also shown as given, to be left alone: they are of the same places."""
@@ -46,6 +49,7 @@ HARM = 30.0  # from then on, what squared error costs by which a picture becomes
 MOST_HARM = 0.1  # of squared error: what counts at most, or one picture closes the gate for good
 TOLD_SOUND = 0.15  # sound pictures for each one of the task, among those of a judge who takes it for granted
 TOLD_FLAT = 0.3  # pictures of one colour likewise, which stay as they are
+TOLD_LIT = 0.3  # pictures that are dark but for what is lit likewise, for the judge of darkness
 TOLD_PARTS = 1.0  # small parts of sound pictures likewise: they look like haze, and cost it little
 FOLLOWED = {"dehaze": (0.76, 0.9), "lowlight": (0.52, 0.66)}
 """Shares of the damage in the prompt from which on such a judge is followed, and wholly is: the prompts of
@@ -66,6 +70,9 @@ PART_SIDES = (64, 192)  # pixels
 PARTS_COUNT = 3.0  # how much more all of them count than another kind of pictures
 DARK_PART = 0.12  # mean brightness below which a part may as well be of a dark picture
 GRAIN = 40.0  # sigma of the noise on half of the clean ones, at most
+DIMMED = (0.35, 0.9)  # how bright dark pictures are shown once more; those below the next not
+DARKEST_DIMMED = 0.02
+LIT_GRAIN = 6.0  # sigma of the noise on lit pictures, at most
 STRONGEST = 58.0  # sigma of the noise on clean pictures, in 8-bit steps
 
 
@@ -122,8 +129,8 @@ def fit_tone(tone: Tone, pack: Pack, seen: Tensor, seed: int, *, taught: bool) -
     tone.spread.copy_(shown.std(dim=0, correction=0) + 1e-2)
     pictures = _Shown((shown - tone.usual) / tone.spread, means)
 
-    flat = often * (kinds == alone + 4)
-    weights = often - flat  # the first judge leaves them alone unasked
+    flat, in_light, dimmed = (often * (kinds == alone + number) for number in (4, 5, 6))
+    weights = often - flat - in_light - dimmed  # the first judge leaves such alone unasked
     weights[kinds == alone + 3] *= PARTS_COUNT
     toned = [2 * number + real for number, task in enumerate(pack.tasks) if task in TONED for real in (0, 1)]
     later = weights * torch.where(torch.isin(kinds, torch.tensor(toned)), 1.0, CAREFUL)
@@ -141,12 +148,17 @@ def fit_tone(tone: Tone, pack: Pack, seen: Tensor, seed: int, *, taught: bool) -
         kind = 2 * pack.tasks.index(task)
         of_task = often * ((kinds == kind) | (kinds == kind + 1))
         sound, parts = often * ((kinds == alone) | (kinds == alone + 2)), often * (kinds == alone + 3)
-        both = of_task.clone()
+        if task == "lowlight":
+            of_task += dimmed
+        first = of_task.clone()
         for share, others in ((TOLD_SOUND, sound), (TOLD_PARTS, parts), (TOLD_FLAT, flat)):
-            both += others * (share * of_task.sum() / others.sum().clamp(min=1e-9))
+            first += others * (share * of_task.sum() / others.sum().clamp(min=1e-9))
+        both = first.clone()
+        if task == "lowlight":  # later: seen from the beginning, they may close the gate for good
+            both += in_light * (TOLD_LIT * of_task.sum() / in_light.sum().clamp(min=1e-9))
         if taught:
             tone.followed[:, number] = torch.tensor(FOLLOWED[task])
-        judges.append(_fit_once(pictures, both, both, 0, drawn_by(seed, FITS + number)))
+        judges.append(_fit_once(pictures, first, both, 0, drawn_by(seed, FITS + number)))
     with torch.no_grad():
         tone.see.weight.copy_(torch.cat([judge.see.weight for judge in judges]))
         tone.see.bias.copy_(torch.cat([judge.see.bias for judge in judges]))
@@ -211,10 +223,14 @@ def _measured(pack: Pack, seen: Tensor, seed: int) -> tuple[_Means, Tensor]:
         near = _noisy(given[part], rng, STRONGEST) if name == CLEAN else given[part]
         kind = 2 * task + real
         views = [(near, seen_in(near), wanted[part], kind), (given, seen[rows], wanted, kind)]
+        if name == "lowlight":
+            dimmed = _dimmed(given, rng)
+            views.append((dimmed, seen_in(dimmed), wanted, alone + 6))
         still = [(wanted, alone)] if real and name in SHOWN_CLEAN else []
         if name == CLEAN:
             still += [(_plain(wanted, rng), alone + 1) for _ in range(PLAIN)]
             still += [(_exposed(wanted, rng), alone + 2) for _ in range(EXPOSED)]
+            still += [(_noisy(view, rng, LIT_GRAIN), alone + 5) for view in lit(wanted, rng)]
         views += [(view, seen_in(view), view, kind) for view, kind in still]
         for shown, statistics_of, aim, kind in views:
             parts.append(_means(shown, statistics_of, aim))
@@ -240,7 +256,7 @@ def _small_parts(
         return
     least, most = (side // TONE_GRID for side in PART_SIDES)
     for number in range(PARTS.get(name, 0)):
-        side = int(_drawn(least, most + 1, 1, rng)) * TONE_GRID
+        side = int(drawn(least, most + 1, 1, rng)) * TONE_GRID
         place = _window_of(given.shape, side, side, rng)
         noisy = name == CLEAN and number % 2 == 1
         yield (_noisy(given[place], rng, GRAIN) if noisy else given[place]), wanted[place]
@@ -249,8 +265,8 @@ def _small_parts(
 def _flat(rng: torch.Generator) -> Iterator[Tensor]:
     """Pictures of one colour, black and nearly black ones among them, with and without noise."""
     for power in (0, 1, 3):
-        colour = _drawn(0, 1, FLAT * 3, rng).view(FLAT, 3, 1, 1)
-        light = _drawn(0, 1, FLAT, rng)
+        colour = drawn(0, 1, FLAT * 3, rng).view(FLAT, 3, 1, 1)
+        light = drawn(0, 1, FLAT, rng)
         view = (light**power * (power > 0) * (0.8 + 0.4 * (colour - 0.5))).clamp(0, 1)
         yield (pictures := view.expand(-1, -1, FLAT_SIDE, FLAT_SIDE).contiguous())
         yield _noisy(pictures, rng, STRONGEST / 4)
@@ -258,23 +274,31 @@ def _flat(rng: torch.Generator) -> Iterator[Tensor]:
 
 def _plain(clean: Tensor, rng: torch.Generator) -> Tensor:
     """A part of the pictures, from near and with less contrast, lighter or darker, with some noise."""
-    part = clean[_window(clean.shape, float(_drawn(0.2, 0.6, 1, rng)), rng)]
+    part = clean[_window(clean.shape, float(drawn(0.2, 0.6, 1, rng)), rng)]
     near = F.interpolate(part, size=(PLAIN_SIDE, PLAIN_SIDE))
     mean = near.mean(dim=(2, 3), keepdim=True)
-    contrast, light = (_drawn(*ends, len(near), rng) for ends in ((0.3, 1.2), (-0.15, 0.2)))
+    contrast, light = (drawn(*ends, len(near), rng) for ends in ((0.3, 1.2), (-0.15, 0.2)))
     return _noisy(mean + (near - mean) * contrast.clamp(max=1) + light * (contrast < 1), rng, STRONGEST / 4)
 
 
 def _exposed(clean: Tensor, rng: torch.Generator) -> Tensor:
     """A part of the pictures, exposed for longer or shorter, with noise."""
-    part = clean[_window(clean.shape, float(_drawn(0.4, 1, 1, rng)), rng)]
-    return _noisy(part ** _drawn(-0.8, 0.6, len(part), rng).exp(), rng, STRONGEST)
+    part = clean[_window(clean.shape, float(drawn(0.4, 1, 1, rng)), rng)]
+    return _noisy(part ** drawn(-0.8, 0.6, len(part), rng).exp(), rng, STRONGEST)
+
+
+def _dimmed(dark: Tensor, rng: torch.Generator) -> Tensor:
+    """Dark pictures with still less light: what a pack holds of them is seldom as dark as they get."""
+    light = torch.where(
+        dark.mean(dim=(1, 2, 3), keepdim=True) < DARKEST_DIMMED, 1, drawn(*DIMMED, len(dark), rng)
+    )
+    return (dark * light * 255).round() / 255
 
 
 def _noisy(pictures: Tensor, rng: torch.Generator, most: float) -> Tensor:
     """With noise of a sigma up to ``most`` 8-bit steps, clipped."""
     noise = torch.randn(pictures.shape, generator=rng, device=pictures.device)
-    return (pictures + noise * _drawn(0, most / 255, len(pictures), rng)).clamp(0, 1)
+    return (pictures + noise * drawn(0, most / 255, len(pictures), rng)).clamp(0, 1)
 
 
 def _window(shape: torch.Size, share: float, rng: torch.Generator) -> tuple[slice, ...]:
@@ -287,13 +311,9 @@ def _window_of(shape: torch.Size, height: int, width: int, rng: torch.Generator)
     """A place within pictures B 3 H W, of that size where they are as large."""
     sides = [min(side, cut) for side, cut in zip(shape[2:], (height, width), strict=True)]
     free = [side - cut for side, cut in zip(shape[2:], sides, strict=True)]
-    starts = [int(_drawn(0, room + 1, 1, rng)) for room in free]
+    starts = [int(drawn(0, room + 1, 1, rng)) for room in free]
     down, across = (slice(start, start + cut) for start, cut in zip(starts, sides, strict=True))
     return slice(None), slice(None), down, across
-
-
-def _drawn(least: float, most: float, count: int, rng: torch.Generator) -> Tensor:
-    return least + (most - least) * torch.rand(count, 1, 1, 1, generator=rng, device=rng.device)
 
 
 def _by_size(pack: Pack) -> Iterator[Tensor]:

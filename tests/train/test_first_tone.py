@@ -17,6 +17,7 @@ from measnet.train.data.packing import Packing, plan_pack, write_pack
 from measnet.train.data.pictures import read_picture
 from measnet.train.data.sets import ImageSet
 from measnet.train.first_tone import fit_tone, seen_in, seen_of
+from measnet.train.lit import lit
 
 TASKS = {"lowlight": 1.0, "keep": 1.0, "denoise15": 1.0}
 
@@ -66,6 +67,37 @@ def test_the_judge_of_darkness_undoes_it_and_one_without_pictures_is_the_careful
     assert errors(fitted, pack, dark)["lowlight"] < before["lowlight"] / 4
     assert errors(fitted, pack, dark) != careful
     assert errors(fitted, pack, hazy) == pytest.approx(careful)  # the pack has no haze
+
+
+def test_the_judge_of_darkness_leaves_alone_what_is_dark_but_for_its_lights(
+    clean: ImageSet, fitted: Tone
+) -> None:
+    prompt = torch.zeros(1, PROMPT_BASIS)
+    prompt[:, GROUPS["dark"]] = 1 / prompt[:, GROUPS["dark"]].shape[1]
+    rng = torch.Generator().manual_seed(99)
+    moved, dark = [], []
+    for pair in clean.pairs * 4:
+        sound = torch.from_numpy(read_picture(pair.clean)).permute(2, 0, 1)[None, :, :144, :144] / 255
+        for shown, found in [(picture, moved) for picture in lit(sound, rng)] + [(sound / 10, dark)]:
+            gain, offset = fitted.gain_and_offset(seen_in(shown), prompt)
+            mean = shown.mean(dim=(2, 3))
+            found.append((mean * gain + offset - mean).abs().max().item() * 255)
+    assert sum(levels > 3 for levels in moved) <= len(moved) / 3  # unless it saw such: 66 of 72
+    assert min(dark) > 30  # no lights
+
+
+def test_lit_pictures_are_dark_but_for_some_pixels(clean: ImageSet) -> None:
+    sound = torch.stack([torch.from_numpy(read_picture(pair.clean)) for pair in clean.pairs])
+    sound = sound.permute(0, 3, 1, 2) / 255
+    before = sound.clone()
+    kinds = list(lit(sound, torch.Generator().manual_seed(3)))
+    again = list(lit(sound, torch.Generator().manual_seed(3)))
+    assert torch.equal(sound, before)
+    for picture, same in zip(kinds, again, strict=True):
+        assert torch.equal(picture, same)
+        assert picture.shape == sound.shape and picture.min() >= 0 and picture.max() <= 1
+        assert (picture.amax(dim=(1, 2, 3)) > 0.2).all()
+        assert picture.mean() < sound.mean()
 
 
 @pytest.mark.usefixtures("soon_done")
