@@ -75,7 +75,8 @@ def test_the_judge_of_darkness_leaves_alone_what_is_dark_but_for_its_lights(
     prompt = torch.zeros(1, PROMPT_BASIS)
     prompt[:, GROUPS["dark"]] = 1 / prompt[:, GROUPS["dark"]].shape[1]
     rng = torch.Generator().manual_seed(99)
-    moved, dark = [], []
+    moved: list[float] = []
+    dark: list[float] = []
     for pair in clean.pairs * 4:
         sound = torch.from_numpy(read_picture(pair.clean)).permute(2, 0, 1)[None, :, :144, :144] / 255
         for shown, found in [(picture, moved) for picture in lit(sound, rng)] + [(sound / 10, dark)]:
