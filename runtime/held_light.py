@@ -107,7 +107,7 @@ def _in_light_of(source: Pixels, restored: Pixels, share: float) -> Pixels:
 
 
 def _mean(frame: Pixels) -> NDArray[np.float64]:
-    """Of each colour, of 255."""
+    """The mean of each colour, of 255."""
     return np.array(cv2.mean(frame)[:3]) * (255 / np.iinfo(frame.dtype).max)
 
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
+from measnet.config import TONE_TASKS
 from measnet.errors import InputError, MEASNetError, SourceLostError, UsageError
 from measnet.runtime.engine import guard_for
 from measnet.runtime.finish import Finish
@@ -101,7 +102,7 @@ class Job:
             depth,
             options.strength,
             ahead=self.info.kind == "video",  # a live source would be late by a frame
-            sure=options.engine.task in ("lowlight", "dehaze"),
+            sure=options.engine.task in TONE_TASKS,
         )
         self._describe(spec)
 

@@ -59,15 +59,15 @@ class Past:
 
     light: Light
     own: Plane
-    """h w: how much frames differ in each place where nothing moved, squared; 0 where nobody knows yet."""
+    """h w: the difference of frames in each place where nothing moved, squared; 0 where nobody knows yet."""
 
     sources: Sources | None = None
     usual: float | None = None
-    """How much frames usually differ, squared."""
+    """The usual difference of frames, squared."""
 
     still_share: float | None = None
     whiteness: float | None = None
-    """How much of the noise is new in each frame, 0 to 1: a codec repeats some of it."""
+    """The share of the noise that is new in each frame, 0 to 1: a codec repeats some of it."""
 
     half: Plane = field(init=False)
     """h w 3: ``mean`` at half its size."""

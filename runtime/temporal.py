@@ -60,7 +60,7 @@ _MOST_AS_STILL = 2.0
 _STANDS = (0.35, 0.6)  # the same share: below the first no scene stands, above the second it does for sure
 _MORE_HERE = np.float32(3)  # there: times the usual difference, more of which a place may be used to
 _USED_TO = np.float32(8)  # frames that what a place is used to is averaged over
-BROADLY = np.float32(2.0)  # there: times what noise does to the mean of a tile, beyond which it has changed
+_BROADLY = np.float32(2.0)  # there: times what noise does to the mean of a tile, beyond which it has changed
 _MEDIAN = np.float32(0.8)  # of that in the mean, as the noise of three colours has it
 _NEIGHBOURS = 7  # half-size pixels
 _MAJORITY = 0.7  # of the neighbours
@@ -81,10 +81,7 @@ _STRANGE = np.float32(1.5)  # times the noise, beyond which a source differs fro
 _LITTLE, _NOTHING = np.float32(1e-3), np.float32(0)
 _ALIKE = 0.8  # of a restored frame's variance that the source explains: below, more than noise was taken
 _CALM, _FINE_SHARE = 0.3, 0.97  # of the places; of white noise, which is finer than 9 pixels
-_WHITE = (
-    1.28,
-    1.38,
-)  # how smooth and grey noise is, 0.9 if new in every pixel; at the second a codec made it
+_WHITE = (1.28, 1.38)  # how smooth and grey noise is: 0.9 if new in every pixel, more if a codec made it
 _GREY = 0.15  # of that, how much it counts that colours go together
 _LEFT_OF_NEW = 0.025  # of what was taken, in variance: restoring leaves no more of white noise
 _LITTLE_NOISE = 12.0  # in variance: so little that was taken is no reason to fuse
@@ -109,7 +106,7 @@ class _Taken:
     """h w 3: how far it moves the mean of a tile of ``BROAD`` pixels, of each colour."""
 
     explains: np.float32
-    """By how much, squared, two restored frames may differ through noise alone. Beyond it they differ by
+    """The difference of two restored frames, squared, that noise alone can make. Beyond it they differ by
     detail that moving blurs, and a frame with little noise is better off without the past."""
 
     def mean_square(self) -> float:
@@ -126,7 +123,7 @@ class _Last:
     """h w: frames that those before it were worth."""
 
     usual: Plane
-    """h w: how much frames usually differ, squared."""
+    """h w: the usual difference of frames, squared, as far as noise explains it."""
 
     taken: _Taken
     detail: float
@@ -244,7 +241,9 @@ class TemporalFusion:
         if detail is not None:
             cv2.add(past.mean, detail, dst=detail)
         fused = planes.pixels(past.mean if detail is None else detail, restored.dtype)
-        last = _Last(fused, trust, usual, taken, planes.finest(now, half), detail is not None)
+        last = None
+        if self._ahead:
+            last = _Last(fused, trust, usual, taken, planes.finest(now, half), detail is not None)
         return self._done(fused, last, float(past.count.mean()))
 
     def _done(self, fused: Pixels, last: _Last | None = None, worth: float = 1.0) -> Pixels:
@@ -252,8 +251,7 @@ class TemporalFusion:
         figures = self.figures
         figures.frames += 1
         figures.worth += (worth - figures.worth) / figures.frames
-        if self._ahead:
-            self._last = last
+        self._last = last
         return fused
 
     def _joined_with(self, last: _Last, past: Past, following: Plane, flow: Plane) -> Pixels:
@@ -402,7 +400,7 @@ class TemporalFusion:
         if stands:
             broadly = _differs_broadly(half, moved_half, noise) / spread
             broadly /= max(1, np.median(planes.some(broadly)) / _MEDIAN)
-            mismatch += stands * np.maximum(0, broadly - BROADLY)
+            mismatch += stands * np.maximum(0, broadly - _BROADLY)
         past.own = own + (mismatch <= 0) * (fresh - own) / (1 + np.minimum(count, _USED_TO))
         mismatch += cv2.resize(np.maximum(0, turned / _TURNED - 1), count.shape[::-1])
         most = self._depth + (self._still_depth - self._depth) * still

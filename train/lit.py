@@ -28,6 +28,7 @@ def lit(sound: Tensor, rng: torch.Generator) -> Iterator[Tensor]:
 
 
 def drawn(least: float, most: float, count: int, rng: torch.Generator) -> Tensor:
+    """Draws so many numbers, evenly: B 1 1 1."""
     return least + (most - least) * torch.rand(count, 1, 1, 1, generator=rng, device=rng.device)
 
 
