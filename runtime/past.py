@@ -46,6 +46,9 @@ class Light:
     count: Plane
     """h w: frames that the mean is worth."""
 
+    shown: Plane
+    """h w 3: what was added to the frame before, in the end."""
+
 
 @dataclass
 class Past:
@@ -80,8 +83,9 @@ class Past:
         """The bytes of a past, pictures to a 256th of a level."""
         if past is None:
             return _HEAD.pack(0, 0, 0, -1, -1, -1)
+        light = past.light
         parts = [_fine_bytes(past.mean), past.count.tobytes(), past.own.astype("<f4").tobytes()]
-        parts += [plane.tobytes() for plane in (past.light.count, past.light.source, past.light.added)]
+        parts += [plane.tobytes() for plane in (light.count, light.source, light.added, light.shown)]
         if past.sources is not None:
             sources = past.sources
             parts += [_fine_bytes(sources.mean), sources.count.tobytes(), sources.noise.tobytes()]
@@ -98,7 +102,7 @@ class Past:
         half = ((height + 1) // 2, (width + 1) // 2)
         broad = (max(1, height // BROAD), max(1, width // BROAD))
         picture = 6 * height * width + 8 * half[0] * half[1]  # bytes, with two planes of half its size
-        size = _HEAD.size + bool(height) * (picture * (1 + has_sources) + 28 * broad[0] * broad[1])
+        size = _HEAD.size + bool(height) * (picture * (1 + has_sources) + 40 * broad[0] * broad[1])
         if len(state) < size or has_sources > bool(height):
             raise ValueError(_CUT_SHORT)
         if not height:
@@ -115,7 +119,8 @@ class Past:
 
         mean, count, own = take((height, width, 3), "<u2"), take(half, "<f4"), take(half, "<f4")
         light_count = take(broad, "<f4")
-        light = Light(take((*broad, 3), "<f4"), take((*broad, 3), "<f4", least=-256), light_count)
+        source, added, shown = (take((*broad, 3), "<f4", least) for least in (0, -256, -256))
+        light = Light(source, added, light_count, shown)
         past = Past(mean, count, light, own)
         if has_sources:
             past.sources = Sources(take((height, width, 3), "<u2"), take(half, "<f4"), take(half, "<f4"))

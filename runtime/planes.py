@@ -20,6 +20,8 @@ _BLUR = 1.2  # pixels: σ of what motion is sought in
 _SAMPLE, _TO_FIT = 8192, 1600  # places, of which a statistic is made
 _GREY = np.array([[0.299, 0.587, 0.114]], np.float32)
 _NOTHING = np.float32(0)
+_OF_TILE = np.array([1 / 8, 3 / 4, 1 / 8], np.float32)
+"""The mean of what is spread over a tile: of its neighbour, of itself, of the other."""
 
 
 def turn(picture: Plane, gain: Plane, offset: Plane) -> None:
@@ -30,12 +32,6 @@ def turn(picture: Plane, gain: Plane, offset: Plane) -> None:
 def beyond(values: NDArray[Any], bound: Plane | np.float32) -> Plane:
     """Takes ``bound`` off the size of each value, whatever its sign; 0 within."""
     return np.asarray(np.sign(values) * np.maximum(np.abs(values) - bound, _NOTHING), np.float32)
-
-
-def as_coarse_as(like: Plane, picture: Plane) -> Plane:
-    """Averages the picture down to the size of ``like``."""
-    size = like.shape[1::-1]
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
 def fit(a: Plane, b: Plane) -> tuple[Plane, Plane, float]:
@@ -59,10 +55,27 @@ def fit(a: Plane, b: Plane) -> tuple[Plane, Plane, float]:
 
 
 def coarse(picture: Any, side: int) -> Plane:
-    """The means of tiles of ``side`` pixels."""
-    height, width = picture.shape[:2]
-    size = (max(1, width // side), max(1, height // side))
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.float32)
+    """The means of whole tiles of ``side`` pixels, from the top left; what is smaller is one."""
+    rows, columns = (max(1, length // side) for length in picture.shape[:2])
+    tiled = picture[: rows * side, : columns * side]
+    return np.asarray(cv2.resize(tiled, (columns, rows), interpolation=cv2.INTER_AREA), np.float32)
+
+
+def spread(tiles: Plane, side: int, place: Plane) -> Plane:
+    """Writes to ``place`` what passes smoothly from the middle of a tile of ``side`` pixels to the next."""
+    height, width = place.shape[:2]
+    rows, columns = (max(1, length // side) for length in (height, width))  # fewer than there are tiles, perhaps
+    bottom, right = min(height, rows * side), min(width, columns * side)
+    cv2.resize(tiles[:rows, :columns], (right, bottom), dst=place[:bottom, :right])
+    place[bottom:, :right] = place[bottom - 1, :right]
+    place[:, right:] = place[:, right - 1 : right]
+    return place
+
+
+def with_means(wanted: Plane) -> Plane:
+    """Finds the tiles that have the ``wanted`` means, nearly, once they are ``spread``."""
+    spread_means = cv2.sepFilter2D(wanted, -1, _OF_TILE, _OF_TILE, borderType=cv2.BORDER_REPLICATE)
+    return np.asarray(2 * wanted - spread_means, np.float32)
 
 
 def some(plane: Any, enough: int = _SAMPLE) -> Any:

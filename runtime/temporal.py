@@ -34,7 +34,7 @@ from measnet.runtime.planes import Plane
 from measnet.runtime.scene_cut import SceneCut
 from measnet.runtime.trust import Judge, LearntTrust, Room, Seen
 
-RULE = 4
+RULE = 5
 """Number of the rule: another one makes other frames of the same."""
 
 DEPTH = 12
@@ -69,8 +69,11 @@ _ADDED_DEPTH = np.float32(32)  # frames that its mean is worth at most
 _JUDGED_ANEW = np.float32(14)  # levels from that mean, beyond which a network means it; the double: all of it
 _LIT_ANEW = np.float32(2.5)  # times the usual change of the source, beyond which its light has changed
 _MOST_USUAL, _LEAST_CHANGE = np.float32(1.5), np.float32(0.5)  # levels, of that change
-_IN_NOISE = np.float32(0.7)  # times what noise does to it: by so little light may be off
-_NEXT_IN_NOISE = np.float32(0.35)  # the same of the next frame, which flickers against this one's source
+_IN_NOISE = np.float32(1.4)  # times what noise does to it: by so little light may be off
+_NEXT_IN_NOISE = np.float32(0.7)  # the same of the next frame, which flickers against this one's source
+_NOISY = (3.0, 10.0)  # in variance: below, what was taken is no noise, above it all is
+_HELD = np.float32(8)  # frames over which the light that is added changes
+_SLACK = np.float32(0.8)  # levels, by which it may lag behind
 _TURNED = np.float32(5)  # levels that light was turned by, beyond which a place is trusted less
 _LIGHT = 0.5  # times the usual difference, up to which light is taken to be the same
 _SMOOTH = 0.9  # share of the frames before in figures of the whole frame
@@ -111,6 +114,12 @@ class _Taken:
 
     def mean_square(self) -> float:
         return float(np.square(self.noise).mean()) * BROAD**2 + float(_LITTLE)
+
+    def of_light(self, light: Plane, share: np.float32) -> Plane:
+        """Takes off ``light``, h w 3 in tiles, so much of what noise does to it. A little is no noise, but
+        what restoring does to sound frames."""
+        told = np.float32(np.interp(self.mean_square(), _NOISY, (0, 1)))
+        return planes.beyond(light, share * told * self.noise)
 
 
 @dataclass(frozen=True)
@@ -224,7 +233,8 @@ class TemporalFusion:
             planes.levels(source, before)
             height, width = now.shape[:2]
             broad = planes.coarse(before, BROAD)
-            light = Light(broad, planes.coarse(now, BROAD) - broad, np.ones(broad.shape[:2], np.float32))
+            added = planes.coarse(now, BROAD) - broad
+            light = Light(broad, added, np.ones(broad.shape[:2], np.float32), added)
             count = np.ones(((height + 1) // 2, (width + 1) // 2), np.float32)
             self._past = Past(now.copy(), count, light, np.zeros_like(count))
             return self._done(restored)  # nobody knows yet how much frames usually differ
@@ -271,7 +281,7 @@ class TemporalFusion:
         cv2.subtract(moved, past.mean, dst=moved)
         self._weigh(moved, trust / (1 + last.trust + trust))
         # As in the past, light over some breadth stays that of the frame, and more strictly.
-        self._brighten(-planes.beyond(planes.coarse(moved, BROAD), _NEXT_IN_NOISE * last.taken.noise), moved)
+        self._brighten(-last.taken.of_light(planes.coarse(moved, BROAD), _NEXT_IN_NOISE), BROAD, moved)
         cv2.add(past.mean, moved, dst=moved)
         return planes.pixels(moved, last.fused.dtype)
 
@@ -346,7 +356,11 @@ class TemporalFusion:
         trust = np.minimum(1 / (1 / count + unlike), _ADDED_DEPTH)
         mean = mean + (added - mean) / (1 + trust)[..., None]
         light.source, light.added, light.count = broad, mean, trust + 1
-        self._brighten(planes.beyond(mean - added, _IN_NOISE * noise), now, half)
+        wanted = added + taken.of_light(mean - added, _IN_NOISE)
+        held = light.shown - wanted
+        wanted += taken.of_light(np.clip(held - held / _HELD, -_SLACK, _SLACK), _IN_NOISE)
+        light.shown = wanted
+        self._brighten(wanted - added, BROAD, now, half)
         return taken
 
     def _join(
@@ -358,7 +372,6 @@ class TemporalFusion:
 
         Its light, over some breadth, stays that of the frame, but for what noise does to it: a past that
         lags behind what moves would flicker against the source."""
-        noise = taken.noise
         moved, count = self._where_it_is_now(past, now, flow)
         moved_half = planes.half(moved)
         unmoved_off, moved_off = planes.difference(half, past.half), planes.difference(half, moved_half)
@@ -398,7 +411,7 @@ class TemporalFusion:
         here = np.clip(own, expected, expected * (1 + stands * _MORE_HERE))
         mismatch = np.asarray(np.maximum(0, fresh / here - tolerance) * spread, np.float32)
         if stands:
-            broadly = _differs_broadly(half, moved_half, noise) / spread
+            broadly = _differs_broadly(half, moved_half, taken.noise) / spread
             broadly /= max(1, np.median(planes.some(broadly)) / _MEDIAN)
             mismatch += stands * np.maximum(0, broadly - _BROADLY)
         past.own = own + (mismatch <= 0) * (fresh - own) / (1 + np.minimum(count, _USED_TO))
@@ -414,8 +427,8 @@ class TemporalFusion:
         cv2.add(moved, new, dst=moved)
         past.mean, self._spare = moved, past.mean
         past.half = planes.half(moved)
-        light = planes.as_coarse_as(noise, half) - planes.as_coarse_as(noise, past.half)
-        self._brighten(planes.beyond(light, _IN_NOISE * noise), past.mean, past.half)
+        off = past.light.source + past.light.shown - planes.coarse(past.mean, BROAD)
+        self._brighten(taken.of_light(off, _IN_NOISE), BROAD, past.mean, past.half)
         return still, mismatch, trust, expected
 
     def _where_it_is_now(self, past: Past, now: Plane, flow: Plane) -> tuple[Plane, Plane]:
@@ -457,7 +470,7 @@ class TemporalFusion:
             past.sources = None
             return None
         coarse = planes.coarse(source, _COARSE)
-        gain, offset, explained = planes.fit(coarse, planes.as_coarse_as(coarse, half))
+        gain, offset, explained = planes.fit(coarse, planes.coarse(now, _COARSE))
         if explained < _ALIKE:
             past.sources = None
             return None
@@ -490,7 +503,7 @@ class TemporalFusion:
         left = sources.noise * repeated / sources.count
         cv2.subtract(sources.mean, past.mean, dst=beyond)
         broad = cv2.GaussianBlur(planes.coarse(beyond, _COARSE), (0, 0), _FINE / _COARSE)
-        self._brighten(np.asarray(-broad, np.float32), beyond)
+        self._brighten(np.asarray(-broad, np.float32), _COARSE, beyond)
         power = planes.blurred(self._energy(beyond), 4)
         share = np.maximum(power - _NOISE_MARGIN * left, 0) / (power + _LITTLE)
         share *= sources.count > _ENOUGH
@@ -517,7 +530,7 @@ class TemporalFusion:
                 planes.turn(picture, gain, offset)
             coarse = turned
         change = planes.beyond(np.asarray(cv2.blur(coarse_now - coarse, (5, 5)), np.float32), same)
-        self._brighten(change, past, past_half)
+        self._brighten(change, _COARSE, past, past_half)
         turned_by = np.abs(coarse + change - before).max(axis=2)
         return changed or float((change != 0).mean()) > 0.5, turned_by
 
@@ -534,13 +547,15 @@ class TemporalFusion:
         cv2.resize(weight, picture.shape[1::-1], dst=one)
         cv2.multiply(picture, cv2.merge([one] * 3, dst=three), dst=picture)
 
-    def _brighten(self, light: Plane, *pictures: Plane) -> None:
-        """Adds light that changes over some breadth, h w 3, in place: to a picture, and to its half."""
+    def _brighten(self, light: Plane, side: int, *pictures: Plane) -> None:
+        """Adds light, h w 3 in tiles of ``side`` pixels, in place: to a picture, and to its half."""
         if not light.any():
             return
+        tiles = planes.with_means(light)
         for name, picture in zip(("b", "light"), pictures, strict=False):
-            added = self._room.take(name, picture.shape)
-            cv2.add(picture, cv2.resize(light, picture.shape[1::-1], dst=added), dst=picture)
+            added = planes.spread(tiles, side, self._room.take(name, picture.shape))
+            cv2.add(picture, added, dst=picture)
+            side //= 2
 
 
 def _explained(variance: float, taken: Plane, light: Plane) -> np.float32:
