@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 from measnet import Restorer
-from measnet.evaluation.video.as_run import DEPTH, VideoRestorer, read_frames, with_next
+from measnet.evaluation.video.as_run import DEPTH, VideoRestorer, describe, read_frames, with_next
 from measnet.runtime.flicker import Flicker
 from measnet.runtime.scene_cut import SceneCut
 
@@ -30,7 +30,7 @@ def main() -> None:
     print("| clip | alone | steady | fused | fused to steady |\n|---|---|---|---|---|")
     with Restorer(options.model, threads=options.threads) as restorer:
         for path in options.videos:
-            video, scenes = VideoRestorer(restorer, DEPTH), SceneCut()
+            video, scenes = VideoRestorer(restorer, DEPTH, intra=describe(path).intra), SceneCut()
             measures = alone, steady, fused = Flicker(), Flicker(), Flicker()
             for pixels, following in with_next(islice(read_frames(path), options.frames)):
                 cut, done = scenes.begins_with(pixels), video.restore(pixels, following)

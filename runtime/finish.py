@@ -17,13 +17,16 @@ class Finish:
         strength: share of the restored picture, 0 to 1; the rest is the source.
         ahead: each takes from the frame that follows it too, and is done one frame later.
         sure: somebody has said that the video is dark, or hazy: its light is changed at once.
+        intra: each frame was coded for itself.
     """
 
     name = "temporal"
 
-    def __init__(self, depth: int, strength: float, *, ahead: bool = False, sure: bool = False) -> None:
+    def __init__(
+        self, depth: int, strength: float, *, ahead: bool = False, sure: bool = False, intra: bool = False
+    ) -> None:
         self.waits = ahead and depth > 0
-        self.fusion = TemporalFusion(depth, ahead=self.waits, sure=sure) if depth else None
+        self.fusion = TemporalFusion(depth, ahead=self.waits, sure=sure, intra=intra) if depth else None
         self._strength = strength
         self._waiting: Restoration | None = None
 

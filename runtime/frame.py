@@ -190,7 +190,8 @@ class StreamInfo:
     in the order of the MP4 ``tkhd`` box. ``stereo`` is how two views lie in one picture, by Matroska's
     names (``left_right``), ``spherical`` that it is a view all around, as the nine numbers of FFmpeg's
     AVSphericalMapping. ``copied`` are the audio, subtitle and attachment streams whose packets travel
-    along untouched, ``covers`` the pictures that stand for the file. ``metadata`` is said of the whole
+    along untouched, ``covers`` the pictures that stand for the file. ``intra`` says that each frame was coded
+    for itself, as MJPEG and ProRes do it, so that noise is new in each. ``metadata`` is said of the whole
     file, ``picture_metadata`` of the picture's stream.
     """
 
@@ -203,6 +204,7 @@ class StreamInfo:
     frames: int | None = None
     pixel_format: str = "rgb24"
     bits: int = 8
+    intra: bool = False
     colour: Colour = field(default_factory=Colour)
     hdr: Hdr = field(default_factory=Hdr)
     sample_aspect: Fraction | None = None

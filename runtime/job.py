@@ -103,6 +103,7 @@ class Job:
             options.strength,
             ahead=self.info.kind == "video",  # a live source would be late by a frame
             sure=options.engine.task in TONE_TASKS,
+            intra=self.info.intra,
         )
         self._describe(spec)
 

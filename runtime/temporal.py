@@ -89,6 +89,7 @@ _GREY = 0.15  # of that, how much it counts that colours go together
 _LEFT_OF_NEW = 0.025  # of what was taken, in variance: restoring leaves no more of white noise
 _LITTLE_NOISE = 12.0  # in variance: so little that was taken is no reason to fuse
 _LEFT_OF_CODED = 0.2  # the same of a codec's, times what was taken: sound frames are changed by 1, too
+_LEFT_OF_INTRA = 0.05  # the same where each frame was coded for itself
 _KEYS = np.float32(128)  # steps to a level, in which keys are told apart
 _CAUTION = (0.3, 0.12)  # times the usual difference, by which the next frame counts less, in both cases below
 _FAR_OFF = np.float32(0.008)  # times its square likewise: what is far off, as rain, counts hardly at all
@@ -171,7 +172,8 @@ class TemporalFusion:
 
     ``depth`` says how many frames what moves may be averaged over, from 1. ``judge`` corrects how far the
     past is trusted; by default the learnt one does. With ``ahead`` each is joined with the frame that
-    follows it, too, and is there in ``before`` one frame later. Light that restoring adds may not grow fast
+    follows it, too, and is there in ``before`` one frame later. Noise of ``intra`` frames, each coded for
+    itself, is new in each; otherwise it is looked at for that. Light that restoring adds may not grow fast
     within a scene (``held_light.py``), unless somebody is ``sure`` of what is wrong. The same frames always
     give the same result.
 
@@ -179,7 +181,13 @@ class TemporalFusion:
     """
 
     def __init__(
-        self, depth: int = DEPTH, judge: Judge | None = None, *, ahead: bool = False, sure: bool = False
+        self,
+        depth: int = DEPTH,
+        judge: Judge | None = None,
+        *,
+        ahead: bool = False,
+        sure: bool = False,
+        intra: bool = False,
     ) -> None:
         self._depth = np.float32(depth)
         self._still_depth = np.float32(STILL_DEPTH * max(1.0, depth / DEPTH) if depth >= DEPTH else depth)
@@ -189,6 +197,7 @@ class TemporalFusion:
         self._cut = SceneCut()
         self._light = HeldLight()
         self._sure = sure
+        self._intra = intra
         self._judge = LearntTrust() if judge is None else judge
         self._ahead = ahead
         self._last: _Last | None = None
@@ -271,7 +280,7 @@ class TemporalFusion:
         Nothing of this becomes part of the past. The rule alone says how far the one that follows is trusted:
         where the two differ no more than frames usually do there.
         """
-        repeated = last.noise_repeated()
+        repeated = 0.0 if self._intra else last.noise_repeated()
         moved = self._room.take("a", following.shape)
         # A codec has taken the finest detail already: what is blurred then is its noise.
         self._move(following, flow, moved, cv2.INTER_LINEAR if repeated > _LINEAR else cv2.INTER_CUBIC)
@@ -340,7 +349,7 @@ class TemporalFusion:
         added, variance = planes.coarse(fine, BROAD), planes.coarse(square, BROAD)
         variance = np.maximum(variance - added * added, _NOTHING)
         noise = np.asarray(np.sqrt(variance) / np.float32(BROAD), np.float32)
-        taken = _Taken(noise, _explained(float(variance.mean()), fine, added))
+        taken = _Taken(noise, _explained(float(variance.mean()), fine, added, intra=self._intra))
         broad = planes.coarse(source, BROAD)
         height, width = broad.shape[:2]
         tiles = cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA) * np.float32(2 / BROAD)
@@ -558,19 +567,20 @@ class TemporalFusion:
             side //= 2
 
 
-def _explained(variance: float, taken: Plane, light: Plane) -> np.float32:
+def _explained(variance: float, taken: Plane, light: Plane, *, intra: bool) -> np.float32:
     """The variance that noise can leave between two restored frames.
 
     ``taken`` is what restoring added, H W 3, in place of ``variance``; ``light`` its means over tiles. White
-    noise is taken nearly whole. A codec's is smooth, repeats and is left in part; but restoring also changes
-    sound frames, by about a level.
+    noise is taken nearly whole. A codec's is smooth, repeats (but for ``intra`` frames) and is left in part;
+    but restoring also changes sound frames, by about a level.
     """
     half = planes.half(taken)
     at_half = np.square(half).mean() - np.square(light).mean()
     grey = np.square(cv2.transform(half, planes.THIRDS)).mean() - np.square(light.mean(axis=2)).mean()
     likeness = 4 * at_half / (variance + _LITTLE) + _GREY * (3 * grey / (at_half + _LITTLE) - 1)
     coded = float(np.interp(likeness, _WHITE, (0, 1)))
-    of_new, of_coded = _LEFT_OF_NEW * max(0.0, variance - _LITTLE_NOISE), _LEFT_OF_CODED * variance**2
+    of_new = _LEFT_OF_NEW * max(0.0, variance - _LITTLE_NOISE)
+    of_coded = _LEFT_OF_INTRA * variance if intra else _LEFT_OF_CODED * variance**2
     return np.float32(of_new + (of_coded - of_new) * coded)
 
 

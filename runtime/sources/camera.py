@@ -66,6 +66,7 @@ class CameraConnection(Connection):
             height=height,
             time_base=CLOCK,
             rate=Fraction(round(fps * 1000), 1000) if 1 <= fps <= 1000 else None,
+            intra=True,
             # The camera gives RGB without tags: these are what an RGB picture is, once in YUV.
             colour=Colour(matrix=1, primaries=1, transfer=13, range=1),
         )

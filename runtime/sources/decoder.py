@@ -178,6 +178,7 @@ class PictureDecoder:
             frames=frames if kind == "video" else None,
             pixel_format=first.format.name,
             bits=bit_depth(first.format),
+            intra=_is_intra(stream.codec_context.codec),
             colour=read_colour(first),
             hdr=read_hdr(first),
             sample_aspect=stream.sample_aspect_ratio or None,
@@ -284,6 +285,12 @@ def _is_cover(stream: Stream) -> bool:
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
     data = side_data(frame).get("DISPLAYMATRIX")
     return None if data is None else tuple(int(v) for v in np.frombuffer(data, dtype=np.int32))
+
+
+def _is_intra(codec: av.codec.Codec) -> bool:
+    """Says whether it codes each frame for itself. Of a lossless one nobody knows: it may hold what another
+    codec has left."""
+    return codec.intra_only and codec.lossy
 
 
 def _stereo(frame: av.VideoFrame) -> str | None:

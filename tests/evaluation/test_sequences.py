@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from evaluation.small_sequences import moving, write_folder, write_lossless
@@ -153,3 +154,13 @@ def test_filters_get_the_planes_that_lie_in_a_coded_file(clips: Path, tmp_path: 
     assert (coded, other) == ("yuv420p", "yuv444p")
     colours = Place("x", clips / "moving", write_lossless(tmp_path / "x.mkv", moving(5)))
     assert {frame.format.name for frame in footage(colours, tmp_path).planes()} == {"yuv444p"}
+
+
+@pytest.mark.parametrize(("chain", "intra"), [("", True), ("sensor:9", False), ("h264:30", False)])
+def test_frames_are_fused_as_of_the_file_that_they_come_from(tmp_path: Path, chain: str, intra: bool) -> None:
+    with av.open(tmp_path / "clip.avi", "w") as container:
+        stream = container.add_stream("mjpeg", 25, width=64, height=48, pix_fmt="yuvj420p")
+        for pixels in moving(2):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels)))
+        container.mux(stream.encode(None))
+    assert footage(Place("clip", tmp_path / "clip.avi"), tmp_path, chain).intra == intra

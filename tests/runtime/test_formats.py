@@ -387,3 +387,13 @@ def test_a_timecode_is_kept_or_its_loss_is_said(clip: MakeClip, tmp_path: Path) 
     assert kept.warnings == []
     lost = restore_unchanged(source, tmp_path / "out.ts")
     assert any("not carried over" in line and "timecode" in line for line in lost.warnings)
+
+
+@pytest.mark.parametrize(
+    ("codec", "intra"),
+    [("mjpeg", True), ("prores", True), ("libx264", False), ("mpeg4", False), ("huffyuv", False)],
+)
+def test_codecs_that_code_each_frame_for_itself_are_told(clip: MakeClip, codec: str, intra: bool) -> None:
+    reader = VideoFile(clip("coded.mov", "-c:v", codec, audio=False))
+    reader.close()
+    assert reader.info.intra == intra

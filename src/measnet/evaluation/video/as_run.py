@@ -92,14 +92,15 @@ class VideoRestorer:
     """Restores the frames of one video, in their order: decisions held steady, frames fused over time.
 
     ``temporal`` is measnet-run's: frames that what moves is averaged over, at most; 0 leaves each alone. A
-    frame is fused with the one that follows it, too, as frames of a file are.
+    frame is fused with the one that follows it, too, as frames of a file are. ``intra`` is what the file's
+    ``StreamInfo`` says.
     """
 
-    def __init__(self, restorer: Restorer, temporal: int) -> None:
+    def __init__(self, restorer: Restorer, temporal: int, *, intra: bool = False) -> None:
         self._restorer = restorer
         self._steady = Steady(STEADY) if restorer.steerable else None
         self._scenes = SceneCut()
-        self._fusion = TemporalFusion(temporal, ahead=True) if temporal else None
+        self._fusion = TemporalFusion(temporal, ahead=True, intra=intra) if temporal else None
         self._next: RestoredFrames | None = None
 
     def restore(self, pixels: Pixels, following: Pixels | None = None) -> RestoredFrames:

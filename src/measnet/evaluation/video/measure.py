@@ -100,7 +100,9 @@ def _measure_models(
     number: int, footage: Footage, restorers: Mapping[str, Restorer], temporal: int, watcher: Watcher
 ) -> SequenceFigures:
     watcher.begin(f"{footage.name}: restoring", footage.frames)
-    videos = {name: VideoRestorer(restorer, temporal) for name, restorer in restorers.items()}
+    videos = {
+        name: VideoRestorer(restorer, temporal, intra=footage.intra) for name, restorer in restorers.items()
+    }
     tallies: dict[str, Tally] = {}
     taken: dict[str, list[Taken]] = {}
     motion_seeker, clean_warping = MotionSeeker(), WarpingError()
