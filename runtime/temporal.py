@@ -74,6 +74,7 @@ _NEXT_IN_NOISE = np.float32(0.7)  # the same of the next frame, which flickers a
 _NOISY = (3.0, 10.0)  # in variance: below, what was taken is no noise, above it all is
 _HELD = np.float32(8)  # frames over which the light that is added changes
 _SLACK = np.float32(0.8)  # levels, by which it may lag behind
+_FLASH = (2.0, 5.0)  # levels that the light of all of the source changed by: held less, and not at all
 _TURNED = np.float32(5)  # levels that light was turned by, beyond which a place is trusted less
 _LIGHT = 0.5  # times the usual difference, up to which light is taken to be the same
 _SMOOTH = 0.9  # share of the frames before in figures of the whole frame
@@ -84,7 +85,7 @@ _STRANGE = np.float32(1.5)  # times the noise, beyond which a source differs fro
 _LITTLE, _NOTHING = np.float32(1e-3), np.float32(0)
 _ALIKE = 0.8  # of a restored frame's variance that the source explains: below, more than noise was taken
 _CALM, _FINE_SHARE = 0.3, 0.97  # of the places; of white noise, which is finer than 9 pixels
-_WHITE = (1.28, 1.38)  # how smooth and grey noise is: 0.9 if new in every pixel, more if a codec made it
+_WHITE = (1.33, 1.4)  # how smooth and grey noise is: 0.9 if new in every pixel, more if a codec made it
 _GREY = 0.15  # of that, how much it counts that colours go together
 _LEFT_OF_NEW = 0.025  # of what was taken, in variance: restoring leaves no more of white noise
 _LITTLE_NOISE = 12.0  # in variance: so little that was taken is no reason to fuse
@@ -367,7 +368,9 @@ class TemporalFusion:
         light.source, light.added, light.count = broad, mean, trust + 1
         wanted = added + taken.of_light(mean - added, _IN_NOISE)
         held = light.shown - wanted
-        wanted += taken.of_light(np.clip(held - held / _HELD, -_SLACK, _SLACK), _IN_NOISE)
+        flash = np.abs((broad - source_before).mean(axis=(0, 1))).max()
+        slack = _SLACK * np.float32(np.interp(flash, _FLASH, (1, 0)))
+        wanted += taken.of_light(np.clip(held - held / _HELD, -slack, slack), _IN_NOISE)
         light.shown = wanted
         self._brighten(wanted - added, BROAD, now, half)
         return taken
