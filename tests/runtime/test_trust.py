@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 import cv2
@@ -120,3 +121,24 @@ def test_what_it_says_of_one_frame_is_what_it_said_when_it_was_learnt() -> None:
 
 
 GOLDEN = [0.1313, 0.341, 0.5531, 0.8758, 1.5732]  # of src/measnet/weights/trust.onnx
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx") is None,
+    reason="not installed: tensorrt_rtx; pip install 'measnet[rtx]'",
+)
+def test_tensorrt_rtx_builds_an_engine_of_it_for_every_size_of_frame() -> None:
+    import tensorrt_rtx as trt
+
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    assert parser.parse(FILE.read_bytes()), [str(parser.get_error(n)) for n in range(parser.num_errors)]
+    taken = network.get_input(0)
+    profile = builder.create_optimization_profile()
+    sizes = ((48, 64), (240, 424), (1080, 1920))  # half of a frame's
+    profile.set_shape(taken.name, *((1, taken.shape[1], *size) for size in sizes))
+    config = builder.create_builder_config()
+    config.add_optimization_profile(profile)
+    assert builder.build_serialized_network(network, config).nbytes > 0
