@@ -22,12 +22,12 @@ from measnet.export.builder_process import ask_parser
 from measnet.export.graph import take_in
 from measnet.export.rules import RULES, Finding, Inspected, all_nodes
 from measnet.onnx_file import (
+    Beside,
     DamagedError,
     constants,
     data_fault,
     external_length,
     fault_of,
-    is_outside,
 )
 from measnet.printable import printable
 from measnet.whole_file import write_whole
@@ -115,12 +115,12 @@ def _constants(content: bytes, path: Path) -> Iterator[Finding]:
     files: set[str] = set()
     missing = False
     try:
-        found = list(constants(content))
+        found, beside = list(constants(content)), Beside(path.parent)
     except DamagedError:
         raise GraphError(f"{path} is not an ONNX file, or a damaged one") from None
     for constant in found:
         location = constant.location[:80]
-        if constant.external and is_outside(constant.location, path.parent):
+        if constant.external and beside.is_outside(constant.location):
             yield Finding(
                 "error",
                 "external-data",
@@ -128,7 +128,7 @@ def _constants(content: bytes, path: Path) -> Iterator[Finding]:
                 "put the file beside the graph and save the graph again",
                 (constant.name,),
             )
-        elif constant.external and external_length(constant, path.parent) < 0:
+        elif constant.external and external_length(constant, beside) < 0:
             missing = True
             yield Finding(
                 "error",
@@ -137,7 +137,7 @@ def _constants(content: bytes, path: Path) -> Iterator[Finding]:
                 "copy the file that belongs to the graph beside it",
                 (constant.name,),
             )
-        elif not constant.sparse and (fault := fault_of(constant, path.parent)):
+        elif not constant.sparse and (fault := fault_of(constant, beside)):
             yield Finding(
                 "error",
                 "unsound",
@@ -148,7 +148,7 @@ def _constants(content: bytes, path: Path) -> Iterator[Finding]:
             )
         if constant.external:
             files.add(location)
-    if not missing and (fault := data_fault(content, found, path.parent)):
+    if not missing and (fault := data_fault(content, found, beside)):
         said, _, remedy = fault.partition("; ")
         yield Finding("error", "external-data", f"it {said}", remedy, source="measnet")
     if files:

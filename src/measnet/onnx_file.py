@@ -69,6 +69,42 @@ class DamagedError(Exception):
     """The bytes are no ONNX model."""
 
 
+class Beside:
+    """The files beside a graph in ``folder``. Each is looked at once: hundreds of constants may lie in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        self._outside: dict[str, bool] = {}
+        self._sizes: dict[str, int] = {}
+
+    def is_outside(self, location: str) -> bool:
+        """Tells whether a file named by the graph lies outside the folder, links followed."""
+        if location not in self._outside:
+            self._outside[location] = self._lies_outside(location)
+        return self._outside[location]
+
+    def size(self, location: str) -> int:
+        """Bytes of a file named by the graph; -1 where there is none in the folder."""
+        if location not in self._sizes:
+            self._sizes[location] = self._bytes(location)
+        return self._sizes[location]
+
+    def _lies_outside(self, location: str) -> bool:
+        try:
+            return not location or not (self.folder / location).resolve().is_relative_to(self.folder)
+        except (ValueError, OSError, RuntimeError):
+            return True
+
+    def _bytes(self, location: str) -> int:
+        if self.is_outside(location):
+            return -1
+        try:
+            there = self.folder / location
+            return there.stat().st_size if there.is_file() else -1
+        except (ValueError, OSError):
+            return -1
+
+
 def sealed(content: bytes) -> bytes:
     """A serialised model with its seal behind it."""
     return content + _HEAD + hashlib.sha256(content).hexdigest().encode()
@@ -92,11 +128,11 @@ def check_graph(content: bytes, path: Path) -> None:
             f"it yourself, remove its metadata entry {SEAL}"
         )
     try:
-        found = list(constants(content))
-        if fault := data_fault(content, found, path.parent):
+        found, beside = list(constants(content)), Beside(path.parent)
+        if fault := data_fault(content, found, beside):
             raise GraphError(f"{path} {fault}")
         for constant in found:
-            if fault := fault_of(constant, path.parent):
+            if fault := fault_of(constant, beside):
                 raise GraphError(f"{path}: constant '{constant.name[:80]}' {fault}; export it again")
     except DamagedError as error:
         raise GraphError(f"{path} is not a sound ONNX file: {error}") from None
@@ -121,22 +157,22 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise GraphError(f"{path} is not a sound ONNX file: {error}") from None
 
 
-def data_fault(content: bytes, found: list[Constant], folder: Path) -> str:
+def data_fault(content: bytes, found: list[Constant], beside: Beside) -> str:
     """Finds a fault in the files that hold the constants ``found`` of a graph: a predicate for a message that
-    begins with the graph's name, or "". Files outside ``folder``, the graph's own, are not looked at. Raises
+    begins with the graph's name, or "". Files outside the graph's own folder are not looked at. Raises
     ``DamagedError``."""
     locations = sorted({constant.location for constant in found if constant.external})
     expected = _metadata(content).get(DATA_SEAL) if locations else None
     for location in locations:
-        if is_outside(location, folder):
+        if beside.is_outside(location):
             continue
         shown = repr(location[:80])
-        if not (folder / location).exists():
+        if not (beside.folder / location).exists():
             return (
                 f"keeps its weights in {shown}, which is not beside it; copy that file there too, or let "
                 "measnet-export write a graph, which is one file"
             )
-        if expected is not None and _sha256(folder / location) != expected:
+        if expected is not None and _sha256(beside.folder / location) != expected:
             return (
                 f"does not belong to the {shown} beside it, where it keeps its weights; copy both from one "
                 "place, or export it again"
@@ -144,15 +180,15 @@ def data_fault(content: bytes, found: list[Constant], folder: Path) -> str:
     return ""
 
 
-def fault_of(constant: Constant, folder: Path) -> str:
-    """Finds a fault in a constant of a graph in ``folder``: a predicate for a message, or ""."""
+def fault_of(constant: Constant, beside: Beside) -> str:
+    """Finds a fault in a constant of a graph: a predicate for a message, or ""."""
     if constant.sparse:
         return "is sparse, as none of ours is: a few bytes could become any size"
     if any(side < 0 for side in constant.dims):
         return f"claims the shape {constant.dims[:8]}"
     stored = constant.stored
     if constant.external:
-        stored = external_length(constant, folder)
+        stored = external_length(constant, beside)
         if stored < 0:
             return (
                 f"lies in {constant.location[:80]!r}, which is missing, too short or not in the graph's own "
@@ -163,27 +199,14 @@ def fault_of(constant: Constant, folder: Path) -> str:
     return ""
 
 
-def is_outside(location: str, folder: Path) -> bool:
-    """Tells whether a file named by a graph in ``folder`` lies outside it, links followed."""
-    folder = folder.resolve()
+def external_length(constant: Constant, beside: Beside) -> int:
+    """Bytes of a constant that is kept in another file; -1 where that is not beside the graph or not as long
+    as the graph says."""
+    size = beside.size(constant.location)
     try:
-        return not location or not (folder / location).resolve().is_relative_to(folder)
-    except (ValueError, OSError, RuntimeError):
-        return True
-
-
-def external_length(constant: Constant, folder: Path) -> int:
-    """Bytes of a constant that is kept in another file; -1 where that is not beside the graph in ``folder``
-    or not as long as the graph says."""
-    if is_outside(constant.location, folder):
-        return -1
-    try:
-        there = (folder / constant.location).resolve()
-        if not there.is_file():
-            return -1
-        size, start = there.stat().st_size, int(constant.entries.get("offset", 0))
+        start = int(constant.entries.get("offset", 0))
         length = int(constant.entries.get("length", size - start))
-    except (ValueError, OSError):
+    except ValueError:
         return -1
     return length if start >= 0 and length >= 0 and start + length <= size else -1
 
@@ -278,9 +301,9 @@ def _text(value: memoryview) -> str:
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """Numbers and values of a message's fields; fixed-width values as their bytes."""
-    at = 0
-    while at < len(message):
-        tag, at = _varint(message, at)
+    at, end = 0, len(message)
+    while at < end:
+        tag, at = (message[at], at + 1) if message[at] < 0x80 else _varint(message, at)
         kind = tag & 7
         if kind == 0:
             value, at = _varint(message, at)
@@ -292,7 +315,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             length = 8 if kind == 1 else 4
         else:
             raise DamagedError("its fields are of no known kind")
-        if at + length > len(message):
+        if at + length > end:
             raise DamagedError("it is cut off")
         yield tag >> 3, message[at : at + length]
         at += length
