@@ -36,18 +36,18 @@ if "filelock" not in ABSENT:
     from measnet.export.engine import build_engines, graph_profiles
     from measnet.export.target import RTX_CARDS, Target, find_targets
 
-# Variant, size, precision, form, cards. A build takes seconds, so these meet in pairs. ``tiny`` is a ``base``
-# with one block on every level; what of its INT8 graph is not INT8 has the FP16 form for Turing. ``nano`` in
-# FP16 is built for all cards in ``test_steerable_engine.py``, in INT8 for Turing in
+# Variant, size, precision, form, cards. A build takes seconds, so these meet in pairs. ``parts`` has every
+# kind of part of a ``base`` once; what of its INT8 graph is not INT8 has the FP16 form for Turing. ``nano``
+# in FP16 is built for all cards in ``test_steerable_engine.py``, in INT8 for Turing in
 # ``tests/calibration/test_int8.py``.
 PORTABLE, TURING = "8.0 8.6 8.9 12.0", "7.5"
 MATRIX = [
     ("nano", "dynamic", "bf16", "uint8-nhwc", PORTABLE),
     ("nano", "static", "int8", "uint8-nhwc", PORTABLE),
-    ("tiny", "static", "fp32", "uint8-nhwc", PORTABLE),
-    ("tiny", "static", "fp16", "nchw", PORTABLE),
-    ("tiny", "static", "bf16", "nchw", PORTABLE),
-    ("tiny", "static", "int8", "nchw", TURING),
+    ("parts", "static", "fp32", "uint8-nhwc", PORTABLE),
+    ("parts", "static", "fp16", "nchw", PORTABLE),
+    ("parts", "static", "bf16", "nchw", PORTABLE),
+    ("parts", "static", "int8", "nchw", TURING),
 ]
 
 # Two unequal profiles would build everything twice; speed is not what is asked here.
@@ -83,7 +83,7 @@ def graph_of(request: pytest.FixtureRequest) -> Callable[[str, str], Graph]:
     """The float32 graph of a variant, ``static`` or ``dynamic``."""
 
     def graph(variant: str, size: str) -> Graph:
-        if variant == "tiny":
+        if variant == "parts":
             return read_graph(request.getfixturevalue("static_graph"))
         nano = read_graph(bundled("nano", ".onnx"))
         return nano if size == "dynamic" else settled(nano, 128, 160)
