@@ -18,6 +18,7 @@ from docs.pages import PAGES, ROOT, blocks
 from measnet.doctor import step
 from measnet.doctor.machine import Machine
 from measnet.doctor.self_test import self_test
+from measnet.export import make
 from measnet.export.trace import exact_graph
 
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
@@ -65,6 +66,10 @@ def test_a_documented_command_works(command: str, desk: Path, monkeypatch: pytes
     monkeypatch.chdir(desk)
     # Its graphs were traced once, and so tests/export holds them to what is traced today.
     monkeypatch.setattr("measnet.export.bundle.traced_graph", exact_graph)
+    # Graphs are held against the network on a quarter of the pixels, and runs fit and look back shortly.
+    monkeypatch.setattr(make, "USUAL", make.SMALLER)
+    monkeypatch.setattr("measnet.train.first_tone.STEPS", 5)
+    monkeypatch.setattr("measnet.train.task_prompts.SAMPLES", 4)
     # Frames of 1280x720 say no more, a median of two times is one, and engines are built elsewhere.
     monkeypatch.setattr("measnet.doctor.self_test.SIZES", [(128, 160)])
     monkeypatch.setattr("measnet.doctor.self_test.PACKAGES", {})

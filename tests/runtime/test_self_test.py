@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from conftest import thin_graph
 
 from measnet.doctor import step as step_module
 from measnet.doctor.cli import main
@@ -26,7 +27,6 @@ from measnet.doctor.step import Result, perform, perform_apart
 from measnet.engine_file import EngineFacts, write_engine
 from measnet.export.graph import read_graph
 from measnet.metrics import TOLERANCES, Tolerance
-from measnet.weights import bundled
 
 from . import fake_tensorrt
 from .fake_cuda import FakeCuda
@@ -199,12 +199,13 @@ def test_a_package_that_does_not_load_is_an_error_and_one_that_is_absent_is_not(
 def test_a_step_builds_an_fp16_engine_with_tensorrt_rtx(tmp_path: Path) -> None:
     from measnet.engine_file import read_engine
 
-    graph = tmp_path / "nano.fp16.onnx"
-    assert perform("fp16", {"graph": str(bundled("nano", ".onnx")), "output": str(graph)}) == {}
+    thin, graph = tmp_path / "thin.onnx", tmp_path / "thin.fp16.onnx"
+    thin_graph().write(thin)
+    assert perform("fp16", {"graph": str(thin), "output": str(graph)}) == {}
     job = {"graph": str(graph), "flavour": "tensorrt-rtx", "card": "sm89", "folder": str(tmp_path)}
     built = perform_apart("build", job, 600)
-    assert built["seconds"] > 0 and built["plan_mb"] > 1, built
-    facts, _ = read_engine(Path(built["engine"]))
+    facts, plan = read_engine(Path(built["engine"]))
+    assert built["seconds"] > 0 and built["plan_mb"] == round(len(plan) / 1e6, 1), built
     assert facts.description.precision == "fp16" and facts.built_for() == built["built_for"]
 
 
