@@ -86,6 +86,15 @@ def some(plane: Any, enough: int = _SAMPLE) -> Any:
     return plane[::step, ::step]
 
 
+def median(values: NDArray[Any]) -> Any:
+    """The median of all values, as of ``np.median``, which loads ``numpy.ma``: 20 ms of every start."""
+    flat, middle = values.reshape(-1), values.size // 2
+    if values.size % 2:
+        return np.partition(flat, middle)[middle]
+    low, high = np.partition(flat, (middle - 1, middle))[middle - 1 : middle + 1]
+    return (low + high) / 2
+
+
 def quantile(values: NDArray[Any], share: float) -> float:
     """The value that so many of them are not above; of flat ``values``."""
     place = int(share * (len(values) - 1))

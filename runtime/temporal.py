@@ -148,7 +148,7 @@ class _Last:
         whole; repeated, much of it is left, and frames differ by less than they are wrong. What has far more
         detail than noise was coded well, and is taken for new."""
         taken = self.taken.mean_square()
-        repeated = np.interp(np.median(planes.some(self.usual)) / taken, _REPEATED, (0, 1))
+        repeated = np.interp(planes.median(planes.some(self.usual)) / taken, _REPEATED, (0, 1))
         return float(repeated * np.interp(self.detail / taken, _DETAILED, (1, 0)))
 
 
@@ -358,7 +358,7 @@ class TemporalFusion:
             motion.moved(plane, tiles) for plane in (light.source, light.added, light.count)
         )
         change = np.abs(broad - source_before).max(axis=2)
-        usual = np.minimum(np.median(change), _MOST_USUAL)
+        usual = np.minimum(planes.median(change), _MOST_USUAL)
         anew = np.abs(added - mean).max(axis=2)
         unlike = np.maximum(0, change / (usual + _LEAST_CHANGE) - _LIT_ANEW) ** 4
         unlike += np.maximum(0, anew / _JUDGED_ANEW - 1) ** 4
@@ -411,9 +411,9 @@ class TemporalFusion:
         if before is None:
             worth = _FIRST_WORTH
             usual *= np.float32(_FIRST)
-            before = float(np.median(planes.some(usual)))
+            before = float(planes.median(planes.some(usual)))
         usual = np.minimum(usual, np.float32(_SUDDEN * before))
-        level = float(np.median(planes.some(usual)))
+        level = float(planes.median(planes.some(usual)))
         past.usual = _smoothed(past.usual, level, _SMOOTH if before < _UNUSUAL * level else _FORGET)
         stands = np.float32(np.interp(past.still_share, _STANDS, (0, 1)))
         tolerance = _TOLERANCE + (_STILL_TOLERANCE - _TOLERANCE) * still
@@ -424,7 +424,7 @@ class TemporalFusion:
         mismatch = np.asarray(np.maximum(0, fresh / here - tolerance) * spread, np.float32)
         if stands:
             broadly = _differs_broadly(half, moved_half, taken.noise) / spread
-            broadly /= max(1, np.median(planes.some(broadly)) / _MEDIAN)
+            broadly /= max(1, planes.median(planes.some(broadly)) / _MEDIAN)
             mismatch += stands * np.maximum(0, broadly - _BROADLY)
         past.own = own + (mismatch <= 0) * (fresh - own) / (1 + np.minimum(count, _USED_TO))
         mismatch += cv2.resize(np.maximum(0, turned / _TURNED - 1), count.shape[::-1])
@@ -495,7 +495,7 @@ class TemporalFusion:
         cv2.subtract(source, sources.mean, dst=new)
         fresh = planes.blurred(self._energy(new), 5) / (1 + 1 / sources.count)  # h w
         fresh_there = planes.some(fresh)[some]
-        level = np.median(fresh_there)
+        level = planes.median(fresh_there)
         noise = sources.noise + level * (sources.noise <= 0)
         unlike = np.maximum(0, fresh / np.maximum(noise, level / 2 + _LITTLE) - _STRANGE)
         trust = still / (1 / sources.count + unlike + mismatch)
