@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from measnet.runtime.sources.video import VideoFile
 from measnet.runtime.steady import Steady
 from measnet.runtime.stream import RunFigures, run
 
+from . import started_once
 from .identity import IdentityRestorer
 
 MakeClip = Callable[..., Path]
@@ -43,9 +43,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def ffmpeg(*arguments: object) -> None:
     """Run ffmpeg; its complaint is the test's failure."""
-    command = ["ffmpeg", "-v", "error", "-y", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
+    done = started_once.run("ffmpeg", "-v", "error", "-y", *map(str, arguments))
+    assert done.returncode == 0, done.stderr.decode()
 
 
 @dataclass
@@ -66,7 +65,7 @@ class Probed:
 
 def probe(path: Path) -> Probed:
     """Streams, exact frame times, and the hashes of every packet that is not video; a file that has not
-    changed is asked once, since ffprobe takes a tenth of a second to start."""
+    changed is asked once."""
     there = path.stat()
     return _probed(path, there.st_ino, there.st_mtime_ns, there.st_size)
 
@@ -75,8 +74,7 @@ def probe(path: Path) -> Probed:
 def _probed(path: Path, *_state: int) -> Probed:
     command = ["ffprobe", "-v", "quiet", "-of", "json", "-show_streams", "-show_format"]
     command += ["-show_packets", "-show_data_hash", "md5", "-show_frames"]
-    done = subprocess.run([*command, str(path)], capture_output=True, text=True, timeout=60)
-    found = json.loads(done.stdout)
+    found = json.loads(started_once.run(*command, str(path)).stdout)
     video = next(s for s in found["streams"] if s["codec_type"] == "video")
     both = found["packets_and_frames"]
     time_base = Fraction(video["time_base"])
@@ -113,9 +111,7 @@ def decode(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
         "passthrough",
     ]
     command += ["-sws_flags", "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"]
-    done = subprocess.run(
-        [*command, "-pix_fmt", "rgb24", "-f", "rawvideo", "-"], capture_output=True, timeout=60
-    )
+    done = started_once.run(*command, "-pix_fmt", "rgb24", "-f", "rawvideo", "-")
     return np.frombuffer(done.stdout, np.uint8).reshape(-1, height, width, 3)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,6 +12,7 @@ from typing import Any
 
 import av
 
+from . import started_once
 from .conftest import ffmpeg, restore_unchanged
 
 UNEVEN = "setpts=(floor(N/3)*6+gte(mod(N\\,3)\\,1)+3*gte(mod(N\\,3)\\,2))/25/TB"
@@ -159,8 +159,7 @@ def details(path: Path) -> dict[str, Any]:
         "-show_frames",
     ]
     command = ["ffprobe", "-v", "quiet", "-of", "json", *shown, "-show_data_hash", "md5", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(started_once.run(*command).stdout)
     return found
 
 

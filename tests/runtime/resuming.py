@@ -22,6 +22,7 @@ from measnet.runtime.frame import Pixels
 from measnet.runtime.restorer import RestoredFrame
 from measnet.runtime.sinks.segmented import SegmentedVideoSink
 
+from . import started_once
 from .conftest import (
     Answer,
     MakeClip,
@@ -72,9 +73,9 @@ def video(source: Path, tmp_path: Path) -> Path:
 def frame_sums(path: Path) -> list[str]:
     """Times, lengths, sizes and sums of picture and sound, by ``ffmpeg -f framemd5``."""
     command = ["ffmpeg", "-v", "error", "-i", str(path), "-map", "0:v", "-map", "0:a?", "-f", "framemd5", "-"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = started_once.run(*command)
     assert done.returncode == 0, done.stderr
-    return [line for line in done.stdout.splitlines() if not line.startswith("#software")]
+    return [line for line in done.stdout.decode().splitlines() if not line.startswith("#software")]
 
 
 class FailingRestorer(IdentityRestorer):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -21,6 +20,7 @@ from measnet.runtime.side_data import WORDINGS, encoder_parameters, read_hdr
 from measnet.runtime.sinks.video import VideoSink
 from measnet.runtime.sources.video import VideoFile
 
+from . import started_once
 from .conftest import Answer, MakeClip, probe, restore_unchanged
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -115,7 +115,7 @@ def write_lossless(path: Path, frame: av.VideoFrame) -> None:
 def side_data(path: Path) -> dict[str, Any]:
     """Reads the first frame's side data from ffprobe, by name, without the encoder's own."""
     command = ["ffprobe", "-v", "quiet", "-of", "json", "-show_frames", "-select_streams", "v"]
-    done = subprocess.run([*command, str(path)], capture_output=True, text=True, timeout=60)
+    done = started_once.run(*command, str(path))
     found = json.loads(done.stdout)["frames"][0]["side_data_list"]
     return {data.pop("side_data_type"): data for data in found if len(data) > 1}
 

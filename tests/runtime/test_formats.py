@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -23,6 +22,7 @@ from measnet.runtime.session import expanded
 from measnet.runtime.sources.times import Continuity
 from measnet.runtime.sources.video import VideoFile
 
+from . import started_once
 from .conftest import Answer, MakeClip, decode, ffmpeg, probe, psnr, restore_unchanged, run_here
 
 Run = Callable[..., Answer]
@@ -50,7 +50,8 @@ def test_sound_without_a_place_is_refused_with_those_that_have_one(
 
 def samples(path: Path) -> np.ndarray:
     command = ["ffmpeg", "-v", "error", "-i", str(path), "-f", "s32le", "-ac", "1", "-ar", "44100", "-"]
-    done = subprocess.run(command, capture_output=True, timeout=60, check=True)
+    done = started_once.run(*command)
+    assert done.returncode == 0, done.stderr
     return np.frombuffer(done.stdout, np.int32)
 
 

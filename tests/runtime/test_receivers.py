@@ -28,6 +28,7 @@ from measnet.runtime.sinks.target import Receiver
 from measnet.runtime.sinks.video import VideoSink
 from measnet.runtime.stream import run
 
+from . import started_once
 from .conftest import Answer, Each, MakeClip, probe
 from .live_camera import GENEROUS, ULTRAFAST, Camera, patience, send, wait_for
 from .test_live import mpegts_over_tcp, open_when_up
@@ -91,7 +92,7 @@ def test_a_receiver_gets_the_stream_and_nothing_of_it_is_held_back(scheme: str, 
     # Datagrams for which there is no room are lost.
     assert len(received.times) == 45 or (scheme == "udp" and len(received.times) > 20)
     command = ["ffprobe", "-v", "error", "-show_entries", "packet=flags", "-of", "csv=p=0", str(got)]
-    keys = [n for n, flags in enumerate(subprocess.check_output(command).split()) if flags.startswith(b"K")]
+    keys = [n for n, flags in enumerate(started_once.run(*command).stdout.split()) if flags.startswith(b"K")]
     assert scheme == "udp" or keys == [0, 20, 40]
 
 

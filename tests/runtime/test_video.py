@@ -19,6 +19,7 @@ from measnet.runtime.memory import check_size
 from measnet.runtime.sinks.video import VideoSink
 from measnet.runtime.sources.video import VideoFile
 
+from . import started_once
 from .conftest import MakeClip, decode, ffmpeg, probe, psnr, restore_unchanged
 
 # Frames after 40, 120 and 80 ms in turn.
@@ -103,7 +104,7 @@ def with_two_edits(source: Path, target: Path) -> None:
 def pitches(path: Path) -> list[int]:
     """The tone in hertz, of every fifth of a second, to the nearest ten."""
     command = ["ffmpeg", "-v", "error", "-i", str(path), "-f", "s16le", "-ac", "1", "-ar", "8000", "-"]
-    sound = np.frombuffer(subprocess.run(command, capture_output=True, timeout=60).stdout, np.int16)
+    sound = np.frombuffer(started_once.run(*command).stdout, np.int16)
     parts = sound[: len(sound) // 1600 * 1600].reshape(-1, 1600)[:, 400:1200]
     return [int(10 * np.argmax(np.abs(np.fft.rfft(part)))) for part in parts]
 
