@@ -354,7 +354,7 @@ def test_what_changes_in_every_frame_is_kept_where_there_is_little_noise(
 def test_what_changes_in_every_frame_is_kept_where_each_was_coded_for_itself() -> None:
     """Such a codec makes noise as smooth as one that repeats it, of which more may be left."""
     clip = [clean + smooth_noise(number, 2.0) for number, clean in enumerate(panned(10, 2.4))]
-    pairs = []
+    pairs: list[tuple[Pixels, Pixels]] = []
     for number, clean in enumerate(clip):
         noise = np.random.default_rng(number).normal(0, 8, clean.shape)
         done, coded = cv2.imencode(".jpg", pixels(clean + noise), [cv2.IMWRITE_JPEG_QUALITY, 80])
