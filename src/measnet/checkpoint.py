@@ -1,8 +1,8 @@
 """Reads MEASNet checkpoints in three formats and writes ours.
 
     released     a Lightning ``.ckpt``: tensors under ``state_dict``, each name behind ``net.``
-    state dict   a PyTorch file of tensors, in the authors' names or in ours; as they are, or as BasicSR and
-                 compiled or parallel networks keep them
+    state dict   a PyTorch file of tensors, in the authors' names or in ours, as they are or behind a prefix
+                 that all share; by itself, or as BasicSR and others keep it
     ours         ``.safetensors`` with the configuration in its metadata
 
 Files come from strangers: pickles are read with ``weights_only=True`` alone, and every name, shape and
@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from measnet import damage, task_prompts
-from measnet.config import TONE_TASKS, MEASNetConfig, variant_name
+from measnet.config import TONE_TASKS, VARIANTS, MEASNetConfig, variant_name
 from measnet.config_from_tensors import config_from_shapes
 from measnet.errors import CheckpointError, MissingPackageError, UsageError, first_line
 from measnet.file_name import in_utf8
@@ -37,8 +37,8 @@ _CONFIG_KEY = "measnet.config"
 _WEIGHTS_KEY = "measnet.weights_sha256"
 _KEPT_UNDER = ("state_dict", "params_ema", "params", "model")
 """Keys of trainers' files that hold the weights: Lightning's, BasicSR's (its average first), others'."""
-_PREFIXES = ("net.", "module.", "_orig_mod.")
-"""Prefixes of all names in a file: the authors', of ``DataParallel``, of ``torch.compile``."""
+_FIRST = ("stem.weight", "patch_embed.proj.weight")
+"""A tensor that every MEASNet has, in our names and the authors'."""
 _LISTED = 6  # names per kind of problem in one message
 _LONGEST = 120  # characters of each
 
@@ -66,6 +66,7 @@ def load_checkpoint(path: str | os.PathLike[str], config: MEASNetConfig | None =
         with torch.device("meta"), _Undrawn():
             network = MEASNet(config)
     except (UsageError, ValueError) as error:
+        _check_names(path, shapes)
         raise CheckpointError(f"{path}: {error}") from None
     _check_fit(path, shapes, network)
     _check_values(path, tensors, network)
@@ -238,8 +239,10 @@ def _check_claims(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _in_our_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    while prefix := next((p for p in _PREFIXES if tensors and all(n.startswith(p) for n in tensors)), None):
-        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    prefixes = [name.removesuffix(first) for first in _FIRST for name in tensors if name.endswith(f".{first}")]
+    for prefix in prefixes[:1]:
+        if all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     if any(is_reference_name(name) for name in tensors):
         tensors = {
             to_our_name(name): tensor for name, tensor in tensors.items() if not is_stored_but_unused(name)
@@ -281,6 +284,24 @@ def _check_fit(path: Path, shapes: Mapping[str, tuple[int, ...]], network: MEASN
     ]
     if problems:
         raise CheckpointError(f"{path} is not this MEASNet: " + "; ".join(problems))
+
+
+def _check_names(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises ``CheckpointError`` where tensors lie in modules that no MEASNet has: then shapes tell nothing."""
+    with torch.device("meta"), _Undrawn():
+        ours = [name for config in VARIANTS.values() for name in MEASNet(config).state_dict()]
+    modules = {name.partition(".")[0] for name in ours}
+    strange = sorted(name for name in shapes if name.partition(".")[0] not in modules)
+    if not strange:
+        return
+    there = {name.partition(".")[0] for name in shapes}
+    missing = _FIRST[0] if _FIRST[0] not in shapes else next((n for n in ours if n.partition(".")[0] not in there), "")
+    raise CheckpointError(
+        f"{path} is not a MEASNet checkpoint whose names are understood: {len(strange)} of {len(shapes)} tensors "
+        f"are like {_some(strange[:1])}{f', and none is {missing}' if missing else ''}; understood are our names "
+        f"({_FIRST[0]}) and the authors' ({_FIRST[1]}), all behind one prefix or none, by themselves or under "
+        f"{', '.join(_KEPT_UNDER)}"
+    )
 
 
 def _check_values(path: Path, tensors: Mapping[str, Tensor], network: MEASNet) -> None:
