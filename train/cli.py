@@ -216,13 +216,16 @@ def find_all_sets(name: str, data: Sequence[Path], pairs: Sequence[str], out: Pa
     from measnet.train.processes import Processes
     from measnet.train.run_folder import RunFolder
 
+    def warn(line: str) -> None:
+        say(f"warning: {line}", err=True)
+
     found: list[ImageSet] = []
     for place in data:
         if place.suffix.lower() in VIDEO_SUFFIXES:
             frames = RunFolder(out).path / "footage" / place.name
             found.append(take_frames(place, frames, leads=Processes().leads))
         else:
-            found += _listing_problems(partial(find_sets, place, split="train"), out)
+            found += _listing_problems(partial(find_sets, place, split="train", tell=warn), out)
     for entry in pairs:
         task, equals, folder = entry.partition("=")
         if not equals:

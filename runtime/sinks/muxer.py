@@ -85,7 +85,8 @@ class Muxer:
         in_order: packets will come in the order of their times over all streams.
         options: for FFmpeg's muxer.
 
-    ``encoder`` makes packets for it. ``warnings`` are lines for the user.
+    ``encoder`` makes packets for it. ``warnings`` are lines for the user. ``carried`` are the kinds of the source's
+    other streams that come along.
 
     Raises:
         UsageError: the container cannot hold the source's audio or the codec.
@@ -104,6 +105,7 @@ class Muxer:
         options: Mapping[str, str] | None = None,
     ) -> None:
         self.warnings: list[str] = []
+        self.carried: list[str] = []
         self._path = path
         self._target = target
         self._kind = kind
@@ -373,6 +375,7 @@ class Muxer:
                 raise UsageError(_no_place(self._target, source))
             else:
                 copy = self._add_converted(source)
+            self.carried.append(source.type)
             self._languages |= "language" in source.metadata
             self._forced |= bool(source.disposition & Disposition.forced)
             copy.metadata.update(_said_of(source.metadata, self._kind))

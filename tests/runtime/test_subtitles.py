@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from av.stream import Disposition
 
 from measnet.runtime.options import Reading
 
-from .conftest import ffmpeg, restore_unchanged
+from .conftest import Answer, ffmpeg, restore_unchanged
 from .kept import Subtitle, shown_text
 
 LINES = """1
@@ -189,3 +191,18 @@ def test_many_lines_over_one_that_stays(tmp_path: Path) -> None:
     assert [line.text for line in lines if "line" in line.text] == [f"sign\nline {n}" for n in range(1, 30)]
     assert sum(line.end - line.start for line in lines) == pytest.approx(3.0)
     assert all(isinstance(line, Subtitle) and "sign" in line.text for line in lines)
+
+
+@pytest.mark.parametrize("ending", [".avi", ".flv", ".ts"])
+def test_without_sound_nothing_is_said_of_what_sound_would_lose(
+    measnet_run: Callable[..., Answer], tmp_path: Path, ending: str
+) -> None:
+    picture, tone = ["-f", "lavfi", "-i", "testsrc2=s=96x64:r=25:d=0.4"], ["-f", "lavfi", "-i", "sine=d=0.4"]
+    words = ["-metadata:s:a:0", "language=fra", "-metadata:s:a:1", "language=deu"]
+    maps = ["-map", "0", "-map", "1", "-map", "1", "-bf", "0", "-c:a", "flac"]
+    ffmpeg(*picture, *tone, *maps, "-preset", "ultrafast", *words, tmp_path / "in.mkv")
+    for more in (["--dry-run"], []):
+        answer = measnet_run(tmp_path / "in.mkv", "-o", tmp_path / f"out{ending}", "--sound", "none", *more)
+        assert answer.status == 0 and not re.search("language|audio|further|convert", answer.err), answer.err
+        if more:
+            assert "with it: nothing of the source's sound and subtitles" in answer.out
