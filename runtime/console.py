@@ -254,12 +254,13 @@ def _copied(report: RunReport) -> str:
     there = report.source["copied_streams"]
     counted: Counter[str] = Counter(report.encoding.get("copied_streams", there))
     names = {"audio": "sound", "subtitle": "subtitles", "attachment": "attachments"}
-    return (
-        ", ".join(
-            names.get(kind, kind) + (f" ({count} streams)" if count > 1 else "")
-            for kind, count in counted.items()
-        )
-        or ("nothing of the source's sound and subtitles" if there else "no sound, no subtitles: the source has none")
+    return ", ".join(
+        names.get(kind, kind) + (f" ({count} streams)" if count > 1 else "")
+        for kind, count in counted.items()
+    ) or (
+        "nothing of the source's sound and subtitles"
+        if there
+        else "no sound, no subtitles: the source has none"
     )
 
 

@@ -35,8 +35,8 @@ def bytes_per_pixel(config: MEASNetConfig) -> float:
 def available_memory(groups: Path = Path("/sys/fs/cgroup")) -> int:
     """Bytes that a program may still take: the system's, or its container's if that is less.
 
-    ``groups`` is where control groups of Linux lie, of either version. Files that a group has read count as its
-    memory; those not read of late make room for programs, and are left out.
+    ``groups`` is where control groups of Linux lie, of either version. Files that a group has read count as
+    its memory; those not read of late make room for programs, and are left out.
     """
     free = _meminfo()
     for folder, limit_name, used_name, cache in (

@@ -407,8 +407,8 @@ class FrameQueue:
     Args:
         capacity: how many frames may wait.
         late: which frame goes when there is no room: ``block`` waits for room, ``drop-oldest`` lets the frame
-            go that waits for longest, ``drop-newest`` the one that comes. The first frame of all stays: results
-            begin with it.
+            go that waits for longest, ``drop-newest`` the one that comes. The first frame of all stays: with
+            it results begin.
         on_drop: called with the reason for each that goes.
     """
 

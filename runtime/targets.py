@@ -46,8 +46,8 @@ def check_targets(
     """Refuses targets that cannot or must not be written, before any work is done. Receivers are asked when
     their sinks are opened. ``parts``: files get names of their own.
 
-    Returns a line for each that exists and stands in the way of a run, where this is its ``rehearsal``. Raises
-    UsageError.
+    Returns a line for each that exists and stands in the way of a run, where this is its ``rehearsal``.
+    Raises UsageError.
     """
     in_the_way = []
     for target in targets:

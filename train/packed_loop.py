@@ -114,8 +114,8 @@ def train_packed(
     With ``minutes`` the run ends, cosine and all, when so much time was spent on it, in however many parts;
     one step is always taken, so that there are weights even where getting ready took all of the time.
     ``on_step`` hears of every step and of the share of the run that is over, ``on_event`` what a user should
-    know (a batch that had to be halved, say). Once ``stop`` is set, the run is saved behind the step under way,
-    and ``KeyboardInterrupt`` raised. Raises ``UsageError``, ``OutputError`` and ``TrainingError``.
+    know (a batch that had to be halved, say). Once ``stop`` is set, the run is saved behind the step under
+    way, and ``KeyboardInterrupt`` raised. Raises ``UsageError``, ``OutputError`` and ``TrainingError``.
     """
     check_packed(recipe, start)
     run = _Run(recipe, pack, out, start, Clock(recipe.steps, minutes), on_event)

@@ -1,8 +1,8 @@
-"""Memory that a training step takes, known before the first one: a process that takes too much is killed without
-a word.
+"""Memory that a training step takes, known before the first one: a process that takes too much is killed
+without a word.
 
-The training pass is run on tensors without content (PyTorch's ``meta`` device), and what the backward pass would
-need is counted.
+The training pass is run on tensors without content (PyTorch's ``meta`` device), and what the backward pass
+would need is counted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from measnet.train.processes import Processes
 from measnet.train.recipe import Recipe
 from measnet.train.steadiness import EVERY, SHARE
 
-# Measured (bench/training_memory.py): what a process holds besides, and what a step takes for what it keeps.
+# Measured (bench/training.py): what a process holds besides, and what a step takes for what it keeps.
 _PROCESS = 450_000_000
 _SURPLUS = 1.2
 # Weights, their average, gradients, and two moments.
@@ -128,7 +128,9 @@ class _Evenly(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is Tensor.bincount:
             chosen, experts = args[0].numel(), kwargs["minlength"]
-            return torch.tensor([chosen // experts + (i < chosen % experts) for i in range(experts)], device="cpu")
+            return torch.tensor(
+                [chosen // experts + (i < chosen % experts) for i in range(experts)], device="cpu"
+            )
         if func is Tensor.nonzero:  # images by choices: as if each image had chosen this expert
             images = torch.zeros(len(args[0]), dtype=torch.long, device="meta")
             return images, images

@@ -53,8 +53,8 @@ _MP4_FIELDS = frozenset(
 _PICTURE_METADATA = frozenset({"language", "title", "creation_time", "timecode", "comment"})
 # Where decoding times before zero move all others; others store them apart, or none.
 _DECODING_FROM_ZERO = ("mpegts", "flv")
-# QuickTime has its own list of languages, by the names that FFmpeg knows them by there. Of ISO 639-2, which has
-# two names for some of them:
+# QuickTime has its own list of languages, by the names that FFmpeg knows them by there. Of ISO 639-2, which
+# has two names for some of them:
 _QUICKTIME_NAMES = {
     **{"bod": "tib", "cym": "wel", "deu": "ger", "ell": "gre", "eus": "baq", "hye": "arm", "isl": "ice"},
     **{"kat": "geo", "mkd": "mac", "msa": "may", "mya": "bur", "nld": "dut", "sqi": "alb", "zho": "chi"},
@@ -85,8 +85,8 @@ class Muxer:
         in_order: packets will come in the order of their times over all streams.
         options: for FFmpeg's muxer.
 
-    ``encoder`` makes packets for it. ``warnings`` are lines for the user. ``carried`` are the kinds of the source's
-    other streams that come along.
+    ``encoder`` makes packets for it. ``warnings`` are lines for the user. ``carried`` are the kinds of the
+    source's other streams that come along.
 
     Raises:
         UsageError: the container cannot hold the source's audio or the codec.

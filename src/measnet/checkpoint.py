@@ -66,8 +66,7 @@ def load_checkpoint(path: str | os.PathLike[str], config: MEASNetConfig | None =
         with torch.device("meta"), _Undrawn():
             network = MEASNet(config)
     except (UsageError, ValueError) as error:
-        _check_names(path, shapes)
-        raise CheckpointError(f"{path}: {error}") from None
+        raise CheckpointError(f"{path}: {error}{_of_names(shapes)}") from None
     _check_fit(path, shapes, network)
     _check_values(path, tensors, network)
     tensors = {
@@ -239,7 +238,9 @@ def _check_claims(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _in_our_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    prefixes = [name.removesuffix(first) for first in _FIRST for name in tensors if name.endswith(f".{first}")]
+    prefixes = [
+        name.removesuffix(first) for first in _FIRST for name in tensors if name.endswith(f".{first}")
+    ]
     for prefix in prefixes[:1]:
         if all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
@@ -283,25 +284,35 @@ def _check_fit(path: Path, shapes: Mapping[str, tuple[int, ...]], network: MEASN
         if names
     ]
     if problems:
-        raise CheckpointError(f"{path} is not this MEASNet: " + "; ".join(problems))
+        raise CheckpointError(f"{path} is not this MEASNet: {'; '.join(problems)}{_of_names(shapes)}")
 
 
-def _check_names(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raises ``CheckpointError`` where tensors lie in modules that no MEASNet has: then shapes tell nothing."""
+def _of_names(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Tells of tensors in modules that no MEASNet has, for the end of a message; "" where there are none."""
+    gated = any(name.startswith("tone.") for name in shapes)
+    likely = [config for config in VARIANTS.values() if (config.block == "gated") == gated]
     with torch.device("meta"), _Undrawn():
-        ours = [name for config in VARIANTS.values() for name in MEASNet(config).state_dict()]
-    modules = {name.partition(".")[0] for name in ours}
-    strange = sorted(name for name in shapes if name.partition(".")[0] not in modules)
+        named = [[_FIRST[0], *MEASNet(config).state_dict()] for config in likely]
+    # By module, the first tensor in it.
+    ours = [{_module(name): name for name in reversed(names)} for names in named]
+    modules = {module for one in ours for module in one}
+    strange = sorted(name for name in shapes if _module(name) not in modules)
     if not strange:
-        return
-    there = {name.partition(".")[0] for name in shapes}
-    missing = _FIRST[0] if _FIRST[0] not in shapes else next((n for n in ours if n.partition(".")[0] not in there), "")
-    raise CheckpointError(
-        f"{path} is not a MEASNet checkpoint whose names are understood: {len(strange)} of {len(shapes)} tensors "
-        f"are like {_some(strange[:1])}{f', and none is {missing}' if missing else ''}; understood are our names "
-        f"({_FIRST[0]}) and the authors' ({_FIRST[1]}), all behind one prefix or none, by themselves or under "
+        return ""
+    there = {_module(name) for name in shapes}
+    needed = [module for module in map(_module, named[0]) if all(module in one for one in ours)]
+    missing = next((ours[0][module] for module in needed if module not in there), "")
+    return (
+        f"; {len(strange)} of its {len(shapes)} tensors have names of no MEASNet, like {_some(strange[:1])}"
+        f"{f', and none is {missing}' if missing else ''}: understood are our names ({_FIRST[0]}) and the "
+        f"authors' ({_FIRST[1]}), all behind one prefix or none, by themselves or under "
         f"{', '.join(_KEPT_UNDER)}"
     )
+
+
+def _module(name: str) -> str:
+    """The outermost module that a tensor lies in."""
+    return name.partition(".")[0]
 
 
 def _check_values(path: Path, tensors: Mapping[str, Tensor], network: MEASNet) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+from av.subtitles.subtitle import AssSubtitle
 
 from .conftest import ffmpeg, restore_unchanged
 
@@ -222,15 +223,17 @@ def shown_text(path: Path) -> list[Subtitle]:
     """All subtitles that are text, in order of storage; rows of one are told apart by line feeds."""
     found = []
     with av.open(str(path)) as file:
-        texts = [s for s in file.streams.subtitles if s.codec_context.codec.text_sub]
-        for packet in file.demux(*texts) if texts else ():
+        texts = {s.index: s for s in file.streams.subtitles if s.codec_context.codec.text_sub}
+        numbers = list(texts)
+        for packet in file.demux(*texts.values()) if texts else ():
             if packet.pts is None:
                 continue
             start, lasts = packet.pts * packet.time_base, (packet.duration or 0) * packet.time_base
-            shown = packet.stream.codec_context.decode2(packet)
+            shown = texts[packet.stream.index].codec_context.decode2(packet)
             for row in shown or ():
+                assert isinstance(row, AssSubtitle)
                 text = re.sub(r"\{.*?\}", "", row.dialogue.decode()).replace("\r", "")
-                number = texts.index(packet.stream)
+                number = numbers.index(packet.stream.index)
                 found.append(Subtitle(number, float(start), float(start + lasts), text))
     return found
 

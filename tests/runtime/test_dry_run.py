@@ -113,7 +113,9 @@ def test_a_result_that_is_there_does_not_keep_a_dry_run_from_telling(
     ffmpeg("-i", video, "-frames:v", "1", picture)
     source = {"video": video, "picture": picture, "folder": picture.parent}[kind]
     assert measnet_run(source, "--preset", "ultrafast").status == 0
-    result = source.with_name({"video": "clip.restored.mp4", "picture": "one.restored.png", "folder": "shots.restored"}[kind])
+    result = source.with_name(
+        {"video": "clip.restored.mp4", "picture": "one.restored.png", "folder": "shots.restored"}[kind]
+    )
     before = {path: path.stat().st_mtime_ns for path in sorted(video.parent.rglob("*"))}
     answer = measnet_run(source, "--dry-run", *(["--overwrite"] if overwrite else []))
     assert answer.status == 0, answer.err

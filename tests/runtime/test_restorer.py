@@ -216,7 +216,7 @@ def test_a_closed_restorer_says_so(noisy_picture: np.ndarray) -> None:
         lambda: restorer.description,
         lambda: asyncio.run(restorer.restore_async(noisy_picture)),
     ):
-        with pytest.raises(BackendError, match="this Restorer was closed.*make another"):
+        with pytest.raises(BackendError, match=r"this Restorer was closed.*make another"):
             use()
 
 

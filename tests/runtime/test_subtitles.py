@@ -73,7 +73,9 @@ def make(folder: Path, name: str, codec: str, text: str, seconds: float = 0.8) -
     words.write_text(text)
     picture = ["-f", "lavfi", "-i", f"testsrc2=s=96x64:r=25:d={seconds}", "-i", words]
     # Nothing before zero, so that times are what they are in the text.
-    ffmpeg(*picture, "-map", "0", "-map", "1", "-preset", "ultrafast", "-bf", "0", "-c:s", codec, folder / name)
+    ffmpeg(
+        *picture, "-map", "0", "-map", "1", "-preset", "ultrafast", "-bf", "0", "-c:s", codec, folder / name
+    )
     return folder / name
 
 
@@ -165,12 +167,13 @@ def test_subtitles_that_are_pictures_are_left_out_and_said(tmp_path: Path) -> No
                 after.mux_one(packet)
     for ending in (".webm", ".mov"):
         _, warnings = restored(palette, f"out{ending}")
-        assert any("subtitle (pictures, not text)" in line and "(.mkv takes them)" in line for line in warnings)
+        assert any(
+            "subtitle (pictures, not text)" in line and "(.mkv takes them)" in line for line in warnings
+        )
 
 
 def test_an_excerpt_takes_its_lines_along(tmp_path: Path) -> None:
     source = make(tmp_path, "in.mkv", "subrip", LINES)
-
 
     reading = Reading(start=Fraction(6, 25), duration=Fraction(9, 25))
     target, _ = restored(source, "out.mp4", reading=reading)
@@ -183,7 +186,9 @@ def test_an_excerpt_takes_its_lines_along(tmp_path: Path) -> None:
 
 def test_many_lines_over_one_that_stays(tmp_path: Path) -> None:
     """Lines under a sign that is shown all the time: none is lost, nor the sign."""
-    steps = [f"{n}\n00:00:0{n // 10},{n % 10}00 --> 00:00:0{n // 10},{n % 10}80\nline {n}\n" for n in range(1, 30)]
+    steps = [
+        f"{n}\n00:00:0{n // 10},{n % 10}00 --> 00:00:0{n // 10},{n % 10}80\nline {n}\n" for n in range(1, 30)
+    ]
     sign = "99\n00:00:00,000 --> 00:00:03,000\nsign\n"
     source = make(tmp_path, "in.mkv", "subrip", "\n".join([sign, *steps]), seconds=3.2)
     target, _ = restored(source, "out.mp4")

@@ -8,6 +8,7 @@ import struct
 import subprocess
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -500,3 +501,25 @@ def test_with_all_tracks_the_sound_of_all_programs_is_kept(tmp_path: Path) -> No
     outcome = restore_unchanged(source, tmp_path / "out.mkv", reading=Reading(keep_tracks=True))
     assert list(_sound(tmp_path / "out.mkv").values()) == list(_sound(source).values())
     assert not any("program" in line for line in outcome.warnings)
+
+
+@pytest.mark.parametrize("name", ["early.mp4", "early.mkv"])
+def test_a_beginning_without_a_picture_is_told(clip: MakeClip, tmp_path: Path, name: str) -> None:
+    whole = clip(name, "-g", "5", "-bf", "0")
+    with av.open(str(whole)) as before, av.open(str(tmp_path / name), "w") as after:
+        stream = after.add_stream_from_template(before.streams.video[0])
+        for number, packet in enumerate(before.demux(before.streams.video[0])):
+            if packet.dts is None:
+                continue
+            shown: av.Packet[Any] = packet
+            if number < 10:  # the first two groups of pictures say nothing
+                shown = av.Packet(bytes(packet.size))
+                shown.pts, shown.dts, shown.time_base = packet.pts, packet.dts, packet.time_base
+                shown.is_keyframe = packet.is_keyframe
+            shown.stream = stream
+            after.mux_one(shown)
+    outcome = restore_unchanged(tmp_path / name, tmp_path / f"out{Path(name).suffix}")
+    assert probe(tmp_path / f"out{Path(name).suffix}").times[-1] > 0
+    assert any(
+        "damaged" in line and "none is shown for the first 0.40 s" in line for line in outcome.warnings
+    )

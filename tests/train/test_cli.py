@@ -165,14 +165,17 @@ def test_a_step_that_cannot_fit_is_refused_before_anything_is_read(
 ) -> None:
     monkeypatch.setattr("measnet.train.step_memory.available_memory", lambda: 2_000_000_000)
     arguments = ["three-task", "--data", "/nowhere", "--out", str(tmp_path / "run")]
-    for more in (["--dry-run"], ["--pack", str(tmp_path / "a.pack"), "--set", "epochs=0", "--set", "steps=9"]):
+    for more in (
+        ["--dry-run"],
+        ["--pack", str(tmp_path / "a.pack"), "--set", "epochs=0", "--set", "steps=9"],
+    ):
         if "--pack" in more:
             more += ["--set", "schedule='cosine'", "--set", "turns=8"]
         result = CliRunner().invoke(main, [*arguments, *more])
         assert result.exit_code == 2, result.output
         assert re.fullmatch(
-            r"error: a step on 8 crops of 128 pixels takes about 3\d\.\d GB of memory, and 2.0 GB are free: lower "
-            r"batch or crop \(--set batch=4\), or --set recompute=true, which takes more time\n",
+            r"error: a step on 8 crops of 128 pixels takes about 3\d\.\d GB of memory, and 2.0 GB are free: "
+            r"lower batch or crop \(--set batch=4\), or --set recompute=true, which takes more time\n",
             result.stderr,
         )
     assert not (tmp_path / "run").exists()

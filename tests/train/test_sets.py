@@ -232,8 +232,16 @@ def test_noisy_beside_clean_are_pairs_for_denoising(tmp_path: Path, root: str) -
     ("pictures", "left_out", "taken"),
     [
         (["clean/1.png", "grainy/1.png"], "grainy", "clean"),
-        (["derain/a/input/1.png", "derain/a/target/1.png", "derain/a/wet/1.png"], "derain/a/wet", "derain/a/input"),
-        (["lowlight/low/1.png", "lowlight/high/1.png", "walks/1.png", "town/1.png"], "town, walks", "lowlight/high"),
+        (
+            ["derain/a/input/1.png", "derain/a/target/1.png", "derain/a/wet/1.png"],
+            "derain/a/wet",
+            "derain/a/input",
+        ),
+        (
+            ["lowlight/low/1.png", "lowlight/high/1.png", "walks/1.png", "town/1.png"],
+            "town, walks",
+            "lowlight/high",
+        ),
         (["clean/1.png", "noisy25/1.png", "test/derain/input/1.png", "test/derain/target/1.png"], "", ""),
         (["WaterlooED/pristine_images/1.bmp", "WaterlooED/code/figure.png"], "", ""),
     ],

@@ -29,7 +29,9 @@ def really_kept(network: MEASNet, crops: int, side: int) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        passed = network.forward_training(torch.rand(crops, 3, side, side), NoisyRouting(draw=torch.randn_like))
+        passed = network.forward_training(
+            torch.rand(crops, 3, side, side), NoisyRouting(draw=torch.randn_like)
+        )
     assert passed.restored.grad_fn is not None
     return sum(storage.nbytes() for storage in kept.values())
 
@@ -72,7 +74,9 @@ def test_processes_on_one_cpu_share_its_memory(
         assert not refused
 
 
-@pytest.mark.parametrize(("precision", "share", "refused"), [("fp32", 0.9, True), ("auto", 0.9, False), ("auto", 0.4, True)])
+@pytest.mark.parametrize(
+    ("precision", "share", "refused"), [("fp32", 0.9, True), ("auto", 0.9, False), ("auto", 0.4, True)]
+)
 def test_a_gpu_is_asked_how_much_it_has(
     precision: Any, share: float, refused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

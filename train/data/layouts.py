@@ -75,9 +75,10 @@ def find_sets(
     used = {picture.parent for place in own for picture in (*place.clean, *(place.degraded or ()))}
     if left_out := unknown_beside(used, root):
         taken = sorted({printable(folder.relative_to(root)) for folder in used if root in folder.parents})
+        unknown = [printable(folder.relative_to(root)) for folder in left_out]
         tell(
-            f"{printable(root)}: {', '.join(printable(folder.relative_to(root)) for folder in left_out)} left out, as "
-            f"the name says nothing (taken: {', '.join(taken[:_SHOWN])}); folders that are understood are "
+            f"{printable(root)}: {', '.join(unknown[:_SHOWN])} left out, as the "
+            f"name says nothing (taken: {', '.join(taken[:_SHOWN])}); folders that are understood are "
             f"{understood()}; docs/data.md has them all"
         )
     order = (*TASKS, CLEAN)
