@@ -211,7 +211,6 @@ def test_a_closed_restorer_says_so(noisy_picture: np.ndarray) -> None:
     for use in (
         lambda: restorer(noisy_picture),
         lambda: list(restorer.stream([noisy_picture])),
-        lambda: restorer.settle(noisy_picture),
         lambda: restorer.restore(noisy_picture, apart=True),
         lambda: restorer.description,
         lambda: asyncio.run(restorer.restore_async(noisy_picture)),
