@@ -6,7 +6,8 @@
 ``--recompute`` measures with gradient checkpointing. ``--against-dense`` compares the step with that of the
 same network written with the obvious dense operations (every pixel expert answers every pixel, then the
 chosen are picked; every image expert answers every image), in turns in one process, as a ratio. Every row is
-a process of its own; memory is the most that it held at one moment beyond what it held before its first step.
+a process of its own; memory is the most that it held at one moment, beyond what it held before its first step
+and in all, the latter beside what ``measnet-train`` expects before it begins.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from measnet.config import VARIANTS
 from measnet.network import MEASNet
 from measnet.network.image_experts import ImageExpertLayer, ImageRouting, choose_experts
 from measnet.network.pixel_experts import NoisyRouting, PixelExperts, PixelRouting
+from measnet.train.recipe import Recipe
+from measnet.train.step_memory import step_bytes
 
 
 class DensePixelExperts(PixelExperts):
@@ -91,10 +94,14 @@ def cost(variant: str, batch: int, crop: int, rounds: int, recompute: bool) -> N
     before = peak_bytes()
     times = [step() for _ in range(rounds + 1)][1:]  # the first one warms up
     forward, backward = (statistics.median(side) for side in zip(*times, strict=True))
+    peak = peak_bytes()
+    recipe = Recipe(variant, steps=1, batch=batch, crop=crop, recompute=recompute)
+    expected = step_bytes(recipe, batch)
     print(
         f"{variant:6} batch {batch} of {crop}x{crop}{' recomputed' if recompute else '':11} "
         f"{batch / (forward + backward):6.2f} pictures/s  forward {1000 * forward:7.0f} ms  "
-        f"backward {1000 * backward:7.0f} ms  peak {(peak_bytes() - before) / 1e9:5.2f} GB"
+        f"backward {1000 * backward:7.0f} ms  peak {(peak - before) / 1e9:5.2f} GB, "
+        f"{peak / 1e9:5.2f} in all ({expected / 1e9:5.2f} expected)"
     )
 
 

@@ -283,7 +283,7 @@ class Comparison:
                 )
             check_page(source, result)
         self.target = _target(result, how, source.is_dir())
-        check_target(self.target, [source], overwrite=options.overwrite)
+        check_target(self.target, [source], overwrite=options.overwrite or options.dry_run)
         self._spec, self._source, self._info, self._result = spec, source, info, result
         self._how, self._options = how, options
 

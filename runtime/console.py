@@ -202,7 +202,7 @@ def rehearsal_lines(report: RunReport) -> list[str]:
     lines = [_what_where_when(report)]
     if report.encoding:
         lines.append(f"  picture: {_written_as(report.encoding)}")
-        lines.append(f"  with it: {_copied(report.source)}")
+        lines.append(f"  with it: {_copied(report)}")
     lines.append(f"  restored by {_restored_by(report)}")
     lines += [f"  also: {other}" for other in report.also]
     return lines
@@ -249,16 +249,18 @@ def _written_as(encoding: dict[str, Any]) -> str:
     return ", ".join([*effort, size, f"{encoding['bits']} bits ({encoding['pixel_format']})"])
 
 
-def _copied(source: dict[str, Any]) -> str:
-    """The streams that are copied, each kind with its number."""
-    counted: Counter[str] = Counter(source["copied_streams"])
+def _copied(report: RunReport) -> str:
+    """The streams that come along, each kind with its number."""
+    there = report.source["copied_streams"]
+    counted: Counter[str] = Counter(report.encoding.get("copied_streams", there))
     names = {"audio": "sound", "subtitle": "subtitles", "attachment": "attachments"}
-    return (
-        ", ".join(
-            names.get(kind, kind) + (f" ({count} streams)" if count > 1 else "")
-            for kind, count in counted.items()
-        )
-        or "no sound, no subtitles: the source has none"
+    return ", ".join(
+        names.get(kind, kind) + (f" ({count} streams)" if count > 1 else "")
+        for kind, count in counted.items()
+    ) or (
+        "nothing of the source's sound and subtitles"
+        if there
+        else "no sound, no subtitles: the source has none"
     )
 
 

@@ -85,7 +85,13 @@ class Job:
             if self.info.kind == "video" and not named:
                 self._options = options = _with_sound_of_any_kind(options)
             files = _files_behind(spec)
-            check_targets(self.targets, files, overwrite=options.overwrite, parts=options.parts is not None)
+            self._in_the_way = check_targets(
+                self.targets,
+                files,
+                overwrite=options.overwrite,
+                parts=options.parts is not None,
+                rehearsal=options.dry_run,
+            )
             self._source.settle_clock([t.suffix.lower() if isinstance(t, Path) else "" for t in self.targets])
             file = files[0] if is_on_disk(spec) else None
             self._sink = open_sinks(
@@ -215,6 +221,7 @@ class Job:
                 if len(taken) >= 2 and sum(taken) > seconds:
                     break
             self._gather(guard)
+            report.warnings += self._in_the_way
         except BaseException as error:
             report.error = str(error)
             raise

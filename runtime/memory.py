@@ -32,12 +32,21 @@ def bytes_per_pixel(config: MEASNetConfig) -> float:
     return 1.75 * 4 * alive / config.stem_scale**2 + 3 * 4 * 4
 
 
-def available_memory() -> int:
-    """Bytes that a program may still take: the system's, or its container's if that is less."""
+def available_memory(groups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that a program may still take: the system's, or its container's if that is less.
+
+    ``groups`` is where control groups of Linux lie, of either version. Files that a group has read count as
+    its memory; those not read of late make room for programs, and are left out.
+    """
     free = _meminfo()
-    limit, used = (_number(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
-    if limit is not None and used is not None:
-        free = min(free, max(0, limit - used))
+    for folder, limit_name, used_name, cache in (
+        (groups, "memory.max", "memory.current", "inactive_file"),
+        (groups / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        limit, used = _number(folder / limit_name), _number(folder / used_name)
+        if limit is not None and used is not None:
+            used -= _counted(folder / "memory.stat", cache)
+            free = min(free, max(0, limit - used))
     return free
 
 
@@ -52,12 +61,20 @@ def _meminfo() -> int:
     return _ASSUMED
 
 
-def _number(path: str) -> int | None:
+def _number(path: Path) -> int | None:
     try:
-        text = Path(path).read_text("ascii").strip()
+        text = path.read_text("ascii").strip()
     except OSError:
         return None
     return int(text) if text.isdigit() else None
+
+
+def _counted(path: Path, name: str) -> int:
+    try:
+        lines = path.read_text("ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{name} ")), 0)
 
 
 MAX_SIDE = 16_384

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Literal, cast
@@ -174,7 +174,7 @@ class Restorer:
         self._figures = RestorerFigures()
         self._executor: ThreadPoolExecutor | None = None
         self._tiles: dict[tuple[int, int], list[Tile]] = {}
-        self._rounds = False
+        self._rounds = self._closed = False
         self._task_prompt = None if task is None else self._prompt_of(task)
 
     def __call__(self, frame: AnyFrame) -> AnyFrame:
@@ -232,11 +232,24 @@ class Restorer:
         self._refuse_in_children()
         started, seconds = time.perf_counter(), None
         try:
-            restored = self._restore(pixels, steering, apart)
+            with self._said_if_closed():
+                restored = self._restore(pixels, steering, apart)
             seconds = time.perf_counter() - started
         finally:
             self._count(seconds)
         return restored
+
+    @contextmanager
+    def _said_if_closed(self) -> Generator[None, None, None]:
+        """Says of whatever fails once everything was let go of, why."""
+        try:
+            yield
+        except BackendError:
+            if not self._closed:
+                raise
+            raise BackendError(
+                "this Restorer was closed, by close() or at the end of its with block; make another one"
+            ) from None
 
     def _count(self, seconds: float | None) -> None:
         with self._lock:
@@ -290,7 +303,8 @@ class Restorer:
         """The image-level decisions for every tile of a picture, as ``restore`` settles them for itself;
         None where each tile has its own."""
         self._refuse_in_children()
-        return self._settle(to_image(pixels, self.channel_order), self.tiles_for(*pixels.shape[:2]))
+        with self._said_if_closed():
+            return self._settle(to_image(pixels, self.channel_order), self.tiles_for(*pixels.shape[:2]))
 
     def steer(self, held: Vector, share: float) -> Steering:
         """Takes ``share`` (0 to 1) of every decision from ``held`` (D); the whole prompt from the task."""
@@ -420,7 +434,8 @@ class Restorer:
     @property
     def description(self) -> dict[str, Any]:
         """The model and what runs it, ready for JSON."""
-        graph = self._backend.description
+        with self._said_if_closed():
+            graph, facts = self._backend.description, self._backend.facts
         return {
             "model": self.model,
             "variant": graph.variant,
@@ -428,7 +443,7 @@ class Restorer:
             "precision": graph.precision,
             "io": graph.io,
             **({} if self._task is None else {"task": self._task}),
-            **self._backend.facts,
+            **facts,
         }
 
     def close(self) -> None:
@@ -437,6 +452,7 @@ class Restorer:
         if os.getpid() != self._process:
             return
         with self._turn:
+            self._closed = True
             self._backend.deactivate()
             if self._steered is not None:
                 self._steered.deactivate()

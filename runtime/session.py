@@ -117,6 +117,7 @@ class Session:
                     break
             if self._restorer is not None:
                 self._restorer.close()
+                self._restorer = None  # a further run opens its own
         if self._several and self._options.dry_run:
             self._console.rehearsed(self.reports)
         if self._report is not None:

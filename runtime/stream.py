@@ -407,7 +407,8 @@ class FrameQueue:
     Args:
         capacity: how many frames may wait.
         late: which frame goes when there is no room: ``block`` waits for room, ``drop-oldest`` lets the frame
-            go that waits for longest, ``drop-newest`` the one that comes.
+            go that waits for longest, ``drop-newest`` the one that comes. The first frame of all stays: with
+            it results begin.
         on_drop: called with the reason for each that goes.
     """
 
@@ -419,6 +420,7 @@ class FrameQueue:
         self._on_drop = on_drop
         self._items: deque[Item] = deque()
         self._frames = 0
+        self._begun = False
         self._closed = False
         self._aborted = False
         self._changed = threading.Condition()
@@ -429,9 +431,8 @@ class FrameQueue:
         with self._changed:
             if isinstance(item, Frame | Restoration):
                 dropped = self._late != "block" and self._frames >= self._capacity and not self._aborted
-                if dropped and self._late == "drop-oldest":
-                    self._drop_oldest()
-                if not (dropped and self._late == "drop-newest"):
+                made_room = dropped and self._late == "drop-oldest" and self._drop_oldest()
+                if made_room or not dropped:
                     self._changed.wait_for(lambda: self._aborted or self._frames < self._capacity)
                     self._frames += 1
                     self._items.append(item)
@@ -452,7 +453,9 @@ class FrameQueue:
             if not self._items:
                 return None
             item = self._items.popleft()
-            self._frames -= isinstance(item, Frame | Restoration)
+            if isinstance(item, Frame | Restoration):
+                self._frames -= 1
+                self._begun = True
             self._changed.notify_all()
             return item
 
@@ -468,8 +471,11 @@ class FrameQueue:
             self._aborted = True
             self._changed.notify_all()
 
-    def _drop_oldest(self) -> None:
-        oldest = next(item for item in self._items if isinstance(item, Frame))
+    def _drop_oldest(self) -> bool:
+        """Drops the frame that waits for longest, save the first of all; says whether there was one."""
+        waiting = [item for item in self._items if isinstance(item, Frame)]
+        oldest = next(iter(waiting[not self._begun :]), None)
         # Not remove(): comparing frames would compare their pixels.
         self._items = deque(item for item in self._items if item is not oldest)
-        self._frames -= 1
+        self._frames -= oldest is not None
+        return oldest is not None

@@ -11,7 +11,7 @@ from measnet.errors import UsageError
 from measnet.image_header import IMAGE_ENDINGS, ending_of_result
 from measnet.runtime.frame import StreamInfo
 from measnet.runtime.live.peer import check_address
-from measnet.runtime.sinks.aside import check_target
+from measnet.runtime.sinks.aside import check_target, exists_already
 from measnet.runtime.sinks.containers import CONTAINERS, ending_of_video
 from measnet.runtime.sinks.loopback import is_loopback
 from measnet.runtime.sinks.push import SCHEMES
@@ -40,13 +40,23 @@ def targets_for(spec: str, info: StreamInfo, outs: Sequence[str], *, watched: bo
     return targets
 
 
-def check_targets(targets: Sequence[Target], inputs: list[Path], *, overwrite: bool, parts: bool) -> None:
+def check_targets(
+    targets: Sequence[Target], inputs: list[Path], *, overwrite: bool, parts: bool, rehearsal: bool = False
+) -> list[str]:
     """Refuses targets that cannot or must not be written, before any work is done. Receivers are asked when
-    their sinks are opened. ``parts``: files get names of their own. Raises UsageError."""
+    their sinks are opened. ``parts``: files get names of their own.
+
+    Returns a line for each that exists and stands in the way of a run, where this is its ``rehearsal``.
+    Raises UsageError.
+    """
+    in_the_way = []
     for target in targets:
         if isinstance(target, Path) and target != STANDARD_OUTPUT and not is_loopback(target):
-            numbered = parts and target.suffix.lower() in CONTAINERS
-            check_target(target, inputs, overwrite=overwrite or numbered)
+            may_be_there = overwrite or (parts and target.suffix.lower() in CONTAINERS)
+            check_target(target, inputs, overwrite=may_be_there or rehearsal)
+            if not may_be_there and target.exists():
+                in_the_way.append(exists_already(target))
+    return in_the_way
 
 
 def _named(spec: str, info: StreamInfo, out: str) -> Target:

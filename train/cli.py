@@ -196,6 +196,10 @@ def _run(
             dry_run,
         )
         return
+    from measnet.train.processes import Processes
+    from measnet.train.step_memory import check_step
+
+    check_step(recipe, Processes())
     sets = find_all_sets(name, data, pairs, out)
     if dry_run:
         _describe(recipe, sets)
@@ -212,13 +216,16 @@ def find_all_sets(name: str, data: Sequence[Path], pairs: Sequence[str], out: Pa
     from measnet.train.processes import Processes
     from measnet.train.run_folder import RunFolder
 
+    def warn(line: str) -> None:
+        say(f"warning: {line}", err=True)
+
     found: list[ImageSet] = []
     for place in data:
         if place.suffix.lower() in VIDEO_SUFFIXES:
             frames = RunFolder(out).path / "footage" / place.name
             found.append(take_frames(place, frames, leads=Processes().leads))
         else:
-            found += _listing_problems(partial(find_sets, place, split="train"), out)
+            found += _listing_problems(partial(find_sets, place, split="train", tell=warn), out)
     for entry in pairs:
         task, equals, folder = entry.partition("=")
         if not equals:
@@ -309,8 +316,11 @@ def _run_packed(
     from measnet.train.data.packed_crops import PackedCrops
     from measnet.train.data.packing import Packing, plan_pack
     from measnet.train.packed_loop import Clock, check_packed
+    from measnet.train.processes import Processes
+    from measnet.train.step_memory import check_step
 
     check_packed(recipe, start)
+    check_step(recipe, Processes(), packed=True)
     Clock(recipe.steps, pack.minutes)  # an impossible time is refused before anything is packed
     length = f"{recipe.steps} steps" if pack.minutes is None else f"{pack.minutes:g} minutes"
     what = f"{recipe.variant}, {length} of {recipe.batch} crops of {recipe.crop} pixels"
@@ -375,21 +385,33 @@ def _train_packed(recipe: Recipe, pack: Pack, out: Path, start: Start, minutes: 
         def hear(at: StepFigures) -> None:
             last.update(at.figures)
 
-        network = train_packed(
-            recipe,
-            pack,
-            out,
-            start=start,
-            minutes=minutes,
-            on_step=show_step,
-            on_figures=hear,
-            on_event=lambda words: bar.console.print(printable(words), markup=False, highlight=False),
-        )
+        stop = threading.Event()
+        with stopping_on_signals(stop):
+            network = train_packed(
+                recipe,
+                pack,
+                out,
+                start=start,
+                minutes=minutes,
+                on_step=show_step,
+                on_figures=hear,
+                on_event=lambda words: bar.console.print(printable(words), markup=False, highlight=False),
+                stop=stop,
+            )
         bar.update(task, completed=1.0)
     if is_collapsed(network.task_prompts):
         _warn_of_collapse()
-    ended = f", last loss {last['loss']:.6f}" if "loss" in last else " (it was trained already)"
-    say(f"weights: {out / 'weights.safetensors'}{ended}")
+    say(f"weights: {out / 'weights.safetensors'}{_reached(last)}")
+
+
+def _reached(figures: dict[str, float]) -> str:
+    """How good the last crops of a run came out, for the line at its end."""
+    psnr = {name.removeprefix("psnr_"): dB for name, dB in figures.items() if name.startswith("psnr_")}
+    if not psnr:
+        return "" if figures else " (it was trained already)"
+    of_each = ", ".join(f"{task} {dB:.1f}" for task, dB in sorted(psnr.items()))
+    mean = sum(psnr.values()) / len(psnr)
+    return f"; the last crops came out at {mean:.1f} dB" + (f" ({of_each})" if len(psnr) > 1 else "")
 
 
 def _warn_of_collapse() -> None:
@@ -442,8 +464,7 @@ def _train(recipe: Recipe, sets: list[ImageSet], out: Path, start: Start, worker
     if leads and is_collapsed(network.task_prompts):
         _warn_of_collapse()
     if leads:
-        ended = f", last loss {last['loss']:.6f}" if last else " (it was trained already)"
-        say(f"weights: {out / 'weights.safetensors'}{ended}")
+        say(f"weights: {out / 'weights.safetensors'}{_reached(last)}")
 
 
 if __name__ == "__main__":

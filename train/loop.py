@@ -163,9 +163,10 @@ def _train(
             figures["learning_rate"] = rate
             figures["seconds"] = time.perf_counter() - began
             figures["data_wait"] = (fed - began) / figures["seconds"]
-            on_step(step, steps, figures)
             if processes.leads and (step % LOG_EVERY == 0 or step == steps):
-                folder.log(step, figures | journal.write(step, figures))
+                figures |= journal.write(step, figures)
+                folder.log(step, figures)
+            on_step(step, steps, figures)
             stopped = stop.is_set() and step < steps
             if processes.leads and (step % recipe.save_every == 0 or step == steps or stopped):
                 folder.save(recipe, dict(start.origin), Progress(step), network, average, updates)

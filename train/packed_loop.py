@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -106,18 +107,20 @@ def train_packed(
     on_step: Callable[[int, float], None] = lambda step, done: None,
     on_figures: Callable[[StepFigures], None] = lambda figures: None,
     on_event: Callable[[str], None] = lambda words: None,
+    stop: threading.Event | None = None,
 ) -> MEASNet:
     """Runs ``recipe`` on ``pack``; goes on where a run in ``out`` stopped. Returns the moving average.
 
     With ``minutes`` the run ends, cosine and all, when so much time was spent on it, in however many parts;
     one step is always taken, so that there are weights even where getting ready took all of the time.
     ``on_step`` hears of every step and of the share of the run that is over, ``on_event`` what a user should
-    know (a batch that had to be halved, say). Raises ``UsageError``, ``OutputError`` and ``TrainingError``.
+    know (a batch that had to be halved, say). Once ``stop`` is set, the run is saved behind the step under
+    way, and ``KeyboardInterrupt`` raised. Raises ``UsageError``, ``OutputError`` and ``TrainingError``.
     """
     check_packed(recipe, start)
     run = _Run(recipe, pack, out, start, Clock(recipe.steps, minutes), on_event)
     with Journal(out, run.crops.tasks, run.before.step) as journal:
-        return run.train(journal, on_step, on_figures)
+        return run.train(journal, on_step, on_figures, stop or threading.Event())
 
 
 def check_packed(recipe: Recipe, start: Start) -> None:
@@ -206,6 +209,7 @@ class _Run:
         journal: Journal,
         on_step: Callable[[int, float], None],
         on_figures: Callable[[StepFigures], None],
+        stop: threading.Event,
     ) -> MEASNet:
         step, saved = self.before.step, time.perf_counter()
         gathered: defaultdict[str, list[Tensor]] = defaultdict(list)
@@ -240,9 +244,12 @@ class _Run:
             if step % LOG_EVERY == 0:
                 report(done)
             due = time.perf_counter() - saved > SAVE_SECONDS
-            if due if self.clock.minutes is not None else step % self.recipe.save_every == 0:
+            stopped = stop.is_set() and self.clock.done(step + 1, self.seconds) < 1
+            if stopped or (due if self.clock.minutes is not None else step % self.recipe.save_every == 0):
                 self._save(step)
                 saved = time.perf_counter()
+            if stopped:
+                raise KeyboardInterrupt
         if step > since:
             report(1.0)
         self.average.eval()

@@ -113,7 +113,7 @@ def _problems_of_encoding(target: Target, info: StreamInfo, options: RunOptions)
         yield from [words for words in alone if words is not None] or [refused]
 
 
-def _refused(step: Callable[[], None]) -> Iterator[str]:
+def _refused(step: Callable[[], object]) -> Iterator[str]:
     """The error of ``step``, if it has one."""
     try:
         step()

@@ -38,7 +38,12 @@ def check_target(target: Path, inputs: list[Path], *, overwrite: bool) -> None:
     if any(is_same(source, target) for source in inputs):
         raise UsageError(f"{target} is the input itself; choose another --out")
     if not overwrite:
-        raise UsageError(f"{target} exists already; add --overwrite or choose another --out")
+        raise UsageError(exists_already(target))
+
+
+def exists_already(target: Path) -> str:
+    """The line that says why a result is not written."""
+    return f"{target} exists already; add --overwrite or choose another --out"
 
 
 def is_same(one: Path, other: Path) -> bool:

@@ -63,7 +63,7 @@ class EncodedSink(Sink):
         self.warnings = [*encoding.warnings, *muxer.warnings]
 
     def for_report(self) -> dict[str, Any]:
-        return self.encoding.for_report()
+        return {**self.encoding.for_report(), "copied_streams": self._muxer.carried}
 
     def copy(self, packet: Packet[Stream]) -> None:
         self._muxer.mux_copy(packet)

@@ -16,6 +16,7 @@ from av.container import OutputContainer
 from av.error import ArgumentError, FFmpegError
 from av.packet import Packet
 from av.stream import Disposition
+from av.subtitles.stream import SubtitleStream
 from av.video.stream import VideoStream
 
 from measnet.errors import OutputError, UsageError
@@ -27,6 +28,7 @@ from measnet.runtime.sinks.containers import CONTAINERS, Container
 from measnet.runtime.sinks.encoder import PictureEncoder, PictureEncoding
 from measnet.runtime.sinks.mp4_views import add_views, views_of
 from measnet.runtime.sinks.sound import AviSound, ConvertedSound
+from measnet.runtime.sinks.subtitles import ConvertedSubtitles, text_codec
 from measnet.runtime.sinks.target import Target, named
 
 if TYPE_CHECKING:
@@ -51,15 +53,20 @@ _MP4_FIELDS = frozenset(
 _PICTURE_METADATA = frozenset({"language", "title", "creation_time", "timecode", "comment"})
 # Where decoding times before zero move all others; others store them apart, or none.
 _DECODING_FROM_ZERO = ("mpegts", "flv")
-# QuickTime has its own list of languages, by the names that libraries used: ISO 639-2/T -> B.
+# QuickTime has its own list of languages, by the names that FFmpeg knows them by there. Of ISO 639-2, which
+# has two names for some of them:
 _QUICKTIME_NAMES = {
-    **{"bod": "tib", "ces": "cze", "cym": "wel", "deu": "ger", "ell": "gre", "eus": "baq", "fas": "per"},
-    **{"fra": "fre", "hye": "arm", "isl": "ice", "kat": "geo", "mkd": "mac", "mri": "mao", "msa": "may"},
-    **{"mya": "bur", "nld": "dut", "ron": "rum", "slk": "slo", "sqi": "alb", "zho": "chi"},
+    **{"bod": "tib", "cym": "wel", "deu": "ger", "ell": "gre", "eus": "baq", "hye": "arm", "isl": "ice"},
+    **{"kat": "geo", "mkd": "mac", "msa": "may", "mya": "bur", "nld": "dut", "sqi": "alb", "zho": "chi"},
+    **{"fre": "fra", "cze": "ces", "rum": "ron", "slo": "slk"},
+    **{"fao": "fo ", "fas": "iri", "hrv": "hr ", "nob": "nor", "pan": "pa ", "per": "iri", "srp": "sr "},
+    **{"swe": "sve"},
 }
 # What cover pictures are stored as, by FFmpeg's decoders: the ending of a file of it, and its MIME type.
 _COVER_FILES = {"mjpeg": ("jpg", "image/jpeg"), "png": ("png", "image/png"), "bmp": ("bmp", "image/bmp")}
 _TIMECODE = ("mp4", "mov", "matroska")
+# Where subtitles can be marked to be shown to whoever asks for none.
+_FORCED = ("mp4", "matroska", "webm")
 # In microseconds.
 _LIVE_INTERLEAVE = "500000"
 RUN_UP = Fraction(2, 25)
@@ -78,7 +85,8 @@ class Muxer:
         in_order: packets will come in the order of their times over all streams.
         options: for FFmpeg's muxer.
 
-    ``encoder`` makes packets for it. ``warnings`` are lines for the user.
+    ``encoder`` makes packets for it. ``warnings`` are lines for the user. ``carried`` are the kinds of the
+    source's other streams that come along.
 
     Raises:
         UsageError: the container cannot hold the source's audio or the codec.
@@ -97,6 +105,7 @@ class Muxer:
         options: Mapping[str, str] | None = None,
     ) -> None:
         self.warnings: list[str] = []
+        self.carried: list[str] = []
         self._path = path
         self._target = target
         self._kind = kind
@@ -104,7 +113,9 @@ class Muxer:
         self._rounded = 0
         self._packets_left_out = 0
         self._covers_kept = 0
+        self._languages = self._forced = False
         self._converted: dict[int, ConvertedSound] = {}
+        self._texts: dict[int, ConvertedSubtitles] = {}
         self._run_up = Fraction(0)
         self._begun: set[int] = set()
         self._headers: dict[int, BitStreamFilterContext] = {}
@@ -131,6 +142,8 @@ class Muxer:
                 if packet.dts is not None and self._kind.muxer in _DECODING_FROM_ZERO:
                     self._run_up = min(self._run_up, packet.dts * packet.time_base)
                 packet.stream = self.stream
+                if packet.dts is not None:
+                    self._mux_texts(packet.dts * packet.time_base)
                 self.put(packet)
                 # The container settles its own time base when it begins.
                 if self.stream.time_base is not None:
@@ -142,6 +155,12 @@ class Muxer:
         converted = self._converted.get(packet.stream.index)
         if converted is not None:
             self._mux_converted(converted, packet)
+            return
+        text = self._texts.get(packet.stream.index)
+        if text is not None:
+            with writing(self._target):
+                for encoded in text.encoded(packet):
+                    self.put(encoded)
             return
         copy = self._copies.get(packet.stream.index)
         if copy is None or (copy.type != "video" and packet.is_discard and not self._is_run_up(packet)):
@@ -174,6 +193,7 @@ class Muxer:
         for converted in self._converted.values():
             self._mux_converted(converted, None)
         with writing(self._target):
+            self._mux_texts(None)
             self._container.close()
             if not isinstance(self._path, Path):
                 return
@@ -198,6 +218,12 @@ class Muxer:
             for encoded in converted.encoded(packet):
                 self._note_run_up(encoded, converted.stream)
                 self.put(encoded)
+
+    def _mux_texts(self, moment: Fraction | None) -> None:
+        """Write the subtitles that begin before a moment. Raises FFmpegError."""
+        for text in self._texts.values():
+            for packet in text.due(moment):
+                self.put(packet)
 
     def _is_run_up(self, packet: Packet[Stream]) -> bool:
         """Says whether a packet that an edit list cuts out is a run-up, hidden before all others."""
@@ -239,6 +265,8 @@ class Muxer:
             )
         if damaged := sum(converted.damaged for converted in self._converted.values()):
             lines.append(f"{damaged} audio packets could not be decoded, and are silent")
+        if damaged := sum(text.damaged for text in self._texts.values()):
+            lines.append(f"{damaged} subtitles could not be decoded, and were left out")
         return lines
 
     def _tell_of_losses(self, encoding: PictureEncoding) -> None:
@@ -254,8 +282,10 @@ class Muxer:
             names.append("timecode")
         if names:
             lost.append(f"metadata ({', '.join(names)})")
-        if not kind.languages and any("language" in stream.metadata for stream in info.copied):
+        if self._languages and not kind.languages:
             lost.append("the languages of sound and subtitles")
+        if self._forced and kind.muxer not in _FORCED:
+            lost.append("that subtitles are forced")
         aspect = info.sample_aspect
         if aspect is not None and aspect != 1 and not (kind.pixel_shape or encoding.codec.pixel_shape):
             lost.append(
@@ -305,9 +335,8 @@ class Muxer:
             raise UsageError(f"{named(self._target)} cannot hold {encoder}; choose another --codec") from None
         if self._info.display_matrix and encoding.turn is None:
             stream.set_display_matrix(self._info.display_matrix)
-        stream.metadata.update(
-            {k: v for k, v in self._info.picture_metadata.items() if k.lower() in _PICTURE_METADATA}
-        )
+        said = _said_of(self._info.picture_metadata, self._kind)
+        stream.metadata.update({k: v for k, v in said.items() if k.lower() in _PICTURE_METADATA})
         if self._info.stereo in self._kind.stereo and self._kind.muxer in ("matroska", "webm"):
             stream.metadata["stereo_mode"] = self._info.stereo
         return stream
@@ -333,8 +362,11 @@ class Muxer:
                 if self._avi_sound is not None and isinstance(copy, AudioStream):
                     assert isinstance(source, AudioStream)
                     self._avi_sound.add(source, copy)
+            elif codec := text_codec(self._kind.muxer, source):
+                copy = self._add_text(source, codec)
             elif source.type != "audio":
-                left_out.append(source.type)
+                pictures = source.type == "subtitle" and source.codec_context.codec.bitmap_sub
+                left_out.append(f"{source.type}{' (pictures, not text)' if pictures else ''}")
                 continue
             elif sound == "copy" and self._kind.live:
                 left_out.append(f"{source.codec_context.name} audio")
@@ -343,10 +375,10 @@ class Muxer:
                 raise UsageError(_no_place(self._target, source))
             else:
                 copy = self._add_converted(source)
-            copy.metadata.update(source.metadata)
-            if self._kind.muxer == "mov" and "language" in source.metadata:
-                language = source.metadata["language"]
-                copy.metadata["language"] = _QUICKTIME_NAMES.get(language, language)
+            self.carried.append(source.type)
+            self._languages |= "language" in source.metadata
+            self._forced |= bool(source.disposition & Disposition.forced)
+            copy.metadata.update(_said_of(source.metadata, self._kind))
             copy.disposition = source.disposition
         if left_out:
             in_mkv = self._kind.muxer == "matroska"
@@ -395,11 +427,40 @@ class Muxer:
                 f"{named(self._target)} ({error}); use --sound none"
             ) from None
         self._converted[source.index] = converted
-        self.warnings.append(
+        self._say_once(
             f"{named(self._target)} cannot hold the source's {source.codec_context.name} audio: it was "
             f"converted to {converted.stream.codec_context.name.removeprefix('lib')}"
         )
         return converted.stream
+
+    def _add_text(self, source: Stream, codec: str) -> Stream:
+        assert isinstance(source, SubtitleStream)
+        text = self._texts[source.index] = ConvertedSubtitles(self._container, codec, source)
+        name = source.codec_context.codec.canonical_name
+        styling = "; fonts, places and drawings are not kept" if name in ("ass", "ssa") else ""
+        self._say_once(
+            f"{named(self._target)} cannot hold the source's {name} subtitles: they were converted to "
+            f"{codec}{styling}"
+        )
+        return text.stream
+
+    def _say_once(self, line: str) -> None:
+        if line not in self.warnings:
+            self.warnings.append(line)
+
+
+def _said_of(metadata: Mapping[str, str], kind: Container) -> dict[str, str]:
+    """What is said of a stream, as a container takes it."""
+    said = dict(metadata)
+    if kind.muxer not in ("mp4", "mov"):
+        # Which part of a player it is for, as MP4 says of each; and MP4's word for a title.
+        said.pop("handler_name", None)
+        if "name" in said:
+            said.setdefault("title", said.pop("name"))
+    language = said.get("language")
+    if language is not None and kind.muxer == "mov":
+        said["language"] = _QUICKTIME_NAMES.get(language, language)
+    return said
 
 
 def _takes(kind: Container, source: Stream) -> bool:

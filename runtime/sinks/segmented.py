@@ -110,6 +110,7 @@ class SegmentedVideoSink(Sink):
         # Built to see whether it can be; not a byte is written before the segments are joined.
         muxer = self._new_muxer()
         self.warnings = [*self.encoding.warnings, *muxer.warnings]
+        self._carried = muxer.carried
         self._flags = muxer.stream.codec_context.flags
         muxer.close_anyhow()
 
@@ -158,7 +159,7 @@ class SegmentedVideoSink(Sink):
         return {"encoder_threads": min(MOST_THREADS, os.cpu_count() or 1)}
 
     def for_report(self) -> dict[str, Any]:
-        return self.encoding.for_report()
+        return {**self.encoding.for_report(), "copied_streams": self._carried}
 
     def write(self, frame: Frame) -> None:
         """See Sink.write. Packets are not taken: they are read again for the joining."""

@@ -78,13 +78,20 @@ class PictureDecoder:
                 and stream.codec_context is not None
                 and stream is not self.stream
                 and not _is_cover(stream)
+                and (keep_tracks or _goes_with(container, stream, self.stream))
             )
         )
-        self.left_behind = [
-            f"{stream.type} stream {stream.index}"
+        left = [
+            stream
             for stream in container.streams
             if not (stream is self.stream or stream in self.copied or _is_cover(stream))
             and not _says_it_elsewhere(container, stream)
+        ]
+        others = [stream for stream in left if not _goes_with(container, stream, self.stream)]
+        self.left_behind = [
+            f"{stream.type} stream {stream.index}{' (of another program)' if stream in others else ''}"
+            for stream in left
+            if stream not in self.tracks or track is not None
         ]
         self._covers: dict[VideoStream, bytes] = {}
         context = self.stream.codec_context
@@ -270,6 +277,14 @@ def _chosen(tracks: list[VideoStream], number: int | None, name: str) -> VideoSt
     if stream.codec_context is None:
         raise InputError(f"{name}: its video codec is unknown to this build of FFmpeg; convert it first")
     return stream
+
+
+def _goes_with(container: InputContainer, stream: Stream, picture: VideoStream) -> bool:
+    """Says whether a stream of a broadcast of several programs belongs to that of the picture."""
+    if container.format.name != "mpegts" or stream.type not in ("audio", "subtitle", "data"):
+        return True
+    best = container.streams.best
+    return best("video", related=stream) in (picture, best("video", related=picture))
 
 
 def _says_it_elsewhere(container: InputContainer, stream: Stream) -> bool:

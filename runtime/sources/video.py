@@ -79,6 +79,7 @@ class VideoFile(Source):
             self._refuse_a_picture()
             if self._cutter.start is not None:
                 self._decoder.damaged = 0
+            self._hidden = self._before(first)
             self.info = self._piece(self._decoder.info(first, "video"))
         except BaseException:
             self.close()
@@ -216,6 +217,13 @@ class VideoFile(Source):
             chapters=self._cutter.chapters(info.chapters),
         )
 
+    def _before(self, first: av.VideoFrame) -> Fraction:
+        """Seconds without a picture before the first that is sound, where damaged ones lie there."""
+        start, unit = self._decoder.stream.start_time, self._decoder.stream.time_base
+        if self._cutter.start is not None or not self._decoder.damaged or start is None or unit is None:
+            return Fraction(0)
+        return max(Fraction(0), ((first.pts or 0) - start) * unit - self._decoder.lead)
+
     def _settle(self, reader: RgbReader) -> None:
         decoder = self._decoder
         self.damaged = decoder.damaged
@@ -228,9 +236,10 @@ class VideoFile(Source):
             )
         self.warnings += decoder.warnings
         if decoder.damaged:
+            begins = f", and none is shown for the first {float(self._hidden):.2f} s" if self._hidden else ""
             self.warnings.append(
                 f"{decoder.damaged} damaged frames were left out; "
-                "the frame before each is shown until the next sound one"
+                f"the frame before each is shown until the next sound one{begins}"
             )
         self.truncated = decoder.gave_up or (not self._cutter.reached_end and self._tail_is_missing())
         if self.truncated:

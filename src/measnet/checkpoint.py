@@ -1,8 +1,8 @@
 """Reads MEASNet checkpoints in three formats and writes ours.
 
     released     a Lightning ``.ckpt``: tensors under ``state_dict``, each name behind ``net.``
-    state dict   a PyTorch file of tensors, in the authors' names or in ours; as they are, or as BasicSR and
-                 compiled or parallel networks keep them
+    state dict   a PyTorch file of tensors, in the authors' names or in ours, as they are or behind a prefix
+                 that all share; by itself, or as BasicSR and others keep it
     ours         ``.safetensors`` with the configuration in its metadata
 
 Files come from strangers: pickles are read with ``weights_only=True`` alone, and every name, shape and
@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from measnet import damage, task_prompts
-from measnet.config import TONE_TASKS, MEASNetConfig, variant_name
+from measnet.config import TONE_TASKS, VARIANTS, MEASNetConfig, variant_name
 from measnet.config_from_tensors import config_from_shapes
 from measnet.errors import CheckpointError, MissingPackageError, UsageError, first_line
 from measnet.file_name import in_utf8
@@ -37,8 +37,8 @@ _CONFIG_KEY = "measnet.config"
 _WEIGHTS_KEY = "measnet.weights_sha256"
 _KEPT_UNDER = ("state_dict", "params_ema", "params", "model")
 """Keys of trainers' files that hold the weights: Lightning's, BasicSR's (its average first), others'."""
-_PREFIXES = ("net.", "module.", "_orig_mod.")
-"""Prefixes of all names in a file: the authors', of ``DataParallel``, of ``torch.compile``."""
+_FIRST = ("stem.weight", "patch_embed.proj.weight")
+"""A tensor that every MEASNet has, in our names and the authors'."""
 _LISTED = 6  # names per kind of problem in one message
 _LONGEST = 120  # characters of each
 
@@ -66,7 +66,7 @@ def load_checkpoint(path: str | os.PathLike[str], config: MEASNetConfig | None =
         with torch.device("meta"), _Undrawn():
             network = MEASNet(config)
     except (UsageError, ValueError) as error:
-        raise CheckpointError(f"{path}: {error}") from None
+        raise CheckpointError(f"{path}: {error}{_of_names(shapes)}") from None
     _check_fit(path, shapes, network)
     _check_values(path, tensors, network)
     tensors = {
@@ -238,8 +238,12 @@ def _check_claims(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _in_our_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    while prefix := next((p for p in _PREFIXES if tensors and all(n.startswith(p) for n in tensors)), None):
-        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    prefixes = [
+        name.removesuffix(first) for first in _FIRST for name in tensors if name.endswith(f".{first}")
+    ]
+    for prefix in prefixes[:1]:
+        if all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     if any(is_reference_name(name) for name in tensors):
         tensors = {
             to_our_name(name): tensor for name, tensor in tensors.items() if not is_stored_but_unused(name)
@@ -280,7 +284,35 @@ def _check_fit(path: Path, shapes: Mapping[str, tuple[int, ...]], network: MEASN
         if names
     ]
     if problems:
-        raise CheckpointError(f"{path} is not this MEASNet: " + "; ".join(problems))
+        raise CheckpointError(f"{path} is not this MEASNet: {'; '.join(problems)}{_of_names(shapes)}")
+
+
+def _of_names(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Tells of tensors in modules that no MEASNet has, for the end of a message; "" where there are none."""
+    gated = any(name.startswith("tone.") for name in shapes)
+    likely = [config for config in VARIANTS.values() if (config.block == "gated") == gated]
+    with torch.device("meta"), _Undrawn():
+        named = [[_FIRST[0], *MEASNet(config).state_dict()] for config in likely]
+    # By module, the first tensor in it.
+    ours = [{_module(name): name for name in reversed(names)} for names in named]
+    modules = {module for one in ours for module in one}
+    strange = sorted(name for name in shapes if _module(name) not in modules)
+    if not strange:
+        return ""
+    there = {_module(name) for name in shapes}
+    needed = [module for module in map(_module, named[0]) if all(module in one for one in ours)]
+    missing = next((ours[0][module] for module in needed if module not in there), "")
+    return (
+        f"; {len(strange)} of its {len(shapes)} tensors have names of no MEASNet, like {_some(strange[:1])}"
+        f"{f', and none is {missing}' if missing else ''}: understood are our names ({_FIRST[0]}) and the "
+        f"authors' ({_FIRST[1]}), all behind one prefix or none, by themselves or under "
+        f"{', '.join(_KEPT_UNDER)}"
+    )
+
+
+def _module(name: str) -> str:
+    """The outermost module that a tensor lies in."""
+    return name.partition(".")[0]
 
 
 def _check_values(path: Path, tensors: Mapping[str, Tensor], network: MEASNet) -> None:

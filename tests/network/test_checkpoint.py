@@ -73,6 +73,8 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, torch.Ten
         ("model", "_orig_mod."),
         (None, "module._orig_mod."),
         ("state_dict", "net.module."),
+        ("state_dict", "model.generator."),
+        (None, "any_thing."),
         (None, "net."),
     ],
 )
@@ -223,6 +225,27 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
     torch.save(torch.nn.Linear(3, 4).state_dict(), tmp_path / "x.pt")
     with pytest.raises(CheckpointError, match="not a MEASNet checkpoint"):
         load_checkpoint(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize(
+    ("rename", "found", "missing"),
+    [
+        (lambda name: f"{'a' if name < 'm' else 'b'}.{name}", "a.decoder2.0.", "stem."),
+        (lambda name: name.replace("stem", "first"), "first.bias", "stem."),
+        (lambda name: name.replace("encoder3.", "enc.three."), "enc.three.0.", "encoder3.0."),
+        (lambda name: name.replace(".", "/"), "decoder2/0/", "stem."),
+    ],
+)
+def test_names_that_are_not_understood_are_told_from_another_network(
+    rename: Callable[[str], str], found: str, missing: str, tmp_path: Path
+) -> None:
+    state = MEASNet(VARIANTS["nano"]).state_dict()
+    torch.save({rename(name): tensor for name, tensor in state.items()}, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(tmp_path / "x.pt")
+    message = str(caught.value)
+    assert f"names of no MEASNet, like {found}" in message and f"none is {missing}" in message
+    assert "behind one prefix or none" in message and "state_dict" in message and "\n" not in message
 
 
 def test_nan_in_the_weights_is_refused_by_name(tmp_path: Path) -> None:

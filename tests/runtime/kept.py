@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+from av.subtitles.subtitle import AssSubtitle
 
 from . import started_once
 from .conftest import ffmpeg, restore_unchanged
@@ -204,3 +206,36 @@ def words(path: Path) -> dict[str, str]:
 def languages(path: Path) -> set[str]:
     sound = (s for s in details(path)["streams"] if s["codec_type"] == "audio")
     return {stream.get("tags", {}).get("language", "none") for stream in sound}
+
+
+@dataclass(frozen=True)
+class Subtitle:
+    """One row of text of a stream of subtitles, and when it is shown, in seconds."""
+
+    stream: int
+    start: float
+    end: float
+    text: str
+
+
+def shown_text(path: Path) -> list[Subtitle]:
+    """All subtitles that are text, in order of storage; rows of one are told apart by line feeds."""
+    found = []
+    with av.open(str(path)) as file:
+        texts = {s.index: s for s in file.streams.subtitles if s.codec_context.codec.text_sub}
+        numbers = list(texts)
+        for packet in file.demux(*texts.values()) if texts else ():
+            if packet.pts is None:
+                continue
+            start, lasts = packet.pts * packet.time_base, (packet.duration or 0) * packet.time_base
+            shown = texts[packet.stream.index].codec_context.decode2(packet)
+            for row in shown or ():
+                assert isinstance(row, AssSubtitle)
+                text = re.sub(r"\{.*?\}", "", row.dialogue.decode()).replace("\r", "")
+                number = numbers.index(packet.stream.index)
+                found.append(Subtitle(number, float(start), float(start + lasts), text))
+    return found
+
+
+def subtitles(path: Path) -> set[str]:
+    return {subtitle.text for subtitle in shown_text(path)}

@@ -101,3 +101,26 @@ def test_a_dry_run_of_a_slow_engine_tries_two_frames(video: Path) -> None:
 def test_a_dry_run_finds_what_a_run_would_stumble_over(measnet_run: Run, video: Path) -> None:
     answer = measnet_run(video, "--dry-run", "-o", video.parent / "absent" / "out.mp4")
     assert answer.status == 2 and "does not exist" in answer.err
+
+
+@pytest.mark.parametrize("kind", ["video", "picture", "folder"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_result_that_is_there_does_not_keep_a_dry_run_from_telling(
+    measnet_run: Run, video: Path, kind: str, overwrite: bool
+) -> None:
+    picture = video.parent / "shots" / "one.png"
+    picture.parent.mkdir()
+    ffmpeg("-i", video, "-frames:v", "1", picture)
+    source = {"video": video, "picture": picture, "folder": picture.parent}[kind]
+    assert measnet_run(source, "--preset", "ultrafast").status == 0
+    result = source.with_name(
+        {"video": "clip.restored.mp4", "picture": "one.restored.png", "folder": "shots.restored"}[kind]
+    )
+    before = {path: path.stat().st_mtime_ns for path in sorted(video.parent.rglob("*"))}
+    answer = measnet_run(source, "--dry-run", *(["--overwrite"] if overwrite else []))
+    assert answer.status == 0, answer.err
+    said = " ".join((answer.out + answer.err).split())
+    assert "nothing was written" in said
+    assert (f"{result.name} exists already; add --overwrite or choose another --out" in said) != overwrite
+    assert {path: path.stat().st_mtime_ns for path in sorted(video.parent.rglob("*"))} == before
+    assert (measnet_run(source).status == 2) or kind == "folder"

@@ -28,6 +28,7 @@ from .kept import (
     packets,
     picture,
     restore,
+    subtitles,
     tags,
     times,
     words,
@@ -126,8 +127,12 @@ def of_languages(pair: Pair) -> str:
 
 def of_subtitles(codec: str) -> Callable[[Pair], str]:
     def look(pair: Pair) -> str:
-        if is_kept(pair, lambda path: packets(path, "subtitle", codec)):
+        before, after = pair.both(lambda path: packets(path, "subtitle", codec))
+        # What was converted to the same codec is there, too.
+        if before and all(packet in after for packet in before):
             return "yes"
+        if pair.said(f"source's {codec} subtitles", "converted"):
+            return "text" if "hello" in subtitles(pair.after) else "lost"
         return "no" if pair.said("subtitle", "left out") else "lost"
 
     return look

@@ -15,6 +15,11 @@ import numpy as np
 import pytest
 from ports import is_up
 
+from measnet import Restorer
+from measnet.runtime.console import Console
+from measnet.runtime.options import RunOptions
+from measnet.runtime.session import Session
+
 from .conftest import IDENTITY_COMMAND, Answer, MakeClip, probe
 
 Run = Callable[..., Answer]
@@ -110,3 +115,15 @@ def test_file_size_limit_is_one_line_and_leaves_nothing(clip: MakeClip, tmp_path
     assert done.returncode == 1
     assert done.stderr.startswith("error: writing") and done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_session_opens_its_engine_anew_for_each_run(video: Path) -> None:
+    opened: list[Restorer] = []
+
+    def opens(options: RunOptions) -> Restorer:
+        opened.append(Restorer("nano"))
+        return opened[-1]
+
+    session = Session(Console(quiet=True), RunOptions(overwrite=True), opens=opens)
+    assert [session.run((str(video),)) for _ in range(2)] == [0, 0]
+    assert len(opened) == 2

@@ -60,14 +60,27 @@ def test_a_queue_that_drops_keeps_the_newest_or_what_was_there() -> None:
     def frame(number: int) -> Frame:
         return Frame(np.zeros((2, 2, 3), np.uint8), number, TIME_BASE)
 
-    for late, left in (("drop-oldest", [3, 4]), ("drop-newest", [0, 1])):
+    for late, left in (("drop-oldest", [3, 4]), ("drop-newest", [1, 2])):
         gone: list[str] = []
         queue = FrameQueue(2, late, gone.append)  # type: ignore[arg-type]  # one of the words
-        for number in range(5):
+        queue.put(frame(0))
+        assert isinstance(first := queue.get(), Frame) and first.pts == 0
+        for number in range(1, 5):
             queue.put(frame(number))
         queue.close()
         kept = [item.pts for item in iter(queue.get, None) if isinstance(item, Frame)]
-        assert kept == left and len(gone) == 3
+        assert kept == left and len(gone) == 2
+
+
+@pytest.mark.parametrize("capacity", [1, 2])
+def test_the_first_frame_is_never_dropped_so_that_results_begin_with_it(capacity: int) -> None:
+    gone: list[str] = []
+    queue = FrameQueue(capacity, "drop-oldest", gone.append)
+    for number in range(5):
+        queue.put(Frame(np.zeros((2, 2, 3), np.uint8), number, TIME_BASE))
+    queue.close()
+    kept = [item.pts for item in iter(queue.get, None) if isinstance(item, Frame)]
+    assert kept == [0, 4][:capacity] and gone == ["newer"] * (5 - capacity)
 
 
 def test_frames_that_are_too_old_for_the_engine_are_left_out() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import subprocess
@@ -206,8 +207,16 @@ def test_a_frame_larger_than_a_static_graph_says_what_to_do(
 def test_a_closed_restorer_says_so(noisy_picture: np.ndarray) -> None:
     with Restorer("nano") as restorer:
         restorer(noisy_picture)
-    with pytest.raises(BackendError, match="not active"):
-        restorer(noisy_picture)
+    restorer.close()
+    for use in (
+        lambda: restorer(noisy_picture),
+        lambda: list(restorer.stream([noisy_picture])),
+        lambda: restorer.restore(noisy_picture, apart=True),
+        lambda: restorer.description,
+        lambda: asyncio.run(restorer.restore_async(noisy_picture)),
+    ):
+        with pytest.raises(BackendError, match=r"this Restorer was closed.*make another"):
+            use()
 
 
 def test_tiles_are_counted_and_nearly_invisible(nano: Restorer) -> None:
@@ -245,6 +254,27 @@ def test_the_memory_estimate_grows_with_the_network_and_memory_is_found() -> Non
     sizes = [bytes_per_pixel(VARIANTS[name]) for name in ("nano", "small", "base")]
     assert sizes == sorted(sizes)
     assert available_memory() > 2**24
+
+
+@pytest.mark.parametrize(
+    ("folder", "limit", "used", "cache"),
+    [
+        (".", "memory.max", "memory.current", "inactive_file"),
+        ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ],
+)
+def test_a_containers_limit_counts_but_not_what_it_has_read(
+    folder: str, limit: str, used: str, cache: str, tmp_path: Path
+) -> None:
+    place = tmp_path / folder
+    place.mkdir(exist_ok=True)
+    (place / limit).write_text("9000000\n")
+    (place / used).write_text("5000000\n")
+    assert available_memory(tmp_path) == 4_000_000
+    (place / "memory.stat").write_text(f"anon 12\n{cache} 1000000\n")
+    assert available_memory(tmp_path) == 5_000_000
+    (place / limit).write_text("max\n")
+    assert available_memory(tmp_path) > 2**24
 
 
 def test_a_picture_too_large_for_the_free_memory_is_tiled(

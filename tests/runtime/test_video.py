@@ -8,6 +8,7 @@ import struct
 import subprocess
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 from measnet.errors import InputError, OutputError, UsageError
 from measnet.runtime.frame import Frame
 from measnet.runtime.memory import check_size
+from measnet.runtime.options import Reading
 from measnet.runtime.sinks.video import VideoSink
 from measnet.runtime.sources.video import VideoFile
 
@@ -459,3 +461,66 @@ def test_aborted_sink_leaves_nothing(clip: MakeClip, tmp_path: Path) -> None:
     sink.abort()
     source.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def _two_programs(folder: Path) -> Path:
+    """A broadcast: two pictures, each with its sound, apart by their pitch."""
+    pictures = [["-f", "lavfi", "-i", f"testsrc2=s={size}:r=25:d=0.4"] for size in ("96x64", "64x48")]
+    tones = [["-f", "lavfi", "-i", f"sine={pitch}:d=0.4"] for pitch in (300, 3000)]
+    inputs = [*pictures[0], *tones[0], *pictures[1], *tones[1]]
+    maps = [word for number in range(4) for word in ("-map", str(number))]
+    programs = ["-program", "title=One:st=0:st=1", "-program", "title=Two:st=2:st=3"]
+    ffmpeg(*inputs, *maps, "-preset", "ultrafast", "-c:a", "mp2", *programs, folder / "two.ts")
+    return folder / "two.ts"
+
+
+def _sound(path: Path) -> dict[int, list[bytes]]:
+    """The packets of each stream of sound."""
+    with av.open(str(path)) as file:
+        found: dict[int, list[bytes]] = {stream.index: [] for stream in file.streams.audio}
+        for packet in file.demux(*file.streams.audio):
+            if packet.size:
+                found[packet.stream.index].append(bytes(packet))
+    return found
+
+
+@pytest.mark.parametrize("track", [None, 1, 2])
+def test_of_several_programs_the_sound_of_the_pictures_own_comes_along(
+    tmp_path: Path, track: int | None
+) -> None:
+    source = _two_programs(tmp_path)
+    outcome = restore_unchanged(source, tmp_path / "out.mkv", reading=Reading(track=track))
+    number = 3 if track == 2 else 1
+    assert list(_sound(tmp_path / "out.mkv").values()) == [_sound(source)[number]]
+    said = [line for line in outcome.warnings if "audio" in line]
+    assert len(said) == 1 and f"audio stream {4 - number} (of another program)" in said[0]
+    assert sum("video" in line for line in outcome.warnings) == 1
+
+
+def test_with_all_tracks_the_sound_of_all_programs_is_kept(tmp_path: Path) -> None:
+    source = _two_programs(tmp_path)
+    outcome = restore_unchanged(source, tmp_path / "out.mkv", reading=Reading(keep_tracks=True))
+    assert list(_sound(tmp_path / "out.mkv").values()) == list(_sound(source).values())
+    assert not any("program" in line for line in outcome.warnings)
+
+
+@pytest.mark.parametrize("name", ["early.mp4", "early.mkv"])
+def test_a_beginning_without_a_picture_is_told(clip: MakeClip, tmp_path: Path, name: str) -> None:
+    whole = clip(name, "-g", "5", "-bf", "0")
+    with av.open(str(whole)) as before, av.open(str(tmp_path / name), "w") as after:
+        stream = after.add_stream_from_template(before.streams.video[0])
+        for number, packet in enumerate(before.demux(before.streams.video[0])):
+            if packet.dts is None:
+                continue
+            shown: av.Packet[Any] = packet
+            if number < 10:  # the first two groups of pictures say nothing
+                shown = av.Packet(bytes(packet.size))
+                shown.pts, shown.dts, shown.time_base = packet.pts, packet.dts, packet.time_base
+                shown.is_keyframe = packet.is_keyframe
+            shown.stream = stream
+            after.mux_one(shown)
+    outcome = restore_unchanged(tmp_path / name, tmp_path / f"out{Path(name).suffix}")
+    assert probe(tmp_path / f"out{Path(name).suffix}").times[-1] > 0
+    assert any(
+        "damaged" in line and "none is shown for the first 0.40 s" in line for line in outcome.warnings
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 import time
@@ -40,6 +41,8 @@ def test_the_command_trains_logs_and_resumes(recipe: str, pictures: Path, tmp_pa
     arguments = [recipe, "--data", str(pictures), "--out", str(tmp_path / "run"), "--workers", "0"]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
+    assert re.search(r"; the last crops came out at \d+\.\d dB( \(\w+ \d|$)", " ".join(result.output.split()))
+    assert "loss" not in result.output
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [3]
     assert lines[0]["l1"] > 0 and 0 <= lines[0]["data_wait"] <= 1
@@ -155,6 +158,27 @@ def test_a_users_mistake_ends_in_one_line_and_exit_code_2(
     assert result.exit_code == 2, result.output
     assert result.stderr.startswith("error: ") and message in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_a_step_that_cannot_fit_is_refused_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("measnet.train.step_memory.available_memory", lambda: 2_000_000_000)
+    arguments = ["three-task", "--data", "/nowhere", "--out", str(tmp_path / "run")]
+    for more in (
+        ["--dry-run"],
+        ["--pack", str(tmp_path / "a.pack"), "--set", "epochs=0", "--set", "steps=9"],
+    ):
+        if "--pack" in more:
+            more += ["--set", "schedule='cosine'", "--set", "turns=8"]
+        result = CliRunner().invoke(main, [*arguments, *more])
+        assert result.exit_code == 2, result.output
+        assert re.fullmatch(
+            r"error: a step on 8 crops of 128 pixels takes about 3\d\.\d GB of memory, and 2.0 GB are free: "
+            r"lower batch or crop \(--set batch=4\), or --set recompute=true, which takes more time\n",
+            result.stderr,
+        )
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_video_without_pictures_is_named(recipe: str, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from measnet.checkpoint import load_checkpoint
+from measnet.checkpoint import load_checkpoint, stored_facts
 from measnet.errors import UsageError
 from measnet.network import MEASNet
 from measnet.network.measnet import TrainingPass
@@ -102,6 +103,32 @@ def test_a_run_cut_in_the_middle_ends_with_the_same_bytes(
     for ours, theirs in zip(lines(tmp_path / "whole"), lines(tmp_path / "cut"), strict=True):
         for name in ("loss", "l1", "taught", "router_size"):
             assert ours[name] == theirs[name]
+
+
+def test_a_run_that_is_to_stop_is_saved_behind_its_step_and_goes_on_there(pack: Pack, tmp_path: Path) -> None:
+    seldom = dataclasses.replace(TINY, save_every=1000)
+    train_packed(seldom, pack, tmp_path / "whole")
+    stop, steps = threading.Event(), list[int]()
+
+    def ask(step: int, done: float) -> None:
+        steps.append(step)
+        if step == 4:
+            stop.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        train_packed(seldom, pack, tmp_path / "cut", on_step=ask, stop=stop)
+    assert stored_facts(tmp_path / "cut/weights.safetensors")["measnet.steps"] == "4"
+    train_packed(seldom, pack, tmp_path / "cut", on_step=ask)
+    assert steps == [1, 2, 3, 4, 5, 6]
+    whole, cut = ((tmp_path / run / "weights.safetensors").read_bytes() for run in ("whole", "cut"))
+    assert whole == cut
+
+
+def test_a_run_that_is_to_stop_at_its_last_step_is_whole(pack: Pack, tmp_path: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    train_packed(dataclasses.replace(TINY, steps=1), pack, tmp_path / "run", stop=stop)
+    assert load_checkpoint(tmp_path / "run/weights.safetensors").task_prompts
 
 
 def test_a_run_that_is_done_is_left_as_it_is(pack: Pack, tmp_path: Path) -> None:

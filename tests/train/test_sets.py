@@ -219,6 +219,45 @@ def test_flat_folders_of_clean_pictures_are_denoising_sets(tmp_path: Path) -> No
     assert all(images.synthetic for images in find_sets(tmp_path, split="test"))
 
 
+@pytest.mark.parametrize("root", ["denoise/mine", "pairs"])
+def test_noisy_beside_clean_are_pairs_for_denoising(tmp_path: Path, root: str) -> None:
+    put(tmp_path, f"{root}/noisy/1.png", f"{root}/clean/1.png")
+    for split in ("train", "test"):
+        assert list(found(tmp_path, split).values()) == [[(f"{root}/noisy/1.png", f"{root}/clean/1.png")]]
+    put(tmp_path, "Kodak24/noisy/1.png", "Kodak24/original/1.png")
+    assert found(tmp_path, "test")["denoise", "Kodak24"] == [(None, "Kodak24/original/1.png")]
+
+
+@pytest.mark.parametrize(
+    ("pictures", "left_out", "taken"),
+    [
+        (["clean/1.png", "grainy/1.png"], "grainy", "clean"),
+        (
+            ["derain/a/input/1.png", "derain/a/target/1.png", "derain/a/wet/1.png"],
+            "derain/a/wet",
+            "derain/a/input",
+        ),
+        (
+            ["lowlight/low/1.png", "lowlight/high/1.png", "walks/1.png", "town/1.png"],
+            "town, walks",
+            "lowlight/high",
+        ),
+        (["clean/1.png", "noisy25/1.png", "test/derain/input/1.png", "test/derain/target/1.png"], "", ""),
+        (["WaterlooED/pristine_images/1.bmp", "WaterlooED/code/figure.png"], "", ""),
+    ],
+)
+def test_pictures_in_folders_whose_names_say_nothing_are_told_of(
+    tmp_path: Path, pictures: list[str], left_out: str, taken: str
+) -> None:
+    put(tmp_path, *pictures)
+    told: list[str] = []
+    find_sets(tmp_path, split="train", tell=told.append)
+    assert len(told) == bool(left_out)
+    for line in told:
+        assert f"{tmp_path.name}: {left_out} left out" in line and f"taken: {taken}" in line
+        assert "degraded: input, " in line and "clean: target, " in line
+
+
 def test_noisy_pictures_alone_are_never_taken_for_clean_ones(tmp_path: Path) -> None:
     put(tmp_path, "CBSD68/noisy25/3096.png")
     assert problems(tmp_path, "test") == ["no data set for testing (docs/data.md has the layouts)"]

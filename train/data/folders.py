@@ -54,6 +54,9 @@ _SETS = {
     "eval15": ("LOL", "lowlight", "test"),
 }
 
+PUBLISHED = frozenset(name for name, _, _ in _SETS.values())
+"""The names of sets whose folders are known; what else lies in them is not meant."""
+
 # Folder of degraded pictures: the task, where the name alone gives it away. The first of them is taken: of
 # GoPro's two kinds, blur, which MPRNet and all after it were measured on, not blur_gamma.
 _DEGRADED = {
@@ -62,6 +65,7 @@ _DEGRADED = {
     **dict.fromkeys(("hazy", "haze"), "dehaze"),
     **dict.fromkeys(("blur", "blurgamma"), "deblur"),
     **dict.fromkeys(("rainy", "rain"), "derain"),
+    "noisy": "denoise",
 }
 _CLEAN = ("target", "targets", "gt", "high", "clear", "clean", "sharp", "norain", "original")
 _CLEAN_OF_DENOISE = (*_CLEAN, "originalpng", "hr", "hq", "pristineimages")
@@ -145,6 +149,8 @@ def _walk(folder: Path, meaning: _Meaning, above: tuple[Path, ...]) -> Iterator[
 
 def _place_here(inside: _Inside, meaning: _Meaning, is_root: bool) -> Place | None:
     degraded, clean = inside.first(_DEGRADED), inside.first(_CLEAN)
+    if meaning.known and degraded and _key(degraded) == "noisy":
+        degraded = None  # to published pictures noise is added
     if degraded and clean:
         task = meaning.task or _DEGRADED[_key(degraded)]
         return _pairs(inside.folder, meaning, task, _all_pictures(degraded), _all_pictures(clean))
@@ -207,6 +213,29 @@ class _Inside:
     def called(self, start: str) -> list[Path]:
         """The pictures called ``start``-something, as ``rain-001.png``."""
         return [path for path in self.pictures if path.name.lower().startswith(f"{start}-")]
+
+
+def unknown_beside(used: Iterable[Path], root: Path) -> list[Path]:
+    """The folders of pictures, below ``root``, that lie beside those ``used`` and whose names say nothing."""
+    taken = {folder for path in used for folder in (path, *path.parents)}
+    found = {
+        child
+        for folder in {path.parent for path in taken if root in path.parents}
+        for child in _Inside(folder).folders
+        if child not in taken and not _means_something(child) and _Inside(child).pictures
+    }
+    return sorted(found)
+
+
+def _means_something(folder: Path) -> bool:
+    key = _key(folder)
+    named = key in _SPLITS or key in _TASKS or key in _SETS or key in _DEGRADED or key in _CLEAN_OF_DENOISE
+    return named or key.startswith(_NOT_CLEAN)
+
+
+def understood() -> str:
+    """The names of folders of degraded pictures, and of clean ones."""
+    return f"degraded: {', '.join(_DEGRADED)}; clean: {', '.join(_CLEAN)}"
 
 
 def _all_pictures(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:

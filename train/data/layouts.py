@@ -10,7 +10,7 @@ from typing import Literal
 from measnet.errors import InputError, UsageError
 from measnet.image_header import PictureError, read_size
 from measnet.printable import printable
-from measnet.train.data.folders import Place, find_places
+from measnet.train.data.folders import PUBLISHED, Place, find_places, understood, unknown_beside
 from measnet.train.data.pairing import match_names
 from measnet.train.data.pictures import read_picture
 from measnet.train.data.sets import CLEAN, TASKS, ImageSet, Pair
@@ -41,6 +41,7 @@ def find_sets(
     split: Literal["train", "test"],
     tasks: Collection[str] | None = None,
     decode: bool = False,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> list[ImageSet]:
     """Every set that ``root`` holds, whatever its layout (docs/data.md), in order of task and name.
 
@@ -51,6 +52,7 @@ def find_sets(
             and come along.
         decode: decode every picture too, not its header alone, which finds damage in the middle of a file:
             seconds for most sets, minutes for RESIDE.
+        tell: hears a line on folders of pictures beside those of sets, whose names say nothing.
 
     Raises:
         DataSetError: an ``InputError`` with every problem of every set asked for: a task without a set, a
@@ -69,6 +71,16 @@ def find_sets(
         if place.split in ("", split) and (tasks is None or place.task in {*tasks, CLEAN, ""})
     ]
     sets = _read_places(root, wanted, decode, _missing_tasks(places, wanted, split, tasks))
+    own = [place for place in places if place.name not in PUBLISHED]
+    used = {picture.parent for place in own for picture in (*place.clean, *(place.degraded or ()))}
+    if left_out := unknown_beside(used, root):
+        taken = sorted({printable(folder.relative_to(root)) for folder in used if root in folder.parents})
+        unknown = [printable(folder.relative_to(root)) for folder in left_out]
+        tell(
+            f"{printable(root)}: {', '.join(unknown[:_SHOWN])} left out, as the "
+            f"name says nothing (taken: {', '.join(taken[:_SHOWN])}); folders that are understood are "
+            f"{understood()}; docs/data.md has them all"
+        )
     order = (*TASKS, CLEAN)
     return sorted(sets, key=lambda images: (order.index(images.task), images.name))
 
@@ -76,7 +88,7 @@ def find_sets(
 def read_pairs(folder: Path, task: str) -> ImageSet:
     """The pairs of ``task`` in ``folder``: degraded ones in one folder of it, clean ones in another.
 
-    Degraded: ``input``, ``lq``, ``low``, ``hazy``, ``haze``, ``blur``, ``rainy``, ``rain``. Clean:
+    Degraded: ``input``, ``lq``, ``low``, ``hazy``, ``haze``, ``blur``, ``rainy``, ``rain``, ``noisy``. Clean:
     ``target``, ``gt``, ``high``, ``clear``, ``clean``, ``sharp``, ``norain``. Without either, the pictures in
     ``folder`` itself are a set for denoising. Raises as ``find_sets`` does.
     """

@@ -143,7 +143,8 @@ def _run(request: Request) -> None:
 
     request.check_results()
     models = request.models()
-    sets, videos = request.wanted(request.sets(), request.videos())
+    found = request.sets(lambda line: say(f"warning: {line}", err=True))
+    sets, videos = request.wanted(found, request.videos())
     sheet, video_sheet = (ContactSheet(), VideoSheet()) if request.contact_sheet else (None, None)
     figures: list[SetFigures] = []
     video_figures: VideoFigures | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -80,8 +80,11 @@ class Request:
         if self.contact_sheet is not None:
             check_picture_path(self.contact_sheet)
 
-    def sets(self) -> list[PictureCases]:
-        """The sets of pictures, in the paper's order of tasks. Raises ``UsageError``, ``InputError``."""
+    def sets(self, tell: Callable[[str], None] = lambda line: None) -> list[PictureCases]:
+        """The sets of pictures, in the paper's order of tasks. ``tell`` hears of folders that are left out.
+
+        Raises ``UsageError``, ``InputError``.
+        """
         from measnet.evaluation.cases import cases_of
         from measnet.train.data.layouts import find_sets, read_pairs
         from measnet.train.data.pictures import list_pictures
@@ -89,7 +92,7 @@ class Request:
 
         images: list[ImageSet] = []
         for folder in self.data:
-            images += find_sets(folder, split="test")
+            images += find_sets(folder, split="test", tell=tell)
         for text in self.pairs:
             task, equals, place = text.partition("=")
             if not equals or not place:
