@@ -9,6 +9,7 @@ import click
 
 from measnet.command_line import HELP, run_command, say
 from measnet.export.options import GraphOptions, graph_options
+from measnet.number_options import WholeNumber
 
 if TYPE_CHECKING:
     from measnet.network import MEASNet
@@ -21,7 +22,7 @@ DYNAMIC_SIZE = (256, 320)  # what a graph for any size is calibrated and measure
     epilog="""\b
 Examples:
   measnet-calibrate nano clip.mp4
-  measnet-calibrate best.ckpt photos/ --shape 1080x1920 --count 64 -o graphs/
+  measnet-calibrate best.ckpt photos/ --shape 1080x1920 --limit 64 -o graphs/
   measnet-export engine nano-dynamic.int8.onnx --gpu sm89
 
 Exit status: 0 done, 1 failed on the way, 2 an option or a file is wrong.""",
@@ -29,7 +30,7 @@ Exit status: 0 done, 1 failed on the way, 2 an option or a file is wrong.""",
 @click.argument("checkpoint")
 @click.argument("frames")
 @graph_options
-@click.option("--count", type=int, default=16, show_default=True, metavar="N", help="Most frames.")
+@click.option("--limit", type=WholeNumber(1), default=16, show_default=True, metavar="N", help="Most frames.")
 @click.option(
     "--verify/--no-verify", default=True, show_default=True, help="Measure the loss on frames held out."
 )
@@ -39,7 +40,7 @@ def main(
     checkpoint: str,
     frames: str,
     shapes: tuple[str, ...],
-    count: int,
+    limit: int,
     verify: bool,
     debug: bool,
     **options: Any,
@@ -50,8 +51,8 @@ def main(
 
     def calibrate() -> None:
         wanted = GraphOptions.of(checkpoint, shapes, **options)
-        wanted.check_count(len(wanted.sizes))
-        _calibrate(wanted, frames, count, verify)
+        wanted.check_places(["int8"], [frames])
+        _calibrate(wanted, frames, limit, verify)
 
     run_command(calibrate, debug=debug, interrupted="stopped; no graph was left half-written")
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from measnet.description import Calibration
-from measnet.errors import UsageError
 from measnet.export.pictures import fitted, spread_frames
 from measnet.image import Image, to_image
 
@@ -28,8 +27,6 @@ class Frames:
     """
 
     def __init__(self, source: str, wanted: int, size: tuple[int, int]) -> None:
-        if wanted < 1:
-            raise UsageError(f"--count is {wanted}, must be at least 1")
         self.source = Path(source)
         self.size = size
         self.wanted = wanted

@@ -54,10 +54,10 @@ def check(file: Path, out: Path | None, debug: bool) -> None:
 
 
 def _check(file: Path, out: Path | None) -> None:
-    from measnet.errors import UsageError
+    from measnet.whole_file import check_place
 
-    if out is not None and out.exists() and file.exists() and out.samefile(file):
-        raise UsageError(f"--out {out} is the graph itself; give it another name")
+    if out is not None:
+        check_place(out, "--out", [file])
     need("checking a graph", "export", "onnx")
     from measnet.export.check import check_file, lines, write_findings
 
@@ -307,7 +307,7 @@ def main(
 
     def export() -> None:
         wanted = GraphOptions.of(checkpoint, shapes, **options)
-        wanted.check_count(len(wanted.sizes) * len(precisions))
+        wanted.check_places(precisions, [pictures])
         _export(wanted, precisions, pictures, verify)
 
     run_command(export, debug=debug, interrupted=STOPPED)

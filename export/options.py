@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +13,7 @@ import click
 
 from measnet.errors import MissingPackageError, UsageError, need
 from measnet.weights import NAMES, bundled
+from measnet.whole_file import check_not_read
 
 if TYPE_CHECKING:
     from measnet.description import IO
@@ -102,10 +103,15 @@ class GraphOptions:
     def is_one_file(self) -> bool:
         return self.out.suffix == ".onnx"
 
-    def check_count(self, count: int) -> None:
-        """Raises ``UsageError`` where so many graphs do not go where they should."""
-        if self.is_one_file and count > 1:
-            raise UsageError(f"{count} graphs cannot share the name {self.out}; give -o a folder")
+    def check_places(self, precisions: Sequence[str], read: Sequence[str | None]) -> None:
+        """Raises ``UsageError`` where graphs of these precisions would share one file, or where they or their
+        reports would replace the checkpoint or another file that is ``read``."""
+        paths = [self.path(size, precision) for size in self.sizes for precision in precisions]
+        if self.is_one_file and len(paths) > 1:
+            raise UsageError(f"{len(paths)} graphs cannot share the name {self.out}; give -o a folder")
+        for path in paths:
+            for written in (path, path.with_suffix(".json")):
+                check_not_read(written, "--out", [self.source, *read])
 
 
 OPTIONS = (

@@ -188,7 +188,7 @@ def _type_of(hint: Any, how: Mapping[str, Any]) -> Any:
     help="Restore all files of folders into -o FOLDER by the workers of a Ray cluster; local: here.",
 )
 @click.option("--quiet", is_flag=True, help="Print errors only.")
-@click.option("--debug", is_flag=True, help="Show where an error came from.")
+@click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
 @click.version_option(package_name="measnet", prog_name="measnet-run")
 @click.pass_obj  # opens the engine; None where the command is called by its name
 def main(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from click.testing import CliRunner
 from measnet.command_line import run_command
 from measnet.errors import OutputError, UsageError
 from measnet.number_options import Number, WholeNumber
+from measnet.weights import bundled
 
 SOURCES = Path(__file__).parents[1]
 STAGES = ("runtime", "export", "train", "calibration")
@@ -44,6 +46,40 @@ def test_every_command_answers_to_the_short_form_of_help(module: str) -> None:
 def test_every_command_that_writes_a_result_takes_its_place_with_o_and_out(module: str) -> None:
     (out,) = (option for option in command(module).params if "-o" in option.opts)
     assert out.opts == ["-o", "--out"]
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("runtime", "clip.mp4 --model x.json --report x.json"),
+        ("runtime", "clip.mp4 --model nano --checkpoint x.json --verify 1/2 --report x.json"),
+        ("evaluation", "--clean pictures --model x.json --report x.json"),
+        ("evaluation", "--clean pictures --against x.json --contact-sheet x.json"),
+        ("doctor", "--self-test --model x.json -o x.json"),
+        ("doctor", "--self-test --model x.json -o link.json"),
+        ("export", "x.onnx -o x.onnx --no-verify"),
+        ("export", "x.json -o x.onnx --fp16 --no-verify"),
+        ("export", "nano -o x.onnx --pictures x.onnx"),
+        ("export", "check x.json -o x.json"),
+        ("calibration", "x.onnx pictures -o x.onnx"),
+        ("calibration", "nano x.json -o x.onnx"),
+        ("train.fusion", "pictures --model x.onnx -o x.onnx"),
+        ("train.fusion", "pictures --clip x.onnx -o x.onnx"),
+    ],
+)
+def test_no_command_replaces_what_it_reads(
+    module: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    read = [tmp_path / name for name in ("x.json", "x.onnx", "clip.mp4")]
+    for file in read:
+        shutil.copy(bundled("nano", ".safetensors"), file)
+    (tmp_path / "link.json").symlink_to("x.json")
+    before = read[0].read_bytes()
+    answer = CliRunner().invoke(command(f"measnet.{module}.cli"), words.split())
+    assert answer.exit_code == UsageError.exit_code and "is what is read; give it another" in answer.stderr
+    assert {file.read_bytes() for file in read} == {before} and (tmp_path / "link.json").is_symlink()
 
 
 @pytest.mark.parametrize("module", ["measnet.runtime.cli", "measnet.export.cli"])

@@ -21,7 +21,7 @@ _EPILOG = """\b
 Examples:
   measnet-serve cameras.yaml            until Ctrl-C
   measnet-serve cameras.yaml --console 8080   and a page that shows them all
-  measnet-serve --check cameras.yaml    name all that is wrong with it, and open no camera
+  measnet-serve --dry-run cameras.yaml  name all that is wrong with it, and open no camera
 
 \b
 Exit status: 0 all ended well or were stopped, 1 one of them failed, 2 the file or an option is wrong.
@@ -31,15 +31,17 @@ Exit status: 0 all ended well or were stopped, 1 one of them failed, 2 the file 
 @click.command(context_settings=HELP, epilog=_EPILOG)
 @click.argument("cameras_file", metavar="CAMERAS.YAML", type=click.Path(path_type=Path))
 @click.option(
-    "--check", is_flag=True, help="Read the file, load its models, say all that is wrong, and open no camera."
+    "--dry-run",
+    is_flag=True,
+    help="Read the file, load its models, say all that is wrong, and open no camera.",
 )
 @options_of(Operating)
 @click.option("--report", metavar="FILE", type=click.Path(path_type=Path), help="Figures of all, as JSON.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
-@click.option("--debug", is_flag=True, help="Show where an error came from.")
+@click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
 @click.version_option(package_name="measnet", prog_name="measnet-serve")
 def main(
-    cameras_file: Path, check: bool, report: Path | None, quiet: bool, debug: bool, **values: Any
+    cameras_file: Path, dry_run: bool, report: Path | None, quiet: bool, debug: bool, **values: Any
 ) -> None:
     """Restore several cameras at once with engines that they share.
 
@@ -55,12 +57,12 @@ def main(
             cameras = read_cameras(cameras_file)
         except CamerasError as error:
             cameras, problems = error.cameras, error.problems
-        problems += problems_of(cameras_file, cameras, models=check)
+        problems += problems_of(cameras_file, cameras, models=dry_run)
         if problems:
             for line in problems:
                 say(f"error: {line}", err=True)
             sys.exit(CamerasError.exit_code)
-        if check:
+        if dry_run:
             for camera in cameras:
                 say(f"{camera.name}: {camera.options.engine.model} to {len(camera.sinks)} sink(s)")
             return

@@ -12,7 +12,7 @@ from av.error import FFmpegError
 
 from measnet.errors import OutputError, UsageError
 from measnet.runtime.sinks.target import Target
-from measnet.whole_file import check_length, is_special
+from measnet.whole_file import check_length, is_same, is_special
 
 
 def check_target(target: Path, inputs: list[Path], *, overwrite: bool) -> None:
@@ -44,14 +44,6 @@ def check_target(target: Path, inputs: list[Path], *, overwrite: bool) -> None:
 def exists_already(target: Path) -> str:
     """The line that says why a result is not written."""
     return f"{target} exists already; add --overwrite or choose another --out"
-
-
-def is_same(one: Path, other: Path) -> bool:
-    """Says whether both are there and are one file or folder, by whatever names and links."""
-    try:
-        return one.samefile(other)
-    except OSError:
-        return False
 
 
 def _grows_at(target: Path) -> tuple[Path, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from measnet.errors import OutputError, UsageError
@@ -14,8 +15,24 @@ def is_special(path: Path) -> bool:
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
-def check_place(path: Path, option: str) -> None:
-    """Raises ``UsageError`` where ``write_whole`` could not write. ``option`` is what named ``path``."""
+def is_same(one: Path, other: Path) -> bool:
+    """Tells whether both are there and are one file or folder, by whatever names and links."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
+def check_not_read(path: Path, option: str, read: Iterable[str | Path | None]) -> None:
+    """Raises ``UsageError`` where ``path``, which is to be written, is one of the files that are ``read``.
+    ``option`` is what named ``path``."""
+    if any(is_same(Path(one), path) for one in read if one is not None):
+        raise UsageError(f"{option} {path} is what is read; give it another name")
+
+
+def check_place(path: Path, option: str, read: Iterable[str | Path | None] = ()) -> None:
+    """Raises ``UsageError`` where ``write_whole`` could not write, or would replace what is ``read``.
+    ``option`` is what named ``path``."""
     folder = path.parent
     if str(path) == "-":
         raise UsageError(
@@ -30,6 +47,7 @@ def check_place(path: Path, option: str) -> None:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"the folder {folder} cannot be written to; choose another {option}")
     check_length(path, [_aside(path)], option)
+    check_not_read(path, option, read)
 
 
 def check_length(path: Path, names: list[Path], option: str) -> None:

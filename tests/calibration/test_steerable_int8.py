@@ -25,7 +25,7 @@ def made(small_pieces: None, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     if clip is None:
         pytest.skip("no examples/car-park.mp4 here")
     folder = tmp_path_factory.mktemp("int8")
-    wish = ["nano", str(clip), "--count", "2", "--no-verify", "-o", str(folder)]
+    wish = ["nano", str(clip), "--limit", "2", "--no-verify", "-o", str(folder)]
     for more in ([], ["--steerable"]):
         result = CliRunner().invoke(main, [*wish, *more])
         assert result.exit_code == 0, result.output

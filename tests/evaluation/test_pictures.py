@@ -341,7 +341,8 @@ def test_the_estimate_of_noise_is_near() -> None:
 def test_the_command_prints_writes_and_draws(desk: Path, tmp_path: Path) -> None:
     done = evaluate(
         *("--clean", desk / "clean", "--pairs", f"lowlight={desk / 'pairs'}", "--limit", 2),
-        *("--sigma", 25, "--classical", "--json", tmp_path / "x.json", "--contact-sheet", tmp_path / "x.jpg"),
+        *("--sigma", 25, "--classical"),
+        *("--report", tmp_path / "x.json", "--contact-sheet", tmp_path / "x.jpg"),
     )
     assert done.exit_code == 0, done.output
     assert rows(done.output, "clean σ25")[0][1:3] == ["denoise", "2"]
@@ -372,7 +373,7 @@ def test_the_command_prints_writes_and_draws(desk: Path, tmp_path: Path) -> None
 
 
 def test_a_model_against_itself_loses_nothing(desk: Path, tmp_path: Path) -> None:
-    files = ("--json", tmp_path / "x.json")
+    files = ("--report", tmp_path / "x.json")
     done = evaluate("--clean", desk / "clean", "--sigma", 50, "--model", "nano", "--model", "nano", *files)
     assert done.exit_code == 0, done.output
     assert rows(done.output, "clean σ50")[1][3:] == ["0.000", "0.000", "∞", "0", "100.000%"]
@@ -427,7 +428,7 @@ def test_a_folder_of_sets_is_searched(desk: Path, tmp_path: Path) -> None:
         ("--clean clean --model x.engine", "'x.engine' is neither one of"),
         ("--clean clean --backend abacus", "there is no backend 'abacus'"),
         ("--clean clean --model nano --model nano --against nano", "3 models are given"),
-        ("--clean clean --json gone/x.json", "the folder gone does not exist"),
+        ("--clean clean --report gone/x.json", "the folder gone does not exist"),
         ("--clean clean --contact-sheet x.gif", "must end in one of"),
     ],
 )
@@ -451,7 +452,7 @@ def test_ctrl_c_ends_with_130(desk: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert done.stderr == "stopped; nothing was written\n"
 
 
-@pytest.mark.parametrize("option", ["--json", "--contact-sheet"])
+@pytest.mark.parametrize("option", ["--report", "--contact-sheet"])
 def test_results_never_replace_what_is_measured(desk: Path, option: str) -> None:
     place = desk / "clean" / "0.png"
     before = place.read_bytes()
@@ -461,5 +462,6 @@ def test_results_never_replace_what_is_measured(desk: Path, option: str) -> None
 
 
 def test_both_results_in_one_file_are_refused(desk: Path, tmp_path: Path) -> None:
-    answer = evaluate("--clean", desk / "clean", "--json", tmp_path / "a", "--contact-sheet", tmp_path / "a")
+    one = tmp_path / "a"
+    answer = evaluate("--clean", desk / "clean", "--report", one, "--contact-sheet", one)
     assert answer.exit_code == 2 and "one and the same file" in answer.output

@@ -56,7 +56,7 @@ def test_a_folder_of_sequences_is_measured_alone_and_fused(
     monkeypatch.setattr(ort, "InferenceSession", session)
     done = evaluate(
         *("--video", clips, "--degrade", "sensor:18,h264:26", "--limit", 4, "--threads", 1),
-        *("--json", tmp_path / "x.json", "--contact-sheet", tmp_path / "x.png"),
+        *("--report", tmp_path / "x.json", "--contact-sheet", tmp_path / "x.png"),
     )
     assert done.exit_code == 0, done.output
     assert [Path(path).name for path in opened] == ["nano.steerable.onnx"]  # frames are held steady: no other
@@ -84,7 +84,7 @@ def test_a_folder_of_sequences_is_measured_alone_and_fused(
 
 def test_noise_on_a_scene_that_stands_is_measured_as_fusing_mends_it(tmp_path: Path) -> None:
     clean = write_folder(tmp_path / "still", moving(8, step=0, height=96, width=128))
-    done = evaluate("--video", clean, "--degrade", "sensor:20", "--json", tmp_path / "x.json")
+    done = evaluate("--video", clean, "--degrade", "sensor:20", "--report", tmp_path / "x.json")
     assert done.exit_code == 0, done.output
     (still,) = report_of(tmp_path / "x.json")["video"]["sequences"]
     alone, fused = (still["methods"][name] for name in (ALONE, FUSED))
@@ -94,7 +94,7 @@ def test_noise_on_a_scene_that_stands_is_measured_as_fusing_mends_it(tmp_path: P
 
 def test_without_fusing_each_frame_alone_is_all_there_is(clips: Path, tmp_path: Path) -> None:
     words = ("--video", clips / "moving", "--degrade", "noise:25", "--limit", 2, "--temporal", 0)
-    done = evaluate(*words, "--json", tmp_path / "x.json")
+    done = evaluate(*words, "--report", tmp_path / "x.json")
     assert done.exit_code == 0, done.output
     assert "each frame alone; seed 0" in done.output and "fused" not in done.output
     assert list(report_of(tmp_path / "x.json")["video"]["methods"]) == [DEGRADED, ALONE]
@@ -104,7 +104,7 @@ def test_a_degraded_video_is_held_against_its_clean_one(tmp_path: Path) -> None:
     clean = moving(3)
     dark = [frame // 2 for frame in clean]
     places = write_lossless(tmp_path / "dark.mkv", dark), write_folder(tmp_path / "clean", clean)
-    done = evaluate("--video", places[0], "--video-target", places[1], "--json", tmp_path / "x.json")
+    done = evaluate("--video", places[0], "--video-target", places[1], "--report", tmp_path / "x.json")
     assert done.exit_code == 0, done.output
     video = report_of(tmp_path / "x.json")["video"]
     error = np.mean([np.square(a.astype(float) - b).mean() for a, b in zip(dark, clean, strict=True)])
@@ -116,7 +116,7 @@ def test_a_degraded_video_is_held_against_its_clean_one(tmp_path: Path) -> None:
 def test_two_models_and_pictures_go_into_one_run(clips: Path, tmp_path: Path) -> None:
     done = evaluate(
         *("--clean", clips / "still", "--sigma", 25, "--limit", 2, "--against", "nano"),
-        *("--video", clips / "moving", "--degrade", "noise:25", "--json", tmp_path / "x.json"),
+        *("--video", clips / "moving", "--degrade", "noise:25", "--report", tmp_path / "x.json"),
     )
     assert done.exit_code == 0, done.output
     report = report_of(tmp_path / "x.json")
@@ -131,7 +131,7 @@ def test_two_models_and_pictures_go_into_one_run(clips: Path, tmp_path: Path) ->
 def test_the_tools_of_video_stand_in_the_same_table(clips: Path, tmp_path: Path) -> None:
     done = evaluate(
         *("--video", clips / "moving", "--degrade", "sensor:15,h264:22", "--limit", 2, "--classical"),
-        *("--threads", 1, "--json", tmp_path / "x.json", "--contact-sheet", tmp_path / "x.jpg"),
+        *("--threads", 1, "--report", tmp_path / "x.json", "--contact-sheet", tmp_path / "x.jpg"),
     )
     assert done.exit_code == 0, done.output
     video = report_of(tmp_path / "x.json")["video"]
@@ -203,7 +203,7 @@ def with_frames(one: SequenceFigures, count: int) -> SequenceFigures:
         ("--clean still --video-target still", "--video-target goes with --video"),
         ("--video still --degrade noise:5 --video-task snow", "there is no task 'snow'"),
         ("--video still --degrade noise:5 --contact-sheet still/sheet.png", "is a file of still"),
-        ("--video still --degrade noise:5 --json still/x.json", "is a file of still"),
+        ("--video still --degrade noise:5 --report still/x.json", "is a file of still"),
         ("--video empty --degrade noise:5", "holds neither frames nor folders of frames"),
         ("--video text --degrade noise:5", "not a video or an image"),
         ("--video still --video-target short", "have not the same number of frames"),
@@ -236,7 +236,7 @@ def test_nothing_is_left_behind_by_ctrl_c(
     monkeypatch.setattr(VideoSheet, "add", interrupted)
     done = evaluate(
         *("--video", clips, "--degrade", "h264:28", "--contact-sheet", tmp_path / "x.png"),
-        *("--json", tmp_path / "x.json"),
+        *("--report", tmp_path / "x.json"),
     )
     assert done.exit_code == 130 and done.stderr.endswith("stopped; nothing was written\n")
     assert [path.name for path in tmp_path.iterdir()] == ["temporary"]

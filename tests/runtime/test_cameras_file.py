@@ -42,7 +42,7 @@ cameras:
 def test_everything_that_is_wrong_is_named_at_once_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "cameras.yaml"
     path.write_text(WRONG)
-    result = CliRunner().invoke(main, ["--check", str(path)])
+    result = CliRunner().invoke(main, ["--dry-run", str(path)])
     assert result.exit_code == 2
     said = [line.removeprefix(f"error: {path}:") for line in result.stderr.splitlines()]
     assert said == [
@@ -110,7 +110,7 @@ def test_check_refuses_all_that_a_run_would_refuse_at_its_beginning(
     monkeypatch.chdir(tmp_path)
     Path("c.yaml").write_text(WRONG_FOR_A_RUN)
     Path("photo.jpg").touch()
-    result = CliRunner().invoke(main, ["--check", "c.yaml"])
+    result = CliRunner().invoke(main, ["--dry-run", "c.yaml"])
     assert result.exit_code == 2 and {str(path) for path in Path().iterdir()} == {"c.yaml", "photo.jpg"}
     said = [line.removeprefix("error: c.yaml:") for line in result.stderr.splitlines()]
     expected = [
@@ -268,7 +268,7 @@ def test_a_key_is_named_as_it_is_written(tmp_path: Path) -> None:
 
 def test_the_example_is_right(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(main, ["--check", str(EXAMPLE)])
+    result = CliRunner().invoke(main, ["--dry-run", str(EXAMPLE)])
     assert result.exit_code == 0, result.output
     assert [line.partition(":")[0] for line in result.stdout.splitlines()] == [
         "door",

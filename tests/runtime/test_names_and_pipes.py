@@ -83,7 +83,7 @@ def test_a_pipe_as_an_output_is_neither_replaced_nor_waited_for(
         lambda run, picture, place: run(picture, "--report", place).err,
         lambda run, picture, place: CliRunner().invoke(doctor, ["-o", place]).output,
         lambda run, picture, place: (
-            CliRunner().invoke(evaluate, ["--clean", str(picture.parent), "--json", place]).output
+            CliRunner().invoke(evaluate, ["--clean", str(picture.parent), "--report", place]).output
         ),
     ],
     ids=["measnet-run", "measnet-doctor", "measnet-eval"],

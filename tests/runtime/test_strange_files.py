@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
-from measnet.errors import InputError, UsageError
+from measnet.errors import InputError
 from measnet.runtime import memory
 from measnet.runtime.frame import Frame
 from measnet.runtime.sources import images
@@ -272,19 +272,6 @@ def test_a_report_that_is_there_is_replaced(clip: MakeClip, measnet_run: Run, tm
     report.write_text("old")
     assert measnet_run(clip("a.mp4"), "-o", tmp_path / "b.mp4", "--report", report).status == 0
     assert json.loads(report.read_text())["runs"][0]["status"] == "complete"
-
-
-def test_checking_a_graph_does_not_replace_it(tmp_path: Path) -> None:
-    from click.testing import CliRunner
-
-    from measnet.export.cli import main
-    from measnet.weights import bundled
-
-    path = tmp_path / "x.onnx"
-    shutil.copy(bundled("nano", ".onnx"), path)
-    before = path.read_bytes()
-    result = CliRunner().invoke(main, ["check", str(path), "-o", str(path)])
-    assert result.exit_code == UsageError.exit_code and path.read_bytes() == before
 
 
 @pytest.mark.parametrize(

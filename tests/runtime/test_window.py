@@ -160,8 +160,8 @@ def test_cameras_have_a_window_each(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     path = tmp_path / "cameras.yaml"
     cameras = [f"  - {{name: {name}, source: 'tcp://h:{name}', sinks: [window]}}" for name in "12"]
     path.write_text("\n".join(["cameras:", *cameras]))
-    done = CliRunner().invoke(serve, ["--check", str(path)])
+    done = CliRunner().invoke(serve, ["--dry-run", str(path)])
     assert done.exit_code == 0, done.output
     monkeypatch.setenv("PATH", str(tmp_path))
-    done = CliRunner().invoke(serve, ["--check", str(path)])
+    done = CliRunner().invoke(serve, ["--dry-run", str(path)])
     assert done.exit_code == 2 and "camera 2: a window needs ffplay" in " ".join(done.stderr.split())

@@ -26,6 +26,7 @@ from measnet.train.fusion.learning import learn
 from measnet.train.fusion.lessons import Lessons, add_lessons, draw_chain
 from measnet.train.fusion.network import write_onnx
 from measnet.train.fusion.scenes import FRAMES, HEIGHT, WIDTH, made_up_scene, piece_of_clip
+from measnet.whole_file import check_place
 
 MOST_FRAMES = 240  # of a clip
 FROM_CLIPS = 0.3  # of the scenes, where there are clips
@@ -47,7 +48,7 @@ FROM_CLIPS = 0.3  # of the scenes, where there are clips
 )
 @click.option("--model", default="nano", show_default=True, help="Restores them, as in measnet-run.")
 @click.option("--seed", default=0, show_default=True, type=WholeNumber(min=0))
-@click.option("--debug", is_flag=True, help="Show a traceback with errors.")
+@click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
 def main(
     pictures: Path,
     out: Path,
@@ -67,6 +68,7 @@ def _learn(
 ) -> None:
     if out.suffix != ".onnx":
         raise UsageError(f"--out {out} does not end in .onnx")
+    check_place(out, "--out", [model, *clips])
     paths = list_pictures(pictures)
     footage = [_frames(clip) for clip in clips]
     lessons = Lessons([], [])

@@ -64,7 +64,7 @@ def _run(test: bool, model: str, out: Path | None, tests: Callable[..., dict[str
     if test:
         out = out or Path("measnet-doctor.json")
     if out:
-        check_place(out, "--out")
+        check_place(out, "--out", [model])
     machine = examine()
     found = abilities(machine)
     _show(machine, found)

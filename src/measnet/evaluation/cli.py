@@ -35,7 +35,7 @@ Examples:
   measnet-eval --data datasets/                          every published set found there
   measnet-eval --clean McMaster/ --sigma 25 --classical  noise, beside non-local means
   measnet-eval --pairs derain=rain/ --contact-sheet worst.jpg
-  measnet-eval --model x.ckpt --against x.onnx --data datasets/ --json loss.json
+  measnet-eval --model x.ckpt --against x.onnx --data datasets/ --report loss.json
   measnet-eval --video noisy.mp4 --video-target clean.mp4
   measnet-eval --video clips/ --degrade sensor:18,h264:28 --classical --contact-sheet x.png
 
@@ -46,7 +46,7 @@ HEADINGS = {
     "Models": ("model", "against", "backend", "against_backend", "tile", "threads", "temporal"),
     "Pictures": ("data", "pairs", "clean", "sigma", "protocol"),
     "Video": ("video", "video_target", "degrade", "video_task"),
-    "Both": ("tasks", "seed", "limit", "classical", "json_file", "contact_sheet", "debug", "version"),
+    "Both": ("tasks", "seed", "limit", "classical", "report", "contact_sheet", "debug", "version"),
 }
 
 
@@ -112,7 +112,7 @@ HEADINGS = {
 )
 @click.option("--threads", type=WholeNumber(min=1), metavar="N", help="To compute.  [default: all]")
 @click.option("--classical", is_flag=True, help="Measure classical tools too.")
-@click.option("--json", "json_file", type=_PATH, metavar="FILE", help="All figures, per picture too.")
+@click.option("--report", type=_PATH, metavar="FILE", help="Figures as JSON, per picture too.")
 @click.option(
     "--contact-sheet",
     type=_PATH,
@@ -174,12 +174,12 @@ def _run(request: Request) -> None:
         parts += [_about(videos), video_tables(video_figures)]
     for line in "\n".join(parts).splitlines():
         say(line)
-    if request.json_file is not None:
+    if request.report is not None:
         video = None if video_figures is None or videos is None else video_report(video_figures, videos)
         conditions = Conditions(descriptions, protocol, request.seed)
-        write_report(request.json_file, figures, conditions, video)
+        write_report(request.report, figures, conditions, video)
         say("")
-        say(f"figures: {request.json_file}")
+        say(f"figures: {request.report}")
     if request.contact_sheet is not None and sheet is not None and video_sheet is not None:
         drawn = [sheet.draw()] if figures else []
         if video_figures is not None:

@@ -40,7 +40,7 @@ class Request:
     tile: int | Literal["auto", "off"]
     threads: int | None
     classical: bool
-    json_file: Path | None
+    report: Path | None
     contact_sheet: Path | None
 
     def models(self) -> list[tuple[str, str]]:
@@ -62,16 +62,13 @@ class Request:
         from measnet.whole_file import check_place
 
         results = dict(self._results())
-        for name, path in results.items():
-            check_place(path, name)
-        if len({path.resolve() for path in results.values()}) < len(results):
-            raise UsageError("--json and --contact-sheet are one and the same file; give them two names")
-        read = [Path(name) for name in (*self.model, self.against) if name is not None]
         videos = [*self.video, *self.video_target]
+        for name, path in results.items():
+            check_place(path, name, [*self.model, self.against, *videos])
+        if len({path.resolve() for path in results.values()}) < len(results):
+            raise UsageError("--report and --contact-sheet are one and the same file; give them two names")
         folders = [*self.data, *self.clean, *(Path(text.partition("=")[2]) for text in self.pairs)]
         for name, path in results.items():
-            if path.exists() and any(one.exists() and one.samefile(path) for one in (*read, *videos)):
-                raise UsageError(f"{name} {path} is what is measured; give it another name")
             # A picture beside frames would be one of them the next time.
             near = [*videos, *(folders if path.exists() else ())]
             inside = [one for one in near if one.is_dir() and path.resolve().is_relative_to(one.resolve())]
@@ -154,8 +151,8 @@ class Request:
         return [one for one in sets if one.task in tasks], kept
 
     def _results(self) -> Iterator[tuple[str, Path]]:
-        if self.json_file is not None:
-            yield "--json", self.json_file
+        if self.report is not None:
+            yield "--report", self.report
         if self.contact_sheet is not None:
             yield "--contact-sheet", self.contact_sheet
 
