@@ -90,7 +90,7 @@ class BadRoad:
 @contextmanager
 def rtsp_camera() -> Iterator[tuple[str, BadRoad]]:
     """A camera by GStreamer's RTSP server (Debian's Python), which sends RTP by UDP alone: its address, and
-    the road that its pictures take. What is spoken with it goes another way, untouched."""
+    the road that its pictures take. The conversation with it goes another way, untouched."""
     with ExitStack() as stack:
         camera = subprocess.Popen(["/usr/bin/python3", "-c", _CAMERA], stdout=subprocess.PIPE, text=True)
         stack.callback(camera.communicate)

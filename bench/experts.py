@@ -1,4 +1,4 @@
-"""Measures what keeping account of experts costs, beside restoring: both in turns, on one thread, in its
+"""Measures what an account of experts costs against restoring: both in turns, on one thread, in its
 processor time, which a busy machine changes little.
 
 python bench/experts.py [--frames 12] [--video CLIP]

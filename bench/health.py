@@ -1,4 +1,4 @@
-"""Measures what looking at every frame costs, beside restoring it: both in turns, in one process.
+"""Measures the cost of looking at every frame against that of restoring it: both in turns, in one process.
 
 python bench/health.py [--frames 12]
 """

@@ -1,4 +1,4 @@
-"""Measures the peak memory of one inference per pixel, beside the estimate that decides about tiles.
+"""Measures the peak memory of one inference per pixel, and the estimate that decides about tiles.
 
     python bench/memory.py [MODEL] [--backend onnxruntime|torch]
 

@@ -43,7 +43,7 @@ import mutants
 import numpy as np
 
 SECONDS = 60
-ADDRESS_SPACE = 4 << 30  # bytes, beside what the imports take
+ADDRESS_SPACE = 4 << 30  # bytes, without those of the imports
 MEMORY = 3 << 29  # bytes, resident, with what the imports take
 UNSETTLED = "to be settled"
 FAULT = "a fault of this program"
@@ -64,8 +64,8 @@ class Template:
     """The file that the command writes, if it writes one."""
     expected: str = ""
     """The digest that every result must have; "" where a changed input changes it."""
-    beside: Path | None = None
-    """A folder with what the command needs beside the changed file."""
+    extra: Path | None = None
+    """A folder of other files that the command needs."""
     blind: bool = True
 
 
@@ -163,8 +163,8 @@ def settle(template: Template, folder: Path) -> None:
 
 def run_on(template: Template, data: bytes, place: Path) -> Ending:
     """The command on ``data``, in the folder ``place``, which is made."""
-    if template.beside:
-        shutil.copytree(template.beside, place)
+    if template.extra:
+        shutil.copytree(template.extra, place)
     else:
         place.mkdir()
     (place / template.name).write_bytes(data)
@@ -373,7 +373,7 @@ def graphs(folder: Path) -> Iterator[Template]:
     model = read_graph(bundled("nano", ".onnx")).model
     Graph.described(model).write(folder / "m.onnx")
     data = (folder / "m.onnx").read_bytes()
-    beside = picture_beside(folder)
+    extra = extra_folder(folder)
     claims = (mutants.onnx_claim,)
     restored = [*RUN[:-2], "photo.png", "-o", "out.png", "--model", "m.onnx"]
     served = ["measnet-export", "triton", "m.onnx", "-o", "models"]
@@ -383,9 +383,7 @@ def graphs(folder: Path) -> Iterator[Template]:
         (served, ""),
     ):
         expected = UNSETTLED if result else ""
-        yield Template(
-            "ONNX", "m.onnx", data, command, claims, result=result, expected=expected, beside=beside
-        )
+        yield Template("ONNX", "m.onnx", data, command, claims, result=result, expected=expected, extra=extra)
 
 
 def checkpoints(folder: Path) -> Iterator[Template]:
@@ -398,7 +396,7 @@ def checkpoints(folder: Path) -> Iterator[Template]:
     save_checkpoint(load_checkpoint(bundled("nano", ".safetensors")), yours)
     released = io.BytesIO()
     torch.save({"epoch": 3, "state_dict": in_their_names(yours)}, released)
-    beside = picture_beside(folder)
+    extra = extra_folder(folder)
     for name, data, claim in (
         ("m.safetensors", yours.read_bytes(), mutants.safetensors_claim),
         ("m.ckpt", released.getvalue(), mutants.checkpoint_claim),
@@ -412,7 +410,7 @@ def checkpoints(folder: Path) -> Iterator[Template]:
             (claim,),
             result="out.png",
             expected=UNSETTLED,
-            beside=beside,
+            extra=extra,
         )
         exported = ["measnet-export", name, "--no-verify", "-o", "g.onnx"]
         yield Template("checkpoint", name, data, exported, (claim,), result="g.onnx", blind=False)
@@ -451,7 +449,7 @@ def engines(folder: Path) -> Iterator[Template]:
         command,
         (mutants.sealed_claim,),
         result="out.png",
-        beside=picture_beside(folder),
+        extra=extra_folder(folder),
     )
 
 
@@ -478,7 +476,7 @@ def half_finished(folder: Path) -> Iterator[Template]:
                 (mutants.manifest_claim,) if file.name == "manifest.jsonl" else (),
                 result=result,
                 expected=UNSETTLED,
-                beside=home,
+                extra=home,
             )
 
 
@@ -496,7 +494,7 @@ def cut_off(command: list[str], home: Path, manifest: Path) -> None:
     assert manifest.exists(), "it was done too soon"
 
 
-def picture_beside(folder: Path) -> Path:
+def extra_folder(folder: Path) -> Path:
     home = folder / "picture"
     home.mkdir(exist_ok=True)
     (home / "photo.png").write_bytes(png(sample()))

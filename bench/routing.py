@@ -6,7 +6,7 @@
 Pictures come from a pack of measnet-train or from folders, as measnet-eval takes them; of each the middle is
 taken, --side pixels at most. Mixtures are left out unless --tasks names them. In the tables:
 
-- bits: mutual information between the degradation and a choice, beside the most that there could be, and
+- bits: mutual information between the degradation and a choice, and the most that there could be, and
   what pictures with shuffled degradations give, which is what so few pictures feign;
 - worth: PSNR with the network's own choice less that with one choice for all pictures: the mean prompt; the
   most used pixel experts, with their mean gates; the mean filters and the most used image experts;
@@ -163,7 +163,7 @@ class Held(NamedTuple):
 
 def restore(network: MEASNet, image: Tensor, held: Held | None = None) -> tuple[Restoration, Tensor]:
     """Returns the restored picture and the network's own decisions (D), whatever held."""
-    steered = SteeredNetwork.beside(network)
+    steered = SteeredNetwork.of(network)
     nothing = torch.zeros(steered.layout.size)
     given = held or Held(nothing, nothing)
     window = torch.ones_like(image[:, :1])

@@ -3,8 +3,8 @@
     python bench/tensorrt_api.py 10.16=api-10.16.txt 11.4=api-11.4.txt rtx-1.7=api-rtx-1.7.txt
 
 A listing has one name per line, as read out of a binding wheel: ``enum X``, ``X.MEMBER = 1``,
-``class X(Base)``, ``def X.method(self, name: Type = default) -> Type``, ``prop X.name -> Type [rw]``. What is
-kept are names, kinds, parameter names and types; numbers are left out on purpose, ours is to never use one.
+``class X(Base)``, ``def X.method(self, name: Type = default) -> Type``, ``prop X.name -> Type [rw]``. Names,
+kinds, parameter names and types are kept; numbers are left out on purpose: we must never use one.
 Classes of layers and plugins are left out because we make none.
 """
 

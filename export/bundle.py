@@ -6,9 +6,9 @@ writes ``nano.safetensors``, ``nano.onnx`` and ``nano.steerable.onnx`` into ``sr
 graphs keep their weights in the first: ONNX lets a tensor's data lie in another file of the same folder, at
 an offset, and a safetensors file holds its tensors as they are in memory. Weights are rounded to 16 bits, of
 which the network itself is then made, so that all three files compute the same; a graph widens them again
-when it is loaded. What the exporter computed from weights (padded, folded) is in no checkpoint and stays
-inside. All three files are tried before one of them appears under its name. The same checkpoint and the same
-versions of PyTorch and ONNX give the same bytes.
+when it is loaded. Constants that the exporter computed from weights (padded, folded) are in no checkpoint and
+stay inside. All three files are tried before one of them appears under its name. The same checkpoint and
+the same versions of PyTorch and ONNX give the same bytes.
 """
 
 from __future__ import annotations

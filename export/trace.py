@@ -198,7 +198,7 @@ def _name_nodes(model: onnx.ModelProto) -> None:
 
 
 def _name_dimensions(model: onnx.ModelProto) -> None:
-    """Free dimensions are called what they are, not how the tracer derived them."""
+    """Gives free dimensions plain names in place of the tracer's."""
     names = {
         "image": ("batch", None, "height", "width"),
         "window": ("batch", None, "height", "width"),

@@ -1,6 +1,6 @@
 """A graph for GPUs of compute capability 7.5 (Turing), where TensorRT-RTX multiplies no float32 matrices.
 
-FP16 products it has, and float32 convolutions. What a 16-bit graph of ours leaves in float32 are a router's
+FP16 products it has, and float32 convolutions. A 16-bit graph of ours leaves in float32 a router's
 products of one row per image with a small constant, and the thin products of a low band (``BandSplit``); they
 are written here as multiply and sum, which computes the same but for the order of additions. Others stay as
 they are, and the builder says which it does not take.

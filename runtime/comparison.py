@@ -107,7 +107,7 @@ def compare_videos(
 ) -> bool:
     """Writes a video of both, with the source's sound and times, turned the way it is shown.
 
-    Every frame of the result stands beside the source's frame of the same moment. ``source`` must have been
+    Every frame of the result is paired with the source's frame of the same moment. ``source`` must have been
     opened as for the run that made ``restored``; it is read and closed here.
 
     Returns whether it is whole: False when ``stop`` was set, and nothing is left then.

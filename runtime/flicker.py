@@ -6,8 +6,8 @@ neighbouring frames that lie in one scene. Blocks are counted from the top left 
 right and the bottom is no block, unless a side is shorter than 32: then it is one block long.
 
 A result that differs from its source by the same amount everywhere and always has none; neither has a still
-one of a still source, nor one that equals its source. What a denoiser takes out of a block's mean counts:
-noise of sigma s that is gone gives s * sqrt(2 / 3) / 32. So compare runs of one clip, not clips.
+one of a still source, nor one that equals its source. Noise that a denoiser takes out of a block's mean
+counts: sigma s gives s * sqrt(2 / 3) / 32. So compare runs of one clip, not clips.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ class HeldLight:
         return self._release / _RELEASE
 
     def state(self) -> bytes:
-        """Packs what it knows of the frames before."""
+        """Packs its state after the frames before."""
         return _STATE.pack(self._left, self._calm, self._release, self._was_black, self._light, *self._added)
 
     def set_state(self, state: bytes) -> None:
@@ -95,7 +95,7 @@ class HeldLight:
 
 def _in_light_of(source: Pixels, restored: Pixels, share: float) -> Pixels:
     """Gives ``restored`` (H W 3), by that share, the light of its source: a gain and an offset for each
-    colour of the whole picture. What was lightened until nothing showed is taken from the source."""
+    colour of the whole picture. Places lightened until nothing showed are taken from the source."""
     now, before = (np.empty(restored.shape, np.float32) for _ in range(2))
     planes.levels(restored, now)
     planes.levels(source, before)

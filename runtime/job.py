@@ -302,7 +302,7 @@ class Job:
         guard.engine.use_tiles(height, width, tiles)
 
     def _header(self, guard: Guard) -> Header:
-        """Names what the result is made of, and what a run that begins it settles for those that go on."""
+        """The manifest's head: the inputs of the result, and settings that a run which goes on takes over."""
         options, description = self._options, guard.description
         made_of, settings = self._sink.made_of(), self._sink.settings()
         if self.info.kind == "video":

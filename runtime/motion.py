@@ -19,7 +19,7 @@ _TURNS = 2  # after which a motion is turned round
 class Motion:
     """Says where the things of one frame are in another.
 
-    Patches are sought at a quarter of the size, which is quick. What is found may then be made to fit at half
+    Patches are sought at a quarter of the size, which is quick. The motion found may then be refined at half
     the size, which is worth as much as seeking there and takes a third of the time.
     """
 

@@ -373,7 +373,7 @@ class RunOptions:
     dry_run: bool = option(False, "Try a few frames, say what would happen and how long it takes.")
     preview: bool = option(False, "Show source and result in the terminal meanwhile.")
     report: Path | None = option(
-        None, "Figures as JSON, and beside it as .svg a picture of who restored what.", metavar="FILE"
+        None, "Figures as JSON, and as .svg a picture of the experts over time.", metavar="FILE"
     )
 
     operating: Operating = field(default_factory=Operating)

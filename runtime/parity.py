@@ -148,8 +148,8 @@ class BackgroundChecker(Observer):
 
     Args:
         checker: what compares; used in this object's thread alone, and closed with it.
-        share: of the time by the clock that it may compute, above 0 to 1. What its first frame takes is not
-            counted: much of it is prepared once.
+        share: of the time by the clock that it may compute, above 0 to 1. Its first frame is not counted:
+            it prepares much that later ones reuse.
         every: so many frames one is offered.
         clock: tells seconds.
     """

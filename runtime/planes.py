@@ -21,7 +21,7 @@ _SAMPLE, _TO_FIT = 8192, 1600  # places, of which a statistic is made
 _GREY = np.array([[0.299, 0.587, 0.114]], np.float32)
 _NOTHING = np.float32(0)
 _OF_TILE = np.array([1 / 8, 3 / 4, 1 / 8], np.float32)
-"""The mean of what is spread over a tile: of its neighbour, of itself, of the other."""
+"""Weights of the mean over a tile when its value is spread: of one neighbour, of itself, of the other."""
 
 
 def turn(picture: Plane, gain: Plane, offset: Plane) -> None:
@@ -55,7 +55,7 @@ def fit(a: Plane, b: Plane) -> tuple[Plane, Plane, float]:
 
 
 def coarse(picture: Any, side: int) -> Plane:
-    """The means of whole tiles of ``side`` pixels, from the top left; what is smaller is one."""
+    """The means of whole tiles of ``side`` pixels, from the top left; a smaller picture is one tile."""
     rows, columns = (max(1, length // side) for length in picture.shape[:2])
     tiled = picture[: rows * side, : columns * side]
     return np.asarray(cv2.resize(tiled, (columns, rows), interpolation=cv2.INTER_AREA), np.float32)
@@ -107,7 +107,7 @@ def difference(a: Plane, b: Plane) -> Plane:
 
 
 def blurred(plane: Any, size: int) -> Any:
-    """The mean over ``size`` x ``size`` of what is nowhere negative, and stays so in spite of rounding."""
+    """The mean over ``size`` x ``size`` of a plane without negative values; rounding makes none."""
     return np.maximum(cv2.blur(plane, (size, size)), _NOTHING)
 
 

@@ -71,7 +71,7 @@ class SceneCut:
         return cut
 
     def state(self) -> bytes:
-        """Packs what it has to know of the frames so far, at most 4.2 KB."""
+        """Packs its state after the frames so far, at most 4.2 KB."""
         if self._before is None:
             return _HEAD.pack(0, 0, 0)
         height, width = self._before.shape

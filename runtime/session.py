@@ -369,7 +369,7 @@ class Session:
 def expanded(inputs: Iterable[str]) -> tuple[str, ...]:
     """``shots/*.png`` as the files of such names, in their order; ``**`` goes through folders in folders.
 
-    What exists under just that name is meant itself, and so is an address. Raises UsageError for a pattern
+    A file of just that name is meant itself, and so is an address. Raises UsageError for a pattern
     that nothing fits.
     """
     found: list[str] = []

@@ -12,8 +12,8 @@ from measnet.runtime.restorer import RestoredFrame, Restorer
 class Steady:
     """Knows the decisions that hold in a video, and has a restorer make its frames by them, in their order.
 
-    What holds for a frame is ``share`` (0 to under 1) times what held for the frame before, plus the rest
-    of its own. The first frame of a scene has its own alone. A frame in tiles knows its own decisions only
+    A frame's decision is ``share`` (0 to under 1) times that of the frame before, plus the rest of its
+    own. The first frame of a scene has its own alone. A frame in tiles knows its own decisions only
     when it is done, so its tiles are given what held for the frame before and what that frame then said
     itself; without this every frame in tiles would have to be restored several times.
     """

@@ -50,7 +50,7 @@ class Step(Protocol):
         ...
 
     def mark(self, mark: Mark, /) -> Mark:
-        """Adds what it has to know of the frames so far, at the end of a segment."""
+        """Adds its state after the frames so far, at the end of a segment."""
         ...
 
 

@@ -145,8 +145,8 @@ class _Last:
 
     def noise_repeated(self) -> float:
         """From 0, where noise is new in each frame, to 1, where a codec repeats it. New, it is taken nearly
-        whole; repeated, much of it is left, and frames differ by less than they are wrong. What has far more
-        detail than noise was coded well, and is taken for new."""
+        whole; repeated, much of it is left, and frames differ by less than they are wrong. A frame with
+        far more detail than noise was coded well, and is taken for new."""
         taken = self.taken.mean_square()
         repeated = np.interp(planes.median(planes.some(self.usual)) / taken, _REPEATED, (0, 1))
         return float(repeated * np.interp(self.detail / taken, _DETAILED, (1, 0)))
@@ -267,7 +267,7 @@ class TemporalFusion:
         return self._done(fused, last, float(past.count.mean()))
 
     def _done(self, fused: Pixels, last: _Last | None = None, worth: float = 1.0) -> Pixels:
-        """Notes a frame that is worth so many, and what the one after it has to know."""
+        """Notes a frame, the number of frames that it is worth, and all that the next one needs."""
         figures = self.figures
         figures.frames += 1
         figures.worth += (worth - figures.worth) / figures.frames
@@ -296,8 +296,8 @@ class TemporalFusion:
         return planes.pixels(moved, last.fused.dtype)
 
     def state(self) -> bytes:
-        """Packs what it knows of the frames before. It goes on from what these bytes hold, which is a little
-        coarser than what it knew, so that one who takes them up makes the same frames."""
+        """Packs its state, and goes on from the packed one, which is a little coarser: so a run that goes on
+        from these bytes makes the same frames."""
         head = _HEAD.pack(math.nan if self._shown_at is None else self._shown_at, self._step)
         state = head + self._light.state() + Past.packed(self._past) + self._cut.state()
         self.set_state(state)
@@ -341,8 +341,8 @@ class TemporalFusion:
         """Gives the frame, in place, the light that restoring added before, where its source's light has not
         changed; says what noise restoring took.
 
-        What a network adds, it judges anew in every frame, and so adds a little more or less of it. Where it
-        adds something else by far, or the source itself has changed, it is taken at its word.
+        A network judges anew in every frame how much to add, so it adds a little more or less each time.
+        Where it adds something else by far, or the source itself has changed, it is taken at its word.
         """
         fine, square = (self._room.take(name, now.shape) for name in ("a", "b"))
         cv2.subtract(now, source, dst=fine)
@@ -444,7 +444,7 @@ class TemporalFusion:
         return still, mismatch, trust, expected
 
     def _where_it_is_now(self, past: Past, now: Plane, flow: Plane) -> tuple[Plane, Plane]:
-        """The past's mean and count, moved as what they show has moved; ``flow`` (h w 2) is in pixels of
+        """The past's mean and count, moved with the picture; ``flow`` (h w 2) is in pixels of
         half the size."""
         place = self._spare
         if place is None or place.shape != now.shape:
@@ -473,8 +473,8 @@ class TemporalFusion:
 
         None while the camera moves.
 
-        The mean of the sources has less noise the longer it is. What it shows beyond the mean of the restored
-        frames is given back by Wiener's rule: in so far as it is more than that noise, and fine, and no more
+        The mean of the sources has less noise the longer it is. Detail that it has beyond the mean of the
+        restored frames is given back by Wiener's rule: so far as it exceeds that noise, is fine, and no more
         than the noise itself was, so that neither haze nor darkness comes back.
         """
         some = planes.some(still)

@@ -1,6 +1,6 @@
 """Tiles: cuts a picture that is too large into overlapping pieces and blends what comes back.
 
-What a network decides once for an image is settled for the whole of it, and given to every piece."""
+Decisions about the image are taken once, for the whole of it, and given to every piece."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests share: golden networks, small pictures, and a clock-free way to make them."""
+"""Parts that tests share: golden networks, small pictures, and a clock-free way to make them."""
 
 from __future__ import annotations
 

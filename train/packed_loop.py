@@ -1,6 +1,6 @@
 """Training from a pack: everything on one device, for a number of steps or until a clock runs out.
 
-The loop for rented time. What it draws, degrades and measures stays on the device, the network is compiled
+The loop for rented time. Samples are drawn, degraded and measured on the device, the network is compiled
 where that pays, and the schedule ends when the minutes do.
 Shapes: B batch, V pictures that are seen twice, S side of a crop.
 """

@@ -1,7 +1,7 @@
 """One training run on one process or on many, with the same losses: torchrun starts them, PyTorch joins them.
 
-A batch is split over the processes. What the network computes over a batch (the balance loss, FD's
-normalisation) is summed over all of them, so a run on several equals the same run on one, but for rounding.
+A batch is split over the processes. Sums over a batch (the balance loss, FD's normalisation) are taken
+over all of them, so a run on several equals the same run on one, but for rounding.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python -m measnet.train.rented --data photos/ --pairs dehaze=haze/ --minutes 10 --out results/
 
 Everything, packing and compiling included, is over when the minutes are. ``results/`` is refreshed every
-minute and holds small files only: half-precision weights, logs, a table and its curves. What is large (the
-pack, checkpoints) lies beside it in ``results.work/``. In a checkout that is not installed, run this file.
+minute and holds small files only: half-precision weights, logs, a table and its curves. Large files (the
+pack, checkpoints) lie next to it in ``results.work/``. In a checkout that is not installed, run this file.
 """
 
 from __future__ import annotations

@@ -168,10 +168,10 @@ class OnnxRuntimeBackend:
     def infer(self, images: Image, steering: Steering | None = None) -> Inference:
         session, description = self._active(), self.description
         steering = steering or self._neutral
-        beside = {} if steering is None else steering_inputs(steering, images)
+        steered = {} if steering is None else steering_inputs(steering, images)
         given = images_to_batch(images, description.channel_order) if description.takes_bytes else images
         try:
-            outputs = self._run(session, given, beside)
+            outputs = self._run(session, given, steered)
         except Exception as error:  # as in _open
             raise BackendError(
                 f"ONNX Runtime failed on {images.shape[2]}x{images.shape[3]} pixels: {first_line(error)}"
@@ -183,11 +183,11 @@ class OnnxRuntimeBackend:
         self._bound = None
 
     def _run(
-        self, session: onnxruntime.InferenceSession, given: Image | Pixels, beside: dict[str, Image]
+        self, session: onnxruntime.InferenceSession, given: Image | Pixels, steered: dict[str, Image]
     ) -> dict[str, Any]:
         if self._bound is not None:
             return self._bound.run(given)
-        values = session.run(None, {"image": given, **beside})
+        values = session.run(None, {"image": given, **steered})
         return {output.name: value for output, value in zip(session.get_outputs(), values, strict=True)}
 
     def _open(self, ort: Any, wanted: list[str]) -> onnxruntime.InferenceSession:

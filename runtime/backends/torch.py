@@ -65,7 +65,7 @@ class TorchBackend:
         )
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._network = network.to(self._device)
-        self._steered = SteeredNetwork.beside(self._network)
+        self._steered = SteeredNetwork.of(self._network)
 
     def infer(self, images: Image, steering: Steering | None = None) -> Inference:
         import torch

@@ -142,11 +142,11 @@ class TritonBackend:
         given: NDArray[Any] = images
         if description.takes_bytes:
             given = images_to_batch(images, description.channel_order)
-        beside = {} if steering is None else steering_inputs(steering, images)
+        steered = {} if steering is None else steering_inputs(steering, images)
         parts = [
             self._ask_patiently(
                 np.ascontiguousarray(given[first : first + self._most]),
-                {name: value[first : first + self._most] for name, value in beside.items()},
+                {name: value[first : first + self._most] for name, value in steered.items()},
             )
             for first in range(0, len(given), self._most)
         ]
@@ -212,14 +212,14 @@ class TritonBackend:
         self._most = max(1, config.max_batch_size)
 
     def _ask_patiently(
-        self, image: NDArray[Any], beside: dict[str, NDArray[np.float32]]
+        self, image: NDArray[Any], steered: dict[str, NDArray[np.float32]]
     ) -> dict[str, NDArray[Any]]:
         from tritonclient.utils import InferenceServerException
 
         until = time.monotonic() + AWAY_SECONDS
         while True:
             try:
-                return self._ask(image, beside)
+                return self._ask(image, steered)
             except InferenceServerException as error:
                 if "UNAVAILABLE" in str(error.status()):
                     if time.monotonic() < until:
@@ -233,7 +233,7 @@ class TritonBackend:
                     f"the Triton server at {self._address} failed on {height}x{width} pixels: {_words(error)}"
                 ) from None
 
-    def _ask(self, image: NDArray[Any], beside: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[Any]]:
+    def _ask(self, image: NDArray[Any], steered: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[Any]]:
         import tritonclient.grpc as triton
 
         client = self._client
@@ -242,7 +242,7 @@ class TritonBackend:
         picture = triton.InferInput("image", list(image.shape), self._datatype)
         outputs = {name: triton.InferRequestedOutput(name) for name in self._wanted}
         inputs = [picture]
-        for name, value in beside.items():
+        for name, value in steered.items():
             inputs.append(triton.InferInput(name, list(value.shape), "FP32"))
             inputs[-1].set_data_from_numpy(np.ascontiguousarray(value))
 

@@ -100,7 +100,7 @@ class _Kept:
             self._pass()
 
     def _pass(self) -> None:
-        """Puts what is new; where the store, or a file, has gone meanwhile, the next pass does it."""
+        """Copies new parts to the store; where the store or a file is away, the next pass does it."""
         with contextlib.suppress(OSError, MEASNetError):
             manifest = (self._here / _MANIFEST).read_bytes()
             lines = manifest.count(b"\n")

@@ -47,7 +47,7 @@ class Events:
         self._lock = threading.RLock()
 
     def say(self, event: Event) -> None:
-        """Tells everyone. What listeners do must be quick and must not raise: a stream waits for it."""
+        """Tells everyone. Listeners must be quick and must not raise: a stream waits for them."""
         with self._lock:
             self._recent.append(event)
             for listener in self._listeners:

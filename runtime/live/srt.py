@@ -81,7 +81,7 @@ class SrtSocket:
             raise
 
     def close(self) -> None:
-        """Ends it, once what was sent has arrived: a receiver throws away what it has not given out yet."""
+        """Ends it, once all that was sent has arrived: a receiver throws the rest away."""
         if self._sent:
             time.sleep(_PLAYED)
         self._srt.srt_close(self._socket)

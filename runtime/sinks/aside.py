@@ -104,7 +104,7 @@ def write_error(target: Target, error: OSError) -> OutputError:
 
 @contextlib.contextmanager
 def writing(target: Target) -> Iterator[None]:
-    """Has what could not be written or encoded end in one line: raises OutputError."""
+    """Turns errors of writing and encoding into OutputError, which is one line."""
     try:
         yield
     except OSError as error:  # FFmpeg's too

@@ -171,8 +171,8 @@ SENT = {
     "udp": _SENT_AS_TS,
     "tcp": _SENT_AS_TS,
 }
-"""By the scheme of an address, what goes there: as NUT to the process that sends it, in whose hands packets
-stay as they are."""
+"""The container for each scheme of an address. The process that sends gets it as NUT, which leaves packets as
+they are."""
 
 HLS = replace(_MPEG_TS, muxer="hls", deep_codec="h264", names=frozenset(), subtitles=frozenset(), live=True)
 """A playlist with its pieces, as browsers read it."""
@@ -184,7 +184,7 @@ _OF_PHONES_AND_CHATS = frozenset({".3gp", ".3g2", ".gif", ".wmv", ".asf"})
 
 
 def ending_of_video(ending: str) -> str:
-    """The ending of a result beside a video of this one: the same where such files can be written; else
+    """The ending of a result whose source has this one: the same where such files can be written; else
     ``.mp4`` for what phones and chats made, as these play it, and ``.mkv``, which takes nearly all."""
     if ending.lower() in CONTAINERS:
         return ending

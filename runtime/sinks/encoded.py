@@ -30,7 +30,7 @@ class Place(Protocol):
 
 
 class Outside:
-    """A place that keeps nothing here: what goes to a receiver or a device is gone."""
+    """A target outside, a receiver or a device: it keeps nothing here."""
 
     def __init__(self, target: Target) -> None:
         self._target = target

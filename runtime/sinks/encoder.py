@@ -131,8 +131,8 @@ class PictureEncoding:
         target: the result's name, for messages.
         kind: the container that it goes into.
         info: what belongs to the source's stream and is to survive.
-        asked: for. What it leaves open is the container's usual codec, that codec's usual quality, the
-            source's chroma resolution, and as many bits as the source has or the encoder takes.
+        asked: for. Defaults: the container's usual codec, that codec's usual quality, the source's chroma
+            resolution, and as many bits as the source has or the encoder takes.
 
     Raises:
         UsageError: the codec is not known, or its encoder takes not so many bits or no such
@@ -198,7 +198,7 @@ class PictureEncoding:
     def repeat_with(self, threads: int) -> None:
         """Has the same pictures become the same bytes from now on, in this process or another.
 
-        What encoders make depends on how many threads they work with, so that is fixed.
+        An encoder's bytes depend on its number of threads, so that is fixed.
         """
         self._threads = threads
 

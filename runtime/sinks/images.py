@@ -122,7 +122,7 @@ class ImageEncoder:
             self.lost[f"transparency ({ending} has none)"] = None
             values = values[:, :, :-1]
         if values.dtype == np.uint16 and values.shape[2] == 2:
-            self.lost["grey beside transparency (of 16 bits: stored in three equal colours)"] = None
+            self.lost["grey with transparency (of 16 bits: stored in three equal colours)"] = None
             values = values[:, :, [0, 0, 0, 1]]
         said = self._writable(picture.metadata, kind, ending, values.dtype == np.uint16)
         own = picture.metadata.own if picture.metadata.format == kind else ()

@@ -201,8 +201,7 @@ _Kind = TypeVar("_Kind")
 
 
 def as_said(line: Any, kind: type[_Kind]) -> _Kind | None:
-    """A manifest's value as what it has to be; None where it is something else, as whoever damaged it left
-    it."""
+    """A manifest's value as ``kind``; None where a damaged manifest has something else."""
     try:
         return msgspec.convert(line, kind)
     except (ValueError, RecursionError):

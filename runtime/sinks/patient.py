@@ -32,11 +32,11 @@ STEADY_SECONDS = 3.0
 """A sink that lasted for so long is tried again soon when it is lost; others ever more seldom."""
 
 END_SECONDS = 10.0
-"""It has so long to write what waits, when the stream has ended."""
+"""The time that it has, when the stream has ended, to write the frames that wait."""
 
 
 class PatientSink(Sink):
-    """Gives a sink what it takes, in a thread of its own, and leaves out the rest.
+    """Gives a sink as many frames as it takes, in a thread of its own, and leaves out the rest.
 
     Events of kind ``sink`` tell that it stalls, fails, comes back; frames left out are counted as ``sink``.
 
@@ -158,7 +158,7 @@ class PatientSink(Sink):
             self._take_over(sink)
 
     def _work(self) -> None:
-        """Hands on what comes; ends with the stream, or when the sink is gone for good."""
+        """Hands frames on; ends with the stream, or when the sink is gone for good."""
         while (item := self._next()) is not None:
             sink = self._sink
             if sink is None:

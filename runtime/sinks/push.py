@@ -46,7 +46,7 @@ _MUXERS = {
     **{"srt": "mpegts", "udp": "mpegts", "tcp": "mpegts"},
 }
 _OPTIONS: dict[str, dict[str, str]] = {
-    # UDP beside it would lose parts of frames, and pass few firewalls.
+    # UDP would lose parts of frames, and pass few firewalls.
     "rtsp": {"rtsp_transport": "tcp"},
     "flv": {"flvflags": "no_duration_filesize"},
     "mpegts": {},

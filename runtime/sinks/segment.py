@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 FRAMES = 96
 """Frames that each segment is made from, the last one excepted.
 
-What a cut costs is at most this many frames' work, and every segment begins with a key frame: at 96 that is
+A cut costs at most this many frames' work, and every segment begins with a key frame: at 96 that is
 one in four seconds of film, which seeking likes and which costs little in size.
 """
 

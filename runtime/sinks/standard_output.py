@@ -102,7 +102,7 @@ class PipeSink(Sink):
         return self._target
 
     def abort(self) -> None:
-        """See Sink.abort. What has gone down the pipe is gone."""
+        """See Sink.abort. Frames that went down the pipe are gone."""
         with contextlib.suppress(OSError):
             self._file.close()
 

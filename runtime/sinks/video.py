@@ -87,7 +87,7 @@ class VideoSink(EncodedSink):
         return kept
 
     def abort(self) -> None:
-        """See Sink.abort. What there is of a live source stays."""
+        """See Sink.abort. The part of a live source that was written stays."""
         self._salvage()
         super().abort()
 
@@ -96,7 +96,7 @@ class VideoSink(EncodedSink):
         return error if kept is None else OutputError(f"{error}; what had come until then is {kept}")
 
     def _salvage(self) -> Path | None:
-        """Keeps what there is of a live source; where it lies."""
+        """Keeps the part of a live source that was written, and returns its place."""
         if not self._live or self._done or self._times.last is None:
             return None
         self._done = True

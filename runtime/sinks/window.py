@@ -55,7 +55,7 @@ class WindowSink(PipeSink):
         super().__init__(Window(), info, self._process.stdin)
 
     def finish(self, *, partial: bool = False) -> Target | None:
-        """See Sink.finish. What is still in the pipe is shown first."""
+        """See Sink.finish. Frames still in the pipe are shown first."""
         try:
             target = super().finish(partial=partial)
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -114,7 +114,7 @@ class PictureDecoder:
 
     @property
     def jumps(self) -> int:
-        """How often its times jumped back so far."""
+        """The number of times that its times jumped back so far."""
         return self._continuity.jumps
 
     @property

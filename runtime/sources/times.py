@@ -67,8 +67,8 @@ class Continuity:
 
     Each stream comes to the jump at its own place in the file; the second takes over what the first was moved
     by, unless that would put it before its own past. A gap ahead is left: nothing says that it is a mistake.
-    Subtitles follow, and never lead: they may be stored in any order. What an edit list has cut out is read
-    on the way to what follows, at times of its own: it makes no jump.
+    Subtitles follow, and never lead: they may be stored in any order. Frames that an edit list cuts out are
+    read on the way to the next ones, at times of their own: they make no jump.
 
     ``jumps`` counts them, by the stream that has most.
 

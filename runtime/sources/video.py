@@ -283,9 +283,9 @@ class VideoFile(Source):
         info = self.info
         if is_hdr(info.colour):
             self.warnings.append(HDR_TREATMENT)
-        # That of VP8 and VP9 is a picture beside the picture.
-        beside = self._decoder.stream.metadata.get("alpha_mode") == "1"
-        if beside or any(c.is_alpha for c in first.format.components):
+        # VP8 and VP9 keep transparency as a second picture.
+        second = self._decoder.stream.metadata.get("alpha_mode") == "1"
+        if second or any(c.is_alpha for c in first.format.components):
             self.warnings.append("the video's transparency is not kept")
         tracks, taken = self._decoder.tracks, self._decoder.stream
         if len(tracks) > 1 and self._reading.track is None:

@@ -2,8 +2,7 @@
 
 The paper leaves it open what a basic prompt means. Training that knows what it did to a picture can teach it:
 each kind of damage has a group of prompts of its own, so that the prompt weights q of a picture say how much
-of each it shows. That weights were taught so is a fact that is stored beside them; the q of all others has no
-such meaning.
+of each it shows. Weights that were taught so say it; the q of others has no such meaning.
 Shapes: B batch, T basic prompts, D kinds of damage.
 """
 

@@ -83,7 +83,7 @@ class SourceLostError(MEASNetError):
 
 
 class StoppedError(MEASNetError):
-    """It was told to stop before there was anything to keep."""
+    """A run was told to stop before there was anything to keep."""
 
     exit_code = 130
 

@@ -130,7 +130,7 @@ def check_is_picture(path: Path) -> None:
 def check_single(path: Path, image: ImageFile.ImageFile, data: bytes | mmap.mmap) -> None:
     """Raises ``PictureError`` for animations, pages and pictures strung together.
 
-    What a picture has beside it (MPO: another view, or a gain map; ICO: smaller ones) counts as a part of it.
+    Pictures stored along with it (MPO: another view, or a gain map; ICO: smaller ones) count as parts of it.
     """
     several = image.format != "MPO" and getattr(image, "is_animated", False)
     if image.format == "JPEG":
@@ -203,7 +203,7 @@ def _more_follow(image: ImageFile.ImageFile, data: bytes | mmap.mmap) -> bool:
 
 
 def _why_not(data: bytes | mmap.mmap) -> str:
-    """Why Pillow does not open a file."""
+    """Says why Pillow does not open a file."""
     if not data[:8].startswith(_BEGINNINGS):
         return "is not a PNG, JPEG, TIFF, BMP or WebP image, nor another that is read, whatever its ending"
     try:

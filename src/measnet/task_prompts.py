@@ -1,7 +1,7 @@
 """Prompts of tasks: the scores that hold a network to one degradation.
 
 Not published; the paper's prompt is always the image's own (eq. 1). A training run learns them when its
-weights are done, from means over degraded pictures, and stores them beside the weights.
+weights are done, from means over degraded pictures, and stores them with the weights.
 Shapes: T basic prompts.
 """
 

@@ -54,7 +54,7 @@ class Steered(NamedTuple):
 def steered(
     made: MEASNet, image: torch.Tensor, held: np.ndarray, share: float, window: torch.Tensor | None = None
 ) -> Steered:
-    network = SteeredNetwork.beside(made)
+    network = SteeredNetwork.of(made)
     window = torch.ones_like(image[:, :1]) if window is None else window
     hold = torch.from_numpy(network.layout.hold(share))[None]
     done, own, norms = network.restore(image, window, torch.from_numpy(held)[None], hold)
@@ -101,7 +101,7 @@ def test_the_layout_has_every_decision_in_the_order_in_which_the_network_takes_t
 def test_a_network_that_is_steered_leaves_the_one_whose_weights_it_shares_as_it_is() -> None:
     made = network(GATED)
     names = list(made.state_dict())
-    other = SteeredNetwork.beside(made)
+    other = SteeredNetwork.of(made)
     assert not any(isinstance(module, SteeredDecision) for module in made.modules())
     assert list(other.network.state_dict()) == names
     assert all(a is b for a, b in zip(made.parameters(), other.network.parameters(), strict=True))

@@ -226,7 +226,7 @@ class FakeCuda:
         raise Violation(f"nothing was allocated at {address:#x}")
 
     def is_ordered(self, earlier: Work, stream: Any) -> bool:
-        """Whether what comes into ``stream`` now comes after ``earlier``."""
+        """Tells whether new work in ``stream`` comes after ``earlier``."""
         last = self.stream(stream).last
         return earlier.done or (last is not None and _reaches(last, earlier))
 

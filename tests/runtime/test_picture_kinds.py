@@ -119,7 +119,7 @@ def test_grey_with_alpha_of_16_bits_stays_without_a_tint(tmp_path: Path) -> None
     said = restored(tmp_path / "a.png", tmp_path / "b.png")
     after = cv2.imread(str(tmp_path / "b.png"), cv2.IMREAD_UNCHANGED)
     assert after is not None and np.ptp(after[:, :, :3], axis=2).max() == 0
-    assert any("grey beside transparency" in line for line in said)
+    assert any("grey with transparency" in line for line in said)
 
 
 @pytest.mark.parametrize("deep", [False, True])

@@ -1,7 +1,7 @@
 """The TensorRT backend, run by a fake TensorRT on a fake GPU: real networks, strict rules, no TensorRT.
 
-What this shows: our calls are in an order that CUDA's and TensorRT's rules allow, and what comes out is what
-the network computes. What it cannot show: that TensorRT on a GPU agrees. The fakes are held against the real
+These tests show that our calls are in an order that CUDA's and TensorRT's rules allow, and that the result
+is the network's. They cannot show that TensorRT on a GPU agrees. The fakes are held against the real
 packages in test_fakes.py.
 """
 

@@ -28,7 +28,7 @@ BLUR_MARGIN = 16  # pixels around a crop, so that what blurs into it is the pict
 
 
 class Augmentation(NamedTuple):
-    """Variations of a crop beside its place."""
+    """Variations of a crop other than its place."""
 
     turns: int = 8
     """Of the eight flips and quarter turns, how many may be drawn; 7 leaves out the untouched crop, as
@@ -111,7 +111,7 @@ class TrainingCrops(Dataset[tuple[Tensor, Tensor, int]]):
         return _tensor(_turned(degraded, turn)), _tensor(_turned(clean, turn)), number
 
     def only(self, draws: Sequence[Draw], samples: int) -> TrainingCrops:
-        """So many other samples of some of the draws, by chance."""
+        """Other samples, drawn by chance from ``draws`` alone."""
         return TrainingCrops(
             draws, crop=self.crop, samples=samples, seed=self.seed + 1, augmentation=self.augmentation
         )

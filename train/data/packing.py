@@ -144,8 +144,8 @@ def write_pack(
     workers: int,
     on_picture: Callable[[int, int], None] = lambda done, jobs: None,
 ) -> None:
-    """Makes what is planned on so many processes and writes it to ``path``, where it appears when it is
-    whole.
+    """Makes the planned pictures on ``workers`` processes and writes them to ``path``; the file appears there
+    when it is whole.
 
     The pack is the same for the same plan, whatever the number of workers. Raises ``InputError`` when a
     picture cannot be read, ``OutputError`` when the pack cannot be written, ``PackError`` when a worker dies.

@@ -1,6 +1,6 @@
 """Coded video: a short run of frames, encoded and decoded as a camera's or a phone's file would be.
 
-What a coder leaves of noise is neither white nor the same from frame to frame: part of it is smoothed away,
+Noise behind a coder is neither white nor the same from frame to frame: part of it is smoothed away,
 part comes back as blocks, ringing and grain that stands still. Only a coder makes that, so one is run.
 """
 
@@ -89,7 +89,7 @@ def code_frames(frames: Sequence[Pixels], coder: Coder) -> list[Pixels]:
 
 
 def pan(rng: np.random.Generator, picture: Pixels, side: int, count: int) -> list[Pixels]:
-    """So many frames of side x side that a camera sees while it moves over the picture.
+    """Makes ``count`` frames of side x side, as a camera sees them while it moves over the picture.
 
     A quarter stands still; half move by whole pixels, up to 4 a frame; the rest by fractions of one. Beyond
     the picture's edge lies its mirror.

@@ -1,6 +1,6 @@
 """Pairs of a degraded and a clean picture by task, with how much of what is wrong in the degraded one.
 
-What a picture suffers comes in the order of physics: rain and haze and darkness before the camera, movement
+Degradations come in the order of physics: rain and haze and darkness before the camera, movement
 and lens, then the sensor's noise, then compression.
 """
 

@@ -104,9 +104,9 @@ class TensorRTBackend:
         found = fit(images.shape, profiles)
         padded = pad(images, (found.shape[2], found.shape[3]))
         given = images_to_batch(padded, description.channel_order) if description.takes_bytes else padded
-        beside = {} if steering is None else steering_inputs(steering, padded)
+        steered = {} if steering is None else steering_inputs(steering, padded)
         size = (images.shape[2], images.shape[3])
-        outputs = self._lane().infer({IMAGE: given, **beside}, found.profile)
+        outputs = self._lane().infer({IMAGE: given, **steered}, found.profile)
         restored = outputs[RESTORED]
         if description.takes_bytes:
             restored = batch_to_images(restored, description.channel_order)
@@ -232,8 +232,8 @@ class TensorRTBackend:
         grey: NDArray[Any] = np.full(shape, 0.5 if dtype.kind == "f" else 128, dtype)
         batch, _, height, width = _in_planes(shape) if self.description.takes_bytes else shape
         planes = np.empty((batch, 3, height, width), np.float32)
-        beside = {} if self._neutral is None else steering_inputs(self._neutral, planes)
-        restored = self._lane().infer({IMAGE: grey, **beside}, 0)[RESTORED]
+        steered = {} if self._neutral is None else steering_inputs(self._neutral, planes)
+        restored = self._lane().infer({IMAGE: grey, **steered}, 0)[RESTORED]
         if restored.shape != shape or not np.isfinite(restored).all():
             raise EngineError(
                 f"{self.engine} does not restore a plain grey picture (its weights may hold NaN, or it was "

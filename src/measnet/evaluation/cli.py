@@ -1,4 +1,4 @@
-"""``measnet-eval``: what a model is worth, in dB, beside the paper, a classical tool or another model."""
+"""``measnet-eval``: a model's gain in dB, compared with the paper, a classical tool or another model."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ HEADINGS = {
 def main(debug: bool, **options: Any) -> None:
     """Measure PSNR and SSIM of a model on pictures and on video, and of two models side by side.
 
-    Pictures: the gain, and the paper's tables beside published figures. Video: each frame alone and fused
+    Pictures: the gain, and the paper's tables with published figures. Video: each frame alone and fused
     with those before it, flicker, warping error, worst frame and speed.
     """
     request = Request(**options)
@@ -273,7 +273,7 @@ def _restorer(model: str, backend: str, request: Request, *, steered: bool) -> R
 
 @contextmanager
 def _threads_of_opencv(count: int | None) -> Iterator[None]:
-    """So many for the time being; all cores without a count."""
+    """Sets the threads of OpenCV meanwhile; None leaves all cores."""
     import cv2
 
     before = cv2.getNumThreads()

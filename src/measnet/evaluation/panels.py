@@ -1,4 +1,4 @@
-"""Pictures beside one another under their captions."""
+"""Pictures side by side under their captions."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class Request:
             raise UsageError("--report and --contact-sheet are one and the same file; give them two names")
         folders = [*self.data, *self.clean, *(Path(text.partition("=")[2]) for text in self.pairs)]
         for name, path in results.items():
-            # A picture beside frames would be one of them the next time.
+            # A picture in a folder of frames would be one of them the next time.
             near = [*videos, *(folders if path.exists() else ())]
             inside = [one for one in near if one.is_dir() and path.resolve().is_relative_to(one.resolve())]
             if inside:

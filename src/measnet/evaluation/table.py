@@ -72,7 +72,7 @@ def gains(sets: Sequence[SetFigures], model: str) -> Table:
 
 
 def against_classical(sets: Sequence[SetFigures], model: str) -> Table:
-    """Every set beside the best of its task's classical tools."""
+    """Every set compared with the best of its task's classical tools."""
     table = _table("Beside the classical tool, in the setting that suits the set best", "set", "tool")
     for heading in ("tool", model, "ahead, dB"):
         table.add_column(heading, justify="right", no_wrap=True)

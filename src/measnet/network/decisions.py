@@ -25,8 +25,8 @@ UNCOUNTED = 1e4  # less than any feature when subtracted, and still finite in FP
 
 
 class Decision(nn.Module):
-    """A decision of this kind and shape, as the image itself has it. It has no weights, so checkpoints do not
-    know it; what it computes is called by name, so nodes of graphs do not know it either."""
+    """A decision of this kind and shape, as the image itself has it. It has no weights, so it is not
+    in checkpoints; its values are called by name, so it is not in the names of a graph's nodes either."""
 
     def __init__(self, kind: Kind, *shape: int) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class SteeredNetwork:
             setattr(network.get_submodule(place), name, point)
 
     @classmethod
-    def beside(cls, network: MEASNet) -> SteeredNetwork:
+    def of(cls, network: MEASNet) -> SteeredNetwork:
         """One that shares the weights of ``network``, which stays as it is."""
         weights: dict[int, object] = {id(x): x for x in (*network.parameters(), *network.buffers())}
         return cls(copy.deepcopy(network, weights))

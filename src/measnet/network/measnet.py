@@ -96,7 +96,7 @@ class MEASNet(nn.Module):
         super().__init__()
         self.config = c = config or MEASNetConfig()
         self.task_prompts: TaskPrompts = {}
-        """Scores of the prompt for each task; empty where none were learned. Stored beside the weights."""
+        """Scores of the prompt for each task; empty where none were learned. Stored with the weights."""
         self.taught = False
         """True where its prompt weights tell the kinds of damage (``measnet/damage.py``). Stored too."""
 

@@ -114,7 +114,7 @@ class VideoRestorer:
         return replace(this, fused=this.fused if self._fusion.before is None else self._fusion.before)
 
     def _restore(self, pixels: Pixels) -> RestoredFrames:
-        """Restores a frame, and fuses it with those before it; what is taken has the look ahead in it that
+        """Restores a frame, and fuses it with those before it. The time taken includes the look ahead that
         completes the frame before."""
         with Stopwatch() as restoring:
             new_scene = self._scenes.begins_with(pixels)

@@ -1,6 +1,6 @@
 """Degradations of a sequence, as a chain: ``sensor:18,h264:28`` is noise, and then a coder.
 
-What stands still in life stands still here: haze and darkness are the same in every frame. Noise is drawn
+Haze and darkness are the same in every frame, as they are in life. Noise is drawn
 from the seed, the sequence's name and the frame's number: other frames, left out or added, change none.
 """
 

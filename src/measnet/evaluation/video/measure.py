@@ -1,4 +1,4 @@
-"""Measuring: every sequence restored alone and fused, and beside classical tools in their best settings."""
+"""Measuring: every sequence restored alone and fused, and by classical tools in their best settings."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def _try(
     means, taken, count = [], Taken(0.0, 0.0), 0
     for footage in footages:
         tool, reached = make(), []
-        for result, clean in footage.beside_clean(tool.run(footage), setting):
+        for result, clean in footage.with_clean(tool.run(footage), setting):
             reached.append(_psnr(result, clean))
             watcher.step()
         means.append(fmean(reached))
@@ -220,7 +220,7 @@ def _measure_tool(
 ) -> MethodFigures:
     watcher.begin(f"{footage.name}: {setting}", footage.frames)
     tally, motion_seeker, count = Tally(), MotionSeeker(), 0
-    for result, clean in footage.beside_clean(tool.run(footage), setting):
+    for result, clean in footage.with_clean(tool.run(footage), setting):
         tally.add(result, clean, motion_seeker.look(clean))
         watcher.frame(number, {setting: result})
         watcher.step()

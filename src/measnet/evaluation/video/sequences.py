@@ -30,7 +30,7 @@ SMALLEST = 32  # pixels a side: smaller frames have no room for motion, nor for 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a sequence lies: the clean one, and the degraded one unless that is to be made."""
+    """The files of a sequence: the clean one, and the degraded one unless that is to be made."""
 
     name: str
     clean: Path
@@ -131,9 +131,9 @@ class Footage:
 
     def pairs(self) -> Iterator[tuple[Pixels, Pixels]]:
         """The degraded frames, each with its clean one. Raises ``InputError`` where they do not match."""
-        return self.beside_clean(self.degraded(), str(self.place.degraded or self.name))
+        return self.with_clean(self.degraded(), str(self.place.degraded or self.name))
 
-    def beside_clean(self, frames: Iterator[Pixels], name: str) -> Iterator[tuple[Pixels, Pixels]]:
+    def with_clean(self, frames: Iterator[Pixels], name: str) -> Iterator[tuple[Pixels, Pixels]]:
         """Frames, called ``name``, each with its clean one. Raises ``InputError`` where they do not match."""
         for frame, clean in zip_longest(frames, self.clean()):
             if frame is None or clean is None:
@@ -208,7 +208,7 @@ def _sequences(place: Path) -> list[tuple[str, Path]]:
 
 
 def _has_planes(path: Path) -> bool:
-    """Whether a file is a video in YUV."""
+    """Tells whether a file is a video in YUV."""
     info = describe(path)
     return info.kind == "video" and not av.VideoFormat(info.pixel_format).is_rgb
 

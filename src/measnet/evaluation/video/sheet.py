@@ -1,7 +1,7 @@
-"""The contact sheet of video: stills beside one another, and under each a crop over time.
+"""The contact sheet of video: stills side by side, and under each a crop over time.
 
-Under a still lies one of its rows, as every frame has it, from the first downwards: an x-t slice. What stands
-still draws straight lines there, what moves slanted ones, and what shimmers breaks them.
+Under a still lies one of its rows, as every frame has it, from the first downwards: an x-t slice. Still
+things draw straight lines there, moving ones slanted lines, and shimmer breaks them.
 """
 
 from __future__ import annotations
