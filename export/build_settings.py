@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from measnet.config import SizeRule
 from measnet.errors import UsageError
+from measnet.image import LARGEST_SIDE
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
 HardwareCompatibility = Literal["none", "ampere-plus", "same-compute-capability"]
 
-LARGEST_SIDE = 16384  # pixels, as in graphs
 LARGEST_BATCH = 256
 
 

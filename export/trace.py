@@ -19,17 +19,17 @@ from measnet.config import MEASNetConfig
 from measnet.decisions import DecisionLayout
 from measnet.description import GraphDescription
 from measnet.errors import UsageError
+from measnet.export.build_settings import LARGEST_BATCH
 from measnet.export.decomposition import decomposed_in_place, promoted_in_place
 from measnet.export.exact import ExactMEASNet
 from measnet.export.graph import Graph, read_graph
+from measnet.image import LARGEST_SIDE
 from measnet.network import MEASNet
 from measnet.network.decisions import layout_of
 from measnet.onnx_file import read_metadata
 from measnet.weights import at_hand, bundled
 
 OPSET = 20  # has Gelu; TensorRT's parser and ONNX Runtime both take it
-LARGEST_SIDE = 16384  # pixels
-LARGEST_BATCH = 256
 
 
 def exact_graph(network: MEASNet, size: tuple[int, int] | None, *, steerable: bool = False) -> Graph:

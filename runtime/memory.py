@@ -6,6 +6,7 @@ from pathlib import Path
 
 from measnet.config import MEASNetConfig
 from measnet.errors import InputError
+from measnet.image import LARGEST_SIDE
 
 _ASSUMED = 2 * 1024**3  # bytes, where the system does not tell
 _SHARE = 0.6  # of what is free, for one inference; decoding, encoding and the rest need theirs
@@ -77,8 +78,7 @@ def _counted(path: Path, name: str) -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith(f"{name} ")), 0)
 
 
-MAX_SIDE = 16_384
-MAX_PIXELS = 16_384 * 16_384
+MAX_PIXELS = LARGEST_SIDE * LARGEST_SIDE
 
 
 BYTES_PER_PIXEL = 64
@@ -100,8 +100,8 @@ def check_size(name: str, width: int, height: int) -> None:
     """Raise InputError for a declared size nobody could mean, before memory is asked for."""
     if width < 1 or height < 1:
         raise InputError(f"{name}: its picture is declared as {width}×{height} pixels; damaged?")
-    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+    if max(width, height) > LARGEST_SIDE:
         raise InputError(
             f"{name}: its picture is declared as {width}×{height} pixels, beyond the limit of "
-            f"{MAX_SIDE}×{MAX_SIDE}; crop or scale it first"
+            f"{LARGEST_SIDE}×{LARGEST_SIDE}; crop or scale it first"
         )

@@ -89,7 +89,7 @@ _WHITE = (1.33, 1.4)  # how smooth and grey noise is: 0.9 if new in every pixel,
 _GREY = 0.15  # of that, how much it counts that colours go together
 _LEFT_OF_NEW = 0.025  # of what was taken, in variance: restoring leaves no more of white noise
 _LITTLE_NOISE = 12.0  # in variance: so little that was taken is no reason to fuse
-_LEFT_OF_CODED = 0.2  # the same of a codec's, times what was taken: sound frames are changed by 1, too
+_LEFT_OF_CODED = 0.2  # the same of a codec's, times what was taken: undamaged frames are changed by 1, too
 _LEFT_OF_INTRA = 0.05  # the same where each frame was coded for itself
 _KEYS = np.float32(128)  # steps to a level, in which keys are told apart
 _CAUTION = (0.3, 0.12)  # times the usual difference, by which the next frame counts less, in both cases below
@@ -119,7 +119,7 @@ class _Taken:
 
     def of_light(self, light: Plane, share: np.float32) -> Plane:
         """Takes off ``light``, h w 3 in tiles, so much of what noise does to it. A little is no noise, but
-        what restoring does to sound frames."""
+        what restoring does to undamaged frames."""
         told = np.float32(np.interp(self.mean_square(), _NOISY, (0, 1)))
         return planes.beyond(light, share * told * self.noise)
 
@@ -575,7 +575,7 @@ def _explained(variance: float, taken: Plane, light: Plane, *, intra: bool) -> n
 
     ``taken`` is what restoring added, H W 3, in place of ``variance``; ``light`` its means over tiles. White
     noise is taken nearly whole. A codec's is smooth, repeats (but for ``intra`` frames) and is left in part;
-    but restoring also changes sound frames, by about a level.
+    but restoring also changes undamaged frames, by about a level.
     """
     half = planes.half(taken)
     at_half = np.square(half).mean() - np.square(light).mean()

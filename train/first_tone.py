@@ -4,7 +4,7 @@ A gain and an offset for each colour are six numbers, and how good they are foll
 and those of its clean one. So ``Tone`` is fitted in a minute on means alone, and training begins with dark
 pictures that are light and hazy ones that are half clear. Crops are toned as the pictures that they are cut
 from. A grey wall and a hazy street look much alike: the first judge is careful, and leaves both alone
-rather. Most of what it sees are small parts of sound pictures, which look like haze more often than whole
+rather. Most of what it sees are small parts of undamaged pictures, which look like haze more often than whole
 ones do. The others may take their damage for granted, which is worth 2 to 7 dB; the prompt says which is.
 That of darkness also sees dark pictures still darker, and ones that are dark but for what is lit
 (``lit.py``).
@@ -47,13 +47,13 @@ FIRST = 1 / 3  # share of the steps until then
 CAREFUL = 3.0  # from then on, how much more those count whose tone is as it should be
 HARM = 30.0  # from then on, what squared error costs by which a picture becomes worse than it was given
 MOST_HARM = 0.1  # of squared error: what counts at most, or one picture closes the gate for good
-TOLD_SOUND = 0.15  # sound pictures for each one of the task, among those of a judge who takes it for granted
+TOLD_UNDAMAGED = 0.15  # undamaged pictures for each one of a judge's task, which it takes for granted
 TOLD_FLAT = 0.3  # pictures of one colour likewise, which stay as they are
 TOLD_LIT = 0.3  # pictures that are dark but for what is lit likewise, for the judge of darkness
-TOLD_PARTS = 1.0  # small parts of sound pictures likewise: they look like haze, and cost it little
+TOLD_PARTS = 1.0  # small parts of undamaged pictures likewise: they look like haze, and cost it little
 FOLLOWED = {"dehaze": (0.76, 0.9), "lowlight": (0.52, 0.66)}
 """Shares of the damage in the prompt from which on such a judge is followed, and wholly is: the prompts of
-sound pictures, plain floors and asphalt among them, stay below the first."""
+undamaged pictures, plain floors and asphalt among them, stay below the first."""
 
 PLAIN = 4  # views of each clean picture as asphalt and walls look: near, with little contrast
 PLAIN_SIDE = 192  # pixels a side of such a view
@@ -118,7 +118,7 @@ def seen_of(pack: Pack) -> Tensor:
 def fit_tone(tone: Tone, pack: Pack, seen: Tensor, seed: int, *, taught: bool) -> None:
     """Sets the weights of ``tone`` by the pictures of ``pack``, every kind of them counting alike.
 
-    Its first judge learns of all pictures, the others of those of their task, and of sound ones. They are
+    Its first judge learns of all pictures, the others of those of their task, and of undamaged ones. They are
     followed where the prompt is ``taught`` what damage is. ``seen`` is what ``seen_of`` says of the pictures.
     """
     means, kinds = _measured(pack, seen, seed)
@@ -147,11 +147,11 @@ def fit_tone(tone: Tone, pack: Pack, seen: Tensor, seed: int, *, taught: bool) -
             continue
         kind = 2 * pack.tasks.index(task)
         of_task = often * ((kinds == kind) | (kinds == kind + 1))
-        sound, parts = often * ((kinds == alone) | (kinds == alone + 2)), often * (kinds == alone + 3)
+        undamaged, parts = often * ((kinds == alone) | (kinds == alone + 2)), often * (kinds == alone + 3)
         if task == "lowlight":
             of_task += dimmed
         first = of_task.clone()
-        for share, others in ((TOLD_SOUND, sound), (TOLD_PARTS, parts), (TOLD_FLAT, flat)):
+        for share, others in ((TOLD_UNDAMAGED, undamaged), (TOLD_PARTS, parts), (TOLD_FLAT, flat)):
             first += others * (share * of_task.sum() / others.sum().clamp(min=1e-9))
         both = first.clone()
         if task == "lowlight":  # later: seen from the beginning, they may close the gate for good
@@ -249,7 +249,7 @@ def _measured(pack: Pack, seen: Tensor, seed: int) -> tuple[_Means, Tensor]:
 def _small_parts(
     name: str, real: bool, given: Tensor, wanted: Tensor, rng: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Parts of sound pictures, and of noisy and coded ones, each with its clean one."""
+    """Parts of undamaged pictures, and of noisy and coded ones, each with its clean one."""
     if real or name == CLEAN:
         given = wanted
     elif name in TONED or name == "deblur":

@@ -1,4 +1,4 @@
-"""Pictures that are dark as they should be, because something in them is lit: made from sound ones.
+"""Pictures that are dark as they should be, because something in them is lit: made from undamaged ones.
 
 A stage, a title, a starry sky, a lamp in a dark room have means like those of a picture that was taken with
 too little light. Their lights tell them apart: of pictures taken so, hardly a pixel is bright.
@@ -21,10 +21,10 @@ BRIGHT = 0.995
 EVERY = 7  # of so many pixels one is looked at for that
 
 
-def lit(sound: Tensor, rng: torch.Generator) -> Iterator[Tensor]:
+def lit(undamaged: Tensor, rng: torch.Generator) -> Iterator[Tensor]:
     """B 3 H W, 0 to 1 -> the same pictures in light of each kind."""
     for in_light in (_spotlit, _coloured, _starry, _with_lamps, _with_letters, _low_key):
-        yield in_light(sound, rng)
+        yield in_light(undamaged, rng)
 
 
 def drawn(least: float, most: float, count: int, rng: torch.Generator) -> Tensor:
@@ -45,49 +45,49 @@ def _sometimes(count: int, rng: torch.Generator) -> Tensor:
     return (drawn(0, 1, count, rng) < 0.5).float()
 
 
-def _spotlit(sound: Tensor, rng: torch.Generator) -> Tensor:
-    count = len(sound)
+def _spotlit(undamaged: Tensor, rng: torch.Generator) -> Tensor:
+    count = len(undamaged)
     elsewhere = drawn(0, 0.5, count, rng).square()
-    exposed = _exposed(sound, drawn(0.3, 1, count, rng))
-    return exposed * (elsewhere + (1 - elsewhere) * _spot(sound, rng))
+    exposed = _exposed(undamaged, drawn(0.3, 1, count, rng))
+    return exposed * (elsewhere + (1 - elsewhere) * _spot(undamaged, rng))
 
 
-def _coloured(sound: Tensor, rng: torch.Generator) -> Tensor:
+def _coloured(undamaged: Tensor, rng: torch.Generator) -> Tensor:
     """In light of one colour, of which one or two channels are nearly 0, perhaps on a part alone."""
-    count = len(sound)
-    thirds = torch.tensor([0.0, 4.0, 2.0], device=sound.device)[None, :, None, None]
+    count = len(undamaged)
+    thirds = torch.tensor([0.0, 4.0, 2.0], device=undamaged.device)[None, :, None, None]
     pure = (((drawn(0, 6, count, rng) + thirds) % 6 - 3).abs() - 1).clamp(0, 1)
     white = drawn(0, 0.3, count, rng) * _sometimes(count, rng)
     colour = pure * (1 - white) + white
-    light = (0.7 * sound.mean(dim=1, keepdim=True) + 0.3 * sound) ** drawn(1, 2.5, count, rng)
+    light = (0.7 * undamaged.mean(dim=1, keepdim=True) + 0.3 * undamaged) ** drawn(1, 2.5, count, rng)
     all_over = drawn(0, 1, count, rng)
     return _exposed(
-        light * colour * (all_over + (1 - all_over) * _spot(sound, rng)), drawn(0.3, 1, count, rng)
+        light * colour * (all_over + (1 - all_over) * _spot(undamaged, rng)), drawn(0.3, 1, count, rng)
     )
 
 
-def _starry(sound: Tensor, rng: torch.Generator) -> Tensor:
+def _starry(undamaged: Tensor, rng: torch.Generator) -> Tensor:
     """Points, few or many, sharp or soft, before black or a glow."""
-    count, _, height, width = sound.shape
+    count, _, height, width = undamaged.shape
     at = torch.rand(count, 1, height, width, generator=rng, device=rng.device)
     many = _evenly_in_size(3e-4, 3e-2, count, rng)
     points = (at < many) * (0.2 + (at / many).clamp(max=1) ** 4)  # few of them are large
-    blur = torch.tensor([0.25, 0.5, 0.25], device=sound.device)
+    blur = torch.tensor([0.25, 0.5, 0.25], device=undamaged.device)
     soft = F.conv2d(F.max_pool2d(points, 3, 1, 1), (blur[:, None] * blur)[None, None], padding=1)
-    glow = F.interpolate(F.avg_pool2d(sound, 8), size=(height, width), mode="bilinear")
+    glow = F.interpolate(F.avg_pool2d(undamaged, 8), size=(height, width), mode="bilinear")
     part = _sometimes(count, rng)
-    glow = glow ** drawn(1, 3, count, rng) * (1 - part + part * _spot(sound, rng))
+    glow = glow ** drawn(1, 3, count, rng) * (1 - part + part * _spot(undamaged, rng))
     sharp = _sometimes(count, rng)
     stars = sharp * points + (1 - sharp) * soft
     return (glow * drawn(0, 0.6, count, rng).square() + stars).clamp(0, 1)
 
 
-def _with_lamps(sound: Tensor, rng: torch.Generator) -> Tensor:
+def _with_lamps(undamaged: Tensor, rng: torch.Generator) -> Tensor:
     """Dark, with lamps of all sizes, some with a halo."""
-    count, _, height, width = sound.shape
-    pictures = sound ** drawn(1, 2, count, rng) * drawn(0, 0.55, count, rng).square()
-    down = torch.arange(height, device=sound.device)[:, None]
-    across = torch.arange(width, device=sound.device)
+    count, _, height, width = undamaged.shape
+    pictures = undamaged ** drawn(1, 2, count, rng) * drawn(0, 0.55, count, rng).square()
+    down = torch.arange(height, device=undamaged.device)[:, None]
+    across = torch.arange(width, device=undamaged.device)
     for picture in pictures:
         for _ in range(1 + int(_number(0, MOST_LAMPS, rng))):
             radius = float(_evenly_in_size(0.01, 0.12, 1, rng)) * min(height, width)
@@ -99,10 +99,10 @@ def _with_lamps(sound: Tensor, rng: torch.Generator) -> Tensor:
     return pictures.clamp(0, 1)
 
 
-def _with_letters(sound: Tensor, rng: torch.Generator) -> Tensor:
+def _with_letters(undamaged: Tensor, rng: torch.Generator) -> Tensor:
     """Lines of marks like letters, before black or something dark."""
-    count, _, height, width = sound.shape
-    pictures = sound * drawn(0, 0.4, count, rng).square() * _sometimes(count, rng)
+    count, _, height, width = undamaged.shape
+    pictures = undamaged * drawn(0, 0.4, count, rng).square() * _sometimes(count, rng)
     for picture in pictures:
         size = int(_evenly_in_size(6, max(8, height * 0.15), 1, rng))
         stroke = max(1, size // 6)
@@ -119,11 +119,11 @@ def _with_letters(sound: Tensor, rng: torch.Generator) -> Tensor:
     return pictures
 
 
-def _low_key(sound: Tensor, rng: torch.Generator) -> Tensor:
+def _low_key(undamaged: Tensor, rng: torch.Generator) -> Tensor:
     """Much shadow and few lights, in colours from none to strong ones."""
-    count = len(sound)
-    grey = sound.mean(dim=1, keepdim=True)
-    coloured = (grey + (sound - grey) * drawn(0.5, 3, count, rng)).clamp(0, 1)
+    count = len(undamaged)
+    grey = undamaged.mean(dim=1, keepdim=True)
+    coloured = (grey + (undamaged - grey) * drawn(0.5, 3, count, rng)).clamp(0, 1)
     tint = 1 - drawn(0, 1, 3 * count, rng).view(count, 3, 1, 1) * drawn(0, 0.6, count, rng)
     return _exposed(coloured ** drawn(1.5, 4.5, count, rng) * tint, drawn(0.3, 1, count, rng))
 

@@ -327,8 +327,8 @@ class _Run:
         if recipe.clip_norm:
             parameters = self.network.parameters()
             losses["gradient"] = nn.utils.clip_grad_norm_(parameters, recipe.clip_norm).detach()
-        sound = all(math.isfinite(value) for value in torch.stack(list(losses.values())).tolist())
-        if not sound or (recipe.clip_norm and losses["gradient"] > MOST_CLIPPED * recipe.clip_norm):
+        finite = all(math.isfinite(value) for value in torch.stack(list(losses.values())).tolist())
+        if not finite or (recipe.clip_norm and losses["gradient"] > MOST_CLIPPED * recipe.clip_norm):
             self._forget_step(step)
             return {}
         self.missed = 0
@@ -381,7 +381,7 @@ class _Run:
             buffer.copy_(buffers[name])
         if self.missed > MOST_MISSED:
             raise TrainingError(
-                f"no step from {step - MOST_MISSED} on gave a finite loss and a gradient of sound length; "
+                f"no step from {step - MOST_MISSED} on gave a finite loss and a gradient of usual length; "
                 "lower learning_rate and go on with the same command, from the last checkpoint"
             )
 

@@ -13,7 +13,7 @@ from measnet import damage, task_prompts
 from measnet.config import MEASNetConfig, SizeRule, variant_name
 from measnet.decisions import DecisionLayout
 from measnet.errors import GraphError, UsageError
-from measnet.image import ChannelOrder
+from measnet.image import LARGEST_SIDE, ChannelOrder
 from measnet.printable import LONGEST_VALUE, printable
 from measnet.task_prompts import TaskPrompts
 
@@ -22,7 +22,6 @@ FORMAT = "measnet-graph 1"
 IO = Literal["nchw", "uint8-nhwc"]
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 FORMS = (("nchw", "rgb"), ("uint8-nhwc", "rgb"), ("uint8-nhwc", "bgr"))
-LARGEST_SIDE = 16_384  # pixels; a graph that claims another size is not sound
 ANY_SIZE = SizeRule(multiple=1, minimum=1)
 
 

@@ -17,6 +17,7 @@ from measnet.errors import UsageError
 Pixels = NDArray[np.uint8 | np.uint16]
 Image = NDArray[np.float32]
 ChannelOrder = Literal["rgb", "bgr"]
+LARGEST_SIDE = 16_384  # pixels: of pictures, of frames, of a graph's input
 Depth = type[np.uint8 | np.uint16] | np.dtype[np.uint8 | np.uint16]
 
 

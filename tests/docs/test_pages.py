@@ -99,3 +99,14 @@ def test_the_table_of_lines_is_nearly_true() -> None:
         ]
         found = [len(there), sum(len(path.read_text().splitlines()) for path in there)]
         assert found == pytest.approx([int(figure.replace(",", "")) for figure in said], rel=0.1), folder
+
+
+def test_the_table_of_parts_of_the_runtime_is_nearly_true() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| [^|`]+ \| ((?:`[\w/*]+`(?:, )?)+) \| ([\d,]+) \|$", text, re.MULTILINE)
+    assert len(rows) > 5
+    for named, said in rows:
+        there = [list((ROOT / "runtime").glob(f"{one}.py")) for one in re.findall(r"`([\w/*]+)`", named)]
+        assert all(there), named
+        lines = sum(len(path.read_text().splitlines()) for paths in there for path in paths)
+        assert lines == pytest.approx(int(said.replace(",", "")), rel=0.1), named

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -81,7 +81,7 @@ def fused(
     return alone, [fusion.fuse(a, b) for a, b in zip(sources, alone, strict=True)]
 
 
-def fused_ahead(pairs: list[tuple[Pixels, Pixels]], fusion: TemporalFusion | None = None) -> list[Pixels]:
+def fused_ahead(pairs: Sequence[tuple[Pixels, Pixels]], fusion: TemporalFusion | None = None) -> list[Pixels]:
     """Sources and restored frames -> each fused with those before it and the one that follows."""
     fusion, found, last = fusion or TemporalFusion(ahead=True), [], pairs[0][1]
     for number, pair in enumerate(pairs):

@@ -78,8 +78,8 @@ def test_the_judge_of_darkness_leaves_alone_what_is_dark_but_for_its_lights(
     moved: list[float] = []
     dark: list[float] = []
     for pair in clean.pairs * 4:
-        sound = torch.from_numpy(read_picture(pair.clean)).permute(2, 0, 1)[None, :, :144, :144] / 255
-        for shown, found in [(picture, moved) for picture in lit(sound, rng)] + [(sound / 10, dark)]:
+        undamaged = torch.from_numpy(read_picture(pair.clean)).permute(2, 0, 1)[None, :, :144, :144] / 255
+        for shown, found in [(picture, moved) for picture in lit(undamaged, rng)] + [(undamaged / 10, dark)]:
             gain, offset = fitted.gain_and_offset(seen_in(shown), prompt)
             mean = shown.mean(dim=(2, 3))
             found.append((mean * gain + offset - mean).abs().max().item() * 255)
@@ -88,17 +88,17 @@ def test_the_judge_of_darkness_leaves_alone_what_is_dark_but_for_its_lights(
 
 
 def test_lit_pictures_are_dark_but_for_some_pixels(clean: ImageSet) -> None:
-    sound = torch.stack([torch.from_numpy(read_picture(pair.clean)) for pair in clean.pairs])
-    sound = sound.permute(0, 3, 1, 2) / 255
-    before = sound.clone()
-    kinds = list(lit(sound, torch.Generator().manual_seed(3)))
-    again = list(lit(sound, torch.Generator().manual_seed(3)))
-    assert torch.equal(sound, before)
+    undamaged = torch.stack([torch.from_numpy(read_picture(pair.clean)) for pair in clean.pairs])
+    undamaged = undamaged.permute(0, 3, 1, 2) / 255
+    before = undamaged.clone()
+    kinds = list(lit(undamaged, torch.Generator().manual_seed(3)))
+    again = list(lit(undamaged, torch.Generator().manual_seed(3)))
+    assert torch.equal(undamaged, before)
     for picture, same in zip(kinds, again, strict=True):
         assert torch.equal(picture, same)
-        assert picture.shape == sound.shape and picture.min() >= 0 and picture.max() <= 1
+        assert picture.shape == undamaged.shape and picture.min() >= 0 and picture.max() <= 1
         assert (picture.amax(dim=(1, 2, 3)) > 0.2).all()
-        assert picture.mean() < sound.mean()
+        assert picture.mean() < undamaged.mean()
 
 
 @pytest.mark.usefixtures("soon_done")

@@ -1,4 +1,4 @@
-"""Packs: what goes in comes out, and what is not sound is refused; crops are one place in both pictures."""
+"""Packs: what goes in comes out, and damaged ones are refused; crops are one place in both pictures."""
 
 from __future__ import annotations
 
@@ -90,13 +90,13 @@ def entries(**changes: int) -> torch.Tensor:
 
 def damaged(**changes: Any) -> Callable[[Path], None]:
     def write(path: Path) -> None:
-        sound: dict[str, Any] = {
+        whole: dict[str, Any] = {
             "pixels": torch.zeros(64 * 64 * 3, dtype=torch.uint8),
             "entries": entries(),
             "damage": torch.zeros(1, len(DAMAGE)),
         }
         facts = changes.pop("facts", FACTS)
-        save_file({**sound, **changes}, path, facts)
+        save_file({**whole, **changes}, path, facts)
 
     return write
 
@@ -111,19 +111,19 @@ def without_damage(path: Path) -> None:
         (damaged(facts={**FACTS, "measnet.pack": "7"}), "a pack of version 7, must be version 1"),
         (damaged(facts=None), "no pack of measnet-train"),
         (damaged(facts={**FACTS, "measnet.pack.tasks": "{"}), "damaged or no pack"),
-        (damaged(facts={**FACTS, "measnet.pack.tasks": "3"}), "no sound pack"),
-        (damaged(entries=entries(clean=1)), "no sound pack"),
-        (damaged(entries=entries(degraded=-1)), "no sound pack"),
-        (damaged(entries=entries(clean=2**63 - 64 * 64)), "no sound pack"),
-        (damaged(entries=entries(height=65)), "no sound pack"),
-        (damaged(entries=entries(height=0)), "no sound pack"),
-        (damaged(entries=entries(task=1)), "no sound pack"),
-        (damaged(entries=entries().int()), "no sound pack"),
-        (damaged(entries=entries().flatten()), "no sound pack"),
-        (damaged(pixels=torch.zeros(64 * 64 * 3)), "no sound pack"),
-        (damaged(damage=torch.full((1, len(DAMAGE)), torch.nan)), "no sound pack"),
-        (damaged(damage=torch.full((1, len(DAMAGE)), 1.5)), "no sound pack"),
-        (damaged(damage=torch.zeros(2, len(DAMAGE))), "no sound pack"),
+        (damaged(facts={**FACTS, "measnet.pack.tasks": "3"}), "its table does not fit"),
+        (damaged(entries=entries(clean=1)), "its table does not fit"),
+        (damaged(entries=entries(degraded=-1)), "its table does not fit"),
+        (damaged(entries=entries(clean=2**63 - 64 * 64)), "its table does not fit"),
+        (damaged(entries=entries(height=65)), "its table does not fit"),
+        (damaged(entries=entries(height=0)), "its table does not fit"),
+        (damaged(entries=entries(task=1)), "its table does not fit"),
+        (damaged(entries=entries().int()), "its table does not fit"),
+        (damaged(entries=entries().flatten()), "its table does not fit"),
+        (damaged(pixels=torch.zeros(64 * 64 * 3)), "its table does not fit"),
+        (damaged(damage=torch.full((1, len(DAMAGE)), torch.nan)), "its table does not fit"),
+        (damaged(damage=torch.full((1, len(DAMAGE)), 1.5)), "its table does not fit"),
+        (damaged(damage=torch.zeros(2, len(DAMAGE))), "its table does not fit"),
         (without_damage, "damaged or no pack"),
         (lambda path: path.write_bytes(np.random.default_rng(0).bytes(9999)), "damaged or no pack"),
         (lambda path: path.write_text("hello"), "damaged or no pack"),

@@ -384,7 +384,7 @@ def test_where_no_step_gives_a_finite_loss_the_run_ends_with_a_line(
     monkeypatch.setattr(packed_loop, "MOST_MISSED", 3)
     recipe = dataclasses.replace(TINY, steady_weight=0.0, batch=2)
     with pytest.raises(
-        TrainingError, match="no step from 2 on gave a finite loss and a gradient of sound length; lower"
+        TrainingError, match="no step from 2 on gave a finite loss and a gradient of usual length; lower"
     ) as caught:
         train_packed(recipe, pack, tmp_path)
     assert len(passes) == 1 + 3 + 1 and "\n" not in str(caught.value)

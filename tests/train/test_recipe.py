@@ -1,4 +1,4 @@
-"""Recipes: ours are sound and as published; a wrong one says everything that is wrong."""
+"""Recipes: ours are valid and as published; a wrong one says everything that is wrong."""
 
 from __future__ import annotations
 

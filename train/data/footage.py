@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from measnet.errors import InputError, first_line
 from measnet.file_name import for_ffmpeg
-from measnet.image import Pixels
+from measnet.image import eight_bits
 from measnet.runtime.colour import RgbReader, read_colour
 from measnet.train.data.prepared import prepare
 from measnet.train.data.sets import ImageSet, Pair
@@ -54,7 +54,7 @@ def _write_frames(video: Path, folder: Path, most: int) -> None:
                     continue
                 due = (frame.time or 0.0) + gap
                 reader = reader or RgbReader(read_colour(frame), frame.width, frame.height)
-                pixels = _limited(_eight_bits(reader.read(frame)))
+                pixels = _limited(eight_bits(reader.read(frame)))
                 encoded, content = cv2.imencode(".png", np.ascontiguousarray(pixels[:, :, ::-1]))
                 assert encoded
                 write_whole(folder / f"{written:06}.png", content.tobytes())
@@ -64,12 +64,6 @@ def _write_frames(video: Path, folder: Path, most: int) -> None:
             raise InputError(f"cannot read {video}: {first_line(error)}") from None
     if not written:
         raise InputError(f"no frame of {video} could be decoded")
-
-
-def _eight_bits(pixels: Pixels) -> NDArray[np.uint8]:
-    return np.asarray(
-        pixels if pixels.dtype == np.uint8 else (pixels.astype(np.uint32) + 128) // 257, np.uint8
-    )
 
 
 def _limited(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -45,7 +45,7 @@ def name_in_pack(task: str) -> str:
 
 
 class PackError(InputError):
-    """A pack is absent, cut off, of another version, or not a sound one."""
+    """A pack is absent, cut off, of another version, or damaged."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ def read_pack(path: Path, crop: int) -> Pack:
 
 def _check(path: Path, tasks: object, tensors: dict[str, Tensor]) -> None:
     entries, damage, pixels = tensors["entries"], tensors["damage"], tensors["pixels"]
-    sound = (
+    whole = (
         isinstance(tasks, list)
         and all(isinstance(task, str) for task in tasks)
         and all(str(tensor.dtype) == _TENSORS[name] for name, tensor in tensors.items())
@@ -222,5 +222,5 @@ def _check(path: Path, tasks: object, tensors: dict[str, Tensor]) -> None:
         and bool((entries[:, 1:3] + (entries[:, 3] * entries[:, 4] * 3)[:, None] <= len(pixels)).all())
         and bool(((damage >= 0) & (damage <= 1)).all())
     )
-    if not sound:
-        raise PackError(f"{path} is no sound pack: its table is damaged; remove it to pack anew")
+    if not whole:
+        raise PackError(f"{path} is damaged: its table does not fit; remove it to pack anew")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from measnet.errors import InputError
+from measnet.image import eight_bits
 from measnet.image_header import IMAGE_ENDINGS, PictureError, read_size
 
 KEPT_BYTES = 2 << 30  # decoded pictures kept in memory; a worker process shares them with its parent
@@ -38,7 +39,7 @@ def read_picture(path: Path) -> Pixels:
     if stored is None:
         raise PictureError(path, "is not a picture that can be read: it cannot be decoded")
     if stored.dtype == np.uint16:
-        stored = ((stored.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 = 257 x 255
+        stored = eight_bits(stored)
     if stored.dtype != np.uint8:
         raise PictureError(path, f"has {stored.dtype} samples; convert it to 8 or 16 bits per channel")
     return np.asarray(cv2.cvtColor(stored, cv2.COLOR_BGR2RGB), np.uint8)

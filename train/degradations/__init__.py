@@ -77,7 +77,7 @@ DEGRADATIONS: dict[str, Degradation] = {
     "keep": leave_alone,
 }
 """The degradation of each task. ``denoise15``, ``25`` and ``50`` are the published protocol's; ``denoise`` is
-wider. ``keep`` is not in the paper: sound pictures, which a network must learn to leave as they are."""
+wider. ``keep`` is not in the paper: undamaged pictures, which a network must learn to leave as they are."""
 
 
 def field_of(task: str) -> str:

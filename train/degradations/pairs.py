@@ -46,7 +46,7 @@ DEGRADATION_NAMES = ("noise", "rain", "haze", "blur", "dark", "compression")
 noise: its standard deviation before any coder, over 30 8-bit steps. rain and haze: the rms change they make,
 over 80 and 120 steps. blur: the rms of the detail it takes, over that of all detail. dark: the share of the
 mean brightness that is gone. compression: H.264's CRF from 14 (0) to 40 (1), or JPEG's quality from 95 (0)
-to 25 (1). Each is clipped to 0 to 1; all zeros is a sound picture.
+to 25 (1). Each is clipped to 0 to 1; all zeros is an undamaged picture.
 """
 
 PACKED_TASKS = ("derain", "dehaze", "deblur", "lowlight", "coded", "camera", "mixture", "keep")
