@@ -12,6 +12,7 @@ from rich.console import Console as RichConsole
 from rich.markup import escape
 from rich.progress import Progress, TextColumn
 
+from measnet.damage import SOUND
 from measnet.printable import printable
 from measnet.runtime.comparison import Layout
 from measnet.runtime.live.events import Event
@@ -167,7 +168,9 @@ def _seen(damage: dict[str, float]) -> str:
     """Tells what was wrong with the frames, the most of it first."""
     largest = sorted(damage.items(), key=lambda item: -item[1])
     return "seen: " + ", ".join(
-        f"{name} {100 * share:.0f} %" for name, share in largest if share >= WORTH_SAYING
+        f"{'undamaged' if name == SOUND else name} {100 * share:.0f} %"  # sound is what is heard, to people
+        for name, share in largest
+        if share >= WORTH_SAYING
     )
 
 

@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DAMAGE = ("noise", "rain", "haze", "blur", "dark", "compression")
-UNDAMAGED = "undamaged"
+SOUND = "sound"  # undamaged: weights and reports store this word
 """The name of the remaining prompts, which stand for a picture without damage."""
 
-NAMES = (*DAMAGE, UNDAMAGED)
+NAMES = (*DAMAGE, SOUND)
 _EACH = PROMPT_BASIS // len(DAMAGE)
 
 GROUPS = {
     **{name: slice(i * _EACH, (i + 1) * _EACH) for i, name in enumerate(DAMAGE)},
-    UNDAMAGED: slice(len(DAMAGE) * _EACH, PROMPT_BASIS),
+    SOUND: slice(len(DAMAGE) * _EACH, PROMPT_BASIS),
 }
 """The basic prompts that stand for each name."""
 
@@ -83,6 +83,6 @@ def wanted_shares(damage: Tensor) -> Tensor:
     """B D, how strong each kind of damage is (0 to 1) -> B D+1, summing to 1, as ``shares_of`` should say."""
     import torch
 
-    undamaged = (1 - damage.sum(dim=1, keepdim=True)).clamp(min=0)
-    both = torch.cat([damage, undamaged], dim=1)
+    sound = (1 - damage.sum(dim=1, keepdim=True)).clamp(min=0)
+    both = torch.cat([damage, sound], dim=1)
     return both / both.sum(dim=1, keepdim=True)

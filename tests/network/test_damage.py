@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from measnet.config import PROMPT_BASIS
-from measnet.damage import DAMAGE, GROUPS, NAMES, UNDAMAGED, shares_of, wanted_shares
+from measnet.damage import DAMAGE, GROUPS, NAMES, SOUND, shares_of, wanted_shares
 
 
 def damage(**strengths: float) -> torch.Tensor:
@@ -38,9 +38,9 @@ def test_shares_of_prompt_weights_sum_to_one_and_go_to_whom_the_prompts_belong()
 @pytest.mark.parametrize(
     ("strengths", "wanted"),
     [
-        ({}, {UNDAMAGED: 1.0}),
+        ({}, {SOUND: 1.0}),
         ({"haze": 1.0}, {"haze": 1.0}),
-        ({"noise": 0.25}, {"noise": 0.25, UNDAMAGED: 0.75}),
+        ({"noise": 0.25}, {"noise": 0.25, SOUND: 0.75}),
         ({"noise": 0.5, "rain": 0.5}, {"noise": 0.5, "rain": 0.5}),
         ({"noise": 1.0, "dark": 1.0}, {"noise": 0.5, "dark": 0.5}),
         ({"blur": 1.0, "compression": 0.5}, {"blur": 2 / 3, "compression": 1 / 3}),

@@ -11,7 +11,7 @@ import torch
 from conftest import FORMER_NANO
 
 from measnet.config import PROMPT_BASIS, PROMPT_LENGTH, TONE_STATISTICS, VARIANTS, MEASNetConfig
-from measnet.damage import GROUPS, UNDAMAGED
+from measnet.damage import GROUPS, SOUND
 from measnet.export.graph import read_graph
 from measnet.export.precision import typed_graph
 from measnet.network import MEASNet
@@ -141,7 +141,7 @@ def test_a_tone_whose_gate_is_shut_leaves_the_picture_alone() -> None:
 def certain(share: float, of: str) -> torch.Tensor:
     """1 T: prompt weights with that share of one damage, the rest shared by those of sound pictures."""
     weights = torch.zeros(1, PROMPT_BASIS)
-    for name, all_of_it in ((of, share), (UNDAMAGED, 1 - share)):
+    for name, all_of_it in ((of, share), (SOUND, 1 - share)):
         group = weights[:, GROUPS[name]]
         group += all_of_it / group.numel()
     return weights

@@ -26,7 +26,7 @@ from measnet.runtime.operations.server import Operations
 TOKEN = "a-token-for-tests-0123456789"
 ANYWHERE = Address("0.0.0.0", 0)
 HERE = Address("127.0.0.1", 0)
-DAMAGE = {"noise": 0.5, "rain": 0.1, "undamaged": 0.4}
+DAMAGE = {"noise": 0.5, "rain": 0.1, "sound": 0.4}
 
 Serve = Callable[..., Operations]
 Connect = Callable[..., "Client"]
