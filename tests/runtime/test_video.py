@@ -61,6 +61,7 @@ def test_frames_and_sound_keep_their_times_and_the_sound_its_bytes(
     [
         ("h264.avi", ["-c:v", "libx264", "-bf", "3"]),
         ("xvid.avi", ["-c:v", "mpeg4", "-bf", "2"]),
+        ("hevc.avi", ["-c:v", "libx265", "-x265-params", "log-level=0:bframes=3", "-tag:v", "HEVC"]),
         ("short.avi", ["-c:v", "mpeg4", "-bf", "2", "-frames:v", "5"]),
     ],
 )

@@ -38,11 +38,10 @@ def read_picture(path: Path) -> Pixels:
         stored = None
     if stored is None:
         raise PictureError(path, "is not a picture that can be read: it cannot be decoded")
-    if stored.dtype == np.uint16:
-        stored = eight_bits(stored)
-    if stored.dtype != np.uint8:
+    if stored.dtype not in (np.uint8, np.uint16):
         raise PictureError(path, f"has {stored.dtype} samples; convert it to 8 or 16 bits per channel")
-    return np.asarray(cv2.cvtColor(stored, cv2.COLOR_BGR2RGB), np.uint8)
+    kept: NDArray[np.uint8 | np.uint16] = np.asarray(stored)
+    return np.asarray(cv2.cvtColor(eight_bits(kept), cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def is_picture(path: Path) -> bool:
