@@ -23,7 +23,7 @@ EVERY = 7  # of so many pixels one is looked at for that
 
 def lit(undamaged: Tensor, rng: torch.Generator) -> Iterator[Tensor]:
     """B 3 H W, 0 to 1 -> the same pictures in light of each kind."""
-    for in_light in (_spotlit, _coloured, _starry, _with_lamps, _with_letters, _low_key):
+    for in_light in (coloured, *other_lights):
         yield in_light(undamaged, rng)
 
 
@@ -52,7 +52,7 @@ def _spotlit(undamaged: Tensor, rng: torch.Generator) -> Tensor:
     return exposed * (elsewhere + (1 - elsewhere) * _spot(undamaged, rng))
 
 
-def _coloured(undamaged: Tensor, rng: torch.Generator) -> Tensor:
+def coloured(undamaged: Tensor, rng: torch.Generator) -> Tensor:
     """In light of one colour, of which one or two channels are nearly 0, perhaps on a part alone."""
     count = len(undamaged)
     thirds = torch.tensor([0.0, 4.0, 2.0], device=undamaged.device)[None, :, None, None]
@@ -144,3 +144,6 @@ def _exposed(pictures: Tensor, bright: Tensor) -> Tensor:
     """With all but the brightest pixels below ``bright`` (B 1 1 1)."""
     now = pictures.amax(dim=1).flatten(1)[:, ::EVERY].quantile(BRIGHT, dim=1)[:, None, None, None]
     return (pictures * bright / now.clamp(min=0.02)).clamp(0, 1)
+
+
+other_lights = (_spotlit, _starry, _with_lamps, _with_letters, _low_key)

@@ -182,6 +182,7 @@ class _Run:
             crop=recipe.crop,
             seed=recipe.seed,
             pairs_share=recipe.pairs_share,
+            meant=recipe.meant,
         )
         self.seen: Tensor | None = None
         if self.network.tone is not None and self.average.tone is not None:

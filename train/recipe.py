@@ -63,6 +63,10 @@ class Recipe:
     """Share of ``keep`` samples looked at from near, half of these with less contrast, as asphalt and walls
     have it: a network that meets low contrast in haze alone takes it away everywhere."""
 
+    meant: float = 0.0
+    """With a pack: share of ``keep`` samples, and a third of it of noisy ones, that look damaged and are
+    meant so: coloured light, lamps, stars, pale things, drawings (``measnet/train/data/meant.py``)."""
+
     optimizer: Literal["adamw", "muon"] = "adamw"
     """``adamw`` as published, or ``muon`` for matrices (``measnet/train/optimizer.py``)."""
 
@@ -166,7 +170,16 @@ class Recipe:
             found.append(f"unknown tasks {unknown}; there are {sorted(known)}")
         elif min(self.tasks.values()) <= 0:
             found.append("every task needs a weight above 0; leave out what is not wanted")
-        for name in ("pairs_share", "quiet_share", "zoom", "zoom_pairs", "dim", "plain", "ema_decay"):
+        for name in (
+            "pairs_share",
+            "quiet_share",
+            "zoom",
+            "zoom_pairs",
+            "dim",
+            "plain",
+            "meant",
+            "ema_decay",
+        ):
             if not 0 <= getattr(self, name) <= 1:
                 found.append(f"{name} is {getattr(self, name)}, must be within 0 and 1")
         for name in (

@@ -351,3 +351,20 @@ def test_the_batch_of_a_step_depends_on_seed_and_step_alone(tmp_path: Path) -> N
     assert not torch.equal(source.batch(6, 8).degraded, fifth.degraded)
     other = PackedCrops(source.pack, tasks, crop=CROP, seed=4).batch(5, 8)
     assert not torch.equal(other.degraded, fifth.degraded)
+
+
+def test_pictures_that_are_meant_so_are_to_stay_as_they_are(tmp_path: Path) -> None:
+    tasks = {"keep": 1.0, "denoise25": 1.0, "deblur": 1.0}
+    packed = (numbered("keep"), numbered(CLEAN), numbered("deblur"))
+    plain = crops(tmp_path / "p", tasks, *packed).batch(3, 400)
+    drawn = crops(tmp_path / "q", tasks, *packed, meant=0.9).batch(3, 400)
+    made = (drawn.clean != plain.clean).flatten(1).any(dim=1)
+    of_task = [made[plain.tasks == task].float().mean().item() for task in range(3)]
+    assert of_task == pytest.approx([0.9, 0.3, 0], abs=0.08)
+    kept = made & (plain.tasks == 0)
+    assert torch.equal(drawn.degraded[kept], drawn.clean[kept])
+    noise = (drawn.degraded - drawn.clean)[made & (plain.tasks == 1)] * 255
+    assert 8 < noise.std() < 26  # black and white cut it short
+    assert torch.equal(drawn.damage, plain.damage)
+    again = crops(tmp_path / "r", tasks, *packed, meant=0.9).batch(3, 400)
+    assert torch.equal(again.degraded, drawn.degraded)

@@ -14,12 +14,16 @@ from torch import Tensor
 
 from measnet.damage import DAMAGE
 from measnet.errors import InputError
+from measnet.train.data.meant import meant as meant_one
 from measnet.train.data.pack import Pack, name_in_pack
 from measnet.train.degradations import field_of
 
 WEAKEST, STRONGEST = 2, 58  # sigma of ``denoise``, in 8-bit steps
 UPRIGHT = ("derain", "dehaze")
 """Tasks whose pictures are flipped, but never laid on their side: rain falls, and the sky is above."""
+
+NOISY_MEANT = 1 / 3
+"""Share of ``denoise`` samples that are meant so, for each of ``keep``."""
 
 FULL_NOISE = 50  # sigma that counts as all the noise there is
 
@@ -51,13 +55,21 @@ class PackedBatch(NamedTuple):
 
 class PackedCrops:
     """Crops of ``pack``, drawn by the weights of ``tasks``; of a task that has both, ``pairs_share`` of them
-    from real pairs.
+    from real pairs. So large a share of ``keep`` samples as ``meant``, and a third of it of noisy ones, look
+    damaged and are meant so.
 
     Raises ``InputError`` when the pack has nothing for a task.
     """
 
     def __init__(
-        self, pack: Pack, tasks: Mapping[str, float], *, crop: int, seed: int, pairs_share: float = 0.5
+        self,
+        pack: Pack,
+        tasks: Mapping[str, float],
+        *,
+        crop: int,
+        seed: int,
+        pairs_share: float = 0.5,
+        meant: float = 0,
     ) -> None:
         self.pack = pack
         self.tasks = tuple(tasks)
@@ -65,6 +77,7 @@ class PackedCrops:
         self.seed = seed
         self._weights = torch.tensor([float(tasks[task]) for task in self.tasks])
         self._pairs_share = pairs_share
+        self._meant = meant
         entries = pack.entries.cpu()
         made, real, without = [], [], []
         for task in self.tasks:
@@ -99,6 +112,8 @@ class PackedCrops:
         place = self._places(top, left, entries[:, 4], turns)  # B S S
         degraded, clean = (self._cut(place, entries[:, column]) for column in (1, 2))
 
+        if self._meant:
+            self._make_meant(degraded, clean, tasks, step)
         sigma = torch.tensor([self._sigma(*s) for s in zip(tasks.tolist(), sigmas.tolist(), strict=True)])
         published = torch.tensor([self.tasks[task] != "denoise" for task in tasks.tolist()])
         degraded = self._noisy(degraded, sigma, published, step)
@@ -107,6 +122,15 @@ class PackedCrops:
         column = DAMAGE.index("noise")
         damage[:, column] = torch.maximum(damage[:, column], noise)
         return PackedBatch(degraded / 255, clean / 255, tasks, damage, rows)
+
+    def _make_meant(self, degraded: Tensor, clean: Tensor, tasks: Tensor, step: int) -> None:
+        """Makes some of the crops (B 3 S S, 0 to 255, in place) ones that are meant as they are."""
+        rng = torch.Generator().manual_seed(drawn_by(self.seed, step + 3 * (1 << 30)))
+        for sample, task in enumerate(tasks.tolist()):
+            shares = {"keep": self._meant, "denoise": self._meant * NOISY_MEANT}
+            if float(torch.rand((), generator=rng)) < shares.get(field_of(self.tasks[task]), 0):
+                made = meant_one(clean[sample : sample + 1].cpu() / 255, rng)[0] * 255
+                clean[sample] = degraded[sample] = made.round().to(clean.device)
 
     def _pick(self, task: int, which: float, of_real: float) -> int:
         made, real = (rows[task] for rows in self._rows)
