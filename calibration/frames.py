@@ -22,8 +22,7 @@ class Frames:
     ``source`` is a video, a picture or a folder of pictures. Frames lie evenly apart, and each is cropped at
     another place; what is too small is grown by reflection. One frame in five is held out and never
     calibrated on.
-    Raises ``UsageError`` when there is nothing to calibrate on, ``InputError`` for a source that cannot be
-    read.
+    Raises ``InputError`` for a source that cannot be read.
     """
 
     def __init__(self, source: str, wanted: int, size: tuple[int, int]) -> None:

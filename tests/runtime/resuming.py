@@ -101,7 +101,7 @@ def once(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[s
     assert failed.status == 1
     message = " ".join(failed.err.split())
     assert f"frame {FAILS} came back wrong from identity fp32: the engine gave up" in message
-    assert message.endswith(f"the same command then goes on at frame {WHOLE}")
+    assert message.endswith(f"the same command then goes on at frame {WHOLE}"), message
     whole = folder / "whole.mp4"
     assert run_here(folder / "clip.mp4", "-o", whole, *OPTIONS).status == 0
     return frame_sums(whole), folder / "clip.restored.mp4.part"
