@@ -213,13 +213,18 @@ class _Stream:
 
     def run(self, on_progress: Callable[[RunFigures], None], stop: threading.Event) -> RunFigures:
         started = time.perf_counter()
-        threads = [threading.Thread(target=self._guarded, args=(self._decode,), name="measnet-decode")]
-        for number, step in enumerate(self._steps):
-            work = self._begin_steps if number == 0 else self._go_on_steps
-            threads.append(
-                threading.Thread(target=self._guarded, args=(work, number), name=f"measnet-{step.name}")
-            )
-        threads.append(threading.Thread(target=self._guarded, args=(self._write,), name="measnet-encode"))
+        works: list[tuple[str, Callable[..., None], int | None, tuple[int, ...]]] = [
+            ("decode", self._decode, 0, ()),
+            *(
+                (step.name, self._go_on_steps if number else self._begin_steps, number, (number,))
+                for number, step in enumerate(self._steps)
+            ),
+            ("encode", self._write, None, ()),
+        ]
+        threads = [
+            threading.Thread(target=self._guarded, args=(work, number, *arguments), name=f"measnet-{name}")
+            for name, work, number, arguments in works
+        ]
         try:
             for thread in threads:
                 thread.start()
@@ -370,7 +375,9 @@ class _Stream:
         if self._ladder is not None:
             self._ladder.saw(latency)
 
-    def _guarded(self, work: Callable[..., None], *arguments: object) -> None:
+    def _guarded(self, work: Callable[..., None], number: int | None, *arguments: object) -> None:
+        """Does the work of step ``number``, of the source (0) or of the sink (None). If that fails, stages in
+        front of it are called off, and those behind it write what has been restored."""
         try:
             work(*arguments)
         except AbortedError:
@@ -379,7 +386,7 @@ class _Stream:
             with self._failing:
                 if self._failure is None:
                     self._failure = failure
-            self._abort()
+            self._abort(number)
 
     def _pass_on(self, stop: threading.Event) -> None:
         # A stop that comes after the last frame has nothing left to stop.
@@ -388,9 +395,11 @@ class _Stream:
             self._to_steps[0].abort()
             self._source.interrupt()
 
-    def _abort(self) -> None:
+    def _abort(self, number: int | None = None) -> None:
+        """Calls off all that is in front of step ``number`` and the step itself; without one, everything."""
         self._source.interrupt()
-        for queue in (*self._to_steps, self._to_sink):
+        queues = [*self._to_steps, self._to_sink]
+        for queue in queues if number is None else queues[: number + 1]:
             queue.abort()
 
 

@@ -146,6 +146,27 @@ def test_failing_engine_surfaces() -> None:
         restored(Numbers(50), Kept(), fail, pace=Pace(2))
 
 
+def test_frames_restored_before_the_engine_failed_are_written_by_a_slow_sink() -> None:
+    failed = threading.Event()
+
+    class Slow(Kept):
+        def write(self, frame: Frame) -> None:
+            assert failed.wait(60)
+            time.sleep(0.05)  # for the failure to reach all stages
+            super().write(frame)
+
+    def fail(pixels: Pixels) -> Pixels:
+        if pixels[0, 0, 0] == 3:
+            failed.set()
+            raise RuntimeError("engine failed")
+        return pixels
+
+    sink = Slow()
+    with pytest.raises(RuntimeError, match="engine failed"):
+        restored(Numbers(50), sink, fail, pace=Pace(4))
+    assert sink.numbers == [0, 1, 2]
+
+
 def test_failing_progress_surfaces() -> None:
     def fail(figures: RunFigures) -> None:
         raise RuntimeError("terminal gone")
