@@ -64,9 +64,8 @@ def coarse(picture: Any, side: int) -> Plane:
 def spread(tiles: Plane, side: int, place: Plane) -> Plane:
     """Writes to ``place`` what passes smoothly from the middle of a tile of ``side`` pixels to the next."""
     height, width = place.shape[:2]
-    rows, columns = (
-        max(1, length // side) for length in (height, width)
-    )  # fewer than there are tiles, perhaps
+    # A half that was rounded up may have more tiles than there is room for.
+    rows, columns = (max(1, length // side) for length in (height, width))
     bottom, right = min(height, rows * side), min(width, columns * side)
     cv2.resize(tiles[:rows, :columns], (right, bottom), dst=place[:bottom, :right])
     place[bottom:, :right] = place[bottom - 1, :right]

@@ -32,6 +32,7 @@ from measnet.runtime.held_light import HeldLight
 from measnet.runtime.past import BROAD, Light, Past, Sources
 from measnet.runtime.planes import Plane
 from measnet.runtime.scene_cut import SceneCut
+from measnet.runtime.taken_noise import TakenNoise, taken_noise
 from measnet.runtime.trust import Judge, LearntTrust, Room, Seen
 
 RULE = 5
@@ -71,7 +72,6 @@ _LIT_ANEW = np.float32(2.5)  # times the usual change of the source, beyond whic
 _MOST_USUAL, _LEAST_CHANGE = np.float32(1.5), np.float32(0.5)  # levels, of that change
 _IN_NOISE = np.float32(1.4)  # times what noise does to it: by so little light may be off
 _NEXT_IN_NOISE = np.float32(0.7)  # the same of the next frame, which flickers against this one's source
-_NOISY = (3.0, 10.0)  # in variance: below, what was taken is no noise, above it all is
 _HELD = np.float32(8)  # frames over which the light that is added changes
 _SLACK = np.float32(0.8)  # levels, by which it may lag behind
 _FLASH = (2.0, 5.0)  # levels that the light of all of the source changed by: held less, and not at all
@@ -85,12 +85,6 @@ _STRANGE = np.float32(1.5)  # times the noise, beyond which a source differs fro
 _LITTLE, _NOTHING = np.float32(1e-3), np.float32(0)
 _ALIKE = 0.8  # of a restored frame's variance that the source explains: below, more than noise was taken
 _CALM, _FINE_SHARE = 0.3, 0.97  # of the places; of white noise, which is finer than 9 pixels
-_WHITE = (1.33, 1.4)  # how smooth and grey noise is: 0.9 if new in every pixel, more if a codec made it
-_GREY = 0.15  # of that, how much it counts that colours go together
-_LEFT_OF_NEW = 0.025  # of what was taken, in variance: restoring leaves no more of white noise
-_LITTLE_NOISE = 30.0  # in variance: so little that was taken is no reason to fuse
-_LEFT_OF_CODED = 0.2  # the same of a codec's, times what was taken: undamaged frames are changed by 1, too
-_LEFT_OF_INTRA = 0.05  # the same where each frame was coded for itself
 _KEYS = np.float32(128)  # steps to a level, in which keys are told apart
 _CAUTION = (0.3, 0.12)  # times the usual difference, by which the next frame counts less, in both cases below
 _FAR_OFF = np.float32(0.008)  # times its square likewise: what is far off, as rain, counts hardly at all
@@ -101,27 +95,6 @@ _ENOUGH = 2.5  # frames, before which no detail is given back
 _LONGEST_STEP = 1.0  # seconds from frame to frame, beyond which the clock jumped or frames are lost
 _USUAL_STEPS = 3.0  # times the step before: a slow video may take longer
 _HEAD = struct.Struct("<dd")
-
-
-@dataclass(frozen=True)
-class _Taken:
-    """The noise that restoring took from a frame."""
-
-    noise: Plane
-    """h w 3: how far it moves the mean of a tile of ``BROAD`` pixels, of each colour."""
-
-    explains: np.float32
-    """The difference of two restored frames, squared, that noise alone can make. Beyond it they differ by
-    detail that moving blurs, and a frame with little noise is better off without the past."""
-
-    def mean_square(self) -> float:
-        return float(np.square(self.noise).mean()) * BROAD**2 + float(_LITTLE)
-
-    def of_light(self, light: Plane, share: np.float32) -> Plane:
-        """Takes off ``light``, h w 3 in tiles, so much of what noise does to it. A little is no noise, but
-        what restoring does to undamaged frames."""
-        told = np.float32(np.interp(self.mean_square(), _NOISY, (0, 1)))
-        return planes.beyond(light, share * told * self.noise)
 
 
 @dataclass(frozen=True)
@@ -136,7 +109,7 @@ class _Last:
     usual: Plane
     """h w: the usual difference of frames, squared, as far as noise explains it."""
 
-    taken: _Taken
+    taken: TakenNoise
     detail: float
     """The finest detail, squared."""
 
@@ -337,7 +310,7 @@ class TemporalFusion:
         self._past = None
         self.figures.let_go[why] = self.figures.let_go.get(why, 0) + 1
 
-    def _steady_light(self, light: Light, source: Plane, now: Plane, half: Plane, flow: Plane) -> _Taken:
+    def _steady_light(self, light: Light, source: Plane, now: Plane, half: Plane, flow: Plane) -> TakenNoise:
         """Gives the frame, in place, the light that restoring added before, where its source's light has not
         changed; says what noise restoring took.
 
@@ -347,17 +320,15 @@ class TemporalFusion:
         fine, square = (self._room.take(name, now.shape) for name in ("a", "b"))
         cv2.subtract(now, source, dst=fine)
         cv2.multiply(fine, fine, dst=square)
-        added, variance = planes.coarse(fine, BROAD), planes.coarse(square, BROAD)
-        variance = np.maximum(variance - added * added, _NOTHING)
-        noise = np.asarray(np.sqrt(variance) / np.float32(BROAD), np.float32)
-        taken = _Taken(noise, _explained(float(variance.mean()), fine, added, intra=self._intra))
+        added, taken = taken_noise(fine, square, intra=self._intra)
         broad = planes.coarse(source, BROAD)
         height, width = broad.shape[:2]
         tiles = cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA) * np.float32(2 / BROAD)
         source_before, mean, count = (
             motion.moved(plane, tiles) for plane in (light.source, light.added, light.count)
         )
-        change = np.abs(broad - source_before).max(axis=2)
+        lit = broad - source_before
+        change = np.abs(lit).max(axis=2)
         usual = np.minimum(planes.median(change), _MOST_USUAL)
         anew = np.abs(added - mean).max(axis=2)
         unlike = np.maximum(0, change / (usual + _LEAST_CHANGE) - _LIT_ANEW) ** 4
@@ -368,7 +339,7 @@ class TemporalFusion:
         light.source, light.added, light.count = broad, mean, trust + 1
         wanted = added + taken.of_light(mean - added, _IN_NOISE)
         held = light.shown - wanted
-        flash = np.abs((broad - source_before).mean(axis=(0, 1))).max()
+        flash = np.abs(lit.mean(axis=(0, 1))).max()
         slack = _SLACK * np.float32(np.interp(flash, _FLASH, (1, 0)))
         wanted += taken.of_light(np.clip(held - held / _HELD, -slack, slack), _IN_NOISE)
         light.shown = wanted
@@ -376,7 +347,7 @@ class TemporalFusion:
         return taken
 
     def _join(
-        self, past: Past, source: Plane, now: Plane, half: Plane, flow: Plane, taken: _Taken
+        self, past: Past, source: Plane, now: Plane, half: Plane, flow: Plane, taken: TakenNoise
     ) -> tuple[NDArray[np.bool_], Plane, Plane, Plane]:
         """Makes the frame part of the past, which becomes the fused one; where it stands still, how far the
         past was not like it, how many frames it was worth, and how much frames usually differ there (h w
@@ -568,23 +539,6 @@ class TemporalFusion:
             added = planes.spread(tiles, side, self._room.take(name, picture.shape))
             cv2.add(picture, added, dst=picture)
             side //= 2
-
-
-def _explained(variance: float, taken: Plane, light: Plane, *, intra: bool) -> np.float32:
-    """The variance that noise can leave between two restored frames.
-
-    ``taken`` is what restoring added, H W 3, in place of ``variance``; ``light`` its means over tiles. White
-    noise is taken nearly whole. A codec's is smooth, repeats (but for ``intra`` frames) and is left in part;
-    but restoring also changes undamaged frames, by about a level.
-    """
-    half = planes.half(taken)
-    at_half = np.square(half).mean() - np.square(light).mean()
-    grey = np.square(cv2.transform(half, planes.THIRDS)).mean() - np.square(light.mean(axis=2)).mean()
-    likeness = 4 * at_half / (variance + _LITTLE) + _GREY * (3 * grey / (at_half + _LITTLE) - 1)
-    coded = float(np.interp(likeness, _WHITE, (0, 1)))
-    of_new = _LEFT_OF_NEW * max(0.0, variance - _LITTLE_NOISE)
-    of_coded = _LEFT_OF_INTRA * variance if intra else _LEFT_OF_CODED * variance**2
-    return np.float32(of_new + (of_coded - of_new) * coded)
 
 
 def _differs_broadly(now: Plane, past: Plane, noise: Plane) -> Plane:

@@ -405,7 +405,7 @@ def _train_packed(recipe: Recipe, pack: Pack, out: Path, start: Start, minutes: 
 
 
 def _reached(figures: dict[str, float]) -> str:
-    """How good the last crops of a run came out, for the line at its end."""
+    """Tells the PSNR of the last crops of a run, for the line at its end."""
     psnr = {name.removeprefix("psnr_"): dB for name, dB in figures.items() if name.startswith("psnr_")}
     if not psnr:
         return "" if figures else " (it was trained already)"

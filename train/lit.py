@@ -23,7 +23,7 @@ EVERY = 7  # of so many pixels one is looked at for that
 
 def lit(undamaged: Tensor, rng: torch.Generator) -> Iterator[Tensor]:
     """B 3 H W, 0 to 1 -> the same pictures in light of each kind."""
-    for in_light in (coloured, *other_lights):
+    for in_light in (coloured, *OTHER_LIGHTS):
         yield in_light(undamaged, rng)
 
 
@@ -32,7 +32,8 @@ def drawn(least: float, most: float, count: int, rng: torch.Generator) -> Tensor
     return least + (most - least) * torch.rand(count, 1, 1, 1, generator=rng, device=rng.device)
 
 
-def _number(least: float, most: float, rng: torch.Generator) -> float:
+def number(least: float, most: float, rng: torch.Generator) -> float:
+    """Draws one, evenly."""
     return float(drawn(least, most, 1, rng))
 
 
@@ -89,13 +90,13 @@ def _with_lamps(undamaged: Tensor, rng: torch.Generator) -> Tensor:
     down = torch.arange(height, device=undamaged.device)[:, None]
     across = torch.arange(width, device=undamaged.device)
     for picture in pictures:
-        for _ in range(1 + int(_number(0, MOST_LAMPS, rng))):
+        for _ in range(1 + int(number(0, MOST_LAMPS, rng))):
             radius = float(_evenly_in_size(0.01, 0.12, 1, rng)) * min(height, width)
-            y, x = _number(0, height, rng), _number(0, width, rng)
+            y, x = number(0, height, rng), number(0, width, rng)
             away = ((down - y).square() + (across - x).square()).sqrt() / radius
             halo = 0.3 * (-away / 2).exp() * _sometimes(1, rng)[0, 0]
-            colour = 1 - drawn(0, 1, 3, rng)[:, 0] * _number(0, 0.6, rng)
-            picture += ((away < 1) + halo) * colour * _number(0.4, 1, rng)
+            colour = 1 - drawn(0, 1, 3, rng)[:, 0] * number(0, 0.6, rng)
+            picture += ((away < 1) + halo) * colour * number(0.4, 1, rng)
     return pictures.clamp(0, 1)
 
 
@@ -106,12 +107,12 @@ def _with_letters(undamaged: Tensor, rng: torch.Generator) -> Tensor:
     for picture in pictures:
         size = int(_evenly_in_size(6, max(8, height * 0.15), 1, rng))
         stroke = max(1, size // 6)
-        colour = (1 - drawn(0, 0.5, 3, rng)[:, 0] * _sometimes(1, rng)[0]) * _number(0.5, 1, rng)
-        lines = int(_number(1, max(2, 0.4 * height / size), rng))
-        first = int(_number(0, max(1, height - lines * size * 1.6), rng))
+        colour = (1 - drawn(0, 0.5, 3, rng)[:, 0] * _sometimes(1, rng)[0]) * number(0.5, 1, rng)
+        lines = int(number(1, max(2, 0.4 * height / size), rng))
+        first = int(number(0, max(1, height - lines * size * 1.6), rng))
         for top in range(first, min(height, first + int(lines * size * 1.6)), int(size * 1.6)):
-            long = int(_number(0.1, 0.8, rng) * width)
-            left = int(_number(0, width - long, rng))
+            long = int(number(0.1, 0.8, rng) * width)
+            left = int(number(0, width - long, rng))
             shape = (1, 1, max(1, size // stroke), max(1, long // stroke))
             marks = (torch.rand(shape, generator=rng, device=rng.device) < 0.35).float()
             line = picture[:, top : top + size, left : left + long]
@@ -146,4 +147,4 @@ def _exposed(pictures: Tensor, bright: Tensor) -> Tensor:
     return (pictures * bright / now.clamp(min=0.02)).clamp(0, 1)
 
 
-other_lights = (_spotlit, _starry, _with_lamps, _with_letters, _low_key)
+OTHER_LIGHTS = (_spotlit, _starry, _with_lamps, _with_letters, _low_key)

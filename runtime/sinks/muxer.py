@@ -450,7 +450,7 @@ class Muxer:
 
 
 def _said_of(metadata: Mapping[str, str], kind: Container) -> dict[str, str]:
-    """What is said of a stream, as a container takes it."""
+    """Writes a stream's properties as a container takes them."""
     said = dict(metadata)
     if kind.muxer not in ("mp4", "mov"):
         # Which part of a player it is for, as MP4 says of each; and MP4's word for a title.

@@ -86,7 +86,7 @@ def restored(source: Path, name: str, **options: Any) -> tuple[Path, list[str]]:
 
 
 def shown(path: Path) -> list[tuple[float, float, str]]:
-    """What is shown, to the millisecond."""
+    """Reads the lines that are shown, to the millisecond."""
     return [(round(line.start, 3), round(line.end, 3), line.text) for line in shown_text(path)]
 
 
