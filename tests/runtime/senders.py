@@ -9,6 +9,8 @@ import shutil
 import socketserver
 import subprocess
 import threading
+import time
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,6 +40,17 @@ class Sender:
         command = ["ffmpeg", "-v", "quiet", "-y", *picture, *tone, *self.codec]
         command += [*(["-t", str(self.seconds)] if self.seconds else []), *self._output]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+
+    def wait_until_it_listens(self) -> None:
+        """Looks and does not connect: ffmpeg serves the first who comes, and nobody after."""
+        if not any("listen" in word for word in self._output):
+            return
+        kind = "udp" if self.url.startswith("srt:") else "tcp"
+        local = f":{urllib.parse.urlsplit(self.url).port:04X} "
+        until = time.monotonic() + 60
+        while local not in Path(f"/proc/net/{kind}").read_text():
+            assert self._process is not None and self._process.poll() is None and time.monotonic() < until
+            time.sleep(0.02)
 
     def kill(self) -> None:
         if self._process is not None:
@@ -141,8 +154,10 @@ def serving(folder: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def sending(sender: Sender) -> Iterator[Sender]:
+    """A sender that has begun: one that is called up listens by then."""
     sender.start()
     try:
+        sender.wait_until_it_listens()
         yield sender
     finally:
         sender.kill()
