@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import Field, dataclass, field, fields, is_dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
 from measnet.errors import UsageError
+from measnet.runtime.live.waits import USUAL, Waits
 from measnet.runtime.operations.address import Address
 
 Interlaced = Literal["deinterlace", "refuse", "keep"]
@@ -313,6 +314,8 @@ class Live:
         metavar="SECONDS",
     )
     insecure: bool = option(False, "Take any certificate of rtsps://, https:// and rtmps:// addresses.")
+    waits: Waits = field(default=USUAL, metadata={"unnamed": True})
+    """For Python alone."""
 
     def __post_init__(self) -> None:
         if self.max_latency is not None and not 0 < self.max_latency < float("inf"):
@@ -410,10 +413,15 @@ class RunOptions:
         return _defaults(cls())
 
 
+def _named(options: Any) -> list[Field[Any]]:
+    """Fields that have a name for users, or hold such."""
+    return [one for one in fields(options) if not one.metadata.get("unnamed")]
+
+
 def _filled(kind: Any, values: Mapping[str, Any]) -> Any:
     given = {}
     usual = kind()
-    for one in fields(kind):
+    for one in _named(kind):
         inner = getattr(usual, one.name)
         if is_dataclass(inner):
             given[one.name] = _filled(type(inner), values)
@@ -427,7 +435,7 @@ def _filled(kind: Any, values: Mapping[str, Any]) -> Any:
 
 def _defaults(options: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for one in fields(options):
+    for one in _named(options):
         value = getattr(options, one.name)
         found |= _defaults(value) if is_dataclass(value) else {one.name: value}
     return found

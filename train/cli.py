@@ -14,6 +14,7 @@ import click
 from measnet.command_line import HELP, run_command, say, stopping_on_signals
 from measnet.number_options import WholeNumber
 from measnet.printable import printable
+from measnet.train.cadence import Cadence
 
 if TYPE_CHECKING:
     from measnet.train.data.pack import Pack
@@ -105,7 +106,9 @@ The same command goes on where a stopped run was last saved.""",
 @click.option("--dry-run", is_flag=True, help="Say what would be trained on what, and stop.")
 @click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
 @click.version_option(package_name="measnet")
+@click.pass_obj
 def main(
+    cadence: Cadence | None,
     recipe: str,
     data: tuple[Path, ...],
     pairs: tuple[str, ...],
@@ -140,6 +143,7 @@ def main(
             _pack_wanted(pack, pack_pairs, minutes, workers),
             1 if workers is None else workers,
             dry_run,
+            cadence or Cadence(),
         ),
         debug=debug,
         interrupted="stopped; the same command goes on from the last checkpoint, and begins a pack anew",
@@ -172,6 +176,7 @@ def _run(
     pack: _PackWanted | None,
     workers: int,
     dry_run: bool,
+    cadence: Cadence,
 ) -> None:
     from measnet.errors import MissingPackageError
 
@@ -194,6 +199,7 @@ def _run(
             find_start(recipe, init, renew_routing=renew_routing, teacher=teacher),
             pack,
             dry_run,
+            cadence,
         )
         return
     from measnet.train.processes import Processes
@@ -204,7 +210,8 @@ def _run(
     if dry_run:
         _describe(recipe, sets)
         return
-    _train(recipe, sets, out, find_start(recipe, init, renew_routing=renew_routing, teacher=teacher), workers)
+    start = find_start(recipe, init, renew_routing=renew_routing, teacher=teacher)
+    _train(recipe, sets, out, start, workers, cadence)
 
 
 def find_all_sets(name: str, data: Sequence[Path], pairs: Sequence[str], out: Path) -> list[ImageSet]:
@@ -311,6 +318,7 @@ def _run_packed(
     start: Start,
     pack: _PackWanted,
     dry_run: bool,
+    cadence: Cadence,
 ) -> None:
     from measnet.train.data.pack import read_pack
     from measnet.train.data.packed_crops import PackedCrops
@@ -321,7 +329,9 @@ def _run_packed(
 
     check_packed(recipe, start)
     check_step(recipe, Processes(), packed=True)
-    Clock(recipe.steps, pack.minutes)  # an impossible time is refused before anything is packed
+    Clock(
+        recipe.steps, pack.minutes, cadence.least_minutes
+    )  # an impossible time is refused before anything is packed
     length = f"{recipe.steps} steps" if pack.minutes is None else f"{pack.minutes:g} minutes"
     what = f"{recipe.variant}, {length} of {recipe.batch} crops of {recipe.crop} pixels"
     if pack.path.exists():
@@ -347,7 +357,7 @@ def _run_packed(
             return
         _show_packing(plan, pack.path, pack.workers)
         held = read_pack(pack.path, recipe.crop)
-    _train_packed(recipe, held, out, start, pack.minutes)
+    _train_packed(recipe, held, out, start, pack.minutes, cadence)
 
 
 def _show_packing(plan: PackPlan, path: Path, workers: int) -> None:
@@ -364,7 +374,9 @@ def _show_packing(plan: PackPlan, path: Path, workers: int) -> None:
         )
 
 
-def _train_packed(recipe: Recipe, pack: Pack, out: Path, start: Start, minutes: float | None) -> None:
+def _train_packed(
+    recipe: Recipe, pack: Pack, out: Path, start: Start, minutes: float | None, cadence: Cadence
+) -> None:
     from rich.progress import BarColumn, Progress, TextColumn
 
     from measnet.train.packed_loop import StepFigures, train_packed
@@ -397,6 +409,7 @@ def _train_packed(recipe: Recipe, pack: Pack, out: Path, start: Start, minutes: 
                 on_figures=hear,
                 on_event=lambda words: bar.console.print(printable(words), markup=False, highlight=False),
                 stop=stop,
+                cadence=cadence,
             )
         bar.update(task, completed=1.0)
     if is_collapsed(network.task_prompts):
@@ -422,7 +435,9 @@ def _warn_of_collapse() -> None:
     )
 
 
-def _train(recipe: Recipe, sets: list[ImageSet], out: Path, start: Start, workers: int) -> None:
+def _train(
+    recipe: Recipe, sets: list[ImageSet], out: Path, start: Start, workers: int, cadence: Cadence
+) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from measnet.train.loop import train
@@ -460,7 +475,16 @@ def _train(recipe: Recipe, sets: list[ImageSet], out: Path, start: Start, worker
         stop = threading.Event()
         # Of several processes each would stop at a step of its own, and the others wait for it.
         with stopping_on_signals(stop) if Processes().world == 1 else contextlib.nullcontext():
-            network = train(recipe, sets, out, start=start, workers=workers, on_step=show, stop=stop)
+            network = train(
+                recipe,
+                sets,
+                out,
+                start=start,
+                workers=workers,
+                on_step=show,
+                stop=stop,
+                cadence=cadence,
+            )
     if leads and is_collapsed(network.task_prompts):
         _warn_of_collapse()
     if leads:

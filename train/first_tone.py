@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from measnet.config import TONE_TASKS
 from measnet.network.gated import TONE_GRID, Tone, statistics, with_logarithms
+from measnet.train.cadence import Cadence
 from measnet.train.data.pack import CLEAN, Pack
 from measnet.train.data.packed_crops import drawn_by
 from measnet.train.lit import drawn, lit
@@ -35,7 +36,6 @@ TONED = (*SHOWN_CLEAN, "derain", "mixture")
 
 GIVEN, WANTED = 1, 2  # columns of a pack's entries
 AT_ONCE = 4  # pictures of one size that are measured together; more do not fit a core's cache
-STEPS = 6000
 ROUNDS = 5  # steps for each measured picture, at most
 FITS = 3  # from other first weights each; the best is kept: some never learn what haze is
 MINIBATCH = 256
@@ -115,11 +115,14 @@ def seen_of(pack: Pack) -> Tensor:
     return seen
 
 
-def fit_tone(tone: Tone, pack: Pack, seen: Tensor, seed: int, *, taught: bool) -> None:
+def fit_tone(
+    tone: Tone, pack: Pack, seen: Tensor, seed: int, *, taught: bool, steps: int = Cadence.tone_steps
+) -> None:
     """Sets the weights of ``tone`` by the pictures of ``pack``, every kind of them counting alike.
 
     Its first judge learns of all pictures, the others of those of their task, and of undamaged ones. They are
-    followed where the prompt is ``taught`` what damage is. ``seen`` is what ``seen_of`` says of the pictures.
+    followed where the prompt is ``taught`` what damage is. ``seen`` is what ``seen_of`` says of the pictures;
+    each of several fits takes so many ``steps`` at most.
     """
     means, kinds = _measured(pack, seen, seed)
     often = 1 / torch.bincount(kinds)[kinds].float()  # N
@@ -136,7 +139,7 @@ def fit_tone(tone: Tone, pack: Pack, seen: Tensor, seed: int, *, taught: bool) -
     later = weights * torch.where(torch.isin(kinds, torch.tensor(toned)), 1.0, CAREFUL)
     fits = []
     for number in range(FITS):
-        judge = _fit_once(pictures, weights, later, HARM, drawn_by(seed, number))
+        judge = _fit_once(pictures, weights, later, HARM, drawn_by(seed, number), steps)
         with torch.no_grad():
             error = _error(judge, pictures, NEARER, HARM).cpu()
         fits.append(((later * error).sum().item(), number, judge))
@@ -158,7 +161,7 @@ def fit_tone(tone: Tone, pack: Pack, seen: Tensor, seed: int, *, taught: bool) -
             both += in_light * (TOLD_LIT * of_task.sum() / in_light.sum().clamp(min=1e-9))
         if taught:
             tone.followed[:, number] = torch.tensor(FOLLOWED[task])
-        judges.append(_fit_once(pictures, first, both, 0, drawn_by(seed, FITS + number)))
+        judges.append(_fit_once(pictures, first, both, 0, drawn_by(seed, FITS + number), steps))
     with torch.no_grad():
         tone.see.weight.copy_(torch.cat([judge.see.weight for judge in judges]))
         tone.see.bias.copy_(torch.cat([judge.see.bias for judge in judges]))
@@ -167,7 +170,9 @@ def fit_tone(tone: Tone, pack: Pack, seen: Tensor, seed: int, *, taught: bool) -
     tone.requires_grad_(False)
 
 
-def _fit_once(pictures: _Shown, often: Tensor, later: Tensor, harm: float, seed: int) -> Tone:
+def _fit_once(
+    pictures: _Shown, often: Tensor, later: Tensor, harm: float, seed: int, most_steps: int
+) -> Tone:
     """A tone with one judge. Pictures are shown as ``often`` (N) as it says, from the middle on as ``later``
     does, when ``harm`` counts too."""
     rng = torch.Generator().manual_seed(seed)
@@ -179,7 +184,7 @@ def _fit_once(pictures: _Shown, often: Tensor, later: Tensor, harm: float, seed:
         fitted.see.weight.copy_(first_weights)
         fitted.see.bias.zero_()
     optimizer = torch.optim.AdamW(fitted.parameters(), lr=RATE, weight_decay=DECAY)
-    steps = min(STEPS, ROUNDS * int(often.count_nonzero()))
+    steps = min(most_steps, ROUNDS * int(often.count_nonzero()))
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = RATE * min(1, (step + 1) / 100) * (0.51 + 0.49 * math.cos(math.pi * step / steps))

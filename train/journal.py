@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from measnet.train.cadence import Cadence
+
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-PICTURES_EVERY = 500  # steps
 MOST_PICTURES = 4
 
 
@@ -25,8 +26,15 @@ class Journal:
     written.
     """
 
-    def __init__(self, out: Path | None, tasks: Sequence[str], done: int) -> None:
+    def __init__(
+        self,
+        out: Path | None,
+        tasks: Sequence[str],
+        done: int,
+        pictures_every: int = Cadence.pictures_every,
+    ) -> None:
         self._tasks = tasks
+        self._pictures_every = pictures_every
         self._psnr: defaultdict[str, list[float]] = defaultdict(list)
         self._demand: list[Tensor] = []
         self._sample: tuple[Tensor, Tensor, Tensor] | None = None
@@ -71,7 +79,7 @@ class Journal:
                 for expert, share in enumerate(shares.tolist()):
                     self._writer.add_scalar(f"expert_load/{expert}", share, step)
                 self._writer.add_histogram("expert_load", torch.stack(self._demand), step)
-            if step % PICTURES_EVERY == 0 and self._sample is not None:
+            if step % self._pictures_every == 0 and self._sample is not None:
                 self.show(step, *self._sample)
         self._demand.clear()
         return psnr

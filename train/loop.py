@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from measnet.errors import MEASNetError, UsageError
 from measnet.network import MEASNet
 from measnet.network.pixel_experts import NoisyRouting
+from measnet.train.cadence import Cadence
 from measnet.train.data.crops import Augmentation, TrainingCrops
 from measnet.train.data.mixture import mix
 from measnet.train.data.sets import ImageSet
@@ -31,8 +32,6 @@ from measnet.train.renewal import renew_routing
 from measnet.train.run_folder import Progress, RunFolder
 from measnet.train.steadiness import Look, looks_at
 from measnet.train.task_prompts import learn_task_prompts
-
-LOG_EVERY = 50  # steps
 
 OUT_OF_MEMORY = ("allocate memory", "could not create a primitive", "could not execute a primitive")
 """Parts of errors that mean that memory ran out on a CPU: PyTorch's allocator's, and two of oneDNN, which
@@ -71,6 +70,7 @@ def train(
     workers: int = 1,
     on_step: Callable[[int, int, dict[str, float]], None] = lambda step, steps, figures: None,
     stop: threading.Event | None = None,
+    cadence: Cadence = Cadence(),  # noqa: B008 - immutable
 ) -> MEASNet:
     """Runs ``recipe`` on ``sets``; goes on where a run in ``out`` stopped.
 
@@ -82,7 +82,9 @@ def train(
     ``OutputError`` and ``TrainingError``.
     """
     with Processes() as processes:
-        return _train(recipe, sets, out, start, workers, on_step, stop or threading.Event(), processes)
+        return _train(
+            recipe, sets, out, start, workers, on_step, stop or threading.Event(), cadence, processes
+        )
 
 
 def _train(
@@ -93,6 +95,7 @@ def _train(
     workers: int,
     on_step: Callable[[int, int, dict[str, float]], None],
     stop: threading.Event,
+    cadence: Cadence,
     processes: Processes,
 ) -> MEASNet:
     _check_start(recipe, start)
@@ -127,7 +130,7 @@ def _train(
     batches = _batches(crops, recipe.batch, processes, done=done, steps=steps, workers=workers)
 
     with (
-        Journal(out, [draw.task for draw in crops.draws], done)
+        Journal(out, [draw.task for draw in crops.draws], done, cadence.pictures_every)
         if processes.leads
         else Journal.silent() as journal
     ):
@@ -163,7 +166,7 @@ def _train(
             figures["learning_rate"] = rate
             figures["seconds"] = time.perf_counter() - began
             figures["data_wait"] = (fed - began) / figures["seconds"]
-            if processes.leads and (step % LOG_EVERY == 0 or step == steps):
+            if processes.leads and (step % cadence.log_every == 0 or step == steps):
                 figures |= journal.write(step, figures)
                 folder.log(step, figures)
             on_step(step, steps, figures)
@@ -174,7 +177,7 @@ def _train(
                 raise KeyboardInterrupt
     average.eval()
     if processes.leads:
-        average.task_prompts = learn_task_prompts(average, crops)
+        average.task_prompts = learn_task_prompts(average, crops, cadence.prompt_crops)
         folder.save_weights(dict(start.origin), steps, average)
     return average
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import math
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,10 +26,11 @@ from measnet.network import MEASNet
 from measnet.network.measnet import TrainingPass
 from measnet.network.pixel_experts import Balance, NoisyRouting
 from measnet.task_prompts import TaskPrompts
+from measnet.train.cadence import Cadence
 from measnet.train.data.pack import Pack
 from measnet.train.data.packed_crops import PackedBatch, PackedCrops, drawn_by
 from measnet.train.first_tone import fit_tone, seen_in, seen_of
-from measnet.train.journal import PICTURES_EVERY, Journal
+from measnet.train.journal import Journal
 from measnet.train.loop import OUT_OF_MEMORY, Start, TrainingError, decline
 from measnet.train.losses import NEAR
 from measnet.train.moving_average import MovingAverage
@@ -41,23 +41,18 @@ from measnet.train.run_folder import Progress, RunFolder
 from measnet.train.steadiness import BLOCK, GAIN, GRAIN, LITTLE, TONED
 from measnet.train.task_prompts import said_for_certain, task_name
 
-LEAST_MINUTES = 0.2  # below this a run is over before it is warm
-LEAST_MINUTES_COMPILED = 3.0  # the same on a GPU, where compiling takes half of it
-SAVE_SECONDS = 60.0  # between checkpoints of a run by the clock
-LOG_EVERY = 50  # steps
+LEAST_MINUTES_COMPILED = 3.0  # on a GPU, where compiling takes half of it
 TWICE = 16  # of so many samples one is seen twice
 SHIFT = BLOCK  # pixels that a camera has moved between two looks, at most
 SMALLEST_BATCH = 4
 MOST_CLIPPED = 50.0  # times clip_norm, to which a gradient is shortened; usual are 1 to 5
-MOST_MISSED = 20  # steps in a row without a finite loss
-LOOKED_AT = 8  # batches of 32 crops, of which the prompts of tasks are taken
 WITHOUT_EFFECT = ("turns", "zoom", "zoom_pairs", "dim", "plain", "distill_output", "distill_routing")
 """Entries of recipes that only pictures degraded on the fly, and teachers, make use of."""
 
 
-def least_minutes() -> float:
-    """Of a run that is worth starting on this machine."""
-    return LEAST_MINUTES_COMPILED if torch.cuda.is_available() else LEAST_MINUTES
+def least_minutes(uncompiled: float) -> float:
+    """Of a run that is worth starting on this machine; ``uncompiled`` where nothing is compiled."""
+    return LEAST_MINUTES_COMPILED if torch.cuda.is_available() else uncompiled
 
 
 @dataclass(frozen=True)
@@ -66,11 +61,13 @@ class Clock:
 
     steps: int
     minutes: float | None
+    least: float = Cadence.least_minutes
+    """Minutes, on a machine that compiles nothing."""
 
     def __post_init__(self) -> None:
         if self.minutes is None:
             return
-        least = least_minutes()
+        least = least_minutes(self.least)
         if not least <= self.minutes < math.inf:
             raise UsageError(
                 f"--minutes {self.minutes:g} is no time to train and save anything; give at least {least:g}"
@@ -88,7 +85,7 @@ class Clock:
 
 
 class StepFigures(NamedTuple):
-    """Figures that a run reports every ``LOG_EVERY`` steps and at its end, as means since the last report."""
+    """Figures that a run reports every so many steps and at its end, as means since the last report."""
 
     step: int
     done: float
@@ -108,6 +105,7 @@ def train_packed(
     on_figures: Callable[[StepFigures], None] = lambda figures: None,
     on_event: Callable[[str], None] = lambda words: None,
     stop: threading.Event | None = None,
+    cadence: Cadence = Cadence(),  # noqa: B008 - immutable
 ) -> MEASNet:
     """Runs ``recipe`` on ``pack``; goes on where a run in ``out`` stopped. Returns the moving average.
 
@@ -118,7 +116,9 @@ def train_packed(
     way, and ``KeyboardInterrupt`` raised. Raises ``UsageError``, ``OutputError`` and ``TrainingError``.
     """
     check_packed(recipe, start)
-    run = _Run(recipe, pack, out, start, Clock(recipe.steps, minutes), on_event)
+    run = _Run(
+        recipe, pack, out, start, Clock(recipe.steps, minutes, cadence.least_minutes), on_event, cadence
+    )
     with Journal(out, run.crops.tasks, run.before.step) as journal:
         return run.train(journal, on_step, on_figures, stop or threading.Event())
 
@@ -148,8 +148,10 @@ class _Run:
         start: Start,
         clock: Clock,
         on_event: Callable[[str], None],
+        cadence: Cadence,
     ) -> None:
-        self.began = time.perf_counter()
+        self.cadence = cadence
+        self.began = self.cadence.seconds()
         self.recipe, self.clock, self.on_event = recipe, clock, on_event
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.origin = dict(start.origin)
@@ -188,7 +190,14 @@ class _Run:
         if self.network.tone is not None and self.average.tone is not None:
             self.seen = seen_of(self.crops.pack)
             if self.before.step == 0 and start.weights is None:
-                fit_tone(self.network.tone, self.crops.pack, self.seen, recipe.seed, taught=network.taught)
+                fit_tone(
+                    self.network.tone,
+                    self.crops.pack,
+                    self.seen,
+                    recipe.seed,
+                    taught=network.taught,
+                    steps=self.cadence.tone_steps,
+                )
                 self.average.tone.load_state_dict(self.network.tone.state_dict())
             self.network.tone.requires_grad_(False)
         self._moving = MovingAverage(self.average, self.network, recipe.ema_decay)
@@ -203,7 +212,7 @@ class _Run:
     @property
     def seconds(self) -> float:
         """Spent on this run, in this part of it and before."""
-        return self.before.seconds + time.perf_counter() - self.began
+        return self.before.seconds + self.cadence.seconds() - self.began
 
     def train(
         self,
@@ -212,22 +221,22 @@ class _Run:
         on_figures: Callable[[StepFigures], None],
         stop: threading.Event,
     ) -> MEASNet:
-        step, saved = self.before.step, time.perf_counter()
+        step, saved = self.before.step, self.cadence.seconds()
         gathered: defaultdict[str, list[Tensor]] = defaultdict(list)
-        since, last = step, time.perf_counter()
+        since, last = step, self.cadence.seconds()
 
         def report(done: float) -> None:
             nonlocal since, last
             figures = {name: torch.stack(values).mean().item() for name, values in gathered.items()}
             figures |= self._psnr_by_task()
-            now = time.perf_counter()
+            now = self.cadence.seconds()
             figures["pictures_per_second"] = (step - since) * self.batch / (now - last)
             figures["minutes"] = self.seconds / 60
             since, last = step, now
             gathered.clear()
             self.folder.log(step, figures)
             journal.write(step, figures)
-            if step % PICTURES_EVERY == 0 and self._shown is not None:
+            if step % self.cadence.pictures_every == 0 and self._shown is not None:
                 journal.show(step, *self._shown)
             on_figures(StepFigures(step, done, figures))
 
@@ -242,13 +251,13 @@ class _Run:
                 gathered[name].append(value)
             took = self.seconds - began
             on_step(step, self.clock.done(step + 1, began + took))
-            if step % LOG_EVERY == 0:
+            if step % self.cadence.log_every == 0:
                 report(done)
-            due = time.perf_counter() - saved > SAVE_SECONDS
+            due = self.cadence.seconds() - saved > self.cadence.save_seconds
             stopped = stop.is_set() and self.clock.done(step + 1, self.seconds) < 1
             if stopped or (due if self.clock.minutes is not None else step % self.recipe.save_every == 0):
                 self._save(step)
-                saved = time.perf_counter()
+                saved = self.cadence.seconds()
             if stopped:
                 raise KeyboardInterrupt
         if step > since:
@@ -337,7 +346,9 @@ class _Run:
         squared = (restored - batch.clean).square().mean(dim=(1, 2, 3)).clamp_min(1e-12)  # B
         self._psnr.append((batch.tasks, -10 * squared.log10()))
         self._shown = (batch.degraded, restored, batch.clean)
-        self.updates.step(_rate(recipe, step, done))
+        rate = _rate(recipe, step, done)
+        self.updates.step(rate)
+        losses["learning_rate"] = torch.tensor(rate)
         self._moving.follow(step)
         return {name: value.detach().float() for name, value in losses.items()}
 
@@ -380,9 +391,10 @@ class _Run:
         buffers = dict(self.average.named_buffers())
         for name, buffer in self.network.named_buffers():  # the running figures of FD's norm
             buffer.copy_(buffers[name])
-        if self.missed > MOST_MISSED:
+        most = self.cadence.most_missed
+        if self.missed > most:
             raise TrainingError(
-                f"no step from {step - MOST_MISSED} on gave a finite loss and a gradient of usual length; "
+                f"no step from {step - most} on gave a finite loss and a gradient of usual length; "
                 "lower learning_rate and go on with the same command, from the last checkpoint"
             )
 
@@ -402,7 +414,7 @@ class _Run:
             return {}
         found: dict[str, list[Tensor]] = {}
         with torch.inference_mode():
-            for step in range(LOOKED_AT):
+            for step in range(self.cadence.prompt_batches):
                 batch = self.crops.batch((1 << 31) - 1 - step, 32)
                 scores = self.average.prompt.scores(batch.degraded).double().cpu()
                 for task, row in zip(batch.tasks.tolist(), scores, strict=True):

@@ -13,8 +13,9 @@ import math
 import multiprocessing
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -26,17 +27,33 @@ if find_spec("measnet") is None:  # this file alone was started: its package lie
 
 from measnet.command_line import HELP, run_command, say
 from measnet.number_options import WholeNumber
+from measnet.train.cadence import Cadence
 
 if TYPE_CHECKING:
-    from multiprocessing.context import SpawnProcess
+    from multiprocessing.process import BaseProcess
 
     from measnet.train.recipe import Recipe
 
 REFRESH = 60.0  # seconds between looks at what there is to bring home
 RESERVE = 0.05  # share of the time kept for starting processes and for saving
-LEAST_RESERVE = 10.0  # seconds
 MOST_PACKING = 0.5  # share of the time that packing may take
 GPU_BATCH = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rental:
+    """The machine that time is rented on: its clock, its processes, and how trainings go on it."""
+
+    process: Callable[..., BaseProcess] = multiprocessing.get_context("spawn").Process
+    """Makes one for each training."""
+
+    now: Callable[[], float] = time.time
+    """Seconds, of a clock that all processes go by."""
+
+    reserve: float = 10.0
+    """Seconds that are kept for starting processes and for saving, at least."""
+
+    cadence: Cadence = field(default_factory=Cadence)
 
 
 class Training(NamedTuple):
@@ -83,7 +100,9 @@ class Training(NamedTuple):
 )
 @click.option("--workers", type=WholeNumber(1), help="Processes that pack.  [default: one per core]")
 @click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
+@click.pass_obj
 def main(
+    rental: Rental | None,
     data: tuple[Path, ...],
     pairs: tuple[str, ...],
     out: Path,
@@ -100,13 +119,14 @@ def main(
 
     A second start with the same --out goes on, for as long again, where the work folder is still there.
     """
-    deadline = time.time() + minutes * 60
+    rental = rental or Rental()
+    deadline = rental.now() + minutes * 60
 
     def run() -> None:
         trainings = read_trainings(wanted, changes, init)
         work = out.with_name(out.name + ".work")
-        packed = _packed(data, pairs, trainings, minutes, work, pack, pack_pairs, workers)
-        train_all(trainings, packed, work, out, deadline)
+        packed = _packed(data, pairs, trainings, minutes, work, pack, pack_pairs, workers, rental)
+        train_all(trainings, packed, work, out, deadline, rental)
 
     run_command(run, debug=debug, interrupted=f"stopped; what there is lies in {out}")
 
@@ -147,6 +167,7 @@ def _packed(
     pack: Path | None,
     pack_pairs: int,
     workers: int | None,
+    rental: Rental,
 ) -> Path:
     """The pack to train from, made where it has to be."""
     from measnet.errors import UsageError
@@ -157,7 +178,7 @@ def _packed(
 
     for training in trainings:
         check_packed(training.recipe, Start())
-    _check_time(trainings, minutes, packing=0.0)
+    _check_time(trainings, minutes, rental, packing=0.0)
     if pack is not None and not pack.exists():
         raise UsageError(f"--pack {pack} does not exist; leave it away to have one made")
     path = work / "set.pack" if pack is None else pack
@@ -179,7 +200,7 @@ def _packed(
             f"packing would take about {plan.seconds / many / 60:.1f} of {minutes:g} minutes; "
             f"give more minutes, about --pack-pairs {fewer}, or a --pack made beforehand"
         )
-    _check_time(trainings, minutes, packing=plan.seconds / many)
+    _check_time(trainings, minutes, rental, packing=plan.seconds / many)
     began = last = time.monotonic()
 
     def count(done: int, jobs: int) -> None:
@@ -197,26 +218,28 @@ def _say_all(table: str) -> None:
         say(line)
 
 
-def _check_time(trainings: Sequence[Training], minutes: float, *, packing: float) -> None:
+def _check_time(trainings: Sequence[Training], minutes: float, rental: Rental, *, packing: float) -> None:
     """Refuses a time in which not every network can be trained; ``packing`` takes so many seconds of it."""
     from measnet.errors import UsageError
     from measnet.train.packed_loop import least_minutes
 
-    training = least_minutes() / min(training.share for training in trainings)
-    least = training + (packing + _reserve(minutes * 60)) / 60
+    training = least_minutes(rental.cadence.least_minutes) / min(training.share for training in trainings)
+    least = training + (packing + _reserve(minutes * 60, rental)) / 60
     if not least <= minutes < math.inf:
-        needed = math.ceil(training + packing / 60 + 2 * LEAST_RESERVE / 60)
+        needed = math.ceil(training + packing / 60 + 2 * rental.reserve / 60)
         raise UsageError(
             f"--minutes {minutes:g} is too short to pack, train and save everything; give at least {needed}"
         )
 
 
-def _reserve(seconds: float) -> float:
-    return max(LEAST_RESERVE, RESERVE * seconds)
+def _reserve(seconds: float, rental: Rental) -> float:
+    return max(rental.reserve, RESERVE * seconds)
 
 
-def train_all(trainings: Sequence[Training], pack: Path, work: Path, out: Path, deadline: float) -> None:
-    """Trains all of them at once until ``deadline`` (of ``time.time``) and keeps ``out`` up to date.
+def train_all(
+    trainings: Sequence[Training], pack: Path, work: Path, out: Path, deadline: float, rental: Rental
+) -> None:
+    """Trains all of them at once until ``deadline`` (of ``rental.now``) and keeps ``out`` up to date.
 
     Raises ``OutputError`` when a folder cannot be written, ``TrainingError`` when one of them failed.
     """
@@ -227,22 +250,22 @@ def train_all(trainings: Sequence[Training], pack: Path, work: Path, out: Path, 
 
     RunFolder(out)  # whether it can be written to is found out now
     RunFolder(work)
-    left = deadline - time.time()
-    left -= _reserve(left)
-    context = multiprocessing.get_context("spawn")
-    running: dict[str, SpawnProcess] = {}
+    left = deadline - rental.now()
+    left -= _reserve(left, rental)
+    running: dict[str, BaseProcess] = {}
     for training in trainings:
-        ends = time.time() + left * training.share
-        process = context.Process(target=_train_one, args=(training, pack, work, ends), name=training.name)
+        ends = rental.now() + left * training.share
+        given = training, pack, work, ends, rental.now, rental.cadence
+        process = rental.process(target=_train_one, args=given, name=training.name)
         process.start()
         running[training.name] = process
     names = list(running)
     try:
-        refreshed = time.time()
-        while any(process.is_alive() for process in running.values()) and time.time() < deadline:
+        refreshed = rental.now()
+        while any(process.is_alive() for process in running.values()) and rental.now() < deadline:
             time.sleep(0.2)
-            if time.time() - refreshed >= REFRESH:
-                refreshed = time.time()
+            if rental.now() - refreshed >= REFRESH:
+                refreshed = rental.now()
                 try:
                     _say_all(collect(names, work, out))
                 except MEASNetError as error:  # no reason to stop training
@@ -267,7 +290,14 @@ def _last_words(path: Path) -> str:
     return lines[-1].removeprefix("error: ") if lines else "it was killed"
 
 
-def _train_one(training: Training, pack: Path, work: Path, ends: float) -> None:
+def _train_one(
+    training: Training,
+    pack: Path,
+    work: Path,
+    ends: float,
+    now: Callable[[], float],
+    cadence: Cadence,
+) -> None:
     """Trains one network, in a process of its own; its output goes to a file of its name."""
     from measnet.command_line import run_command
     from measnet.train.packed_loop import least_minutes, train_packed
@@ -287,8 +317,9 @@ def _train_one(training: Training, pack: Path, work: Path, ends: float) -> None:
             init = None if training.init is None else str(training.init)
             start = find_start(recipe, init, renew_routing=False, teacher=None)
             held = read_pack(pack, recipe.crop)
-            minutes = (seconds_spent(folder) + max(ends - time.time(), least_minutes() * 60)) / 60
-            train_packed(recipe, held, folder, start=start, minutes=minutes, on_event=print)
+            left = max(ends - now(), least_minutes(cadence.least_minutes) * 60)
+            minutes = (seconds_spent(folder) + left) / 60
+            train_packed(recipe, held, folder, start=start, minutes=minutes, on_event=print, cadence=cadence)
 
         run_command(run, debug=False, interrupted="stopped")
 

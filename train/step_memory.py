@@ -46,7 +46,18 @@ class Kept(NamedTuple):
     """Inside the one block that keeps most."""
 
 
-def check_step(recipe: Recipe, processes: Processes, *, packed: bool = False) -> None:
+def free_memory(device: torch.device) -> int:
+    """The bytes that are free on a device, for all processes of this machine."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
+
+
+def check_step(
+    recipe: Recipe,
+    processes: Processes,
+    *,
+    packed: bool = False,
+    free_on: Callable[[torch.device], int] = free_memory,
+) -> None:
     """Refuses a recipe whose steps cannot fit the memory that is free now. Raises ``UsageError``.
 
     A run from a pack on a GPU is let pass: it goes on with smaller batches by itself.
@@ -55,7 +66,7 @@ def check_step(recipe: Recipe, processes: Processes, *, packed: bool = False) ->
     if on_gpu and packed:
         return
     crops = processes.part_of(recipe.batch)
-    free = torch.cuda.mem_get_info(processes.device)[0] if on_gpu else available_memory() // processes.world
+    free = free_on(processes.device) // (1 if on_gpu else processes.world)
     if _MOST * bytes_per_pixel(recipe.config) * crops * recipe.crop**2 < free / 2:
         return
     needed = step_bytes(recipe, crops, packed=packed)

@@ -10,10 +10,10 @@ from torch import Tensor
 from measnet.damage import GROUPS, OF_TASK
 from measnet.network import MEASNet
 from measnet.task_prompts import TaskPrompts
+from measnet.train.cadence import Cadence
 from measnet.train.data.crops import Draw, TrainingCrops
 from measnet.train.degradations import field_of
 
-SAMPLES = 24  # crops per task
 CERTAIN = 0.9  # least share of the damage in the prompt of a task that a user names
 
 NO_TASKS = ("keep", "mixture", "camera")
@@ -42,8 +42,11 @@ def said_for_certain(scores: Tensor, task: str, taught: bool) -> tuple[float, ..
     return tuple(scores.tolist())
 
 
-def learn_task_prompts(network: MEASNet, crops: TrainingCrops) -> TaskPrompts:
-    """The prompt scores that hold a network to a task, from degraded ``crops``; none without TSPG.
+def learn_task_prompts(
+    network: MEASNet, crops: TrainingCrops, of_each: int = Cadence.prompt_crops
+) -> TaskPrompts:
+    """The prompt scores that hold a network to a task, from ``of_each`` degraded crops of every
+    task; none without TSPG.
 
     The sigmas of one task count as one; pictures that are left alone are no task, nor are mixtures.
     ``network`` must be in evaluation mode.
@@ -55,7 +58,7 @@ def learn_task_prompts(network: MEASNet, crops: TrainingCrops) -> TaskPrompts:
         if (name := task_name(draw.task)) is not None:
             draws.setdefault(name, []).append(draw)
     return {
-        task: said_for_certain(_mean_scores(network, crops.only(own, SAMPLES)), task, network.taught)
+        task: said_for_certain(_mean_scores(network, crops.only(own, of_each)), task, network.taught)
         for task, own in sorted(draws.items())
     }
 

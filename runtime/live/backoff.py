@@ -5,26 +5,27 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-FIRST, LONGEST = 0.5, 5.0
-"""Seconds."""
+from measnet.runtime.live.waits import USUAL, Waits
 
 
 class Backoff:
-    """Lengthens its pauses by half, from ``FIRST`` to ``LONGEST``; each is cut by chance, to half at least.
+    """Lengthens its pauses by half up to the longest; each is cut by chance, to half at least.
 
     Args:
+        waits: has the first and the longest pause.
         chance: gives numbers from 0 to 1.
     """
 
-    def __init__(self, chance: Callable[[], float] = random.random) -> None:
+    def __init__(self, waits: Waits = USUAL, chance: Callable[[], float] = random.random) -> None:
+        self._waits = waits
         self._chance = chance
-        self._next = FIRST
+        self._next = self._waits.retry
 
     def pause(self) -> float:
         """Seconds until the next try."""
-        pause, self._next = self._next, min(1.5 * self._next, LONGEST)
+        pause, self._next = self._next, min(1.5 * self._next, self._waits.longest_retry)
         return pause * (1 - self._chance() / 2)
 
     def reset(self) -> None:
         """Begins anew, after a time in which all was well."""
-        self._next = FIRST
+        self._next = self._waits.retry

@@ -61,13 +61,14 @@ def rungs(smaller: str | None = None) -> tuple[Rung, ...]:
 class Ladder:
     """Chooses the rung by how late frames come. Thread-safe.
 
-    It goes down a rung when more than half of the frames of ``WINDOW`` were late, and up again when none
+    It goes down a rung when more than half of the frames of a window were late, and up again when none
     came near the limit for ``PATIENCE``. Every step is an event.
 
     Args:
         limit: seconds from capture to sink.
         watch: hears of every step.
         rungs: from all of the work to the least.
+        window: seconds after a step before the next one is thought of, downwards.
         clock: tells seconds.
     """
 
@@ -76,11 +77,14 @@ class Ladder:
         limit: float,
         watch: Watch,
         rungs: Sequence[Rung],
+        *,
+        window: float = WINDOW,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limit = limit
         self._watch = watch
         self._rungs = rungs
+        self._window = window
         self._clock = clock
         self._lock = threading.Lock()
         self._place = 0
@@ -116,7 +120,7 @@ class Ladder:
             self._frames += 1
             self._late += latency > self._limit
             self._slowest = max(self._slowest, latency)
-            if now - self._since < WINDOW or self._frames < LEAST_FRAMES:
+            if now - self._since < self._window or self._frames < LEAST_FRAMES:
                 return
             if self._late > self._frames / 2:
                 if self._tried_more:

@@ -11,11 +11,11 @@ from urllib.parse import SplitResult, urlsplit
 from measnet.errors import UsageError
 from measnet.runtime.live.address import shown
 from measnet.runtime.live.srt import options_of
+from measnet.runtime.live.waits import Waits
 
 _TLS_PORTS = {"https": 443, "rtsps": 322, "rtmps": 443}
 _PORT_NEEDED = ("tcp", "udp", "srt")
 _CALLED = re.compile(r"listen=[^0]|mode=listener", re.IGNORECASE)
-_ANSWER_SECONDS = 5.0
 _OF_ANOTHER_NAME = (62, 63, 64)  # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and those of e-mail and IP
 
 
@@ -55,17 +55,17 @@ def tls_options(url: str, *, insecure: bool) -> dict[str, str]:
     return {"tls_verify": "1", **({"ca_file": trusted} if trusted else {})}
 
 
-def why_refused(url: str, *, insecure: bool) -> str | None:
+def why_refused(url: str, waits: Waits, *, insecure: bool) -> str | None:
     """Says in words what FFmpeg calls an input/output error: a name that nobody has, a certificate that is
-    not trusted, or a port without TLS; None where it is none of these. Asks the other side, which takes some
-    seconds at most."""
+    not trusted, or a port without TLS; None where it is none of these. Asks the other side, which has half
+    as long as it had to answer."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or _TLS_PORTS.get(parts.scheme, 0)
         socket.getaddrinfo(host, port)
         if parts.scheme not in _TLS_PORTS:
             return None
-        with socket.create_connection((host, port), timeout=_ANSWER_SECONDS) as plain:
+        with socket.create_connection((host, port), timeout=waits.opening / 2) as plain:
             why = _why_no_tls(plain, host, insecure=insecure)
         if why == _NO_TLS:
             return f"port {port} there speaks no TLS; use {parts.scheme[:-1]}://, or the port that does"

@@ -10,9 +10,6 @@ from dataclasses import dataclass, field
 from measnet.runtime.live.events import Event, Events, Kind, State
 from measnet.runtime.live.telemetry import Telemetry
 
-LATE_EVERY = 10.0
-"""Seconds between two events that say how many frames had to go."""
-
 
 @dataclass(slots=True)
 class Watch:
@@ -26,6 +23,9 @@ class Watch:
     """Name for people, without credentials."""
 
     events: Events = field(default_factory=Events)
+    late_every: float = 10.0
+    """Seconds between two events that say how many frames had to go."""
+
     telemetry: Telemetry = field(init=False)
 
     _dropped: Counter[str] = field(init=False, default_factory=Counter)
@@ -66,7 +66,7 @@ class Watch:
         with self._lock:
             self._dropped[reason] += 1
             now = time.monotonic()
-            if now < self._told_at + LATE_EVERY:
+            if now < self._told_at + self.late_every:
                 return
             self._told_at = now
             gone, self._dropped = self._dropped, Counter()

@@ -184,7 +184,7 @@ class _Line:
 
     def _job(self, stop: threading.Event) -> Job | None:
         """Opens the camera, as soon as it can be; None where it is told to stop before."""
-        backoff, said = Backoff(), ""
+        backoff, said = Backoff(self.camera.options.live.waits), ""
         while not stop.is_set():
             try:
                 options = replace(self.camera.options, out=self.camera.sinks)

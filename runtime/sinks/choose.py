@@ -7,6 +7,7 @@ from pathlib import Path
 
 from measnet.errors import UsageError
 from measnet.runtime.frame import Frame, StreamInfo
+from measnet.runtime.live.waits import Waits
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.options import RunOptions
 from measnet.runtime.sinks import Sink
@@ -85,7 +86,9 @@ def open_sinks(
         for target in targets:
             opens = _opener(target, info, options, watch)
             if info.kind == "live":
-                sinks.append(_patient(target, opens, watch, await_receivers=await_receivers))
+                sinks.append(
+                    _patient(target, opens, watch, options.live.waits, await_receivers=await_receivers)
+                )
             else:
                 sinks.append(opens())
     except BaseException:
@@ -136,13 +139,13 @@ def _for_pictures(targets: Sequence[Target], file: Path | None) -> Sink:
 
 
 def _opener(target: Target, info: StreamInfo, options: RunOptions, watch: Watch) -> Callable[[], Sink]:
-    encoding, parts = options.encoding, options.parts
+    encoding, parts, live = options.encoding, options.parts, options.live
     if isinstance(target, Watched):
         return WatchedSink
     if isinstance(target, Window):
         return lambda: WindowSink(info, watch)
     if isinstance(target, Receiver):
-        return lambda: PushSink(target, info, encoding, insecure=options.live.insecure)
+        return lambda: PushSink(target, info, encoding, insecure=live.insecure, waits=live.waits)
     if target == STANDARD_OUTPUT:
         return lambda: StandardOutput(info, raw=options.raw_out)
     if is_loopback(target):
@@ -155,7 +158,7 @@ def _opener(target: Target, info: StreamInfo, options: RunOptions, watch: Watch)
 
 
 def _patient(
-    target: Target, opens: Callable[[], Sink], watch: Watch, *, await_receivers: bool
+    target: Target, opens: Callable[[], Sink], watch: Watch, waits: Waits, *, await_receivers: bool
 ) -> PatientSink:
     sink: Sink | None = None
     try:
@@ -164,7 +167,7 @@ def _patient(
         if not (await_receivers and isinstance(target, Receiver)):
             raise
         watch.say("sink", f"{error}; it is tried again")
-    return PatientSink(target, sink, watch, opens if _comes_back(target) else None)
+    return PatientSink(target, sink, watch, opens if _comes_back(target) else None, waits)
 
 
 def _comes_back(target: Target) -> bool:

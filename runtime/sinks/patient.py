@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from measnet.errors import ClosedError, MEASNetError, OutputError
 from measnet.runtime.frame import Frame
 from measnet.runtime.live.backoff import Backoff
+from measnet.runtime.live.waits import USUAL, Waits
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.sinks import Sink
 from measnet.runtime.sinks.target import Target
@@ -24,9 +25,6 @@ ROOM = 4
 
 SOUND_ROOM = 500
 """Packets that may wait, about ten seconds of sound; then the oldest goes."""
-
-SILENT_SECONDS = 2.0
-"""A sink that frames wait for, and that takes none for so long, is said to stall."""
 
 STEADY_SECONDS = 3.0
 """A sink that lasted for so long is tried again soon when it is lost; others ever more seldom."""
@@ -45,10 +43,16 @@ class PatientSink(Sink):
         sink: open; None where it is yet to be opened by ``again``.
         watch: hears it.
         again: opens it anew after a failure, as often as it takes; None where a failure is the end of it.
+        waits: says when it stalls, and when it is tried again.
     """
 
     def __init__(
-        self, target: Target, sink: Sink | None, watch: Watch, again: Callable[[], Sink] | None = None
+        self,
+        target: Target,
+        sink: Sink | None,
+        watch: Watch,
+        again: Callable[[], Sink] | None = None,
+        waits: Waits = USUAL,
     ) -> None:
         super().__init__()
         self.target = target
@@ -56,7 +60,8 @@ class PatientSink(Sink):
         self._sink = sink
         self._watch = watch
         self._again = again
-        self._backoff = Backoff()
+        self._waits = waits
+        self._backoff = Backoff(waits)
         self._report = {} if sink is None else sink.for_report()
         self.warnings = [] if sink is None else list(sink.warnings)
         self._delivered: Callable[[Frame], None] = lambda frame: None
@@ -101,7 +106,7 @@ class PatientSink(Sink):
                 self._drop(Frame)
                 self._left_out += 1
                 quiet = time.monotonic() - self._written_at
-                stalls = quiet > SILENT_SECONDS and not self._stalled and self._sink is not None
+                stalls = quiet > self._waits.unwritten and not self._stalled and self._sink is not None
                 self._stalled = self._stalled or stalls
             self._items.append(frame)
             self._frames += 1

@@ -20,6 +20,7 @@ from av.packet import Packet
 from measnet.errors import OutputError, UsageError
 from measnet.runtime.frame import Frame, StreamInfo
 from measnet.runtime.live.peer import tls_options, why_refused
+from measnet.runtime.live.waits import USUAL, Waits
 from measnet.runtime.options import Encoding
 from measnet.runtime.sinks.containers import SENT
 from measnet.runtime.sinks.encoded import EncodedSink, Outside
@@ -34,12 +35,6 @@ if TYPE_CHECKING:
 
 SCHEMES = tuple(SENT)
 """Of addresses that streams can be pushed to."""
-
-ANSWER_SECONDS = 10.0
-"""Within these a receiver is to take the stream."""
-
-STALL_SECONDS = 5.0
-"""A receiver that takes nothing for so long is given up, until it is tried again."""
 
 _MUXERS = {
     **{"rtsp": "rtsp", "rtsps": "rtsp", "rtmp": "flv", "rtmps": "flv"},
@@ -80,6 +75,7 @@ class PushSink(EncodedSink):
         info: what belongs to the source's stream and is to survive.
         encoding: asked for.
         insecure: takes any certificate of a receiver that speaks TLS.
+        waits: says how long it has to take the stream, and what comes then.
 
     Raises:
         UsageError: nobody answers there, or they refuse; or the encoder cannot do what was asked.
@@ -93,13 +89,16 @@ class PushSink(EncodedSink):
         encoding: Encoding | None = None,
         *,
         insecure: bool = False,
+        waits: Waits = USUAL,
     ) -> None:
+        self._waits = waits
         self._paced = info.kind != "live"
         self._origin: Fraction | None = None
         self._began = 0.0
         asked = for_players(encoding or Encoding(), info)
         picture = PictureEncoding(address, SENT[address.scheme], info, asked)
-        super().__init__(address, Outside(address), picture, _Sent(address, info, picture, insecure=insecure))
+        sent = _Sent(address, info, picture, waits, insecure=insecure)
+        super().__init__(address, Outside(address), picture, sent)
 
     def write(self, frame: Frame) -> None:
         if self._origin is None:
@@ -117,7 +116,7 @@ class PushSink(EncodedSink):
     def _wait_until(self, seconds: float) -> None:
         """Waits for the moment at which a picture is shown; a longer gap is taken for a clock that jumped."""
         ahead = self._began + seconds - time.monotonic()
-        if ahead > STALL_SECONDS:
+        if ahead > self._waits.delivery:
             self._began -= ahead
         elif ahead > 0:
             time.sleep(ahead)
@@ -127,7 +126,13 @@ class _Sent(Muxer):
     """Packets on their way to the process that sends them. Its own container only describes the streams."""
 
     def __init__(
-        self, address: Receiver, info: StreamInfo, encoding: PictureEncoding, *, insecure: bool
+        self,
+        address: Receiver,
+        info: StreamInfo,
+        encoding: PictureEncoding,
+        waits: Waits,
+        *,
+        insecure: bool,
     ) -> None:
         description = io.BytesIO()
         self._sender: _Sender | None = None
@@ -140,7 +145,7 @@ class _Sent(Muxer):
             super().put(nothing)
         finally:
             super().close_anyhow()
-        self._sender = _Sender(address, description.getvalue(), insecure=insecure)
+        self._sender = _Sender(address, description.getvalue(), waits, insecure=insecure)
 
     def put(self, packet: Packet[Any]) -> None:
         assert self._sender is not None
@@ -165,8 +170,9 @@ class _Sent(Muxer):
 class _Sender:
     """The process that has the connection; ``sender.py``. Raises UsageError where nobody takes the stream."""
 
-    def __init__(self, address: Receiver, description: bytes, *, insecure: bool) -> None:
+    def __init__(self, address: Receiver, description: bytes, waits: Waits, *, insecure: bool) -> None:
         self._address = address
+        self._waits = waits
         muxer = _MUXERS[address.scheme]
         # The address goes through the pipe: arguments of processes are there for all to see.
         asked = {"url": _in_full(address), "muxer": muxer, "options": _sending(muxer)}
@@ -181,14 +187,14 @@ class _Sender:
         os.set_blocking(self._pipe.fileno(), False)
         try:
             self._put(json.dumps(asked).encode() + b"\n" + LENGTH.pack(len(description)) + description)
-            answer = self._line(ANSWER_SECONDS)
+            answer = self._line(waits.opening)
             if answer is None:
-                raise OutputError(f"no answer within {ANSWER_SECONDS:.0f} s")
+                raise OutputError(f"no answer within {waits.opening:.0f} s")
             if answer != "ok":
                 raise OutputError(answer or "the sender ended")
         except OutputError as error:
             self.end()
-            why = why_refused(address.url, insecure=insecure)
+            why = why_refused(address.url, waits, insecure=insecure)
             why = f": {why}" if why else f" ({error}); check the address and that the receiver is on"
             raise UsageError(f"{address} does not take the stream{why}") from None
         except BaseException:
@@ -221,7 +227,7 @@ class _Sender:
         """Lets it end the stream as is due, if it does so soon."""
         self._pipe.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(STALL_SECONDS)
+            self._process.wait(self._waits.delivery)
         self.end()
 
     def end(self) -> None:
@@ -244,8 +250,8 @@ class _Sender:
             try:
                 rest = rest[os.write(pipe, rest) :]
             except BlockingIOError:
-                if not select.select([], [pipe], [], STALL_SECONDS)[1]:
-                    raise OutputError(f"it takes nothing for {STALL_SECONDS:g} s") from None
+                if not select.select([], [pipe], [], self._waits.delivery)[1]:
+                    raise OutputError(f"it takes nothing for {self._waits.delivery:g} s") from None
             except OSError:
                 raise OutputError(self._line(1.0) or "the connection is gone") from None
 

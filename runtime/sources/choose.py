@@ -69,7 +69,15 @@ def open_source(
     if is_live(spec):
         reading.refuse_for(shown(spec))
         drain = live.late != "block"
-        return LiveSource(spec, live.reconnect, watch=watch, stop=stop, drain=drain, insecure=live.insecure)
+        return LiveSource(
+            spec,
+            live.reconnect,
+            watch=watch,
+            stop=stop,
+            drain=drain,
+            insecure=live.insecure,
+            waits=live.waits,
+        )
     if spec == STANDARD_INPUT:
         return VideoFile(StandardInput(), reading)
     path = Path(spec)

@@ -25,6 +25,7 @@ from measnet.image import eight_bits, sixteen_bits
 from measnet.runtime.frame import Frame, Pixels
 from measnet.runtime.live.address import shown
 from measnet.runtime.live.backoff import Backoff
+from measnet.runtime.live.waits import USUAL, Waits
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.options import RECONNECT
 from measnet.runtime.sources import Source
@@ -37,10 +38,6 @@ from measnet.runtime.sources.times import rebased
 if TYPE_CHECKING:
     from av.packet import Packet
     from av.stream import Stream
-
-STALLED_SECONDS = 2.0
-GONE_SECONDS = 5.0
-"""Without a picture it has stalled after the first, and the connection is given up after the second."""
 
 _FIRST_PICTURE_SECONDS = 30.0
 _POLL_SECONDS = 0.1
@@ -81,6 +78,7 @@ class LiveSource(Source):
         drain: lets frames go that come before ``read`` begins, but for the newest, so that the decoder is
             never held up.
         insecure: takes any certificate of an address that speaks TLS.
+        waits: says which silences are stalls and outages.
 
     Raises:
         InputError: nothing answers, nothing arrives, or what arrives is not video.
@@ -96,18 +94,20 @@ class LiveSource(Source):
         stop: threading.Event | None = None,
         drain: bool = True,
         insecure: bool = False,
+        waits: Waits = USUAL,
     ) -> None:
         super().__init__()
         self._spec = spec
         self._name = shown(spec)
         self._patience = patience
         self._insecure = insecure
+        self._waits = waits
         self._watch = watch or Watch(self._name)
         self._is_camera = spec.startswith(CAMERA_PREFIX) or is_device(spec)
         if self._is_camera:
             camera_number(spec)
         self._kept: KeptStreams | None = None
-        self._backoff = Backoff()
+        self._backoff = Backoff(waits)
         self._outages: deque[Outage] = deque(maxlen=_KEPT_OUTAGES)
         self._scaled: dict[tuple[int, int], tuple[float, int]] = {}
         self._off = threading.Event()
@@ -130,8 +130,8 @@ class LiveSource(Source):
             self.close()
             raise
         rate = float(self.info.rate or 0)
-        self._stalled_after: float = max(STALLED_SECONDS, 3 / rate if rate else 0)
-        self._gone_after: float = max(GONE_SECONDS, 2 * self._stalled_after)
+        self._stalled_after: float = max(waits.stalled, 3 / rate if rate else 0)
+        self._gone_after: float = max(waits.gone, 2 * self._stalled_after)
         self._size: tuple[int, int] = (self.info.width, self.info.height)
         self._shift: int = 0
         self._last_pts: int = -1
@@ -188,7 +188,7 @@ class LiveSource(Source):
     def _connect(self) -> Connection:
         if self._is_camera:
             return CameraConnection(self._spec)
-        connection = NetworkConnection(self._spec, self._kept, insecure=self._insecure)
+        connection = NetworkConnection(self._spec, self._kept, insecure=self._insecure, waits=self._waits)
         self._kept = connection.kept
         return connection
 

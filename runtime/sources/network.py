@@ -18,6 +18,7 @@ from measnet.runtime.live.address import shown
 from measnet.runtime.live.interrupt import is_called_off
 from measnet.runtime.live.peer import tls_options, why_refused
 from measnet.runtime.live.srt import SrtSocket
+from measnet.runtime.live.waits import USUAL, Waits
 from measnet.runtime.side_data import HDR_TREATMENT, is_hdr, read_captions
 from measnet.runtime.sources.connection import CLOCK, Connection, Over
 from measnet.runtime.sources.decoder import PictureDecoder
@@ -42,14 +43,10 @@ URL_SCHEMES = (
     "srt://",
 )
 
-OPEN_SECONDS = 10.0
-SILENCE_SECONDS = 8.0
-"""Longest that FFmpeg waits for an answer, and then for a byte. The source behind has less patience."""
-
 # Pictures one by one over HTTP have no times of their own: FFmpeg takes 25 a second for granted.
 _WITHOUT_TIMES = ("mpjpeg", "mjpeg")
 # FFmpeg would look at twenty frames to guess their rate. Of a slow camera these take longer than
-# OPEN_SECONDS, and where that limit falls while it looks, nothing comes behind what it has read by then.
+# an answer may, and where that limit falls while it looks, nothing comes behind what it has read by then.
 # Fewer frames of a usual one would cost the start of its sound.
 _LOOKING = {"analyzeduration": "3000000"}
 # After so many, none will have one.
@@ -63,23 +60,32 @@ class NetworkConnection(Connection):
         url: the address, with the credentials that it needs.
         kept: streams of an earlier connection, that sound and subtitles go on in.
         insecure: takes any certificate.
+        waits: has the longest that FFmpeg waits for an answer, and then for a byte.
 
     Raises:
         InputError: nothing answers, nothing arrives, or what arrives is not video.
     """
 
-    def __init__(self, url: str, kept: KeptStreams | None = None, *, insecure: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        kept: KeptStreams | None = None,
+        *,
+        insecure: bool = False,
+        waits: Waits = USUAL,
+    ) -> None:
         super().__init__()
+        self._waits = waits
         self._name = shown(url)
         self._over_http = url.lower().startswith("http")
         self._broken: str | None = None
         self._readers: dict[tuple[int, int], RgbReader] = {}
         self._srt: SrtSocket | None = None
         if url.lower().startswith("srt:"):
-            self._srt = _connected(url)
+            self._srt = _connected(url, waits)
             self._container = _open_srt(self._srt, self._name)
         else:
-            self._container = _open(url, insecure=insecure)
+            self._container = _open(url, waits, insecure=insecure)
         try:
             self._form = self._container.format.name
             self._decoder = PictureDecoder(self._container, self._name, low_delay=True)
@@ -116,7 +122,7 @@ class NetworkConnection(Connection):
                 elif rebased(item, self._origin) and moved(item, self._places):
                     yield item
         except av.error.ExitError:
-            self._broken = f"it sent nothing for {SILENCE_SECONDS:g} s"
+            self._broken = f"it sent nothing for {self._waits.silence:g} s"
         except av.error.FFmpegError as error:
             self._broken = f"it stopped sending: {error.strerror}"
         finally:
@@ -187,16 +193,16 @@ class NetworkConnection(Connection):
             self._behind.clear()
 
 
-def _open(url: str, *, insecure: bool) -> InputContainer:
+def _open(url: str, waits: Waits, *, insecure: bool) -> InputContainer:
     name = shown(url)
     # Over UDP a busy network loses parts of frames; what was read while probing is kept, or the
     # first picture would have to wait for the next key frame.
     options = {"rtsp_flags": "prefer_tcp", **_LOOKING, **tls_options(url, insecure=insecure)}
     if url.lower().startswith("udp:"):
         options["overrun_nonfatal"] = "1"
-    limits = OPEN_SECONDS, SILENCE_SECONDS
-    late = f"{name} did not answer within {OPEN_SECONDS:.0f} s; check the address and the network"
-    until = time.monotonic() + OPEN_SECONDS
+    limits = waits.opening, waits.silence
+    late = f"{name} did not answer within {waits.opening:.0f} s; check the address and the network"
+    until = time.monotonic() + waits.opening
     try:
         if url.lower().startswith("https:") and not insecure:
             return open_checked(url, options, limits)
@@ -205,20 +211,23 @@ def _open(url: str, *, insecure: bool) -> InputContainer:
         words = f"{name} answers, but not with video that can be read"
         raise InputError(late if time.monotonic() > until else words) from None
     except av.error.ExitError:
-        why = why_refused(url, insecure=insecure)
+        why = why_refused(url, waits, insecure=insecure)
         raise InputError(f"{name} cannot be opened: {why}" if why else late) from None
     except (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError):
         raise InputError(
             f"{name} refuses this user and password; give the right ones: scheme://user:password@host"
         ) from None
     except (av.error.FFmpegError, OSError) as error:
-        why = why_refused(url, insecure=insecure) or f"{error.strerror}; check the address and that it is on"
+        why = (
+            why_refused(url, waits, insecure=insecure)
+            or f"{error.strerror}; check the address and that it is on"
+        )
         raise InputError(f"{name} cannot be opened: {why}") from None
 
 
-def _connected(url: str) -> SrtSocket:
+def _connected(url: str, waits: Waits) -> SrtSocket:
     try:
-        return SrtSocket(url, patience=OPEN_SECONDS, is_called_off=is_called_off)
+        return SrtSocket(url, patience=waits.opening, is_called_off=is_called_off)
     except OSError as error:
         raise InputError(
             f"{shown(url)} cannot be opened: {error.strerror}; check the address and that it is on"

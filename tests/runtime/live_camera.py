@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 import numpy as np
-import pytest
 
 from measnet.runtime.frame import Frame, StreamInfo
+from measnet.runtime.live.waits import Waits
 from measnet.runtime.options import Encoding
-from measnet.runtime.sinks import Sink, patient, push
+from measnet.runtime.sinks import Sink
 from measnet.runtime.sinks.several import Several
 from measnet.runtime.sources import Source
 from measnet.runtime.stream import Pace, RunFigures, run
@@ -24,12 +24,8 @@ GENEROUS = 60.0
 """Seconds within which whatever is waited for must have come, on a machine however busy."""
 
 
-@pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine is no receiver that stalls."""
-    monkeypatch.setattr(push, "ANSWER_SECONDS", GENEROUS)
-    monkeypatch.setattr(push, "STALL_SECONDS", 30.0)
-    monkeypatch.setattr(patient, "SILENT_SECONDS", 30.0)
+PATIENT = Waits(opening=GENEROUS, delivery=30.0, unwritten=30.0)
+"""A busy machine is no receiver that stalls."""
 
 
 class Camera(Source):
@@ -41,6 +37,7 @@ class Camera(Source):
         self.info = StreamInfo("camera", "live", 160, 96, base, Fraction(fps), pixel_format="yuv420p")
         self._frames, self._step, self._pause, self._noisy = frames, 90_000 // fps, pause, noisy
         self._stop = threading.Event()
+        self.sent = 0
 
     def read(self) -> Iterator[Frame]:
         random = np.random.default_rng(0)
@@ -50,6 +47,7 @@ class Camera(Source):
                 pixels = random.integers(0, 256, (96, 160, 3), np.uint8)
             pixels[:, number % 150 : number % 150 + 10] = 220
             yield Frame(pixels, number * self._step, self.info.time_base)
+            self.sent += 1
             if self._stop.wait(self._pause):
                 return
 

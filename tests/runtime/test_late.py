@@ -12,10 +12,11 @@ import pytest
 
 from measnet.errors import BackendError, UsageError
 from measnet.runtime.frame import Frame, Mark, Pixels, Restoration
-from measnet.runtime.live.backoff import FIRST, LONGEST, Backoff
+from measnet.runtime.live.backoff import Backoff
 from measnet.runtime.live.events import Event, Events
 from measnet.runtime.live.ladder import LEAST_FRAMES, PATIENCE, WINDOW, AtRung, Ladder, rungs
 from measnet.runtime.live.latencies import Latencies
+from measnet.runtime.live.waits import USUAL
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.options import Live
 from measnet.runtime.stream import FrameQueue, Observer, Pace, RunFigures, pace_of, run
@@ -154,19 +155,18 @@ def test_outages_are_the_time_stalled_and_reconnecting_and_end_with_the_stream()
 
 
 def test_pauses_between_connections_grow_to_a_limit_and_differ_by_chance() -> None:
-    steady = Backoff(lambda: 0.0)
+    steady = Backoff(chance=lambda: 0.0)
     pauses = [steady.pause() for _ in range(10)]
-    assert pauses[0] == FIRST and pauses[-1] == LONGEST
-    assert pauses == sorted(pauses) and pauses[3] == FIRST * 1.5**3
+    assert pauses[0] == USUAL.retry and pauses[-1] == USUAL.longest_retry
+    assert pauses == sorted(pauses) and pauses[3] == USUAL.retry * 1.5**3
     steady.reset()
-    assert steady.pause() == FIRST
-    assert Backoff(lambda: 1.0).pause() == FIRST / 2
+    assert steady.pause() == USUAL.retry
+    assert Backoff(chance=lambda: 1.0).pause() == USUAL.retry / 2
     assert len({Backoff().pause() for _ in range(20)}) > 10
 
 
-def test_drops_are_told_now_and_then_with_their_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("measnet.runtime.live.watch.LATE_EVERY", 0.2)
-    watch = Watch("door")
+def test_drops_are_told_now_and_then_with_their_reasons() -> None:
+    watch = Watch("door", late_every=0.2)
     told: list[Event] = []
     watch.events.listen(told.append)
     began = time.monotonic()
@@ -275,11 +275,7 @@ class Sized:
         return mark
 
 
-def test_a_stream_that_cannot_keep_up_is_restored_small_and_comes_out_whole(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("measnet.runtime.live.ladder.WINDOW", 0.2)
-
+def test_a_stream_that_cannot_keep_up_is_restored_small_and_comes_out_whole() -> None:
     class Endless(Numbers):
         def read(self) -> Any:
             number = 0
@@ -291,7 +287,7 @@ def test_a_stream_that_cannot_keep_up_is_restored_small_and_comes_out_whole(
         over = threading.Event()
 
     source, step, watch = Endless(0, kind="live"), Sized(0.25), Watch("door")
-    ladder = Ladder(0.2, watch, rungs())
+    ladder = Ladder(0.2, watch, rungs(), window=0.2)
     shapes: set[tuple[int, ...]] = set()
     results: list[object] = []
     stop = threading.Event()

@@ -18,6 +18,7 @@ from ports import free_port
 
 from measnet.errors import InputError
 from measnet.runtime.console import Console
+from measnet.runtime.live.waits import Waits
 from measnet.runtime.options import Encoding, RunOptions
 from measnet.runtime.session import Session
 from measnet.runtime.sinks.video import VideoSink
@@ -209,13 +210,9 @@ def test_a_camera_in_another_size_over_rtsp_is_scaled_to_the_first_and_said(tmp_
     assert "from 96×64 to 128×96 at" in said and "scaled to the first size" in said
 
 
-def test_a_stream_that_falls_silent_has_ended_and_that_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("measnet.runtime.sources.live.STALLED_SECONDS", 0.2)
-    monkeypatch.setattr("measnet.runtime.sources.live.GONE_SECONDS", 0.5)
+def test_a_stream_that_falls_silent_has_ended_and_that_is_said(tmp_path: Path) -> None:
     with camera_that_comes_back(two_modes(tmp_path, second_start=1.6)) as (url, _):
-        source = LiveSource(url, patience=0)
+        source = LiveSource(url, patience=0, waits=Waits(stalled=0.2, gone=0.5))
         record(source, tmp_path / "out.mp4")
     assert source.warnings == [f"{url}: no picture for 0.5 s; it was taken to have ended"]
 

@@ -19,9 +19,7 @@ from measnet.runtime.live.address import shown
 from .conftest import IDENTITY_COMMAND, Answer, MakeClip, probe
 from .rtsp_server import rtsp_camera
 from .senders import over_tcp, sending, single_pictures_over_http
-from .watching import answers_nothing, in_a_hurry
-
-__all__ = ["in_a_hurry"]
+from .watching import answers_nothing
 
 Run = Callable[..., Answer]
 

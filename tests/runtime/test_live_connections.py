@@ -9,7 +9,6 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -20,7 +19,9 @@ from measnet.errors import InputError, StoppedError
 from measnet.runtime.frame import Frame
 from measnet.runtime.live import interrupt
 from measnet.runtime.live.events import Events
+from measnet.runtime.live.waits import Waits
 from measnet.runtime.live.watch import Watch
+from measnet.runtime.sources.connection import Connection
 from measnet.runtime.sources.live import LiveSource
 from measnet.runtime.sources.network import NetworkConnection
 
@@ -33,11 +34,11 @@ from .senders import (
     sending,
 )
 from .watching import (
+    HURRIED,
     PATIENT,
     Watching,
     answers_nothing,
     has_srt,
-    in_a_hurry,
     no_thread_is_left_behind,
     opened,
     rising,
@@ -45,15 +46,14 @@ from .watching import (
     watched,
 )
 
-__all__ = ["in_a_hurry", "no_thread_is_left_behind"]
+__all__ = ["no_thread_is_left_behind"]
 
 
 def test_a_camera_of_two_frames_a_second_is_opened_in_time_and_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     """Seven of the ten seconds of what it sends are enough to open it, however long that takes here: nothing
     more comes before it is open."""
-    monkeypatch.setattr("measnet.runtime.sources.network.OPEN_SECONDS", PATIENT)
     slow = ["-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-pix_fmt", "yuv420p"]
     ffmpeg("-f", "lavfi", "-i", "testsrc2=s=96x64:r=2:d=10", *slow, tmp_path / "slow.ts")
     content = (tmp_path / "slow.ts").read_bytes()
@@ -74,7 +74,8 @@ def test_a_camera_of_two_frames_a_second_is_opened_in_time_and_goes_on(
         try:
             address = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
             # Times count from the first frame that is read: none may be let go before.
-            with watched(address, opened=partial(opened, drain=False)) as watching:
+            waits = replace(HURRIED, opening=PATIENT)
+            with watched(address, opened=partial(opened, drain=False), waits=waits) as watching:
                 is_open.set()
                 # Of those that came at once, older ones are left out; one is whole once the next has come.
                 assert until(lambda: any(frame.pts * frame.time_base >= 8 for frame in watching.frames))
@@ -87,13 +88,12 @@ def test_a_camera_of_two_frames_a_second_is_opened_in_time_and_goes_on(
 
 @pytest.mark.parametrize("scheme", ["rtsp", "rtmp", "tcp", "http"])
 def test_who_takes_the_call_and_says_nothing_is_told_from_who_sends_something_else(
-    scheme: str, monkeypatch: pytest.MonkeyPatch
+    scheme: str,
 ) -> None:
-    monkeypatch.setattr("measnet.runtime.sources.network.OPEN_SECONDS", 0.6)  # which is said as 1 s
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"{scheme}://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(InputError, match=f"{address}/x/.* did not answer within 1 s"):
-            NetworkConnection(f"{address}/x/y")
+            NetworkConnection(f"{address}/x/y", waits=Waits(opening=0.6))  # which is said as 1 s
 
 
 def test_time_in_which_the_program_got_no_processor_is_not_counted_as_silence() -> None:
@@ -136,15 +136,14 @@ def test_stops_while_connecting(scheme: str) -> None:
     assert [event.state for event in events.recent()] == ["connecting", "ended"]
 
 
-def test_stops_while_running_stalled_and_reconnecting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("measnet.runtime.sources.live.STALLED_SECONDS", 0.3)
+def test_stops_while_running_stalled_and_reconnecting() -> None:
     sender = over_udp()
     with sending(sender):
         live = Watching(sender.url)
         live.more()
         assert live.end() < QUICK
         assert live.changes == ["running", "ended"]
-        live = Watching(sender.url)
+        live = Watching(sender.url, waits=replace(HURRIED, stalled=0.3))
         live.more()
         sender.kill()
         live.heard("stalled")
@@ -205,10 +204,9 @@ def test_a_call_of_ffmpeg_is_interrupted_and_no_other_thread_notices() -> None:
     assert lasted[0] > 0.9
 
 
-def test_an_address_that_nobody_answers_is_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("measnet.runtime.sources.network.OPEN_SECONDS", 0.5)
+def test_an_address_that_nobody_answers_is_refused_in_time() -> None:
     with answers_nothing() as port, pytest.raises(InputError, match="did not answer within"):
-        LiveSource(f"tcp://127.0.0.1:{port}")
+        LiveSource(f"tcp://127.0.0.1:{port}", waits=Waits(opening=0.5))
 
 
 def test_wrong_credentials_are_refused_in_one_line_that_does_not_tell_them(
@@ -266,19 +264,22 @@ def test_datagrams_that_are_lost_damaged_and_reordered_cost_frames_and_nothing_e
     assert live.source.damaged > 0
 
 
-def test_a_time_that_damage_made_leap_costs_neither_the_order_nor_hours(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def leaping(self: NetworkConnection, frame: Any, captured: float) -> Frame:
-        made = honest(self, frame, captured)
-        numbers.append(len(numbers))
-        wrong = {12: 20 * 3600, 20: -3600, 25: -1}.get(numbers[-1], 0)
-        return replace(made, pts=made.pts + round(wrong / made.time_base))
+def test_a_time_that_damage_made_leap_costs_neither_the_order_nor_hours() -> None:
+    numbers = list[int]()
 
-    honest, numbers = NetworkConnection._frame, list[int]()
-    monkeypatch.setattr(NetworkConnection, "_frame", leaping)
+    class Leaping(NetworkConnection):
+        def _frame(self, frame: av.VideoFrame, captured: float) -> Frame:
+            made = super()._frame(frame, captured)
+            numbers.append(len(numbers))
+            wrong = {12: 20 * 3600, 20: -3600, 25: -1}.get(numbers[-1], 0)
+            return replace(made, pts=made.pts + round(wrong / made.time_base))
+
+    class Damaged(LiveSource):
+        def _connect(self) -> Connection:
+            return Leaping(self._spec)
+
     sender = over_tcp()
-    with sending(sender), watched(sender.url) as live:
+    with sending(sender), watched(sender.url, opened=partial(opened, source=Damaged)) as live:
         live.more(35)
     assert rising(live.frames)
     assert 1 < float(live.frames[-1].pts * live.frames[-1].time_base) < 60

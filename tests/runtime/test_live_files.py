@@ -19,7 +19,6 @@ from ports import free_port, is_up
 
 from measnet.errors import OutputError
 from measnet.runtime.live.watch import Watch
-from measnet.runtime.sinks import hls
 from measnet.runtime.sinks.hls import LISTED, HlsSink
 from measnet.runtime.sinks.parts import PartsSink
 from measnet.runtime.sinks.patient import PatientSink
@@ -27,10 +26,8 @@ from measnet.runtime.sinks.video import VideoSink
 from measnet.runtime.stream import Pace, run
 
 from .conftest import IDENTITY_COMMAND, Each, MakeClip, probe
-from .live_camera import GENEROUS, ULTRAFAST, Camera, patience, send, wait_for
+from .live_camera import GENEROUS, PATIENT, ULTRAFAST, Camera, send, wait_for
 from .test_live import mpegts_over_tcp, open_when_up, process
-
-__all__ = ["patience"]
 
 
 def test_a_playlist_of_a_live_stream_slides_and_is_read_from_any_web_server(tmp_path: Path) -> None:
@@ -192,7 +189,10 @@ def test_a_full_disk_ends_that_file_where_it_is_and_no_other(tmp_path: Path) -> 
         pytest.skip("no small disk can be made here")
     full, fine = disk / "x.mp4", tmp_path / "y.mkv"
     try:
-        sinks = [PatientSink(path, VideoSink(path, camera.info, ULTRAFAST), watch) for path in (full, fine)]
+        sinks = [
+            PatientSink(path, VideoSink(path, camera.info, ULTRAFAST), watch, waits=PATIENT)
+            for path in (full, fine)
+        ]
         sending = threading.Thread(target=send, args=(camera, *sinks))
         sending.start()
         wait_for(lambda: any("is lost" in event.words for event in watch.events.recent()))
@@ -210,14 +210,14 @@ def test_a_full_disk_ends_that_file_where_it_is_and_no_other(tmp_path: Path) -> 
     assert len(probe(fine).times) == sinks[1].figures()[0]["frames"]
 
 
-def test_a_playlist_on_a_full_disk_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hls, "KEY_SECONDS", 0.1)
+def test_a_playlist_on_a_full_disk_fails_on_the_way(tmp_path: Path) -> None:
     mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(tmp_path)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("no small disk can be made here")
     try:
-        camera = Camera(200, pause=0.01, noisy=True)
+        camera = Camera(1000, pause=0.01, noisy=True)
         with pytest.raises(OutputError, match=r"no space left while writing .*x\.m3u8"):
             send(camera, HlsSink(tmp_path / "x.m3u8", camera.info, ULTRAFAST))
+        assert camera.sent < 1000
     finally:
         subprocess.run(["umount", "-l", str(tmp_path)], check=True)

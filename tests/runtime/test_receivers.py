@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,9 @@ from ports import free_port, is_up
 
 from measnet.errors import UsageError
 from measnet.runtime.frame import StreamInfo
+from measnet.runtime.live.waits import Waits
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.options import Encoding
-from measnet.runtime.sinks import patient, push
 from measnet.runtime.sinks.patient import PatientSink
 from measnet.runtime.sinks.push import PushSink
 from measnet.runtime.sinks.target import Receiver
@@ -30,11 +31,9 @@ from measnet.runtime.stream import run
 
 from . import started_once
 from .conftest import Answer, Each, MakeClip, probe
-from .live_camera import GENEROUS, ULTRAFAST, Camera, patience, send, wait_for
+from .live_camera import GENEROUS, PATIENT, ULTRAFAST, Camera, send, wait_for
 from .test_live import mpegts_over_tcp, open_when_up
 from .tls_proxy import inside_tls
-
-__all__ = ["patience"]
 
 
 def opened_when_up(address: str, info: StreamInfo) -> PushSink:
@@ -42,7 +41,7 @@ def opened_when_up(address: str, info: StreamInfo) -> PushSink:
     until = time.monotonic() + GENEROUS
     while True:
         try:
-            return PushSink(Receiver(address), info, ULTRAFAST)
+            return PushSink(Receiver(address), info, ULTRAFAST, waits=PATIENT)
         except UsageError:
             if time.monotonic() > until:
                 raise
@@ -184,7 +183,7 @@ def test_a_real_rtsp_server_records_it_and_refuses_a_wrong_password(rtsp_recorde
     with pytest.raises(UsageError, match="401 Unauthorized") as refused:
         PushSink(Receiver(f"rtsp://me:hush@127.0.0.1:{port}/yard"), camera.info)
     assert "hush" not in str(refused.value) and "me:" not in str(refused.value)
-    sink = PushSink(Receiver(f"rtsp://me:right@127.0.0.1:{port}/yard"), camera.info, ULTRAFAST)
+    sink = PushSink(Receiver(f"rtsp://me:right@127.0.0.1:{port}/yard"), camera.info, ULTRAFAST, waits=PATIENT)
     sending = threading.Thread(target=send, args=(camera, sink))
     sending.start()
     try:
@@ -209,12 +208,11 @@ def test_an_address_that_refuses_is_one_line_without_its_password_before_anythin
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_receiver_that_answers_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(push, "ANSWER_SECONDS", 1.0)
+def test_a_receiver_that_answers_nothing_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         port = mute.getsockname()[1]
         with pytest.raises(UsageError, match="no answer within 1 s"):
-            PushSink(Receiver(f"rtmp://127.0.0.1:{port}/live/x"), Camera(1).info)
+            PushSink(Receiver(f"rtmp://127.0.0.1:{port}/live/x"), Camera(1).info, waits=Waits(opening=1.0))
 
 
 def test_a_receiver_that_is_killed_and_comes_back_gets_the_rest_and_a_file_misses_nothing(
@@ -232,10 +230,10 @@ def test_a_receiver_that_is_killed_and_comes_back_gets_the_rest_and_a_file_misse
 
     with contextlib.ExitStack() as stack:
         running = stack.enter_context(receiver("-i", f"{address}?listen=1", to=first))
-        opens = functools.partial(PushSink, Receiver(address), camera.info, ULTRAFAST)
+        opens = functools.partial(PushSink, Receiver(address), camera.info, ULTRAFAST, waits=PATIENT)
         sinks = [
-            PatientSink(Receiver(address), opened_when_up(address, camera.info), watch, opens),
-            PatientSink(file, VideoSink(file, camera.info, ULTRAFAST), watch),
+            PatientSink(Receiver(address), opened_when_up(address, camera.info), watch, opens, PATIENT),
+            PatientSink(file, VideoSink(file, camera.info, ULTRAFAST), watch, waits=PATIENT),
         ]
         sending = threading.Thread(target=send, args=(camera, *sinks))
         sending.start()
@@ -260,9 +258,8 @@ def test_a_receiver_that_is_killed_and_comes_back_gets_the_rest_and_a_file_misse
     assert probe(second).times[0] < 1  # its times begin anew
 
 
-def test_a_receiver_that_stalls_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(push, "STALL_SECONDS", 1.0)
-    monkeypatch.setattr(patient, "SILENT_SECONDS", 0.3)
+def test_a_receiver_that_stalls_holds_up_nobody(tmp_path: Path) -> None:
+    waits = replace(PATIENT, delivery=1.0, unwritten=0.3)
     camera, watch = Camera(10_000, pause=0.005, noisy=True), Watch("yard")
     file = tmp_path / "all.mkv"
     with socket.socket() as mute:
@@ -271,10 +268,10 @@ def test_a_receiver_that_stalls_holds_up_nobody(tmp_path: Path, monkeypatch: pyt
         mute.listen()  # it takes one connection, and reads nothing
         address = Receiver(f"tcp://127.0.0.1:{mute.getsockname()[1]}")
         fine = Encoding(preset="ultrafast", crf=1)
-        stuck = PushSink(address, camera.info, fine)
+        opens = functools.partial(PushSink, address, camera.info, fine, waits=waits)
         sinks = [
-            PatientSink(address, stuck, watch, lambda: PushSink(address, camera.info, fine)),
-            PatientSink(file, VideoSink(file, camera.info, ULTRAFAST), watch),
+            PatientSink(address, opens(), watch, opens, waits),
+            PatientSink(file, VideoSink(file, camera.info, ULTRAFAST), watch, waits=waits),
         ]
         sending = threading.Thread(target=send, args=(camera, *sinks))
         sending.start()

@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,10 @@ from .senders import (
     single_pictures_over_http,
 )
 from .watching import (
+    HURRIED,
     PATIENT,
     Watching,
     has_srt,
-    in_a_hurry,
     no_thread_is_left_behind,
     opened,
     rising,
@@ -46,7 +47,7 @@ from .watching import (
     watched,
 )
 
-__all__ = ["in_a_hurry", "no_thread_is_left_behind"]
+__all__ = ["no_thread_is_left_behind"]
 
 
 @pytest.mark.parametrize("kind", ["tcp", "http mjpeg", "hls", "rtmp", "srt"])
@@ -84,10 +85,9 @@ def test_a_sender_that_is_killed_and_started_again_goes_on(kind: str, tmp_path: 
     assert all("s3cret" not in event.words for event in live.events)
 
 
-def test_over_udp_a_silence_is_a_stall_and_a_long_one_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("measnet.runtime.sources.live.STALLED_SECONDS", 0.5)
-    sender = over_udp()
-    with sending(sender), watched(sender.url) as live:
+def test_over_udp_a_silence_is_a_stall_and_a_long_one_an_outage() -> None:
+    sender, waits = over_udp(), replace(HURRIED, stalled=0.5)
+    with sending(sender), watched(sender.url, waits=waits) as live:
         live.more()
         before = len(live.frames)
         sender.kill()
@@ -98,8 +98,7 @@ def test_over_udp_a_silence_is_a_stall_and_a_long_one_an_outage(monkeypatch: pyt
     steps = [float((b.pts - a.pts) * b.time_base) for a, b in itertools.pairwise(live.frames[before - 2 :])]
     assert max(steps) > 0.5  # the silence is one in the result, although the sender's clock began anew
     assert live.changes == ["running", "ended"] and rising(live.frames)
-    monkeypatch.setattr("measnet.runtime.sources.live.GONE_SECONDS", 1.0)
-    with sending(sender), watched(sender.url) as live:
+    with sending(sender), watched(sender.url, waits=replace(waits, gone=1.0)) as live:
         live.more()
         sender.kill()
         live.heard("reconnecting")
@@ -296,7 +295,6 @@ def test_a_camera_that_is_unplugged_and_plugged_in_again_goes_on(
     spec: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cv2, "VideoCapture", FakeDevice)
-    monkeypatch.setattr(FakeDevice, "plugged", True)
     with watched(spec) as live:
         live.more()
         FakeDevice.plugged = False

@@ -23,10 +23,8 @@ from measnet.runtime.sinks.several import Several
 from measnet.runtime.sinks.video import VideoSink
 
 from .conftest import IDENTITY_COMMAND, Answer, MakeClip, probe
-from .live_camera import GENEROUS, ULTRAFAST, Camera, patience, send, wait_for
+from .live_camera import GENEROUS, PATIENT, ULTRAFAST, Camera, send, wait_for
 from .test_live import mpegts_over_tcp
-
-__all__ = ["patience"]
 
 
 class Failing(Sink):
@@ -51,7 +49,7 @@ class Failing(Sink):
 def test_a_live_run_goes_on_until_the_last_of_its_sinks_is_gone() -> None:
     watch, camera = Watch("yard"), Camera(100_000, pause=0.002)
     ends = [Failing(5), Failing(60)]
-    sinks = [PatientSink(Path(f"{n}"), end, watch) for n, end in enumerate(ends)]
+    sinks = [PatientSink(Path(f"{n}"), end, watch, waits=PATIENT) for n, end in enumerate(ends)]
     with pytest.raises(OutputError, match="no space left"):
         send(camera, *sinks)
     assert [event.words for event in watch.events.recent() if event.kind == "sink"] == [
@@ -68,19 +66,19 @@ def test_a_receiver_that_goes_at_the_very_end_is_an_event_and_no_failure() -> No
             raise OutputError("the connection is gone")
 
     watch, end = Watch("yard"), GoneAtTheEnd(1000)
-    send(Camera(20, pause=0.01), PatientSink(Path("away"), end, watch, lambda: end))
+    send(Camera(20, pause=0.01), PatientSink(Path("away"), end, watch, lambda: end, PATIENT))
     assert [event.words for event in watch.events.recent() if event.kind == "sink"] == [
         "away is lost at the end: the connection is gone"
     ]
     with pytest.raises(OutputError, match="the connection is gone"):
-        send(Camera(20, pause=0.01), PatientSink(Path("file"), GoneAtTheEnd(1000), watch))
+        send(Camera(20, pause=0.01), PatientSink(Path("file"), GoneAtTheEnd(1000), watch, waits=PATIENT))
 
 
 def test_one_result_that_fails_leaves_the_others_whole(tmp_path: Path) -> None:
     watch, camera = Watch("yard"), Camera(50, pause=0.01)
     file = tmp_path / "x.mp4"
-    lost = PatientSink(Path("full"), Failing(3), watch)
-    kept = PatientSink(file, VideoSink(file, camera.info, ULTRAFAST), watch)
+    lost = PatientSink(Path("full"), Failing(3), watch, waits=PATIENT)
+    kept = PatientSink(file, VideoSink(file, camera.info, ULTRAFAST), watch, waits=PATIENT)
     send(camera, lost, kept)
     assert len(probe(file).times) == 50 - kept.figures()[0]["dropped"] > 0
 
@@ -175,8 +173,8 @@ def test_a_frame_counts_as_delivered_once_its_sink_has_it() -> None:
     go, told = threading.Event(), list[Frame]()
     camera = Camera(1)
     frame = Frame(np.zeros((8, 8, 3), np.uint8), 0, Fraction(1, 25))
-    patient = PatientSink(Path("x"), Slow(2), Watch("yard"))
-    several = Several([patient, PatientSink(Path("y"), Slow(2), Watch("yard"))])
+    patient = PatientSink(Path("x"), Slow(2), Watch("yard"), waits=PATIENT)
+    several = Several([patient, PatientSink(Path("y"), Slow(2), Watch("yard"), waits=PATIENT)])
     several.deliver(frame, told.append)
     assert not told
     go.set()

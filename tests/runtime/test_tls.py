@@ -14,6 +14,7 @@ import pytest
 from measnet.errors import InputError, UsageError
 from measnet.runtime.frame import Frame
 from measnet.runtime.live.peer import tls_options, why_refused
+from measnet.runtime.live.waits import USUAL, Waits
 from measnet.runtime.options import Live
 from measnet.runtime.sources.choose import open_source
 
@@ -42,8 +43,8 @@ def address(request: pytest.FixtureRequest, clip: MakeClip, tmp_path: Path) -> I
         server.close()
 
 
-def size(url: str, *, insecure: bool = False) -> tuple[int, int]:
-    source = open_source(url, live=Live(insecure=insecure))
+def size(url: str, *, insecure: bool = False, waits: Waits = USUAL) -> tuple[int, int]:
+    source = open_source(url, live=Live(insecure=insecure, waits=waits))
     try:
         next(iter(source.read()))
         return source.info.width, source.info.height
@@ -79,13 +80,11 @@ def test_a_port_without_tls_is_said(tmp_path: Path, insecure: bool) -> None:
             size(f"https://127.0.0.1:{port}/cam.mp4", insecure=insecure)
 
 
-def test_a_port_that_waits_for_plain_words_is_said_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("measnet.runtime.live.peer._ANSWER_SECONDS", 1.0)
-    monkeypatch.setattr("measnet.runtime.sources.network.OPEN_SECONDS", 1.0)
+def test_a_port_that_waits_for_plain_words_is_said_too() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         with pytest.raises(InputError, match=rf"port {port} there speaks no TLS; use rtsp://"):
-            size(f"rtsps://127.0.0.1:{port}/cam")
+            size(f"rtsps://127.0.0.1:{port}/cam", waits=Waits(opening=1.2))
 
 
 @pytest.mark.parametrize(

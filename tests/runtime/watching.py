@@ -16,6 +16,7 @@ import pytest
 from measnet.errors import InputError
 from measnet.runtime.frame import Frame
 from measnet.runtime.live.events import Event, Events
+from measnet.runtime.live.waits import Waits
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.sources.live import LiveSource
 from measnet.runtime.stream import run
@@ -27,12 +28,8 @@ PATIENT = 60.0
 """Seconds that a slow machine may take for anything."""
 
 
-@pytest.fixture(autouse=True)
-def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("measnet.runtime.live.backoff.FIRST", 0.1)
-    monkeypatch.setattr("measnet.runtime.live.backoff.LONGEST", 0.4)
-    # A busy machine may hold up a stream that is sent for longer than the five seconds of everyday.
-    monkeypatch.setattr("measnet.runtime.sources.live.GONE_SECONDS", 20.0)
+HURRIED = Waits(retry=0.1, longest_retry=0.4, gone=20.0)
+"""A busy machine may hold up a stream that is sent for longer than the five seconds of everyday."""
 
 
 @pytest.fixture(autouse=True)
@@ -51,12 +48,12 @@ def until(condition: Callable[[], Any], seconds: float = PATIENT) -> bool:
     return True
 
 
-def opened(url: str, **options: Any) -> LiveSource:
+def opened(url: str, source: type[LiveSource] = LiveSource, **options: Any) -> LiveSource:
     """Connects as soon as the sender, which has just been started, is there."""
     end = time.monotonic() + PATIENT
     while True:
         try:
-            return LiveSource(url, **options)
+            return source(url, **{"waits": HURRIED, **options})
         except InputError:
             if time.monotonic() > end:
                 raise
@@ -66,11 +63,13 @@ def opened(url: str, **options: Any) -> LiveSource:
 class Watching:
     """A stream that runs, and all that is heard of it."""
 
-    def __init__(self, url: str, patience: float = PATIENT, opened: Any = opened) -> None:
+    def __init__(
+        self, url: str, patience: float = PATIENT, opened: Any = opened, waits: Waits = HURRIED
+    ) -> None:
         self.events: list[Event] = []
         events = Events()
         self.watch = Watch("door", events)
-        self.source: LiveSource = opened(url, patience=patience, watch=self.watch)
+        self.source: LiveSource = opened(url, patience=patience, watch=self.watch, waits=waits)
         self.connecting = self.watch.events.recent()
         events.listen(self.events.append)
         self.frames: list[Frame] = []

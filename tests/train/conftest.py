@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from short_training import Change, HalfSeconds, passes_changed
+from torch import Tensor
 
+from measnet.network.measnet import TrainingPass
 from measnet.train.data.sets import ImageSet, Pair
 
 
@@ -25,31 +28,22 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def soon_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shortens what a run does besides its steps: the fit of the tone (``test_first_tone.py`` has the whole
-    fit), and the look at crops of each task that ends it (the smoke run of ``test_cli.py`` has the whole)."""
-    monkeypatch.setattr("measnet.train.first_tone.STEPS", 5)
-    monkeypatch.setattr("measnet.train.packed_loop.LOOKED_AT", 1)
-    monkeypatch.setattr("measnet.train.task_prompts.SAMPLES", 4)
+def change_passes() -> Iterator[Callable[[Change], None]]:
+    """Has the training passes of this test's runs from a pack changed."""
+    with contextlib.ExitStack() as changes:
+        yield lambda change: changes.enter_context(passes_changed(change))
 
 
 @pytest.fixture
-def half_seconds(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A clock of runs from a pack that every training pass moves by half a second, and nothing else does."""
-    from measnet.train import packed_loop
+def half_seconds() -> Iterator[HalfSeconds]:
+    clock = HalfSeconds()
 
-    clock = SimpleNamespace(now=0.0)
-    clock.time = clock.monotonic = clock.perf_counter = lambda: clock.now
-    passes = packed_loop._Forward.forward
-
-    def forward(*given: Any) -> Any:
+    def tick(given: Tensor, passed: TrainingPass) -> TrainingPass:
         clock.now += 0.5
-        return passes(*given)
+        return passed
 
-    monkeypatch.setattr(packed_loop._Forward, "forward", forward)
-    monkeypatch.setattr(packed_loop, "time", clock)
-    monkeypatch.setattr(packed_loop, "LEAST_MINUTES", 0.01)
-    return clock
+    with passes_changed(tick):
+        yield clock
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
+from short_training import SOON
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from measnet.checkpoint import stored_facts
@@ -36,10 +37,9 @@ def recipe(tmp_path: Path) -> str:
     return str(tmp_path / "mine.toml")
 
 
-@pytest.mark.usefixtures("soon_done")
 def test_the_command_trains_logs_and_resumes(recipe: str, pictures: Path, tmp_path: Path) -> None:
     arguments = [recipe, "--data", str(pictures), "--out", str(tmp_path / "run"), "--workers", "0"]
-    result = CliRunner().invoke(main, arguments)
+    result = CliRunner().invoke(main, arguments, obj=SOON)
     assert result.exit_code == 0, result.output
     assert re.search(r"; the last crops came out at \d+\.\d dB( \(\w+ \d|$)", " ".join(result.output.split()))
     assert "loss" not in result.output
@@ -47,17 +47,14 @@ def test_the_command_trains_logs_and_resumes(recipe: str, pictures: Path, tmp_pa
     assert [line["step"] for line in lines] == [3]
     assert lines[0]["l1"] > 0 and 0 <= lines[0]["data_wait"] <= 1
     assert {"psnr_denoise", "psnr_derain"} & set(lines[0])
-    again = CliRunner().invoke(main, arguments)
+    again = CliRunner().invoke(main, arguments, obj=SOON)
     assert again.exit_code == 0 and "trained already" in again.output
 
 
-@pytest.mark.usefixtures("soon_done")
-def test_tensorboard_shows_losses_experts_and_pictures(
-    recipe: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("measnet.train.journal.PICTURES_EVERY", 1)
+def test_tensorboard_shows_losses_experts_and_pictures(recipe: str, pictures: Path, tmp_path: Path) -> None:
     arguments = [recipe, "--data", str(pictures), "--out", str(tmp_path / "run"), "--workers", "0"]
-    assert CliRunner().invoke(main, arguments).exit_code == 0
+    cadence = dataclasses.replace(SOON, pictures_every=1)
+    assert CliRunner().invoke(main, arguments, obj=cadence).exit_code == 0
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
     scalars = set(events.Tags()["scalars"])
@@ -68,7 +65,6 @@ def test_tensorboard_shows_losses_experts_and_pictures(
     assert sum(events.Scalars(f"expert_load/{e}")[0].value for e in range(4)) == pytest.approx(1, abs=1e-4)
 
 
-@pytest.mark.usefixtures("soon_done")
 def test_clean_footage_is_data(recipe: str, tmp_path: Path) -> None:
     arguments = [
         recipe,
@@ -77,7 +73,7 @@ def test_clean_footage_is_data(recipe: str, tmp_path: Path) -> None:
         "--out",
         str(tmp_path / "run"),
     ]
-    result = CliRunner().invoke(main, [*arguments, "--set", "steps=1", "--workers", "0"])
+    result = CliRunner().invoke(main, [*arguments, "--set", "steps=1", "--workers", "0"], obj=SOON)
     assert result.exit_code == 0, result.output
     frames = tmp_path / "run" / "footage" / "car-park.clean.mp4"
     assert len(list(frames.glob("*.png"))) == 38 and (frames / "complete").is_file()
@@ -92,7 +88,6 @@ def test_a_dry_run_says_what_would_be_trained_on_what(recipe: str, pictures: Pat
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.usefixtures("soon_done")
 def test_training_goes_on_from_weights_given_by_name_or_file(pictures: Path, tmp_path: Path) -> None:
     arguments = [
         "nano",
@@ -123,7 +118,7 @@ def test_training_goes_on_from_weights_given_by_name_or_file(pictures: Path, tmp
         "--set",
         "weight_decay=0",
     ]
-    result = CliRunner().invoke(main, [*arguments, *still])
+    result = CliRunner().invoke(main, [*arguments, *still], obj=SOON)
     assert result.exit_code == 0, result.output
     ours = load_file(tmp_path / "a" / "weights.safetensors")
     theirs = load_file(ROOT / "src" / "measnet" / "weights" / "nano.safetensors")
@@ -161,10 +156,9 @@ def test_a_users_mistake_ends_in_one_line_and_exit_code_2(
 
 
 def test_a_step_that_cannot_fit_is_refused_before_anything_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr("measnet.train.step_memory.available_memory", lambda: 2_000_000_000)
-    arguments = ["three-task", "--data", "/nowhere", "--out", str(tmp_path / "run")]
+    arguments = ["three-task", "--set", "batch=10000", "--data", "/nowhere", "--out", str(tmp_path / "run")]
     for more in (
         ["--dry-run"],
         ["--pack", str(tmp_path / "a.pack"), "--set", "epochs=0", "--set", "steps=9"],
@@ -174,8 +168,9 @@ def test_a_step_that_cannot_fit_is_refused_before_anything_is_read(
         result = CliRunner().invoke(main, [*arguments, *more])
         assert result.exit_code == 2, result.output
         assert re.fullmatch(
-            r"error: a step on 8 crops of 128 pixels takes about 3\d\.\d GB of memory, and 2.0 GB are free: "
-            r"lower batch or crop \(--set batch=4\), or --set recompute=true, which takes more time\n",
+            r"error: a step on 10000 crops of 128 pixels takes about \d{5}\.\d GB of memory, and "
+            r"\d+\.\d GB are free: "
+            r"lower batch or crop \(--set batch=5000\), or --set recompute=true, which takes more time\n",
             result.stderr,
         )
     assert not (tmp_path / "run").exists()

@@ -11,6 +11,7 @@ from torch import Tensor
 from measnet.config import PROMPT_BASIS
 from measnet.damage import GROUPS
 from measnet.network.gated import Tone
+from measnet.train.cadence import Cadence
 from measnet.train.data.pack import Pack, read_pack
 from measnet.train.data.packed_crops import PackedCrops
 from measnet.train.data.packing import Packing, plan_pack, write_pack
@@ -34,10 +35,10 @@ def fitted(pack: Pack) -> Tone:
     return fit(pack)
 
 
-def fit(pack: Pack) -> Tone:
+def fit(pack: Pack, steps: int = Cadence.tone_steps) -> Tone:
     torch.manual_seed(0)
     tone = Tone()
-    fit_tone(tone, pack, seen_of(pack), seed=0, taught=True)
+    fit_tone(tone, pack, seen_of(pack), seed=0, taught=True, steps=steps)
     return tone
 
 
@@ -101,10 +102,9 @@ def test_lit_pictures_are_dark_but_for_some_pixels(clean: ImageSet) -> None:
         assert picture.mean() < undamaged.mean()
 
 
-@pytest.mark.usefixtures("soon_done")
 def test_a_prompt_that_was_taught_nothing_is_not_followed(pack: Pack) -> None:
     tone = Tone()
-    fit_tone(tone, pack, seen_of(pack), seed=0, taught=False)
+    fit_tone(tone, pack, seen_of(pack), seed=0, taught=False, steps=5)
     assert (tone.followed > 1).all()
 
 
@@ -123,9 +123,8 @@ def test_small_parts_of_good_pictures_are_left_alone(clean: ImageSet, fitted: To
     assert max(moved) < 30
 
 
-@pytest.mark.usefixtures("soon_done")
 def test_it_is_the_same_each_time_and_held_from_then_on(pack: Pack) -> None:
-    for ours, theirs in zip(fit(pack).parameters(), fit(pack).parameters(), strict=True):
+    for ours, theirs in zip(fit(pack, 5).parameters(), fit(pack, 5).parameters(), strict=True):
         assert torch.equal(ours, theirs)
         assert ours.isfinite().all()
         assert not ours.requires_grad

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -17,21 +18,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from short_training import SOON
 
 from measnet.checkpoint import load_checkpoint, save_checkpoint, stored_facts
 from measnet.config import VARIANTS
 from measnet.errors import CheckpointError, OutputError, UsageError
 from measnet.network import MEASNet
 from measnet.network.pixel_experts import NoisyRouting
+from measnet.train import loop
 from measnet.train.data.sets import ImageSet
 from measnet.train.degradations import DEGRADATIONS
-from measnet.train.loop import Start, TrainingError, _losses_and_gradients, learning_rate, train
+from measnet.train.loop import Start, TrainingError, _losses_and_gradients, learning_rate
 from measnet.train.losses import TrainingStep, routing_distance
 from measnet.train.optimizer import WeightUpdates
 from measnet.train.recipe import Recipe
 from measnet.train.task_prompts import is_collapsed
 
-pytestmark = pytest.mark.usefixtures("soon_done")
+train = functools.partial(loop.train, cadence=SOON)
 
 NARROW = {"width": 8, "blocks": (0, 0, 1, 1), "image_experts": (0, 0, 3), "ffn_expansion": 1.0}
 SHORT = Recipe(variant="nano", network=NARROW, steps=4, batch=2, warmup_steps=2, save_every=2)
@@ -211,18 +214,16 @@ def test_a_damaged_checkpoint_is_named_and_torchs_advice_to_read_it_unsafely_is_
     assert "weights_only" not in str(caught.value)
 
 
-def test_lines_logged_after_the_last_checkpoint_are_not_logged_twice(
-    clean: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("measnet.train.loop.LOG_EVERY", 1)
+def test_lines_logged_after_the_last_checkpoint_are_not_logged_twice(clean: ImageSet, tmp_path: Path) -> None:
+    often = dataclasses.replace(SOON, log_every=1)
 
     def cut(step: int, steps: int, figures: dict[str, float]) -> None:
         if step == 4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(SHORT, [clean], tmp_path, workers=0, on_step=cut)
-    train(SHORT, [clean], tmp_path, workers=0)
+        train(SHORT, [clean], tmp_path, workers=0, on_step=cut, cadence=often)
+    train(SHORT, [clean], tmp_path, workers=0, cadence=often)
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
 

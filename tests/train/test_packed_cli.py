@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from short_training import SOON
 
 from measnet.train.cli import main
-
-pytestmark = pytest.mark.usefixtures("soon_done")
 
 TINY = """
 variant = "nano"
@@ -30,7 +29,7 @@ def recipe(tmp_path: Path) -> str:
 def run(recipe: str, tmp_path: Path, *more: str) -> tuple[int, str]:
     """The exit code and all that was said, its lines joined."""
     arguments = [recipe, "--pack", str(tmp_path / "set.pack"), "--out", str(tmp_path / "run"), *more]
-    result = CliRunner().invoke(main, [*arguments, "--workers", "1"])
+    result = CliRunner().invoke(main, [*arguments, "--workers", "1"], obj=SOON)
     return result.exit_code, " ".join(result.output.split())
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
+from short_training import SOON, Change, HalfSeconds
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
@@ -25,10 +25,11 @@ from measnet.train.data.pack import Pack, read_pack
 from measnet.train.data.packing import Packing, plan_pack, write_pack
 from measnet.train.data.sets import ImageSet
 from measnet.train.loop import Start, TrainingError
-from measnet.train.packed_loop import StepFigures, information, train_packed
+from measnet.train.packed_loop import StepFigures, information
 from measnet.train.recipe import Recipe
 
-pytestmark = pytest.mark.usefixtures("soon_done")
+train_packed = functools.partial(packed_loop.train_packed, cadence=SOON)
+OFTEN = dataclasses.replace(SOON, log_every=1)
 
 TASKS = {"denoise15": 1.0, "derain": 1.0, "lowlight": 1.0, "keep": 1.0}
 TINY = Recipe(
@@ -55,11 +56,6 @@ def pack(clean: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Pack:
     return read_pack(path, 128)
 
 
-@pytest.fixture
-def logged_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packed_loop, "LOG_EVERY", 1)
-
-
 def same(ours: MEASNet, theirs: MEASNet) -> bool:
     other = theirs.state_dict()
     return all(torch.equal(tensor, other[name]) for name, tensor in ours.state_dict().items())
@@ -69,33 +65,19 @@ def lines(out: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
-def replacing_forward(
-    monkeypatch: pytest.MonkeyPatch, change: Callable[[Tensor, TrainingPass], TrainingPass]
-) -> None:
-    """Lets ``change`` see what goes into every training pass and replace what comes out."""
-    plain = packed_loop._Forward.forward
-
-    def forward(
-        self: packed_loop._Forward, given: Tensor, noise: Tensor, seen: Tensor | None
-    ) -> TrainingPass:
-        return change(given, plain(self, given, noise, seen))
-
-    monkeypatch.setattr(packed_loop._Forward, "forward", forward)
-
-
-def test_a_run_cut_in_the_middle_ends_with_the_same_bytes(
-    pack: Pack, tmp_path: Path, logged_often: None
-) -> None:
-    whole = train_packed(TINY, pack, tmp_path / "whole")
+def test_a_run_cut_in_the_middle_ends_with_the_same_bytes(pack: Pack, tmp_path: Path) -> None:
+    whole = train_packed(TINY, pack, tmp_path / "whole", cadence=OFTEN)
 
     def cut(at: StepFigures) -> None:
         if at.step == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_packed(TINY, pack, tmp_path / "cut", on_figures=cut)
+        train_packed(TINY, pack, tmp_path / "cut", on_figures=cut, cadence=OFTEN)
     done: list[int] = []
-    resumed = train_packed(TINY, pack, tmp_path / "cut", on_step=lambda step, _: done.append(step))
+    resumed = train_packed(
+        TINY, pack, tmp_path / "cut", on_step=lambda step, _: done.append(step), cadence=OFTEN
+    )
     assert done == [4, 5, 6] and same(whole, resumed)
     ends = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("whole", "cut")]
     assert ends[0] == ends[1]
@@ -139,12 +121,10 @@ def test_a_run_that_is_done_is_left_as_it_is(pack: Pack, tmp_path: Path) -> None
     assert (tmp_path / "weights.safetensors").read_bytes() == before
 
 
-def test_the_log_and_tensorboard_know_the_psnr_of_each_task(
-    pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(packed_loop, "PICTURES_EVERY", 1)
+def test_the_log_and_tensorboard_know_the_psnr_of_each_task(pack: Pack, tmp_path: Path) -> None:
     recipe = dataclasses.replace(TINY, steps=2, batch=8)
-    network = train_packed(recipe, pack, tmp_path)
+    cadence = dataclasses.replace(SOON, pictures_every=1)
+    network = train_packed(recipe, pack, tmp_path, cadence=cadence)
     (line,) = lines(tmp_path)
     assert line["step"] == 2, "the last step is logged, whatever its number"
     assert {f"psnr_{task}" for task in TASKS} <= set(line)
@@ -159,69 +139,79 @@ def test_the_log_and_tensorboard_know_the_psnr_of_each_task(
 
 
 def test_a_run_by_the_clock_ends_with_its_minutes_and_its_schedule(
-    pack: Pack, tmp_path: Path, half_seconds: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+    pack: Pack, tmp_path: Path, half_seconds: HalfSeconds
 ) -> None:
     rates: list[float] = []
-    rate = packed_loop._rate
-
-    def kept(*given: Any) -> float:
-        rates.append(rate(*given))
-        return rates[-1]
-
-    monkeypatch.setattr(packed_loop, "_rate", kept)
     done: list[float] = []
+    cadence = dataclasses.replace(half_seconds.cadence, log_every=1)
     recipe = dataclasses.replace(BY_CLOCK, warmup_steps=1)
-    train_packed(recipe, pack, tmp_path, minutes=0.1, on_step=lambda _, share: done.append(share))
+    train_packed(
+        recipe,
+        pack,
+        tmp_path,
+        minutes=0.1,
+        on_step=lambda _, share: done.append(share),
+        on_figures=lambda at: rates.append(at.figures["learning_rate"]),
+        cadence=cadence,
+    )
     assert half_seconds.now == 6 and len(done) == len(rates) == 12
     assert done[-1] == 1 and sorted(done) == done
-    assert rates[0] == recipe.learning_rate and rates == sorted(rates, reverse=True)
+    assert rates[0] == pytest.approx(recipe.learning_rate) and rates == sorted(rates, reverse=True)
     assert rates[-1] < 0.05 * recipe.learning_rate, "it ends where its schedule does"
     assert lines(tmp_path)[-1]["minutes"] == 0.1
 
 
 def test_a_step_that_would_end_after_the_run_is_not_begun(
-    pack: Pack, tmp_path: Path, half_seconds: SimpleNamespace
+    pack: Pack, tmp_path: Path, half_seconds: HalfSeconds
 ) -> None:
-    train_packed(BY_CLOCK, pack, tmp_path, minutes=2.3 / 60)
+    train_packed(BY_CLOCK, pack, tmp_path, minutes=2.3 / 60, cadence=half_seconds.cadence)
     assert half_seconds.now == 2
     done = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["progress"]
     assert done["step"] == 4 and done["seconds"] == pytest.approx(2.3), "what was too short for it is spent"
 
 
 def test_where_getting_ready_takes_all_the_time_there_are_weights_all_the_same(
-    pack: Pack, tmp_path: Path, half_seconds: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+    pack: Pack, tmp_path: Path, half_seconds: HalfSeconds
 ) -> None:
-    def slow(*_: object, taught: bool) -> None:
+    def slow(words: str) -> None:
+        """Is told how much memory the pack takes, before a step is taken."""
         half_seconds.now += 60
 
-    monkeypatch.setattr(packed_loop, "fit_tone", slow)
     steps: list[int] = []
-    train_packed(BY_CLOCK, pack, tmp_path, minutes=0.1, on_step=lambda step, _: steps.append(step))
+    train_packed(
+        BY_CLOCK,
+        pack,
+        tmp_path,
+        minutes=0.1,
+        on_step=lambda step, _: steps.append(step),
+        on_event=slow,
+        cadence=half_seconds.cadence,
+    )
     assert steps == [1] and load_checkpoint(tmp_path / "weights.safetensors")
 
 
 def test_a_second_start_goes_on_with_the_time_that_is_left(
-    pack: Pack,
-    tmp_path: Path,
-    half_seconds: SimpleNamespace,
-    monkeypatch: pytest.MonkeyPatch,
-    logged_often: None,
+    pack: Pack, tmp_path: Path, half_seconds: HalfSeconds
 ) -> None:
-    monkeypatch.setattr(packed_loop, "SAVE_SECONDS", 0.0)
+    cadence = dataclasses.replace(half_seconds.cadence, log_every=1, save_seconds=0.0)
 
     def cut(at: StepFigures) -> None:
         if at.step == 6:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_packed(BY_CLOCK, pack, tmp_path, minutes=0.1, on_figures=cut)
+        train_packed(BY_CLOCK, pack, tmp_path, minutes=0.1, on_figures=cut, cadence=cadence)
     steps: list[int] = []
-    train_packed(BY_CLOCK, pack, tmp_path, minutes=0.1, on_figures=lambda at: steps.append(at.step))
+    train_packed(
+        BY_CLOCK, pack, tmp_path, minutes=0.1, on_figures=lambda at: steps.append(at.step), cadence=cadence
+    )
     assert steps == [6, 7, 8, 9, 10, 11, 12], "the time up to the last checkpoint counts"
     done = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["progress"]
     assert done["step"] == 12 and done["seconds"] == 6
     again: list[int] = []
-    train_packed(BY_CLOCK, pack, tmp_path, minutes=0.1, on_step=lambda step, _: again.append(step))
+    train_packed(
+        BY_CLOCK, pack, tmp_path, minutes=0.1, on_step=lambda step, _: again.append(step), cadence=cadence
+    )
     assert again == [], "no time is left for a third"
 
 
@@ -241,7 +231,7 @@ def test_on_a_gpu_the_least_time_has_room_for_compiling(monkeypatch: pytest.Monk
 
 
 def test_where_memory_runs_out_half_the_batch_goes_on_and_is_remembered(
-    pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged_often: None
+    pack: Pack, tmp_path: Path, change_passes: Callable[[Change], None]
 ) -> None:
     sizes: list[int] = []
 
@@ -251,7 +241,7 @@ def test_where_memory_runs_out_half_the_batch_goes_on_and_is_remembered(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return passed
 
-    replacing_forward(monkeypatch, fits_four)
+    change_passes(fits_four)
     recipe = dataclasses.replace(TINY, steps=2, batch=8, save_every=1, steady_weight=0.0)
     heard: list[str] = []
 
@@ -260,10 +250,10 @@ def test_where_memory_runs_out_half_the_batch_goes_on_and_is_remembered(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_packed(recipe, pack, tmp_path, on_figures=cut, on_event=heard.append)
+        train_packed(recipe, pack, tmp_path, on_figures=cut, on_event=heard.append, cadence=OFTEN)
     assert heard[1:] == ["memory ran out: going on with 4 crops a step"]
     assert sizes == [8, 4, 4]
-    train_packed(recipe, pack, tmp_path, on_event=heard.append)
+    train_packed(recipe, pack, tmp_path, on_event=heard.append, cadence=OFTEN)
     assert sizes == [8, 4, 4, 4] and len(heard) == 3
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["progress"]["batch"] == 4
 
@@ -272,12 +262,12 @@ def test_where_memory_runs_out_half_the_batch_goes_on_and_is_remembered(
     "error", [torch.OutOfMemoryError("CUDA"), RuntimeError("could not create a primitive")]
 )
 def test_where_memory_is_too_short_for_any_batch_one_line_says_so(
-    error: Exception, pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: Exception, pack: Pack, tmp_path: Path, change_passes: Callable[[Change], None]
 ) -> None:
     def fails(given: Tensor, passed: TrainingPass) -> TrainingPass:
         raise error
 
-    replacing_forward(monkeypatch, fails)
+    change_passes(fails)
     with pytest.raises(
         TrainingError, match="batch of 4 crops of 128 pixels: lower crop in the recipe, or set"
     ):
@@ -285,12 +275,12 @@ def test_where_memory_is_too_short_for_any_batch_one_line_says_so(
 
 
 def test_an_error_of_another_kind_is_passed_on(
-    pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pack: Pack, tmp_path: Path, change_passes: Callable[[Change], None]
 ) -> None:
     def fails(given: Tensor, passed: TrainingPass) -> TrainingPass:
         raise RuntimeError("shapes do not match")
 
-    replacing_forward(monkeypatch, fails)
+    change_passes(fails)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         train_packed(TINY, pack, tmp_path)
 
@@ -319,7 +309,7 @@ def test_without_a_compiler_training_goes_on_without_compiling(
     assert same(whole, fallen)
 
 
-def nan_at(monkeypatch: pytest.MonkeyPatch, wrong: Callable[[int], bool]) -> list[int]:
+def nan_at(change_passes: Callable[[Change], None], wrong: Callable[[int], bool]) -> list[int]:
     """Makes the pictures of some passes (from 1) no numbers; returns the list that counts them."""
     passes: list[int] = []
 
@@ -327,16 +317,16 @@ def nan_at(monkeypatch: pytest.MonkeyPatch, wrong: Callable[[int], bool]) -> lis
         passes.append(len(given))
         return passed._replace(restored=passed.restored * math.nan) if wrong(len(passes)) else passed
 
-    replacing_forward(monkeypatch, spoil)
+    change_passes(spoil)
     return passes
 
 
 def test_a_step_without_a_finite_loss_is_left_out(
-    pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged_often: None
+    pack: Pack, tmp_path: Path, change_passes: Callable[[Change], None]
 ) -> None:
-    passes = nan_at(monkeypatch, lambda number: number in (2, 3))
+    passes = nan_at(change_passes, lambda number: number in (2, 3))
     seen: list[StepFigures] = []
-    network = train_packed(TINY, pack, tmp_path, on_figures=seen.append)
+    network = train_packed(TINY, pack, tmp_path, on_figures=seen.append, cadence=OFTEN)
     assert len(passes) == TINY.steps
     assert all(tensor.isfinite().all() for tensor in network.state_dict().values())
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
@@ -347,20 +337,19 @@ def test_a_step_without_a_finite_loss_is_left_out(
 
 
 def test_a_gradient_that_is_no_number_is_left_out_too(
-    pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pack: Pack, tmp_path: Path, change_passes: Callable[[Change], None]
 ) -> None:
     def spoil(given: Tensor, passed: TrainingPass) -> TrainingPass:
         steep = (passed.restored * 0).clamp_min(0).sqrt()  # 0, and its slope is not a number
         return passed._replace(restored=passed.restored + steep)
 
-    replacing_forward(monkeypatch, spoil)
-    monkeypatch.setattr(packed_loop, "MOST_MISSED", 1)
+    change_passes(spoil)
     with pytest.raises(TrainingError, match="gave a finite loss"):
-        train_packed(TINY, pack, tmp_path)
+        train_packed(TINY, pack, tmp_path, cadence=dataclasses.replace(SOON, most_missed=1))
 
 
 def test_a_gradient_that_would_leave_nothing_of_all_others_is_left_out(
-    pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged_often: None
+    pack: Pack, tmp_path: Path, change_passes: Callable[[Change], None]
 ) -> None:
     passes: list[int] = []
 
@@ -370,23 +359,22 @@ def test_a_gradient_that_would_leave_nothing_of_all_others_is_left_out(
             return passed
         return passed._replace(balance=passed.balance + 1e6 * passed.restored.square().mean())
 
-    replacing_forward(monkeypatch, louder)
+    change_passes(louder)
     seen: list[StepFigures] = []
     recipe = dataclasses.replace(TINY, balance_weight=0.01)
-    train_packed(recipe, pack, tmp_path, on_figures=seen.append)
+    train_packed(recipe, pack, tmp_path, on_figures=seen.append, cadence=OFTEN)
     assert ["loss" in at.figures for at in seen] == [True, False, True, True, True, True]
 
 
 def test_where_no_step_gives_a_finite_loss_the_run_ends_with_a_line(
-    pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pack: Pack, tmp_path: Path, change_passes: Callable[[Change], None]
 ) -> None:
-    passes = nan_at(monkeypatch, lambda number: number > 1)
-    monkeypatch.setattr(packed_loop, "MOST_MISSED", 3)
+    passes = nan_at(change_passes, lambda number: number > 1)
     recipe = dataclasses.replace(TINY, steady_weight=0.0, batch=2)
     with pytest.raises(
         TrainingError, match="no step from 2 on gave a finite loss and a gradient of usual length; lower"
     ) as caught:
-        train_packed(recipe, pack, tmp_path)
+        train_packed(recipe, pack, tmp_path, cadence=dataclasses.replace(SOON, most_missed=3))
     assert len(passes) == 1 + 3 + 1 and "\n" not in str(caught.value)
 
 

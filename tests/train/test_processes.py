@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from short_training import SOON
 
 from measnet.checkpoint import load_checkpoint
 from measnet.errors import UsageError
@@ -36,11 +38,9 @@ for entry in (
 
 EVERY_STEP = """
 import sys
-from measnet.train import loop, task_prompts
-loop.LOG_EVERY = 1
-task_prompts.SAMPLES = 4
+from measnet.train.cadence import Cadence
 from measnet.train.cli import main
-main(sys.argv[1:])
+main(sys.argv[1:], obj=Cadence(log_every=1, prompt_crops=4))
 """
 """The command, which logs the figures of every step and looks at few crops in the end."""
 
@@ -58,12 +58,9 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder / "run", done.stderr
 
 
-@pytest.mark.usefixtures("soon_done")
-def test_two_processes_have_the_losses_and_the_weights_of_one(
-    two: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("measnet.train.loop.LOG_EVERY", 1)
-    alone = CliRunner().invoke(main, [*ARGUMENTS, "--out", str(tmp_path)])
+def test_two_processes_have_the_losses_and_the_weights_of_one(two: tuple[Path, str], tmp_path: Path) -> None:
+    often = dataclasses.replace(SOON, log_every=1)
+    alone = CliRunner().invoke(main, [*ARGUMENTS, "--out", str(tmp_path)], obj=often)
     assert alone.exit_code == 0, alone.output
     folders = (tmp_path, two[0])
     logs = [[json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()] for run in folders]

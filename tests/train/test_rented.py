@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import functools
 import json
-import multiprocessing
 import os
+import re
 import subprocess
 import sys
 import time
 import xml.dom.minidom
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import cast
 
 import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
+from short_training import HalfSeconds
 
 from measnet.checkpoint import load_checkpoint, save_checkpoint
 from measnet.errors import UsageError
 from measnet.network import MEASNet
-from measnet.train import packed_loop, rented
+from measnet.train import rented
 from measnet.train.recipe import Recipe
+from measnet.train.rented import Rental
 from measnet.train.rented_results import collect, draw_curves, say_table
 from measnet.train.run_folder import seconds_spent
-
-pytestmark = pytest.mark.usefixtures("soon_done")
 
 SCRIPT = Path(rented.__file__)
 NETWORK = {"width": 8, "blocks": (0, 0, 1, 1), "image_experts": (0, 0, 3)}
@@ -48,10 +48,6 @@ class AtOnce:
         self.name, self.exitcode = name, 0
         self._run = functools.partial(target, *args)
 
-    @classmethod
-    def Process(cls, **options: Any) -> AtOnce:  # noqa: N802 - its name in a context of multiprocessing
-        return cls(**options)
-
     def start(self) -> None:
         try:
             self._run()
@@ -67,26 +63,25 @@ class AtOnce:
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch, half_seconds: SimpleNamespace) -> None:
+def quick(half_seconds: HalfSeconds) -> Rental:
     """Trains one after the other in this process, by a clock that nothing but training moves."""
-    monkeypatch.setattr(rented, "time", half_seconds)
-    monkeypatch.setattr(rented, "LEAST_RESERVE", 0.2)
-    monkeypatch.setattr(multiprocessing, "get_context", lambda kind: AtOnce)
+    process = cast(Callable[..., BaseProcess], AtOnce)
+    return Rental(process=process, now=half_seconds, reserve=0.2, cadence=half_seconds.cadence)
 
 
-def start(tmp_path: Path, *more: str) -> tuple[int, str]:
+def start(rental: Rental, tmp_path: Path, *more: str) -> tuple[int, str]:
     for name in ("one", "two"):
         (tmp_path / f"{name}.toml").write_text(TINY)
     trained = ["--train", str(tmp_path / "one.toml"), "--train", f"{tmp_path / 'two.toml'}=0.5"]
     result = CliRunner().invoke(
-        rented.main, [*trained, "--out", str(tmp_path / "out"), "--workers", "1", *more]
+        rented.main, [*trained, "--out", str(tmp_path / "out"), "--workers", "1", *more], obj=rental
     )
     return result.exit_code, result.output
 
 
-def test_it_packs_trains_all_and_keeps_what_is_small(pictures: Path, tmp_path: Path, quick: None) -> None:
+def test_it_packs_trains_all_and_keeps_what_is_small(pictures: Path, tmp_path: Path, quick: Rental) -> None:
     options = ["--data", str(pictures), "--pack-pairs", "6", "--minutes", "0.06"]
-    code, said = start(tmp_path, *options)
+    code, said = start(quick, tmp_path, *options)
     assert code == 0, said
     one = tmp_path / "out.work" / "one"
     assert seconds_spent(one) == pytest.approx(3.4), "all but what is kept for saving"
@@ -104,10 +99,10 @@ def test_it_packs_trains_all_and_keeps_what_is_small(pictures: Path, tmp_path: P
     assert "|  | one | two |" in said and "| steps | 6 | 3 |" in said and "lowlight, dB" in said
     assert said.strip().endswith((tmp_path / "out" / "results.md").read_text().split("\n\n")[0])
 
-    code, said = start(tmp_path, "--init", str(tmp_path / "out"), *options)
+    code, said = start(quick, tmp_path, "--init", str(tmp_path / "out"), *options)
     assert code == 1, "other settings than those of the run that lies in the work folder"
     assert "holds a run with other settings (measnet.init)" in said and said.count("error") == 1
-    code, said = start(tmp_path, *options)
+    code, said = start(quick, tmp_path, *options)
     assert code == 0 and "which is there already" in said
     assert seconds_spent(one) == pytest.approx(2 * 3.4), "it went on, for as long again"
 
@@ -155,18 +150,12 @@ def test_going_on_takes_the_weights_of_earlier_results(tmp_path: Path) -> None:
 
 
 def test_a_training_that_fails_is_told_and_the_other_is_kept(
-    pictures: Path, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+    pictures: Path, tmp_path: Path, quick: Rental
 ) -> None:
-    train = packed_loop.train_packed
-
-    def fails(recipe: Recipe, pack: object, out: Path, **options: object) -> object:
-        if out.name == "two":
-            raise UsageError("too much")
-        return train(recipe, pack, out, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(packed_loop, "train_packed", fails)
-    code, said = start(tmp_path, "--data", str(pictures), "--pack-pairs", "6", "--minutes", "0.06")
-    assert code == 1 and "error: two: too much (all they said is in" in said
+    (tmp_path / "out.work").mkdir()
+    (tmp_path / "out.work" / "two").touch()  # where its folder should be
+    code, said = start(quick, tmp_path, "--data", str(pictures), "--pack-pairs", "6", "--minutes", "0.06")
+    assert code == 1 and re.search(r"error: two: cannot write .*two: .* \(all they said is in", said), said
     assert (tmp_path / "out" / "one.safetensors").is_file()
 
 
@@ -200,7 +189,7 @@ def test_curves_are_drawn_within_the_picture() -> None:
 
 
 def test_it_ends_in_time_even_when_a_training_does_not(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     class Endless(AtOnce):
         alive = True
@@ -213,13 +202,11 @@ def test_it_ends_in_time_even_when_a_training_does_not(
         def terminate(self) -> None:
             self.alive = False
 
-    monkeypatch.setattr(packed_loop, "LEAST_MINUTES", 0.0)
-    monkeypatch.setattr(rented, "LEAST_RESERVE", 0.1)
-    monkeypatch.setattr(multiprocessing, "get_context", lambda kind: Endless)
     (tmp_path / "one.toml").write_text(TINY)
     trainings = rented.read_trainings([str(tmp_path / "one.toml")], [], None)
     began = time.time()
-    rented.train_all(trainings, tmp_path / "p", tmp_path / "work", tmp_path / "out", began + 0.5)
+    rental = Rental(process=cast(Callable[..., BaseProcess], Endless), reserve=0.1)
+    rented.train_all(trainings, tmp_path / "p", tmp_path / "work", tmp_path / "out", began + 0.5, rental)
     assert 0.4 < time.time() - began < 5
     assert (tmp_path / "out" / "results.md").is_file()
 

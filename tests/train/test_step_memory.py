@@ -64,10 +64,9 @@ def test_processes_on_one_cpu_share_its_memory(
     world: int, refused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = Recipe(variant="small", steps=1, batch=8)
-    monkeypatch.setattr("measnet.train.step_memory.available_memory", lambda: step_bytes(recipe, 8) + 1)
     monkeypatch.setenv("WORLD_SIZE", str(world))
     try:
-        check_step(recipe, Processes())
+        check_step(recipe, Processes(), free_on=lambda device: step_bytes(recipe, 8) + 1)
     except UsageError as error:
         assert refused and "a step on 2 crops" in str(error)
     else:
@@ -77,17 +76,16 @@ def test_processes_on_one_cpu_share_its_memory(
 @pytest.mark.parametrize(
     ("precision", "share", "refused"), [("fp32", 0.9, True), ("auto", 0.9, False), ("auto", 0.4, True)]
 )
-def test_a_gpu_is_asked_how_much_it_has(
-    precision: Any, share: float, refused: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gpu_is_asked_how_much_it_has(precision: Any, share: float, refused: bool) -> None:
     recipe = Recipe(variant="small", steps=1, batch=8, precision=precision)
     free = round(step_bytes(recipe, 8) * share)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10 * free))
     gpu = SimpleNamespace(device=torch.device("cuda"), world=1, part_of=lambda batch: batch)
     try:
-        check_step(recipe, cast(Processes, gpu))
+        check_step(recipe, cast(Processes, gpu), free_on=lambda device: free)
     except UsageError as error:
         assert refused and "GB of the GPU" in str(error)
     else:
         assert not refused
-    check_step(recipe, cast(Processes, gpu), packed=True)  # goes on with smaller batches by itself
+    check_step(
+        recipe, cast(Processes, gpu), packed=True, free_on=lambda device: free
+    )  # goes on with smaller batches by itself

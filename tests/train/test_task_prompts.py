@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from short_training import SOON
 
 from measnet.checkpoint import load_checkpoint
 from measnet.config import PROMPT_BASIS
@@ -18,8 +19,6 @@ from measnet.train.recipe import Recipe, read_recipe
 from measnet.train.task_prompts import said_for_certain, task_name
 
 TASKS = {"denoise": 1.0, "denoise25": 1.0, "coded": 1.0, "camera": 1.0, "mixture": 1.0, "keep": 1.0}
-
-pytestmark = pytest.mark.usefixtures("soon_done")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +54,7 @@ def test_training_stores_tasks_under_users_names_and_whether_it_taught(
     recipe: Recipe, pack: Path, tmp_path: Path, weight: float
 ) -> None:
     recipe = dataclasses.replace(recipe, teach_weight=weight)
-    train_packed(recipe, read_pack(pack, recipe.crop), tmp_path)
+    train_packed(recipe, read_pack(pack, recipe.crop), tmp_path, cadence=SOON)
     saved = load_checkpoint(tmp_path / "weights.safetensors")
     assert list(saved.task_prompts) == ["compression", "denoise"]
     assert saved.taught == (weight > 0)
