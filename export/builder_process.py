@@ -127,10 +127,11 @@ class ParserAnswer:
     """Of each its node's name, operator, text and code."""
 
 
-def ask_parser(graph: bytes) -> ParserAnswer | None:
+def ask_parser(graph: bytes, seconds: float = PARSER_SECONDS) -> ParserAnswer | None:
     """Asks NVIDIA's parser, of whichever flavour works here, about an ONNX file; None where there is none.
 
-    It is native code and the file may be hostile, so it runs apart and is ended when it takes too long.
+    It is native code and the file may be hostile, so it runs apart, and is ended when it takes too
+    long.
     """
     flavours: tuple[Flavour, ...] = ("tensorrt-rtx", "tensorrt")
     for flavour in flavours:
@@ -141,7 +142,7 @@ def ask_parser(graph: bytes) -> ParserAnswer | None:
             _write(folder / "job.json", json.dumps({"flavour": flavour, "step": "parse"}).encode())
             _write(folder / "graph.onnx", graph)
             with _started(folder, flavour) as (process, events):
-                late = threading.Timer(PARSER_SECONDS, process.kill)
+                late = threading.Timer(seconds, process.kill)
                 late.start()
                 for event in events:
                     said |= event

@@ -18,7 +18,6 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -30,8 +29,8 @@ from measnet.checkpoint import load_checkpoint, save_checkpoint, stored_facts
 from measnet.command_line import HELP, run_command, say
 from measnet.config import variant_name
 from measnet.errors import OutputError, ParityError, UsageError
-from measnet.export.graph import Graph, widen
-from measnet.export.make import size_for_any
+from measnet.export.graph import widen
+from measnet.export.make import Making, size_for_any
 from measnet.export.measure import network_answer, parity_with
 from measnet.export.pictures import real_pictures
 from measnet.export.session import GraphSession
@@ -48,12 +47,12 @@ MOST_INSIDE = 0.25
 more is not of that checkpoint."""
 
 
-def write_bundle(
-    checkpoint: Path, name: str, folder: Path = FOLDER, graph_of: Callable[..., Graph] = traced_graph
-) -> list[Path]:
-    """Writes the three bundled files of ``name`` into ``folder``, and returns their paths.
+TRACED = Making(graph_of=traced_graph)
+"""Bundled graphs are not made of those that are bundled."""
 
-    ``graph_of`` makes a network's graph, as ``traced_graph`` does.
+
+def write_bundle(checkpoint: Path, name: str, folder: Path = FOLDER, making: Making = TRACED) -> list[Path]:
+    """Writes the three bundled files of ``name`` into ``folder``, and returns their paths.
 
     Raises ``CheckpointError`` for a checkpoint that cannot be read, ``UsageError`` when it is no ``name``,
     ``ParityError`` when a graph does not compute what the network does, ``OutputError`` when the files cannot
@@ -68,7 +67,7 @@ def write_bundle(
     again = checkpoint.suffix == ".safetensors" and checkpoint.resolve().parent == folder.resolve()
     if not again:
         network = network.half().float()
-    models = [graph_of(network, None, steerable=steerable).model for steerable in (False, True)]
+    models = [making.graph_of(network, None, steerable=steerable).model for steerable in (False, True)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}.", suffix=".part", dir=folder) as made:
@@ -81,15 +80,15 @@ def write_bundle(
             for model, graph in zip(models, graphs, strict=True):
                 share_weights(model, weights)
                 write_whole(graph, sealed(model.SerializeToString()))
-            _try(graphs, network)
+            _try(graphs, network, making)
             return [path.replace(folder / path.name) for path in (weights, *graphs)]
     except OSError as error:
         raise OutputError(f"cannot write into {folder}: {error.strerror or error}") from None
 
 
-def _try(graphs: list[Path], network: MEASNet) -> None:
+def _try(graphs: list[Path], network: MEASNet, making: Making) -> None:
     """Holds the graphs against the network on two pictures. Raises ``ParityError``."""
-    pictures, _ = real_pictures(None, 2, *network.config.size_rule.fit(*size_for_any(network)))
+    pictures, _ = real_pictures(None, 2, *network.config.size_rule.fit(*size_for_any(network, making)))
     expected = network_answer(network, pictures)
     for graph in graphs:
         check_graph_file(graph)
@@ -167,11 +166,12 @@ def _offsets(stored: bytes) -> dict[bytes, int]:
     help="Where to.  [default: src/measnet/weights]",
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
-def main(checkpoint: Path, name: str, out: Path, debug: bool) -> None:
+@click.pass_obj
+def main(making: Making | None, /, checkpoint: Path, name: str, out: Path, debug: bool) -> None:
     """Write the bundled files of NAME (nano, small) from CHECKPOINT: its weights, and the graphs to run."""
 
     def write() -> None:
-        for path in write_bundle(checkpoint, name, out, traced_graph):
+        for path in write_bundle(checkpoint, name, out, making or TRACED):
             say(f"{os.path.relpath(path)}: {path.stat().st_size / 1e3:.0f} kB")
 
     run_command(write, debug=debug, interrupted="stopped; the files that were there stay")

@@ -8,7 +8,7 @@ trusted to be what its name says before ONNX's own checker has seen it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from onnx import TensorProto
 
 from measnet.errors import GraphError, first_line
 from measnet.export.builder_messages import gist, remedy
-from measnet.export.builder_process import ask_parser
+from measnet.export.builder_process import ParserAnswer, ask_parser
 from measnet.export.graph import take_in
 from measnet.export.rules import RULES, Finding, Inspected, all_nodes
 from measnet.onnx_file import (
@@ -37,7 +37,11 @@ MOST_NODES = 200_000
 PLACES_SHOWN = 3
 
 
-def check_file(path: str | Path) -> list[Finding]:
+Parser = Callable[[bytes], ParserAnswer | None]
+"""Is asked about an ONNX file; None where it does not work here."""
+
+
+def check_file(path: str | Path, parser: Parser = ask_parser) -> list[Finding]:
     """Everything found in the ONNX file at ``path``, errors first; empty when nothing is wrong.
 
     Raises ``GraphError`` when there is no such file, it is larger than 1 GiB, or it is no ONNX file.
@@ -67,7 +71,7 @@ def check_file(path: str | Path) -> list[Finding]:
             if not any(finding.rule == "unsound" for finding in findings):
                 findings.append(_unsound(error))
     if not any((finding.level, finding.rule) == ("error", "external-data") for finding in findings):
-        findings.extend(_parser(model, path.parent))
+        findings.extend(_parser(model, path.parent, parser))
     order = {"error": 0, "warning": 1, "note": 2}
     return sorted(_merged(findings), key=lambda finding: order[finding.level])
 
@@ -178,13 +182,13 @@ def _without_external_data(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def _parser(model: onnx.ModelProto, folder: Path) -> Iterator[Finding]:
+def _parser(model: onnx.ModelProto, folder: Path, parser: Parser) -> Iterator[Finding]:
     """Findings of NVIDIA's own parser; a note where there is none to ask."""
     whole = onnx.ModelProto()
     whole.CopyFrom(model)
     try:
         take_in(whole, folder)
-        answer = ask_parser(whole.SerializeToString())
+        answer = parser(whole.SerializeToString())
     except (ValueError, OSError):  # more than a protobuf holds, with the constants of other files inside
         answer = None
     if answer is None:

@@ -14,7 +14,9 @@ from measnet.export.options import GraphOptions, Precision, graph_options
 from measnet.printable import printable
 
 if TYPE_CHECKING:
+    from measnet.export.check import Parser
     from measnet.export.engine import Built
+    from measnet.export.make import Making
 
 WIDE: dict[str, Any] = {**HELP, "max_content_width": 100}
 BUILDING = ("building engines", "rtx", "filelock", "onnx")
@@ -44,16 +46,17 @@ Exit status: 0 done, 1 it has an error, 2 the file cannot be read.""",
 @click.argument("file", type=FILE)
 @click.option("-o", "--out", metavar="FILE", type=FILE, help="The same as JSON.")
 @debug_option
-def check(file: Path, out: Path | None, debug: bool) -> None:
+@click.pass_obj
+def check(parser: Parser | None, /, file: Path, out: Path | None, debug: bool) -> None:
     """Say what TensorRT would refuse in any ONNX file, and what to do.
 
     NVIDIA's own parser is asked too, where TensorRT or TensorRT-RTX is installed. The file may be hostile:
     nothing in it is run.
     """
-    run_command(lambda: _check(file, out), debug=debug, interrupted=STOPPED)
+    run_command(lambda: _check(file, out, parser), debug=debug, interrupted=STOPPED)
 
 
-def _check(file: Path, out: Path | None) -> None:
+def _check(file: Path, out: Path | None, parser: Parser | None) -> None:
     from measnet.whole_file import check_place
 
     if out is not None:
@@ -61,7 +64,7 @@ def _check(file: Path, out: Path | None) -> None:
     need("checking a graph", "export", "onnx")
     from measnet.export.check import check_file, lines, write_findings
 
-    findings = check_file(file)
+    findings = check_file(file) if parser is None else check_file(file, parser)
     for line in lines(file, findings):
         say(line)
     if out is not None:
@@ -290,7 +293,10 @@ Exit status: 0 done, 1 failed on the way, 2 an option or a file is wrong.""",
 )
 @debug_option
 @click.version_option(package_name="measnet")
+@click.pass_obj
 def main(
+    making: Making | None,
+    /,
     checkpoint: str,
     shapes: tuple[str, ...],
     fp16: bool,
@@ -308,12 +314,18 @@ def main(
     def export() -> None:
         wanted = GraphOptions.of(checkpoint, shapes, **options)
         wanted.check_places(precisions, [pictures])
-        _export(wanted, precisions, pictures, verify)
+        _export(wanted, precisions, pictures, verify, making)
 
     run_command(export, debug=debug, interrupted=STOPPED)
 
 
-def _export(options: GraphOptions, precisions: list[Precision], source: str | None, verify: bool) -> None:
+def _export(
+    options: GraphOptions,
+    precisions: list[Precision],
+    source: str | None,
+    verify: bool,
+    making: Making | None,
+) -> None:
     from functools import partial
 
     from rich.console import Console
@@ -321,7 +333,7 @@ def _export(options: GraphOptions, precisions: list[Precision], source: str | No
     from measnet.checkpoint import load_checkpoint
     from measnet.errors import ParityError
     from measnet.export.export_report import lines, write_report
-    from measnet.export.make import Wanted, make
+    from measnet.export.make import USUAL, Wanted, make
     from measnet.export.pictures import real_pictures
 
     network = load_checkpoint(options.source)
@@ -331,7 +343,8 @@ def _export(options: GraphOptions, precisions: list[Precision], source: str | No
         for precision in precisions:
             path = options.path(size, precision)
             with Console(stderr=True).status(f"writing {path}"):
-                made = make(network, Wanted(size, precision, options.form, options.steerable), pictures)
+                wanted = Wanted(size, precision, options.form, options.steerable)
+                made = make(network, wanted, pictures, making or USUAL)
             if made.measured is not None and made.measured.breaches:
                 what = "it does not compute what the network does"
                 if precision != "fp32":

@@ -20,12 +20,14 @@ aten = torch.ops.aten
 
 
 @contextlib.contextmanager
-def decomposed_in_place() -> Iterator[None]:
-    """Programs are decomposed as above meanwhile; the way torch does it where they hold anything else."""
+def decomposed_in_place(
+    simple: Callable[[GraphModule, Container[object]], bool] = lambda module, table: is_simple(module, table),
+) -> Iterator[None]:
+    """Programs are decomposed as above meanwhile; the way torch does it where they are not ``simple``."""
     anew = ExportedProgram.run_decompositions
 
     def run(program: ExportedProgram, table: Any = None, *arguments: Any, **options: Any) -> ExportedProgram:
-        if table is None or not is_simple(program.graph_module, table):
+        if table is None or not simple(program.graph_module, table):
             return anew(program, table, *arguments, **options)
         take_apart(program.graph_module)
         return program

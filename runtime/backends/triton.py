@@ -85,9 +85,20 @@ class TritonBackend:
     Args:
         address: of the server.
         model: its name there, if the address says none.
+        away: seconds for which a server that is gone may come back.
+        patience: seconds for which one that is there may compute.
     """
 
-    def __init__(self, address: ServedModel, model: str) -> None:
+    def __init__(
+        self,
+        address: ServedModel,
+        model: str,
+        *,
+        away: float = AWAY_SECONDS,
+        patience: float = REQUEST_SECONDS,
+    ) -> None:
+        self._away = away
+        self._patience = patience
         self._address = address
         self._name = address.model or model
         self._client: Any = None
@@ -216,7 +227,7 @@ class TritonBackend:
     ) -> dict[str, NDArray[Any]]:
         from tritonclient.utils import InferenceServerException
 
-        until = time.monotonic() + AWAY_SECONDS
+        until = time.monotonic() + self._away
         while True:
             try:
                 return self._ask(image, steered)
@@ -226,7 +237,7 @@ class TritonBackend:
                         time.sleep(_PAUSE)
                         continue
                     raise BackendError(
-                        f"the Triton server at {self._address} has not answered for {AWAY_SECONDS:g} s"
+                        f"the Triton server at {self._address} has not answered for {self._away:g} s"
                     ) from None
                 height, width = image.shape[1:3] if self.description.takes_bytes else image.shape[2:]
                 raise BackendError(
@@ -248,7 +259,7 @@ class TritonBackend:
 
         def ask() -> Any:
             return client.infer(
-                self._name, inputs, outputs=list(outputs.values()), client_timeout=REQUEST_SECONDS
+                self._name, inputs, outputs=list(outputs.values()), client_timeout=self._patience
             )
 
         if self._regions is None:

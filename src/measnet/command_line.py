@@ -22,6 +22,10 @@ HELP: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 """Settings of every command."""
 
 
+_PART = "measnet.part"
+"""Key of the part that was asked for, and its context."""
+
+
 class CommandInParts(click.Command):
     """A command that does one thing by itself, and others by the names of its ``parts``: the first word."""
 
@@ -33,13 +37,13 @@ class CommandInParts(click.Command):
         if not args or args[0] not in self._parts:
             return super().parse_args(ctx, args)
         part = self._parts[args[0]]
-        ctx.obj = part, part.make_context(f"{ctx.info_name} {args[0]}", args[1:])
+        ctx.meta[_PART] = part, part.make_context(f"{ctx.info_name} {args[0]}", args[1:], obj=ctx.obj)
         return []
 
     def invoke(self, ctx: click.Context) -> Any:
-        if ctx.obj is None:
+        if _PART not in ctx.meta:
             return super().invoke(ctx)
-        part, inner = ctx.obj
+        part, inner = ctx.meta[_PART]
         with inner:
             return part.invoke(inner)
 

@@ -9,7 +9,6 @@ import torch
 
 from measnet.checkpoint import load_checkpoint
 from measnet.config import VARIANTS
-from measnet.export import make
 from measnet.export.trace import exact_graph
 from measnet.network import MEASNet
 from measnet.weights import bundled
@@ -55,9 +54,3 @@ def static_graph(published_parts: MEASNet, traced_once: Traced) -> Path:
 def nano_graph(traced_once: Traced) -> Path:
     """The bundled nano as a graph for 128x160."""
     return traced_once("nano-128x160", load_checkpoint(bundled("nano", ".safetensors")), (128, 160))
-
-
-@pytest.fixture
-def small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tries graphs for any size on a quarter of the pixels, where what comes out of it is not the point."""
-    monkeypatch.setattr(make, "USUAL", make.SMALLER)

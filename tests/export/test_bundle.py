@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,14 @@ import numpy as np
 import onnx
 import pytest
 
-from measnet import Restorer
+from measnet import Restorer, weights
 from measnet.checkpoint import load_checkpoint, save_checkpoint, stored_facts, weights_sha256
 from measnet.config import VARIANTS
 from measnet.errors import GraphError, OutputError, ParityError, UsageError
-from measnet.export import make
 from measnet.export.bundle import share_weights, write_bundle
 from measnet.export.check import check_file
 from measnet.export.graph import Graph, read_graph
-from measnet.export.trace import exact_graph
+from measnet.export.make import SMALLER, Making
 from measnet.network import MEASNet
 from measnet.onnx_file import DATA_SEAL, SEAL, check_graph, check_graph_file, read_metadata
 from measnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
@@ -29,19 +30,18 @@ from measnet.runtime.guard import bundled_name
 from measnet.runtime.parity import Verifier
 from measnet.weights import bundled
 
-pytestmark = pytest.mark.usefixtures("small_pictures")
-
 CHECKPOINT = bundled("nano", ".safetensors")
+READY = Making(any_size=SMALLER)
+"""The bundled graphs, which were traced once, tried on a quarter of the pixels."""
+
 NAMES = ["nano.onnx", "nano.safetensors", "nano.steerable.onnx"]
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of the bundled graphs, which were traced once; another trace takes far longer."""
+    """Of the bundled graphs; another trace takes far longer."""
     folder = tmp_path_factory.mktemp("bundle")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(make, "USUAL", make.SMALLER)
-        write_bundle(CHECKPOINT, "nano", folder, exact_graph)
+    write_bundle(CHECKPOINT, "nano", folder, READY)
     return folder
 
 
@@ -82,7 +82,7 @@ def test_every_weight_is_stored_once_and_the_checkpoint_as_it_was(bundle: Path) 
 def test_graphs_made_anew_leave_the_weights_beside_them_to_the_byte(copy: Path) -> None:
     weights = copy / "nano.safetensors"
     shutil.copy(CHECKPOINT, weights)
-    write_bundle(weights, "nano", copy, exact_graph)
+    write_bundle(weights, "nano", copy, READY)
     assert weights.read_bytes() == CHECKPOINT.read_bytes()
     check_graph_file(copy / "nano.onnx")
 
@@ -105,37 +105,30 @@ def test_its_graphs_restore_as_graphs_with_their_weights_inside(
 
 def test_the_same_checkpoint_gives_the_same_bytes(bundle: Path, tmp_path: Path) -> None:
     given = Path(shutil.copy(CHECKPOINT, tmp_path / "mine.safetensors"))
-    made = write_bundle(given, "nano", tmp_path / "new" / "weights", exact_graph)
+    made = write_bundle(given, "nano", tmp_path / "new" / "weights", READY)
     assert [path.name for path in made] == ["nano.safetensors", "nano.onnx", "nano.steerable.onnx"]
     for name in NAMES:
         assert (tmp_path / "new" / "weights" / name).read_bytes() == (bundle / name).read_bytes()
 
 
-def test_everything_that_takes_a_name_takes_the_new_form(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch, noisy_picture: np.ndarray
+@pytest.mark.parametrize("end", [".onnx", ".steerable.onnx"])
+def test_new_graphs_restore_as_those_of_the_name_do(
+    end: str, bundle: Path, noisy_picture: np.ndarray
 ) -> None:
     with Restorer("nano") as restorer:
         expected = restorer(noisy_picture)
-    monkeypatch.setattr("measnet.weights.FOLDER", bundle)
-    with Restorer("nano") as restorer:
-        assert np.array_equal(restorer(noisy_picture), expected) and restorer.steerable
+    with Restorer(str(bundle / f"nano{end}")) as restorer:
+        assert np.array_equal(restorer(noisy_picture), expected)
+        assert restorer.steerable == (end == ".steerable.onnx")
         verifier = Verifier(restorer)
         verifier.check(noisy_picture, restorer.restore(noisy_picture))
         assert verifier.figures["passed"]
-    monkeypatch.setattr("measnet.export.trace._traced", None)
-    for steerable in (False, True):
-        graph = exact_graph(load_checkpoint(CHECKPOINT), None, steerable=steerable)
-        assert {
-            entry.key: entry.value for entry in graph.model.metadata_props
-        } == graph.description.to_metadata()
-        assert not any(tensor.external_data for tensor in graph.model.graph.initializer)
 
 
 def test_bundled_weights_are_known_by_their_hash_without_opening_a_session(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    monkeypatch.setattr("measnet.weights.FOLDER", bundle)
     sha256 = read_metadata(bundle / "nano.onnx")["measnet.weights_sha256"]
     assert bundled_name(sha256) == "nano" and bundled_name("0" * 64) is None
 
@@ -190,11 +183,12 @@ def test_a_checkpoint_that_is_not_the_graphs_own_is_refused(
 
 @pytest.mark.parametrize("link", [os.link, os.symlink])
 def test_files_that_an_installer_has_linked_are_read(
-    link: Any, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: np.ndarray
+    link: Any, bundle: Path, tmp_path: Path, image: np.ndarray
 ) -> None:
     for name in NAMES:
         link(bundle / name, tmp_path / name)
-    monkeypatch.setattr("measnet.weights.FOLDER", tmp_path)
+    link(weights.__file__, tmp_path / "__init__.py")
+    bundled = runpy.run_path(str(tmp_path / "__init__.py"))["bundled"]
     for end in (".onnx", ".steerable.onnx"):
         assert answer(bundled("nano", end), image).shape == image.shape
         assert read_graph(bundled("nano", end)).description.weights_sha256
@@ -215,10 +209,10 @@ def test_what_cannot_be_bundled_leaves_everything_as_it_was(copy: Path, tmp_path
         return graph
 
     with pytest.raises(ParityError, match=r"nothing was written, nano\.onnx does not compute"):
-        write_bundle(CHECKPOINT, "nano", copy, others)
+        write_bundle(CHECKPOINT, "nano", copy, replace(READY, graph_of=others))
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(OutputError, match="cannot write into"):
-        write_bundle(CHECKPOINT, "nano", tmp_path / "file", exact_graph)
+        write_bundle(CHECKPOINT, "nano", tmp_path / "file", READY)
     assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from measnet.errors import GraphError
 from measnet.export.builder_process import ParserAnswer, ask_parser
-from measnet.export.check import check_file
+from measnet.export.check import LARGEST_FILE, Parser, check_file
 from measnet.export.cli import main
 from measnet.export.precision import typed_graph
 from measnet.export.rules import Finding
@@ -29,10 +30,9 @@ needs_rtx = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(autouse=True)
-def content_parser(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A parser that takes everything, whether NVIDIA's is here or not; it takes a second a time."""
-    monkeypatch.setattr("measnet.export.check.ask_parser", lambda graph: ParserAnswer("a parser", ()))
+def content(graph: bytes) -> ParserAnswer:
+    """A parser that takes everything, whether NVIDIA's is here or not, which takes a second a time."""
+    return ParserAnswer("a parser", ())
 
 
 Node = onnx.NodeProto
@@ -63,10 +63,10 @@ def model_of(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
 
 
-def check(model: onnx.ModelProto, folder: Path) -> list[Finding]:
+def check(model: onnx.ModelProto, folder: Path, parser: Parser = content) -> list[Finding]:
     path = folder / "x.onnx"
     path.write_bytes(model.SerializeToString())
-    return check_file(path)
+    return check_file(path, parser)
 
 
 def the_one(findings: list[Finding], rule: str) -> Finding:
@@ -222,11 +222,10 @@ DOUBTS = {
 @needs_rtx
 @pytest.mark.parametrize("fault", REFUSED)
 def test_what_nvidias_parser_refuses_is_an_error_with_its_words_and_our_remedy(
-    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fault: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("measnet.export.check.ask_parser", ask_parser)
     model, remedy = REFUSED[fault]
-    finding = the_one(check(model, tmp_path), "parser")
+    finding = the_one(check(model, tmp_path, ask_parser), "parser")
     assert finding.level == "error" and finding.source.startswith("TensorRT-RTX 1.7")
     assert remedy in finding.remedy and "_src" not in finding.message
     operator = model.graph.node[0].op_type
@@ -235,26 +234,20 @@ def test_what_nvidias_parser_refuses_is_an_error_with_its_words_and_our_remedy(
 
 
 @needs_rtx
-def test_constants_in_another_file_are_given_to_the_parser_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("measnet.export.check.ask_parser", ask_parser)
+def test_constants_in_another_file_are_given_to_the_parser_too(tmp_path: Path) -> None:
     (tmp_path / "w.bin").write_bytes(bytes(16))
-    assert [(f.level, f.rule) for f in check(with_external("w.bin"), tmp_path)] == [("note", "external-data")]
+    found = check(with_external("w.bin"), tmp_path, ask_parser)
+    assert [(f.level, f.rule) for f in found] == [("note", "external-data")]
 
 
-def test_where_there_is_no_parser_the_check_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("measnet.export.check.ask_parser", lambda graph: None)
-    (finding,) = check(model_of(node("Relu", ["x"])), tmp_path)
+def test_where_there_is_no_parser_the_check_says_so(tmp_path: Path) -> None:
+    (finding,) = check(model_of(node("Relu", ["x"])), tmp_path, lambda graph: None)
     assert finding.level == "note" and "pip install 'measnet[rtx]'" in finding.remedy
 
 
 @needs_rtx
-def test_a_parser_that_does_not_survive_a_graph_is_a_fault_of_the_graph(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("measnet.export.builder_process.PARSER_SECONDS", 0.0)
-    answer = ask_parser(model_of(node("Relu", ["x"])).SerializeToString())
+def test_a_parser_that_does_not_survive_a_graph_is_a_fault_of_the_graph() -> None:
+    answer = ask_parser(model_of(node("Relu", ["x"])).SerializeToString(), seconds=0.0)
     assert answer is None or "did not survive" in answer.faults[0]["text"]
 
 
@@ -266,9 +259,9 @@ def test_what_builds_and_may_disappoint_is_a_warning(doubt: str, tmp_path: Path)
     assert not [finding for finding in findings if finding.level == "error"]
 
 
-def test_a_large_constant_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("measnet.export.rules.LARGE_CONSTANT", 1000)
-    model = model_of(node("Add", ["x", "w"]), constants={"w": np.zeros((4, 8, 8), np.float32)})
+def test_a_large_constant_is_a_warning(tmp_path: Path) -> None:
+    large = np.zeros((4, 2048, 2049), np.float32)  # 67 MB
+    model = model_of(node("Add", ["x", "w"]), constants={"w": large}, shape=list(large.shape))
     assert the_one(check(model, tmp_path), "constant-size").level == "warning"
 
 
@@ -316,7 +309,7 @@ def test_the_same_fault_of_many_nodes_is_said_once(tmp_path: Path) -> None:
         for i, (a, b) in enumerate(itertools.pairwise(names))
     ]
     (tmp_path / "x.onnx").write_bytes(model_of(*nodes, kind=HALF).SerializeToString())
-    result = CliRunner().invoke(main, ["check", str(tmp_path / "x.onnx")])
+    result = CliRunner().invoke(main, ["check", str(tmp_path / "x.onnx")], obj=content)
     assert result.exit_code == 0
     assert "Softmax at layer0/Softmax, layer1/Softmax, layer2/Softmax and 3 more" in result.output
 
@@ -324,15 +317,15 @@ def test_the_same_fault_of_many_nodes_is_said_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("graph", ["dynamic_graph", "static_graph", "bundled"])
 def test_our_own_float32_graphs_pass(graph: str, request: pytest.FixtureRequest) -> None:
     path = bundled("nano", ".onnx") if graph == "bundled" else request.getfixturevalue(graph)
-    findings = check_file(path)
+    findings = check_file(path, content)
     assert [finding for finding in findings if finding.level != "note"] == []
-    assert CliRunner().invoke(main, ["check", str(path)]).exit_code == 0
+    assert CliRunner().invoke(main, ["check", str(path)], obj=content).exit_code == 0
 
 
 def test_an_error_ends_in_exit_code_1_and_in_json(tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_bytes(FAULTS["TopK above 3840"][0].SerializeToString())
     out = tmp_path / "found.json"
-    result = CliRunner().invoke(main, ["check", str(tmp_path / "x.onnx"), "-o", str(out)])
+    result = CliRunner().invoke(main, ["check", str(tmp_path / "x.onnx"), "-o", str(out)], obj=content)
     assert result.exit_code == 1
     assert "error: TopK at block.0/TopK: " in result.output and "1 error" in result.output
     found = json.loads(out.read_text())["findings"][0]
@@ -344,19 +337,18 @@ def test_what_is_no_onnx_file_ends_in_one_line_and_exit_code_2(content: bytes | 
     path = tmp_path / "x.onnx"
     if content is not None:
         path.write_bytes(content)
-    result = CliRunner().invoke(main, ["check", str(path)])
+    result = CliRunner().invoke(main, ["check", str(path)], obj=content)
     assert result.exit_code == 2
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
 
 
-def test_a_folder_and_a_file_beyond_the_limit_are_refused_unread(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_and_a_file_beyond_the_limit_are_refused_unread(tmp_path: Path) -> None:
     with pytest.raises(GraphError, match="not a file"):
         check_file(tmp_path)
-    monkeypatch.setattr("measnet.export.check.LARGEST_FILE", 10)
+    (tmp_path / "x.onnx").touch()
+    os.truncate(tmp_path / "x.onnx", LARGEST_FILE + 1)  # with nothing in it
     with pytest.raises(GraphError, match="at most"):
-        check(model_of(node("Relu", ["x"])), tmp_path)
+        check_file(tmp_path / "x.onnx")
 
 
 def with_external(location: str, length: int = 16) -> onnx.ModelProto:
@@ -415,6 +407,6 @@ def test_damaged_and_hostile_files_end_in_findings_or_one_error(tmp_path: Path) 
                 first.name = "\x1b[31mred\n" * rng.choice([1, 100])
             content = bytearray(model.SerializeToString())
         (tmp_path / "x.onnx").write_bytes(content)
-        result = CliRunner().invoke(main, ["check", str(tmp_path / "x.onnx"), "--debug"])
+        result = CliRunner().invoke(main, ["check", str(tmp_path / "x.onnx"), "--debug"], obj=content)
         assert isinstance(result.exception, SystemExit | GraphError | None), result.exception
         assert "\x1b" not in result.output

@@ -17,6 +17,7 @@ from conftest import golden_state
 
 from measnet.export.cli import main
 from measnet.export.graph import Graph
+from measnet.export.make import Making
 from measnet.export.trace import exact_graph
 from measnet.weights import bundled
 
@@ -63,7 +64,7 @@ def test_nan_in_a_checkpoint_ends_in_one_line_and_exit_code_2(tmp_path: Path) ->
 
 
 def test_a_graph_that_does_not_compute_the_network_is_removed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     def wrong(*arguments: Any, **options: Any) -> Graph:
         graph = exact_graph(*arguments, **options)
@@ -73,8 +74,7 @@ def test_a_graph_that_does_not_compute_the_network_is_removed(
         weights.raw_data = (np.frombuffer(weights.raw_data, np.float32) * np.float32(1.01)).tobytes()
         return graph
 
-    monkeypatch.setattr("measnet.export.make.exact_graph", wrong)
-    result = CliRunner().invoke(main, ["nano", "-o", str(tmp_path)])
+    result = CliRunner().invoke(main, ["nano", "-o", str(tmp_path)], obj=Making(graph_of=wrong))
     assert result.exit_code == 1
     assert "does not compute what the network does" in result.stderr
     assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Container
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from measnet.export import decomposition
 from measnet.export.decomposition import decomposed_in_place, is_simple, promoted_in_place
@@ -53,18 +55,16 @@ class Batch(nn.Module):
         return F.batch_norm(x, torch.zeros(4), torch.ones(4), training=True)
 
 
-@pytest.fixture
-def traced_again(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Of every program so far, whether it was."""
-    found: list[bool] = []
-    real = decomposition.is_simple
+class Asked:
+    """Tells which programs are simple, and keeps of each whether it was not: then it is traced again."""
 
-    def asked(*arguments: Any) -> bool:
-        found.append(not real(*arguments))
-        return not found[-1]
+    def __init__(self) -> None:
+        self.traced_again: list[bool] = []
 
-    monkeypatch.setattr(decomposition, "is_simple", asked)
-    return found
+    def __call__(self, module: GraphModule, table: Container[object]) -> bool:
+        simple = decomposition.is_simple(module, table)
+        self.traced_again.append(not simple)
+        return simple
 
 
 def outputs(module: nn.Module, x: Tensor) -> tuple[list[str], list[np.ndarray]]:
@@ -80,17 +80,18 @@ def outputs(module: nn.Module, x: Tensor) -> tuple[list[str], list[np.ndarray]]:
     return operators, session.run(None, {session.get_inputs()[0].name: x.numpy()})
 
 
-def test_what_is_taken_apart_computes_the_same(traced_again: list[bool]) -> None:
+def test_what_is_taken_apart_computes_the_same() -> None:
     module, x = Parts().eval(), torch.rand(2, 4, 6, 5)
-    with decomposed_in_place():
+    asked = Asked()
+    with decomposed_in_place(asked):
         operators, ours = outputs(module, x)
-    assert traced_again == [False]
+    assert asked.traced_again == [False]
     assert operators.count("Expand") == 1  # of the sum; a division does without
     for mine, expected in zip(ours, module(x), strict=True):
         assert mine.dtype == expected.detach().numpy().dtype
         assert np.allclose(mine, expected.detach().numpy(), atol=1e-5)
     outputs(module, x)
-    assert traced_again == [False]  # torch's own way is back
+    assert asked.traced_again == [False]  # torch's own way is back
 
 
 def test_operands_are_promoted_as_torch_does_it_and_nothing_else_is_run(
@@ -118,11 +119,12 @@ def test_operands_are_promoted_as_torch_does_it_and_nothing_else_is_run(
     assert "aten.gt.Scalar" in run, "torch's own way is back"
 
 
-def test_a_program_with_anything_else_is_traced_again(traced_again: list[bool]) -> None:
+def test_a_program_with_anything_else_is_traced_again() -> None:
     module, x = WritesInPlace(), torch.rand(2, 4, 6, 5)
-    with decomposed_in_place():
+    asked = Asked()
+    with decomposed_in_place(asked):
         _, (mine,) = outputs(module, x)
-    assert traced_again == [True]
+    assert asked.traced_again == [True]
     assert np.allclose(mine, module(x).numpy())
 
 

@@ -216,33 +216,35 @@ def test_the_optimisers_rules_are_tried_at_their_operator_alone_and_find_what_th
     assert ours == plain
 
 
-def test_a_graph_that_is_bundled_loads_no_tracer() -> None:
+def test_graphs_that_are_bundled_load_no_tracer() -> None:
     program = """
 import sys
 from measnet.checkpoint import load_checkpoint
 from measnet.export.make import size_for_any
 from measnet.export.options import GraphOptions
 from measnet.export.trace import exact_graph
-from measnet.weights import bundled
+from measnet.weights import at_hand, bundled
 GraphOptions.of("nano", (), dynamic=True, steerable=False, io="nchw", channel_order=None, out=None)
-network = load_checkpoint(bundled("nano", ".safetensors"))
-exact_graph(network, None), size_for_any(network)
+for name in at_hand(".onnx"):
+    network = load_checkpoint(bundled(name, ".safetensors"))
+    exact_graph(network, None), exact_graph(network, None, steerable=True), size_for_any(network)
 sys.exit(", ".join({"torch._dynamo", "onnxscript", "sympy"} & set(sys.modules)) or 0)
 """
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+@pytest.mark.parametrize("steerable", [False, True])
 @pytest.mark.parametrize("name", at_hand(".onnx"))
 def test_bundled_weights_are_not_traced_for_every_size_but_come_with_their_graph(
-    name: str, monkeypatch: pytest.MonkeyPatch
+    name: str, steerable: bool
 ) -> None:
-    monkeypatch.setattr("measnet.export.trace._traced", None)
     network = load_checkpoint(bundled(name, ".safetensors"))
-    graph = exact_graph(network, None)
-    description = graph.description
+    graph = exact_graph(network, None, steerable=steerable)
+    description, suffix = graph.description, ".steerable.onnx" if steerable else ".onnx"
     assert description.weights_sha256 == weights_sha256(network) and description.static_size is None
     assert {entry.key: entry.value for entry in graph.model.metadata_props} == description.to_metadata()
-    assert graph.model.graph == read_graph(bundled(name, ".onnx")).model.graph
+    assert graph.model.graph == read_graph(bundled(name, suffix)).model.graph
+    assert not any(tensor.external_data for tensor in graph.model.graph.initializer)
 
 
 def test_the_bundled_graph_is_what_the_exporter_writes_today(nano_graph: Path) -> None:

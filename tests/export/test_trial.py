@@ -12,11 +12,10 @@ from click.testing import CliRunner
 from torch.utils.flop_counter import FlopCounterMode
 
 from measnet.config import VARIANTS
-from measnet.export import make
 from measnet.export.cli import main
 from measnet.export.exact import ExactMEASNet
 from measnet.export.graph import read_graph
-from measnet.export.make import is_too_large, operations, size_for_any
+from measnet.export.make import SMALLER, Making, is_too_large, operations, size_for_any
 from measnet.export.pictures import sample_pictures
 from measnet.export.ranges import (
     largest_magnitudes,
@@ -30,7 +29,7 @@ from measnet.weights import bundled
 def test_only_base_is_too_large_for_video() -> None:
     nano, base = (MEASNet(VARIANTS[name]) for name in ("nano", "base"))
     assert not is_too_large(nano, (1080, 1920))
-    assert size_for_any(base) == make.SMALLER and not is_too_large(base, make.SMALLER)
+    assert size_for_any(base) == SMALLER and not is_too_large(base, SMALLER)
 
 
 @pytest.mark.parametrize("variant", ["nano", "base"])
@@ -57,11 +56,12 @@ def test_magnitudes_are_carried_over_to_a_graph_of_another_size(nano_graph: Path
 
 
 def test_the_command_says_that_a_smaller_graph_was_tried(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(make, "MOST_OPERATIONS", 1.0)
     # Both graphs are of 128x160, which other tests have traced; one of another size is tried above.
-    result = CliRunner().invoke(main, ["nano", "--fp16", "--shape", "127x159", "-o", str(tmp_path)])
+    result = CliRunner().invoke(
+        main, ["nano", "--fp16", "--shape", "127x159", "-o", str(tmp_path)], obj=Making(most_operations=1.0)
+    )
     assert result.exit_code == 0, result.output
     assert "on a smaller graph of the same network at 128x160:" in result.output
     assert "in ONNX Runtime on this CPU" in result.output

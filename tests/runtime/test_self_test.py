@@ -19,7 +19,6 @@ import pytest
 from click.testing import CliRunner
 from conftest import thin_graph
 
-from measnet.doctor import step as step_module
 from measnet.doctor.cli import main
 from measnet.doctor.machine import Gpu, Machine, discreet
 from measnet.doctor.self_test import self_test
@@ -45,18 +44,13 @@ def machine(gpus: list[Gpu], loads: dict[str, str]) -> Machine:
     )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def small_and_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(step_module, "ROUNDS", 2)
-    monkeypatch.setattr(step_module, "WARM_UP", 1)
-
-
-def small(arguments: dict[str, Any]) -> dict[str, Any]:
-    return {name: SIZES if name == "sizes" else value for name, value in arguments.items()}
+def small(step: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Of the arguments of a run: a small picture, restored twice after one for warm-up."""
+    return {**arguments, "sizes": SIZES, "warm_up": 1, "rounds": 2} if step == "run" else arguments
 
 
 def in_this_process(step: str, arguments: dict[str, Any], seconds: float) -> Result:
-    return perform(step, small(arguments))
+    return perform(step, small(step, arguments))
 
 
 def no_engines(step: str, arguments: dict[str, Any], seconds: float) -> Result:
@@ -64,7 +58,7 @@ def no_engines(step: str, arguments: dict[str, Any], seconds: float) -> Result:
     if step != "run":
         return {"skipped": "not here"}
     if arguments["backend"] == "onnxruntime":
-        return perform_apart(step, small(arguments), seconds)
+        return perform_apart(step, small(step, arguments), seconds)
     return in_this_process(step, arguments, seconds)
 
 

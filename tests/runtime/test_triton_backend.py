@@ -5,8 +5,9 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,9 @@ from ports import free_port
 from measnet import BackendError, GraphError, Restorer, UsageError
 from measnet.description import GraphDescription
 from measnet.errors import MissingPackageError
+from measnet.image import Image
 from measnet.runtime import cli
-from measnet.runtime.backends import triton as backend_module
+from measnet.runtime.backends import Inference, Steering
 from measnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from measnet.runtime.backends.triton import ServedModel, TritonBackend
 from measnet.runtime.live.events import Events
@@ -194,6 +196,10 @@ def test_cameras_have_requests_under_way_at_once(repository: Path, tmp_path: Pat
         assert report.engine["steady"] == pytest.approx(0.9)  # the graph can be steered, over there as here
 
 
+def served(server: ProtobufServer, **seconds: float) -> TritonBackend:
+    return TritonBackend(ServedModel.parse(server.address), "nano", **seconds)
+
+
 def test_shared_memory_is_given_back(repository: Path, noisy_picture: np.ndarray) -> None:
     ours = Path("/dev/shm")
     with serving(repository) as server:
@@ -206,11 +212,10 @@ def test_shared_memory_is_given_back(repository: Path, noisy_picture: np.ndarray
 
 @pytest.mark.parametrize("shares", [True, False], ids=["shared memory", "gRPC"])
 def test_a_server_that_comes_back_in_time_costs_no_frame(
-    shares: bool, repository: Path, noisy_picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    shares: bool, repository: Path, noisy_picture: np.ndarray
 ) -> None:
-    monkeypatch.setattr(backend_module, "AWAY_SECONDS", 60.0)
     first = ProtobufServer(repository, shares=shares)
-    with Restorer("nano", first.address) as restorer:
+    with Restorer(backend=served(first, away=60.0)) as restorer:
         expected = restorer(noisy_picture)
         first.stop()
         back: list[ProtobufServer] = []
@@ -228,12 +233,9 @@ def test_a_server_that_comes_back_in_time_costs_no_frame(
             back[0].stop()
 
 
-def test_a_server_that_goes_away_is_one_line(
-    repository: Path, noisy_picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(backend_module, "AWAY_SECONDS", 0.3)
+def test_a_server_that_goes_away_is_one_line(repository: Path, noisy_picture: np.ndarray) -> None:
     server = ProtobufServer(repository)
-    with Restorer("nano", server.address) as restorer:
+    with Restorer(backend=served(server, away=0.3)) as restorer:
         restorer(noisy_picture)
         server.stop()
         with pytest.raises(
@@ -244,18 +246,18 @@ def test_a_server_that_goes_away_is_one_line(
 
 
 def test_a_server_that_does_not_answer_in_time_is_one_line(
-    repository: Path, noisy_picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    repository: Path, noisy_picture: np.ndarray
 ) -> None:
-    monkeypatch.setattr(backend_module, "REQUEST_SECONDS", 0.3)
-    with serving(repository) as server, Restorer("nano", server.address) as restorer:
+    with serving(repository) as server, Restorer(backend=served(server, patience=0.3)) as restorer:
         server.hold.set()
         with pytest.raises(BackendError, match="Deadline Exceeded"):
             restorer(noisy_picture)
         server.hold.clear()
 
 
-def run(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(cli.main, [*map(str, arguments)])
+def run(*arguments: object, engine: Callable[[], Restorer] | None = None) -> tuple[int, str]:
+    opens = None if engine is None else lambda options: engine()
+    result = CliRunner().invoke(cli.main, [*map(str, arguments)], obj=opens)
     return result.exit_code, " ".join(result.stderr.split())
 
 
@@ -271,28 +273,32 @@ def test_a_video_is_restored_as_with_the_same_graph_here(
 
 
 def test_when_the_server_goes_away_the_bundled_weights_go_on_here(
-    repository: Path, clip: MakeClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    repository: Path, clip: MakeClip, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(backend_module, "AWAY_SECONDS", 0.2)
+    class Stopping(TritonBackend):
+        """Its server goes away before the third frame."""
+
+        def __init__(self, server: ProtobufServer) -> None:
+            super().__init__(ServedModel.parse(server.address), "nano", away=0.2)
+            self._server, self._asked = server, 0
+
+        def infer(self, images: Image, steering: Steering | None = None) -> Inference:
+            self._asked += 1
+            if self._asked == 3:
+                self._server.stop()
+            return super().infer(images, steering)
+
     server = ProtobufServer(repository)
     arguments = [clip("clip.mp4", seconds=0.3), "--backend", server.address, "--preset", "veryfast"]
-    real, asked = TritonBackend.infer, []
-
-    def infer(self: TritonBackend, images: np.ndarray) -> object:
-        asked.append(1)
-        if len(asked) == 3:
-            server.stop()
-        return real(self, images)
-
-    monkeypatch.setattr(TritonBackend, "infer", infer)
-    status, said = run(*arguments, "-o", tmp_path / "out.mp4")
+    there = partial(Restorer, backend=Stopping(server))
+    status, said = run(*arguments, "-o", tmp_path / "out.mp4", engine=there)
     assert status == 0 and "frame 2 came back wrong" in said
     assert said.endswith("from there on onnxruntime in float32 restored")
     assert (tmp_path / "out.mp4").exists()
     with serving(repository) as server:
-        asked.clear()
         arguments[2] = server.address
-        status, said = run(*arguments, "-o", tmp_path / "stopped.mp4", "--on-fault", "stop")
+        there = partial(Restorer, backend=Stopping(server))
+        status, said = run(*arguments, "-o", tmp_path / "stopped.mp4", "--on-fault", "stop", engine=there)
         assert status == 1 and f"the Triton server at 127.0.0.1:{server.port} has not answered" in said
         assert not (tmp_path / "stopped.mp4").exists()
 

@@ -226,15 +226,13 @@ def test_it_runs_as_a_file_of_a_checkout_that_is_not_installed(tmp_path: Path) -
 
 
 SOON = """
-from measnet.train import first_tone, packed_loop, rented
+from measnet.train.cadence import Cadence
+from measnet.train.rented import Rental, main
 
-first_tone.STEPS = 5
-packed_loop.LEAST_MINUTES = 0.02
-rented.LEAST_RESERVE = 0.2
 if __name__ == "__main__":
-    rented.main()
+    main(obj=Rental(reserve=0.2, cadence=Cadence(tone_steps=5, least_minutes=0.02)))
 """
-"""The command with less time to spend, for itself and, as they import what started them, its processes."""
+"""The command with less time to spend, for itself and for its processes."""
 
 
 def test_real_processes_train_and_bring_home_their_results(pictures: Path, tmp_path: Path) -> None:

@@ -27,14 +27,22 @@ from measnet.runtime.backends.choice import choose_backend
 KEPT_FACTS = ("backend", "version", "provider", "fallback", "driver", "built_for", "cuda_graphs")
 """Of a backend's facts; the others are paths."""
 
-WARM_UP = 8  # frames: TensorRT's launches become CUDA graphs meanwhile
 WARM_UP_SECONDS = 1.0
-ROUNDS = 20
 ROUNDS_SECONDS = 3.0  # enough for a median on a machine that takes half a second for a picture
 
 
-def try_backend(model: str, backend: str, sizes: list[tuple[int, int]], frames: str) -> dict[str, Any]:
+def try_backend(
+    model: str,
+    backend: str,
+    sizes: list[tuple[int, int]],
+    frames: str,
+    warm_up: int = 8,
+    rounds: int = 20,
+) -> dict[str, Any]:
     """Restores one picture of each size (height, width) and times it; results go to the file ``frames``.
+
+    ``rounds`` are timed, at most, after as many for ``warm_up``: TensorRT's launches become CUDA graphs
+    meanwhile.
 
     Returns facts ready for JSON; times are medians in milliseconds: ``infer_milliseconds`` of the backend
     alone (for a GPU with both copies), ``milliseconds`` from uint8 to uint8. Raises as backends do.
@@ -49,7 +57,9 @@ def try_backend(model: str, backend: str, sizes: list[tuple[int, int]], frames: 
             picture = made_up_picture(height, width)
             arrays |= {f"{name}{number}": value for name, value in _restored(chosen, picture).items()}
             size = f"{width}x{height}"
-            run["infer_milliseconds"][size], run["milliseconds"][size] = _times(chosen, picture)
+            run["infer_milliseconds"][size], run["milliseconds"][size] = _times(
+                chosen, picture, warm_up, rounds
+            )
         left = free_memory()
         description, facts = chosen.description, chosen.facts
     finally:
@@ -89,7 +99,7 @@ def _restored(backend: Backend, picture: Pixels) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _times(backend: Backend, picture: Pixels) -> tuple[float, float]:
+def _times(backend: Backend, picture: Pixels, warm_up: int, most: int) -> tuple[float, float]:
     """Milliseconds of the backend alone, and of a whole restoration: medians after a warm-up."""
     infer: list[float] = []
     whole: list[float] = []
@@ -109,10 +119,10 @@ def _times(backend: Backend, picture: Pixels) -> tuple[float, float]:
             infer.append(returned - ready)
             whole.append(time.perf_counter() - began)
 
-    repeat(WARM_UP, WARM_UP_SECONDS)
+    repeat(warm_up, WARM_UP_SECONDS)
     infer.clear()
     whole.clear()
-    repeat(ROUNDS, ROUNDS_SECONDS)
+    repeat(most, ROUNDS_SECONDS)
     return round(1000 * statistics.median(infer), 2), round(1000 * statistics.median(whole), 2)
 
 
