@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +14,19 @@ from measnet.export.options import GraphOptions, graph_options
 from measnet.number_options import WholeNumber
 
 if TYPE_CHECKING:
+    from measnet.calibration.int8 import Int8Graph
     from measnet.network import MEASNet
 
-DYNAMIC_SIZE = (256, 320)  # what a graph for any size is calibrated and measured on, in pixels
+
+@dataclass(frozen=True, kw_only=True)
+class Calibrating:
+    """How graphs are calibrated."""
+
+    any_size: tuple[int, int] = (256, 320)
+    """Height and width on which a graph for any size is calibrated and measured."""
+
+    network: Callable[..., Int8Graph] | None = None
+    """Makes the graph, as ``int8_network`` does, which it is by default."""
 
 
 @click.command(
@@ -36,7 +48,10 @@ Exit status: 0 done, 1 failed on the way, 2 an option or a file is wrong.""",
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
 @click.version_option(package_name="measnet")
+@click.pass_obj
 def main(
+    calibrating: Calibrating | None,
+    /,
     checkpoint: str,
     frames: str,
     shapes: tuple[str, ...],
@@ -52,18 +67,21 @@ def main(
     def calibrate() -> None:
         wanted = GraphOptions.of(checkpoint, shapes, **options)
         wanted.check_places(["int8"], [frames])
-        _calibrate(wanted, frames, limit, verify)
+        _calibrate(wanted, frames, limit, verify, calibrating or Calibrating())
 
     run_command(calibrate, debug=debug, interrupted="stopped; no graph was left half-written")
 
 
-def _calibrate(options: GraphOptions, source: str, count: int, verify: bool) -> None:
+def _calibrate(
+    options: GraphOptions, source: str, count: int, verify: bool, calibrating: Calibrating
+) -> None:
     from measnet.checkpoint import load_checkpoint
 
     network = load_checkpoint(options.source)
     for size in options.sizes:
         path = options.path(size, "int8")
-        for line in calibrate(network, path, size, options, source, count=count, verify=verify):
+        lines = calibrate(network, path, size, options, source, calibrating, count=count, verify=verify)
+        for line in lines:
             say(line)
 
 
@@ -73,6 +91,7 @@ def calibrate(
     size: tuple[int, int] | None,
     options: GraphOptions,
     source: str,
+    calibrating: Calibrating,
     *,
     count: int,
     verify: bool,
@@ -92,7 +111,7 @@ def calibrate(
     from measnet.errors import UsageError
     from measnet.export.make import in_form
 
-    frames = Frames(source, count, network.config.size_rule.fit(*(size or DYNAMIC_SIZE)))
+    frames = Frames(source, count, network.config.size_rule.fit(*(size or calibrating.any_size)))
     if frames.alone and verify:
         raise UsageError(
             f"{frames.source} has one frame; INT8 needs two, one to calibrate on and another to measure its "
@@ -102,7 +121,8 @@ def calibrate(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(f"calibrating {path.name}", total=frames.wanted)
-        made = int8_network(network, size, frames, lambda: bar.advance(task), steerable=options.steerable)
+        make = calibrating.network or int8_network
+        made = make(network, size, frames, lambda: bar.advance(task), steerable=options.steerable)
         bar.remove_task(task)
         if verify:
             task = bar.add_task("measuring its loss", total=len(frames.held_out))

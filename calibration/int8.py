@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import onnx
+
 from measnet.calibration.frames import Frames
 from measnet.calibration.placement import Placement, place
 from measnet.calibration.quantise import quantised_graph
@@ -43,11 +45,13 @@ def int8_network(
     progress: Callable[[], None] = lambda: None,
     *,
     steerable: bool = False,
+    quantise: Callable[..., onnx.ModelProto] = quantised_graph,
 ) -> Int8Graph:
     """The INT8 graph of ``network``, calibrated on ``frames``; a ``steerable`` one while nobody steers.
 
     ``size`` and ``steerable`` are as in ``exact_graph``; the frames must be of a size that the graph takes.
-    ``progress`` is called after each frame. Raises as ``exact_graph``, ``Frames`` and ``Magnitudes`` do.
+    ``progress`` is called after each frame; ``quantise`` is as ``quantised_graph``. Raises as ``exact_graph``,
+    ``Frames`` and ``Magnitudes`` do.
     """
     exact = exact_graph(network, size, steerable=steerable)
     model = exact.model
@@ -56,7 +60,7 @@ def int8_network(
         magnitudes.see(image)
         progress()
     placement = place(model, magnitudes.found)
-    quantised = quantised_graph(model, placement, magnitudes.found)
+    quantised = quantise(model, placement, magnitudes.found)
     typed = typed_graph(quantised, "fp16", ranges=magnitudes.found)
     return Int8Graph(
         graph=exact.become(typed.model, precision="int8", calibration=frames.calibration),

@@ -25,29 +25,34 @@ PACE = 25  # frames a second of the file: a frame is repeated as long as it is s
 
 def main(source: str, sink: str) -> None:
     camera = opened(source)
+    with Restorer("nano", channel_order="bgr") as restorer:  # OpenCV's order
+        print(f"{restore(camera, restorer, sink)} frames restored")
+
+
+def restore(camera: cv2.VideoCapture, restorer: Restorer, sink: str) -> int:
+    """Restores until the end, and counts the frames."""
     writer, frames, written, started = None, 0, 0, 0.0
     try:
-        with Restorer("nano", channel_order="bgr") as restorer:  # OpenCV's order
-            for restored in restorer.stream(newest(camera), in_flight=1):
-                started = started or time.monotonic()
-                frames += 1
-                if sink == "window":
-                    cv2.imshow("restored", restored)
-                    if cv2.waitKey(1) == 27:
-                        break
-                    continue
-                if writer is None:
-                    size = restored.shape[1], restored.shape[0]
-                    writer = cv2.VideoWriter(sink, cv2.VideoWriter.fourcc(*"mp4v"), PACE, size)
-                while written <= (time.monotonic() - started) * PACE:
-                    writer.write(restored)
-                    written += 1
+        for restored in restorer.stream(newest(camera), in_flight=1):
+            started = started or time.monotonic()
+            frames += 1
+            if sink == "window":
+                cv2.imshow("restored", restored)
+                if cv2.waitKey(1) == 27:
+                    break
+                continue
+            if writer is None:
+                size = restored.shape[1], restored.shape[0]
+                writer = cv2.VideoWriter(sink, cv2.VideoWriter.fourcc(*"mp4v"), PACE, size)
+            while written <= (time.monotonic() - started) * PACE:
+                writer.write(restored)
+                written += 1
     except KeyboardInterrupt:
         pass
     finally:
         if writer is not None:
             writer.release()
-    print(f"{frames} frames restored")
+    return frames
 
 
 def opened(source: str) -> cv2.VideoCapture:

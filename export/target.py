@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from measnet.errors import MissingPackageError, UsageError
@@ -59,10 +60,15 @@ class Target:
         return "-".join([short, *(f"sm{c.replace('.', '')}" for c in self.compute_capabilities)])
 
 
-def find_targets(flavours: tuple[str, ...], cards: tuple[str, ...]) -> list[Target]:
+def find_targets(
+    flavours: tuple[str, ...],
+    cards: tuple[str, ...],
+    version_of: Callable[[Flavour], str] = flavour_version,
+) -> list[Target]:
     """The targets of ``--with`` (``flavours``) and ``--gpu`` (``cards``; none: this GPU).
 
     A card is called sm89; sm86+sm89 is one target for both, ``rtx`` one for all of ``PORTABLE_CARDS``.
+    ``version_of`` asks what is installed.
     Raises ``UsageError`` with every mistake at once, ``MissingPackageError`` without a package.
     """
     wanted = [_cards(text) for text in cards]
@@ -78,14 +84,14 @@ def find_targets(flavours: tuple[str, ...], cards: tuple[str, ...]) -> list[Targ
     targets: list[Target] = []
     for flavour in dict.fromkeys(flavours):
         if flavour == "tensorrt-rtx":
-            version = flavour_version("tensorrt-rtx")
+            version = version_of("tensorrt-rtx")
             ahead = [
                 Target("tensorrt-rtx", version, capability)
                 for capability in dict.fromkeys(_capabilities(names) for names in wanted)
             ]
             targets.extend(ahead or [_this_machine("tensorrt-rtx", version)])
         else:
-            targets.append(_this_machine("tensorrt", flavour_version("tensorrt")))
+            targets.append(_this_machine("tensorrt", version_of("tensorrt")))
     return targets
 
 

@@ -49,6 +49,7 @@ class PictureDecoder:
         track: which of several video tracks, from 1; None for the default one.
         keep_tracks: copy the other ones.
         low_delay: give out every frame at once, at the price of decoding on one core.
+        most_pixels: of a picture in the stream, whose container may have said less.
 
     Raises:
         InputError: no picture stream, no decoder for it, an absurd size.
@@ -63,6 +64,7 @@ class PictureDecoder:
         track: int | None = None,
         keep_tracks: bool = False,
         low_delay: bool = False,
+        most_pixels: int = MAX_PIXELS,
     ) -> None:
         self._container = container
         self._name = name
@@ -98,7 +100,7 @@ class PictureDecoder:
         check_size(name, context.width, context.height)
         check_memory(name, context.width, context.height)
         # A damaged bitstream can claim another size than its container does.
-        context.options = {"max_pixels": str(MAX_PIXELS)}
+        context.options = {"max_pixels": str(most_pixels)}
         context.thread_type = "SLICE" if low_delay else "AUTO"
         self.damaged = 0
         self.pictures_read = 0

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from measnet.calibration import cli
 from measnet.export.graph import Graph, read_graph
 from measnet.weights import bundled
 
@@ -19,14 +18,6 @@ GraphOf = Callable[..., onnx.ModelProto]
 def nano() -> Graph:
     """The bundled graph, in place of a new trace, which takes far longer."""
     return read_graph(bundled("nano", ".onnx"))
-
-
-@pytest.fixture(scope="module")
-def small_pieces() -> Iterator[None]:
-    """Takes a quarter of the pixels of each frame to calibrate and measure on."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "DYNAMIC_SIZE", (128, 160))
-        yield
 
 
 @pytest.fixture(scope="session")

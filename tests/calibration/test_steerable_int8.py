@@ -9,7 +9,7 @@ import onnx
 import pytest
 from click.testing import CliRunner
 
-from measnet.calibration.cli import main
+from measnet.calibration.cli import Calibrating, main
 from measnet.export.pictures import real_pictures, sample_clip
 from measnet.image import Image
 from measnet.metrics import psnr
@@ -19,7 +19,7 @@ from measnet.weights import bundled
 
 
 @pytest.fixture(scope="module")
-def made(small_pieces: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The bundled nano in INT8, steerable and not, calibrated on the same frames."""
     clip = sample_clip()
     if clip is None:
@@ -27,7 +27,7 @@ def made(small_pieces: None, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     folder = tmp_path_factory.mktemp("int8")
     wish = ["nano", str(clip), "--limit", "2", "--no-verify", "-o", str(folder)]
     for more in ([], ["--steerable"]):
-        result = CliRunner().invoke(main, [*wish, *more])
+        result = CliRunner().invoke(main, [*wish, *more], obj=Calibrating(any_size=(128, 160)))
         assert result.exit_code == 0, result.output
     return {kind: folder / f"nano-dynamic.int8{kind}.onnx" for kind in ("", ".steerable")}
 

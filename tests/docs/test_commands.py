@@ -17,6 +17,7 @@ from docs.pages import PAGES, ROOT, blocks
 from short_training import SOON
 
 from measnet.doctor import step
+from measnet.doctor.cli import Doctor
 from measnet.doctor.machine import Machine
 from measnet.doctor.self_test import self_test
 from measnet.export.make import SMALLER, Making
@@ -53,7 +54,7 @@ def self_test_here(machine: Machine, model: str, say: Callable[[str], None]) -> 
 
 HANDED_IN: dict[str, object] = {
     # In this process, which has imported everything; that programs start is tested elsewhere.
-    "measnet-doctor": self_test_here,
+    "measnet-doctor": Doctor(self_test=self_test_here),
     # Graphs are held against the network on a quarter of the pixels, and runs fit and look back shortly.
     # Bundled ones were traced once, and so tests/export holds them to what is traced today.
     "measnet-export": Making(any_size=SMALLER),

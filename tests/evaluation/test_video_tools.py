@@ -11,7 +11,6 @@ from evaluation.small_sequences import moving, write_folder
 
 from measnet.errors import InputError, MEASNetError
 from measnet.evaluation.classical import TOOLS
-from measnet.evaluation.video import measure
 from measnet.evaluation.video.degrade import parse_chain
 from measnet.evaluation.video.figures import DEGRADED, VideoFigures
 from measnet.evaluation.video.filters import FrameByFrame, LibraryFilter, ProgramFilter
@@ -98,10 +97,7 @@ class Notes(Watcher):
         self.lines.append(line)
 
 
-def run_grid(
-    grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str = "denoise"
-) -> tuple[VideoFigures, list[str]]:
-    monkeypatch.setattr(measure, "GRID", grid)
+def run_grid(grid: Grid, tmp_path: Path, task: str = "denoise") -> tuple[VideoFigures, list[str]]:
     places = tuple(
         Place(f"{step}", write_folder(tmp_path / f"{step}", moving(3, step=step, height=64)))
         for step in (0, 2)
@@ -109,14 +105,14 @@ def run_grid(
     (tmp_path / "made").mkdir()
     options = VideoOptions(places, parse_chain("sensor:15,h264:22"), task=task, classical=True)
     notes = Notes()
-    return measure_video(options, {}, tmp_path / "made", notes), notes.lines
+    return measure_video(options, {}, tmp_path / "made", notes, grid), notes.lines
 
 
 def test_a_filter_is_credited_with_the_setting_that_gains_most_over_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grid: Grid = {"nlmeans": ("nlmeans=s=1.1", "nlmeans=s=6:p=5:r=5", "nlmeans=s=30")}
-    figures, notes = run_grid(grid, tmp_path, monkeypatch)
+    figures, notes = run_grid(grid, tmp_path)
     tried = figures.trials["nlmeans"]
     best = max(tried, key=lambda trial: trial.gain_db)
     assert [trial.setting for trial in tried] == list(grid["nlmeans"])
@@ -134,12 +130,12 @@ def test_a_filter_that_cannot_be_had_is_left_out_with_a_note(
         "nlmeans": ("nlmeans=s=-7",),
         "atadenoise": ("atadenoise",),
     }
-    figures, notes = run_grid(grid, tmp_path, monkeypatch)
+    figures, notes = run_grid(grid, tmp_path)
     assert figures.methods == [DEGRADED, "atadenoise"]
     assert "magic is left out: PyAV has no such filter" in notes[0]
     assert "nlmeans is left out: the filter nlmeans=s=-7 failed" in notes[1]
 
 
 def test_other_tasks_have_the_tools_of_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    figures, _ = run_grid({}, tmp_path, monkeypatch, task="lowlight")
+    figures, _ = run_grid({}, tmp_path, task="lowlight")
     assert figures.methods[1:] == [tool.name for tool in TOOLS["lowlight"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 
 from measnet import gpu as gpu_module
 from measnet.errors import MissingPackageError, UsageError
-from measnet.export import target as target_module
 from measnet.export.target import RTX_CARDS, find_targets
+
+find_here = partial(find_targets, version_of=lambda flavour: "11.4.0")
 
 
 def runtime(count: int, error: int = 0, raises: bool = False) -> SimpleNamespace:
@@ -39,7 +41,6 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Any:
             package.runtime = found
         monkeypatch.setitem(sys.modules, "cuda", ModuleType("cuda"))
         monkeypatch.setitem(sys.modules, "cuda.bindings", package)
-        monkeypatch.setattr(target_module, "flavour_version", lambda flavour: "11.4.0")
 
     return install
 
@@ -48,7 +49,7 @@ def test_this_gpu_is_what_cuda_shows_first(cuda: Any, monkeypatch: pytest.Monkey
     (tmp_path / "version").write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.82.07  Sat Aug 30")
     monkeypatch.setattr(gpu_module, "KERNEL_MODULE", tmp_path / "version")
     cuda(runtime(1))
-    (target,) = find_targets(("tensorrt",), ())
+    (target,) = find_here(("tensorrt",), ())
     assert (target.gpu, target.compute_capability) == ("NVIDIA L4", "8.9")
     assert (target.driver, target.cuda) == ("580.82.07", "13.2")
     assert target.label == "trt-sm89" and not target.ahead_of_time
@@ -58,22 +59,22 @@ def test_this_gpu_is_what_cuda_shows_first(cuda: Any, monkeypatch: pytest.Monkey
 def test_without_a_gpu_tensorrt_says_where_to_build(cuda: Any, found: SimpleNamespace) -> None:
     cuda(found)
     with pytest.raises(UsageError, match="run the same command on the target machine"):
-        find_targets(("tensorrt",), ())
+        find_here(("tensorrt",), ())
     with pytest.raises(UsageError, match="name the card to build for: --gpu sm75"):
-        find_targets(("tensorrt-rtx",), ())
+        find_here(("tensorrt-rtx",), ())
 
 
 def test_without_cuda_python_its_extra_is_named(cuda: Any) -> None:
     cuda(None)
     with pytest.raises(MissingPackageError, match=r"measnet\[tensorrt\]"):
-        find_targets(("tensorrt",), ())
+        find_here(("tensorrt",), ())
     with pytest.raises(UsageError, match="name the card to build for"):
-        find_targets(("tensorrt-rtx",), ())
+        find_here(("tensorrt-rtx",), ())
 
 
 def test_cards_become_compute_capabilities(cuda: Any) -> None:
     cuda(None)
-    targets = find_targets(("tensorrt-rtx",), tuple(RTX_CARDS))
+    targets = find_here(("tensorrt-rtx",), tuple(RTX_CARDS))
     assert [t.compute_capability for t in targets] == ["7.5", "8.0", "8.6", "8.9", "12.0", "12.1"]
     assert all(target.ahead_of_time for target in targets)
     assert targets[4].label == "rtx-sm120"
@@ -81,12 +82,12 @@ def test_cards_become_compute_capabilities(cuda: Any) -> None:
 
 def test_cards_that_are_joined_share_one_engine(cuda: Any) -> None:
     cuda(None)
-    pair, rtx, lone, twice = find_targets(("tensorrt-rtx",), ("SM120+sm89", "rtx", "sm89", "sm86+sm86+sm120"))
+    pair, rtx, lone, twice = find_here(("tensorrt-rtx",), ("SM120+sm89", "rtx", "sm89", "sm86+sm86+sm120"))
     assert (pair.compute_capability, pair.label) == ("8.9 12.0", "rtx-sm89-sm120")
     assert rtx.compute_capabilities == ("8.0", "8.6", "8.9", "12.0")
     assert (lone.compute_capability, lone.label) == ("8.9", "rtx-sm89")
     assert twice.compute_capability == "8.6 12.0" and twice.ahead_of_time
-    assert find_targets(("tensorrt-rtx",), ("rtx", "sm120+sm89+sm86+sm80", "RTX")) == [rtx]
+    assert find_here(("tensorrt-rtx",), ("rtx", "sm120+sm89+sm86+sm80", "RTX")) == [rtx]
 
 
 @pytest.mark.parametrize(
@@ -101,4 +102,4 @@ def test_cards_that_are_joined_share_one_engine(cuda: Any) -> None:
 def test_cards_that_cannot_share_one_are_refused(cuda: Any, card: str, message: str) -> None:
     cuda(None)
     with pytest.raises(UsageError, match=message):
-        find_targets(("tensorrt-rtx",), (card,))
+        find_here(("tensorrt-rtx",), (card,))

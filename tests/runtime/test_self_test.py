@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner
 from conftest import thin_graph
 
-from measnet.doctor.cli import main
+from measnet.doctor.cli import Doctor, main
 from measnet.doctor.machine import Gpu, Machine, discreet
 from measnet.doctor.self_test import self_test
 from measnet.doctor.step import Result, perform, perform_apart
@@ -260,14 +260,13 @@ def test_names_of_the_user_and_the_machine_are_taken_out(monkeypatch: pytest.Mon
     )
 
 
-@pytest.fixture
-def examined(monkeypatch: pytest.MonkeyPatch) -> None:
+def examined() -> Machine:
     """A machine that need not be examined, which imports every heavy package in a process of its own."""
-    monkeypatch.setattr("measnet.doctor.machine.examine", lambda: machine([], {}))
+    return machine([], {})
 
 
 def test_the_command_writes_what_it_measured_and_nothing_of_the_owner(tmp_path: Path) -> None:
-    test = functools.partial(self_test, perform=no_engines)
+    test = Doctor(self_test=functools.partial(self_test, perform=no_engines))
     result = CliRunner().invoke(main, ["--self-test", "-o", str(tmp_path / "d.json")], obj=test)
     assert result.exit_code == 0, result.output
     text = (tmp_path / "d.json").read_text()
@@ -280,18 +279,16 @@ def test_the_command_writes_what_it_measured_and_nothing_of_the_owner(tmp_path: 
     assert "run on ONNX Runtime, CPU" in report["abilities"]
 
 
-@pytest.mark.usefixtures("examined")
 def test_a_self_test_that_finds_a_difference_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TOLERANCES, "fp32", Tolerance(400.0, 0.0, 1.0))
-    test = functools.partial(self_test, perform=in_this_process)
+    test = Doctor(examine=examined, self_test=functools.partial(self_test, perform=in_this_process))
     result = CliRunner().invoke(main, ["--self-test", "-o", str(tmp_path / "d.json")], obj=test)
     assert result.exit_code == 1 and "DIFFERS" in result.output
     assert not json.loads((tmp_path / "d.json").read_text())["passed"]
 
 
-@pytest.mark.usefixtures("examined")
 def test_a_model_that_no_backend_can_run_fails_the_self_test(tmp_path: Path) -> None:
-    test = functools.partial(self_test, perform=in_this_process)
+    test = Doctor(examine=examined, self_test=functools.partial(self_test, perform=in_this_process))
     words = ["--self-test", "--model", "/nowhere/secret.onnx", "-o", str(tmp_path / "d.json")]
     result = CliRunner().invoke(main, words, obj=test)
     assert result.exit_code == 1

@@ -20,7 +20,7 @@ import pytest
 from measnet.errors import InputError
 from measnet.runtime import memory
 from measnet.runtime.frame import Frame
-from measnet.runtime.sources import images
+from measnet.runtime.sources.decoder import PictureDecoder
 from measnet.runtime.sources.images import Images
 from measnet.runtime.sources.video import VideoFile
 from runtime.conftest import Answer, MakeClip, ffmpeg, restore_unchanged
@@ -90,10 +90,7 @@ def little_memory() -> object:
         ("a.bmp", bmp(HUGE, HUGE)),
     ],
 )
-def test_pictures_that_claim_absurd_sizes_are_not_decoded(
-    name: str, content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(images, "pixels_of", lambda *_, **__: pytest.fail("decoded"))
+def test_pictures_that_claim_absurd_sizes_are_not_decoded(name: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     # Pictures of WebP have 16383 pixels a side at most, so this one is damaged.
     reason = "damaged" if name == "a.webp" else "beyond the limit of 16384×16384"
@@ -140,11 +137,10 @@ def test_raw_video_of_an_absurd_size_is_refused(measnet_run: Run, tmp_path: Path
 def test_a_picture_larger_than_memory_is_refused_before_it_is_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((64, 64, 3), np.uint8))
+    (tmp_path / "a.png").write_bytes(png(64, 64))  # and nothing more: to decode it would find it damaged
     monkeypatch.setattr(memory, "available_memory", lambda: 64 * 64 * memory.BYTES_PER_PIXEL)
     Images(tmp_path / "a.png")
     monkeypatch.setattr(memory, "available_memory", lambda: 200_000)
-    monkeypatch.setattr(images, "pixels_of", lambda *_, **__: pytest.fail("decoded"))
     with pytest.raises(InputError, match=r"of 64×64 takes 0\.0 GB to restore, and 0\.0 GB are free"):
         Images(tmp_path / "a.png")
 
@@ -173,18 +169,15 @@ def test_a_picture_that_changes_its_size_is_scaled_and_said(tmp_path: Path) -> N
     assert len(said) == 1 and "from 96×64 to 48×32 at" in said[0] and "4 frames were scaled" in said[0]
 
 
-def test_a_size_beyond_the_limit_in_the_middle_counts_as_damage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("measnet.runtime.sources.decoder.MAX_PIXELS", 60 * 40)
+def test_a_size_beyond_the_limit_in_the_middle_counts_as_damage(tmp_path: Path) -> None:
     path = two_sizes(tmp_path / "a.ts", ("-c:v", "mpeg2video"))
     halves = sorted(tmp_path.glob("*x*.ts"))
     path.write_bytes(b"".join(half.read_bytes() for half in halves))  # the small ones first
-    source = VideoFile(path)
-    frames = [item for item in source.read() if isinstance(item, Frame)]
+    with av.open(str(path)) as container:
+        decoder = PictureDecoder(container, "a.ts", most_pixels=60 * 40)
+        frames = [item for item in decoder.items() if isinstance(item, av.VideoFrame)]
     # FFmpeg's decoder holds one of the small ones back, and drops it at the change.
-    assert len(frames) == 3 and source.damaged > 0
-    source.close()
+    assert len(frames) == 3 and decoder.damaged > 0
 
 
 def test_a_file_that_grows_while_it_is_read_is_restored_as_far_as_it_went(

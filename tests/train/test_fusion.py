@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -71,13 +70,9 @@ def test_scenes_are_frames_of_one_size_the_same_for_the_same_seed(photographs: P
     assert piece[0].shape == (HEIGHT, WIDTH, 3)
 
 
-def test_it_learns_to_trust_a_past_that_is_right_and_not_one_that_is_wrong(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_it_learns_to_trust_a_past_that_is_right_and_not_one_that_is_wrong() -> None:
     """Makes squares whose first plane tells: at 1 the past is right, at -1 the frame; the rule cannot."""
     looks = itertools.count()  # at a clock by which a step takes a second: it looks twice
-    monkeypatch.setattr(learning, "time", SimpleNamespace(monotonic=lambda: next(looks) / 2))
-    monkeypatch.setattr(learning, "WARM_STEPS", 20)
     rng = np.random.default_rng(0)
     squares = []
     for _ in range(200):
@@ -89,7 +84,14 @@ def test_it_learns_to_trust_a_past_that_is_right_and_not_one_that_is_wrong(
         square[..., PLANES + 6 : PLANES + 12] = off * (right < 0)[..., None]
         square[..., PLANES + 12] = 1
         squares.append(square)
-    network, gain = learning.learn(Lessons(squares, [6.0] * 200), 60, 0, lambda step, gain: None)
+    network, gain = learning.learn(
+        Lessons(squares, [6.0] * 200),
+        60,
+        0,
+        lambda step, gain: None,
+        warm_steps=20,
+        clock=lambda: next(looks) / 2,
+    )
     assert gain > 1
     with torch.no_grad():
         planes = torch.zeros(2, PLANES, 16, 16)

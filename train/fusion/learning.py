@@ -20,7 +20,6 @@ from measnet.train.fusion.network import TrustNetwork
 
 BATCH = 16
 RATE = 3e-3
-WARM_STEPS = 300
 CONSTANT = 0.3  # of the time; then the rate falls as a cosine
 WORSE = 0.3  # times more a square counts by which it is worse than the frame alone
 LEAST_ERROR = 2.0  # squared levels, so that scenes that are good already do not outweigh others
@@ -31,11 +30,17 @@ _FOUR = [list(range(4)), [1, 0, 3, 2], [2, 3, 0, 1], [0, 2, 1, 3]]  # as is, mir
 
 
 def learn(
-    lessons: Lessons, seconds: float, seed: int, tell: Callable[[int, float], None]
+    lessons: Lessons,
+    seconds: float,
+    seed: int,
+    tell: Callable[[int, float], None],
+    *,
+    warm_steps: int = 300,
+    clock: Callable[[], float] = time.monotonic,
 ) -> tuple[TrustNetwork, float]:
     """The network after so many ``seconds``, and what it gains over the rule, in dB, on squares held out.
 
-    ``tell`` is told steps and that gain now and then.
+    ``tell`` is told steps and that gain now and then; the rate rises for ``warm_steps``.
     """
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
@@ -44,12 +49,12 @@ def learn(
     network = TrustNetwork()
     mean = TrustNetwork()
     optimizer = torch.optim.AdamW(network.parameters(), RATE, betas=(0.9, 0.98), weight_decay=1e-4)
-    step, began = 0, time.monotonic()
+    step, began = 0, clock()
     told = began
-    while (passed := (time.monotonic() - began) / seconds) < 1 or not step:
+    while (passed := (clock() - began) / seconds) < 1 or not step:
         falling = np.cos(np.pi * max(0.0, passed - CONSTANT) / (1 - CONSTANT)) / 2 + 0.5
         for group in optimizer.param_groups:
-            group["lr"] = RATE * min(1, (step + 1) / WARM_STEPS) * (falling + 0.01)
+            group["lr"] = RATE * min(1, (step + 1) / warm_steps) * (falling + 0.01)
         numbers = rng.integers(max(1, len(errors) - held), size=BATCH)
         batch = _tensor([_turned(lessons.squares[number], int(rng.integers(8))) for number in numbers])
         with torch.autocast("cpu", torch.bfloat16):
@@ -61,8 +66,8 @@ def learn(
         optimizer.step()
         step += 1
         _follow(mean, network, min(0.999, step / (step + 10)))
-        if time.monotonic() - told > 60:
-            told = time.monotonic()
+        if clock() - told > 60:
+            told = clock()
             tell(step, _gain(mean, lessons, errors, held))
     return mean, _gain(mean, lessons, errors, held)
 

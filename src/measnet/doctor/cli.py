@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,14 @@ from measnet.command_line import HELP, run_command, say
 if TYPE_CHECKING:
     from measnet.doctor.abilities import Ability
     from measnet.doctor.machine import Machine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doctor:
+    """The parts of the doctor; None is ours."""
+
+    examine: Callable[[], Machine] | None = None
+    self_test: Callable[..., dict[str, Any]] | None = None
 
 
 @click.command(
@@ -38,10 +47,8 @@ Exit status: 0 all well, 1 a self-test failed, 2 an option is wrong, 130 interru
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
 @click.version_option(package_name="measnet", prog_name="measnet-doctor")
-@click.pass_obj  # does the self-test; None where the command is called by its name
-def main(
-    tests: Callable[..., dict[str, Any]] | None, /, test: bool, model: str, out: Path | None, debug: bool
-) -> None:
+@click.pass_obj  # None where the command is called by its name
+def main(doctor: Doctor | None, /, test: bool, model: str, out: Path | None, debug: bool) -> None:
     """Say what this machine can do with MEASNet, what is missing, and what installs it.
 
     The self-test builds engines where TensorRT or TensorRT-RTX is installed, restores made-up pictures with
@@ -50,11 +57,13 @@ def main(
     of a machine we do not have. Nothing is sent by itself.
     """
     run_command(
-        lambda: _run(test, model, out, tests), debug=debug, interrupted="stopped; nothing was written"
+        lambda: _run(test, model, out, doctor or Doctor()),
+        debug=debug,
+        interrupted="stopped; nothing was written",
     )
 
 
-def _run(test: bool, model: str, out: Path | None, tests: Callable[..., dict[str, Any]] | None) -> None:
+def _run(test: bool, model: str, out: Path | None, doctor: Doctor) -> None:
     from measnet.doctor.abilities import abilities
     from measnet.doctor.machine import discreet, examine
     from measnet.doctor.self_test import self_test
@@ -65,14 +74,14 @@ def _run(test: bool, model: str, out: Path | None, tests: Callable[..., dict[str
         out = out or Path("measnet-doctor.json")
     if out:
         check_place(out, "--out", [model])
-    machine = examine()
+    machine = (doctor.examine or examine)()
     found = abilities(machine)
     _show(machine, found)
     report: dict[str, Any] = {"machine": discreet(machine.facts())}
     if test:
         say("")
         say("Self-test:")
-        report = (tests or self_test)(machine, model, lambda line: say(f"  {line}"))
+        report = (doctor.self_test or self_test)(machine, model, lambda line: say(f"  {line}"))
         for run in report["runs"]:
             _show_parity(run)
     if out:

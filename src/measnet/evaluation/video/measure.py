@@ -75,10 +75,14 @@ class Watcher:
 
 
 def measure_video(
-    options: VideoOptions, restorers: Mapping[str, Restorer], folder: Path, watcher: Watcher
+    options: VideoOptions,
+    restorers: Mapping[str, Restorer],
+    folder: Path,
+    watcher: Watcher,
+    grid: Mapping[str, Sequence[str]] = GRID,
 ) -> VideoFigures:
     """Figures of all methods on all sequences. ``restorers`` are called by the models' names; ``folder`` is
-    for what coders make.
+    for what coders make; ``grid`` has the filters to try, by family and setting.
 
     Raises ``InputError`` for sequences that cannot be read.
     """
@@ -93,7 +97,7 @@ def measure_video(
         for number, one in enumerate(footages)
     ]
     found = VideoFigures(sequences)
-    return _with_tools(found, footages, options, watcher) if options.classical else found
+    return _with_tools(found, footages, options, watcher, grid) if options.classical else found
 
 
 def _measure_models(
@@ -151,12 +155,16 @@ def fused_name(model: str) -> str:
 
 
 def _with_tools(
-    found: VideoFigures, footages: Sequence[Footage], options: VideoOptions, watcher: Watcher
+    found: VideoFigures,
+    footages: Sequence[Footage],
+    options: VideoOptions,
+    watcher: Watcher,
+    grid: Mapping[str, Sequence[str]],
 ) -> VideoFigures:
     """The figures with those of every classical tool in its best setting added."""
     sequences, trials = found.sequences, dict(found.trials)
     before = found.mean(DEGRADED).psnr_db
-    for family, settings in _grid(options).items():
+    for family, settings in _grid(options, grid).items():
         try:
             tried = [_try(setting, make, footages, before, watcher) for setting, make in settings.items()]
             best = max(tried, key=lambda trial: trial.gain_db)
@@ -178,13 +186,15 @@ def _with_tools(
     return VideoFigures(sequences, trials)
 
 
-def _grid(options: VideoOptions) -> dict[str, dict[str, Callable[[], VideoTool]]]:
+def _grid(
+    options: VideoOptions, filters: Mapping[str, Sequence[str]]
+) -> dict[str, dict[str, Callable[[], VideoTool]]]:
     """The classical tools of the task, by family and setting."""
     if options.task != "denoise":
         return {tool.name: {tool.name: partial(FrameByFrame, tool)} for tool in TOOLS[options.task]}
     return {
         family: {setting: partial(new_filter, setting, options.threads) for setting in settings}
-        for family, settings in GRID.items()
+        for family, settings in filters.items()
     }
 
 
