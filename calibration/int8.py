@@ -50,8 +50,8 @@ def int8_network(
     """The INT8 graph of ``network``, calibrated on ``frames``; a ``steerable`` one while nobody steers.
 
     ``size`` and ``steerable`` are as in ``exact_graph``; the frames must be of a size that the graph takes.
-    ``progress`` is called after each frame; ``quantise`` is as ``quantised_graph``. Raises as ``exact_graph``,
-    ``Frames`` and ``Magnitudes`` do.
+    ``progress`` is called after each frame; ``quantise`` is as ``quantised_graph``. Raises as
+    ``exact_graph``, ``Frames`` and ``Magnitudes`` do.
     """
     exact = exact_graph(network, size, steerable=steerable)
     model = exact.model

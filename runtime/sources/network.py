@@ -205,7 +205,7 @@ def _open(url: str, waits: Waits, *, insecure: bool) -> InputContainer:
     until = time.monotonic() + waits.opening
     try:
         if url.lower().startswith("https:") and not insecure:
-            return open_checked(url, options, limits)
+            return open_checked(url, options, waits)
         return av.open(url, mode="r", container_options=options, metadata_errors="replace", timeout=limits)
     except av.error.InvalidDataError:  # of RTSP the end of the time too
         words = f"{name} answers, but not with video that can be read"

@@ -10,6 +10,7 @@ import av
 from measnet.errors import InputError
 from measnet.runtime.live.address import shown
 from measnet.runtime.live.peer import why_refused
+from measnet.runtime.live.waits import Waits
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -21,7 +22,7 @@ _OVER_OURS = {"http_persistent": "0", "http_multiple": "0"}
 _INSIDE_TLS = ("https://", "crypto+https://", "crypto:https://")
 
 
-def open_checked(url: str, options: Mapping[str, str], timeout: tuple[float, float]) -> InputContainer:
+def open_checked(url: str, options: Mapping[str, str], waits: Waits) -> InputContainer:
     """Opens an ``https://`` address as ``av.open`` does with ``options`` for its container; those for TLS
     hold for the pieces of a list too.
 
@@ -29,13 +30,14 @@ def open_checked(url: str, options: Mapping[str, str], timeout: tuple[float, flo
         InputError: a piece lies where the certificate is not trusted, or where there is no TLS.
         FFmpegError: as ``av.open``.
     """
+    limits = waits.opening, waits.silence
     try:
         opened = av.open(
             url,
             mode="r",
             container_options={**options, **_NO_PIECES},
             metadata_errors="replace",
-            timeout=timeout,
+            timeout=limits,
         )
         if "hls" not in opened.format.name:
             return opened
@@ -48,8 +50,8 @@ def open_checked(url: str, options: Mapping[str, str], timeout: tuple[float, flo
         format="hls",
         container_options={**options, **_OVER_OURS},
         metadata_errors="replace",
-        timeout=timeout,
-        io_open=_Pieces(options, timeout).open,
+        timeout=limits,
+        io_open=_Pieces(options, waits).open,
     )
 
 
@@ -59,9 +61,9 @@ class _Pieces:
     The first error ends it: FFmpeg would go on to the next piece, and PyAV prints a second error.
     """
 
-    def __init__(self, options: Mapping[str, str], timeout: tuple[float, float]) -> None:
+    def __init__(self, options: Mapping[str, str], waits: Waits) -> None:
         self._tls = {name: options[name] for name in ("tls_verify", "ca_file") if name in options}
-        self._timeout = timeout
+        self._waits = waits
         self._failed = False
 
     def open(self, url: str, flags: int, options: Mapping[str, str]) -> _Piece:
@@ -87,11 +89,11 @@ class _Pieces:
                 mode="r",
                 format="data",
                 container_options={**options, **self._tls},
-                timeout=self._timeout,
+                timeout=(self._waits.opening, self._waits.silence),
             )
         except av.error.FFmpegError:
             plain = url.removeprefix("crypto").lstrip("+:")
-            why = why_refused(plain, insecure=False)
+            why = why_refused(plain, self._waits, insecure=False)
             if why is None:
                 raise
             raise InputError(f"its list leads to {shown(plain)}: {why}") from None

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import cv2
 import numpy as np
@@ -54,14 +55,14 @@ def test_interrupted_video_is_playable_and_called_partial(video: Path, number: i
     assert "partial" in out
 
 
-def test_an_interruption_before_anything_has_begun_is_status_130_and_silent(
-    measnet_run: Run, monkeypatch: pytest.MonkeyPatch
+def test_an_interruption_while_the_engine_is_loaded_is_status_130_and_silent(
+    measnet_run: Run, video: Path
 ) -> None:
-    def interrupted() -> None:
+    def interrupted() -> NoReturn:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("measnet.runtime.cli.hide_arguments", interrupted)
-    assert measnet_run("clip.mp4") == Answer(130, "", "")
+    assert measnet_run(video, engine=interrupted) == Answer(130, "", "")
+    assert list(video.parent.iterdir()) == [video]
 
 
 def test_signals_are_taken_once_the_heavy_packages_are_there() -> None:

@@ -137,9 +137,10 @@ def test_raw_video_of_an_absurd_size_is_refused(measnet_run: Run, tmp_path: Path
 def test_a_picture_larger_than_memory_is_refused_before_it_is_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "a.png").write_bytes(png(64, 64))  # and nothing more: to decode it would find it damaged
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((64, 64, 3), np.uint8))
     monkeypatch.setattr(memory, "available_memory", lambda: 64 * 64 * memory.BYTES_PER_PIXEL)
     Images(tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes(png(64, 64))  # whoever decodes it finds it damaged
     monkeypatch.setattr(memory, "available_memory", lambda: 200_000)
     with pytest.raises(InputError, match=r"of 64×64 takes 0\.0 GB to restore, and 0\.0 GB are free"):
         Images(tmp_path / "a.png")
