@@ -30,7 +30,7 @@ needs_rtx = pytest.mark.skipif(
 )
 
 
-def content(graph: bytes) -> ParserAnswer:
+def pleased(graph: bytes) -> ParserAnswer:
     """A parser that takes everything, whether NVIDIA's is here or not, which takes a second a time."""
     return ParserAnswer("a parser", ())
 
@@ -63,7 +63,7 @@ def model_of(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
 
 
-def check(model: onnx.ModelProto, folder: Path, parser: Parser = content) -> list[Finding]:
+def check(model: onnx.ModelProto, folder: Path, parser: Parser = pleased) -> list[Finding]:
     path = folder / "x.onnx"
     path.write_bytes(model.SerializeToString())
     return check_file(path, parser)
@@ -309,7 +309,7 @@ def test_the_same_fault_of_many_nodes_is_said_once(tmp_path: Path) -> None:
         for i, (a, b) in enumerate(itertools.pairwise(names))
     ]
     (tmp_path / "x.onnx").write_bytes(model_of(*nodes, kind=HALF).SerializeToString())
-    result = CliRunner().invoke(main, ["check", str(tmp_path / "x.onnx")], obj=content)
+    result = CliRunner().invoke(main, ["check", str(tmp_path / "x.onnx")], obj=pleased)
     assert result.exit_code == 0
     assert "Softmax at layer0/Softmax, layer1/Softmax, layer2/Softmax and 3 more" in result.output
 
@@ -317,15 +317,15 @@ def test_the_same_fault_of_many_nodes_is_said_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("graph", ["dynamic_graph", "static_graph", "bundled"])
 def test_our_own_float32_graphs_pass(graph: str, request: pytest.FixtureRequest) -> None:
     path = bundled("nano", ".onnx") if graph == "bundled" else request.getfixturevalue(graph)
-    findings = check_file(path, content)
+    findings = check_file(path, pleased)
     assert [finding for finding in findings if finding.level != "note"] == []
-    assert CliRunner().invoke(main, ["check", str(path)], obj=content).exit_code == 0
+    assert CliRunner().invoke(main, ["check", str(path)], obj=pleased).exit_code == 0
 
 
 def test_an_error_ends_in_exit_code_1_and_in_json(tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_bytes(FAULTS["TopK above 3840"][0].SerializeToString())
     out = tmp_path / "found.json"
-    result = CliRunner().invoke(main, ["check", str(tmp_path / "x.onnx"), "-o", str(out)], obj=content)
+    result = CliRunner().invoke(main, ["check", str(tmp_path / "x.onnx"), "-o", str(out)], obj=pleased)
     assert result.exit_code == 1
     assert "error: TopK at block.0/TopK: " in result.output and "1 error" in result.output
     found = json.loads(out.read_text())["findings"][0]
@@ -337,7 +337,7 @@ def test_what_is_no_onnx_file_ends_in_one_line_and_exit_code_2(content: bytes | 
     path = tmp_path / "x.onnx"
     if content is not None:
         path.write_bytes(content)
-    result = CliRunner().invoke(main, ["check", str(path)], obj=content)
+    result = CliRunner().invoke(main, ["check", str(path)], obj=pleased)
     assert result.exit_code == 2
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
 
@@ -407,6 +407,6 @@ def test_damaged_and_hostile_files_end_in_findings_or_one_error(tmp_path: Path) 
                 first.name = "\x1b[31mred\n" * rng.choice([1, 100])
             content = bytearray(model.SerializeToString())
         (tmp_path / "x.onnx").write_bytes(content)
-        result = CliRunner().invoke(main, ["check", str(tmp_path / "x.onnx"), "--debug"], obj=content)
+        result = CliRunner().invoke(main, ["check", str(tmp_path / "x.onnx"), "--debug"], obj=pleased)
         assert isinstance(result.exception, SystemExit | GraphError | None), result.exception
         assert "\x1b" not in result.output

@@ -102,7 +102,7 @@ def test_a_file_of_certificates_that_is_none_is_said(
 
 def test_addresses_without_tls_are_asked_for_no_certificate() -> None:
     assert tls_options("rtsp://cam/stream", insecure=False) == {}
-    assert why_refused("rtsp://127.0.0.1:9/stream", insecure=False) is None
+    assert why_refused("rtsp://127.0.0.1:9/stream", USUAL, insecure=False) is None
 
 
 def test_a_name_that_nobody_has_is_said() -> None:
