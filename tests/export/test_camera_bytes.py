@@ -226,7 +226,8 @@ def test_a_graph_for_one_size_is_for_that_size_and_not_for_the_networks(tmp_path
 
 def test_a_conversion_that_is_wrong_leaves_no_graph(tmp_path: Path) -> None:
     def swapped(graph: Graph, **form: Any) -> Graph:
-        return camera_graph(graph, **{**form, "channel_order": "rgb"})
+        plain = camera_graph(graph, **{**form, "channel_order": "rgb"})
+        return plain.become(plain.model, channel_order=form["channel_order"])
 
     arguments = ["--io", "uint8-nhwc", "--channel-order", "bgr", "-o", str(tmp_path)]
     result = CliRunner().invoke(main, arguments, obj=replace(SMALL, bytes_of=swapped))
