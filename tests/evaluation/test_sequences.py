@@ -123,19 +123,16 @@ def test_frames_that_change_their_size_or_are_tiny_or_damaged_are_refused(tmp_pa
 
 
 def test_few_frames_are_in_memory_however_long_a_sequence_is(tmp_path: Path) -> None:
-    many = write_folder(tmp_path / "many", moving(60, height=128))
-    frame = moving(1, height=128)[0].nbytes
+    few, many = (write_folder(tmp_path / str(count), moving(count, height=128)) for count in (2, 60))
+    assert sum(1 for _ in footage(Place("x", few), tmp_path, "sensor:10").pairs()) == 2  # all is imported
     tracemalloc.start()
     try:
-        pairs = footage(Place("x", many), tmp_path, "sensor:10").pairs()
-        next(pairs)
-        tracemalloc.reset_peak()
-        before, _ = tracemalloc.get_traced_memory()
-        assert sum(1 for _ in pairs) == 59
+        assert sum(1 for _ in footage(Place("x", many), tmp_path, "sensor:10").pairs()) == 60
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak - before < 30 * frame  # noise is of doubles, eight times as large as bytes
+    # Noise is of doubles, eight times as large as bytes.
+    assert peak < 30 * moving(1, height=128)[0].nbytes
 
 
 def test_filters_get_the_planes_that_lie_in_a_coded_file(clips: Path, tmp_path: Path) -> None:

@@ -205,8 +205,10 @@ def test_a_call_of_ffmpeg_is_interrupted_and_no_other_thread_notices() -> None:
 
 
 def test_an_address_that_nobody_answers_is_refused_in_time() -> None:
+    began = time.monotonic()
     with answers_nothing() as port, pytest.raises(InputError, match="did not answer within"):
         LiveSource(f"tcp://127.0.0.1:{port}", waits=Waits(opening=0.5))
+    assert time.monotonic() - began < 0.5 + QUICK
 
 
 def test_wrong_credentials_are_refused_in_one_line_that_does_not_tell_them(
