@@ -1,8 +1,8 @@
 """A terminal as the screen of a preview.
 
 A character cell is about twice as high as wide and shows two pixels: its upper half has the colour of the
-character, its lower half that of the ground. Drawn by hand: rich-pixels takes 25 times as long for it (0.30 s
-of one core for 200 by 48 cells, against 0.012 s), and a preview has 5 % of the time."""
+character, its lower half that of the ground. docs/architecture.md says why rich-pixels does not draw it.
+"""
 
 from __future__ import annotations
 
