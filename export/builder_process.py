@@ -25,7 +25,7 @@ PARSER_SECONDS = 120  # the longest that it may take over a graph
 
 EXTRA = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
 
-Progress = Callable[[str], None]
+TellProgress = Callable[[str], None]
 """Takes a few words on the progress of a build."""
 
 
@@ -70,7 +70,7 @@ def build_plan(
     profiles: tuple[Mapping[str, Range], ...],
     settings: BuildSettings,
     timing_cache: bytes | None,
-    progress: Progress,
+    progress: TellProgress,
 ) -> Plan:
     """Builds one plan for GPUs of these compute ``capabilities`` (``8.9``) from the bytes of an ONNX file.
 
@@ -157,7 +157,7 @@ def ask_parser(graph: bytes) -> ParserAnswer | None:
 class _Phases:
     """TensorRT's nested phases as a few words."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: TellProgress) -> None:
         self.progress = progress
         self.open: list[tuple[str, int]] = []
 

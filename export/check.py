@@ -24,8 +24,8 @@ from measnet.export.rules import RULES, Finding, Inspected, all_nodes
 from measnet.onnx_file import (
     Beside,
     DamagedError,
-    constants,
     data_fault,
+    each_constant,
     external_length,
     fault_of,
 )
@@ -115,7 +115,7 @@ def _constants(content: bytes, path: Path) -> Iterator[Finding]:
     files: set[str] = set()
     missing = False
     try:
-        found, beside = list(constants(content)), Beside(path.parent)
+        found, beside = list(each_constant(content)), Beside(path.parent)
     except DamagedError:
         raise GraphError(f"{path} is not an ONNX file, or a damaged one") from None
     for constant in found:

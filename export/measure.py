@@ -14,7 +14,7 @@ from measnet.export.graph import Graph
 from measnet.export.session import GraphSession
 from measnet.image import Image, batch_to_images, images_to_batch, pad
 from measnet.metrics import Choices, Parity, Tolerance, compare, psnr
-from measnet.network import MEASNet, Restoration
+from measnet.network import MEASNet, MEASNetOutput
 
 WAYS = {
     "exact": "in ONNX Runtime on this CPU",
@@ -126,7 +126,7 @@ def graph_parity(graph: Graph, network: MEASNet, images: Image) -> Parity:
     )
 
 
-def parity_with(session: GraphSession, expected: Restoration, images: Image) -> Parity:
+def parity_with(session: GraphSession, expected: MEASNetOutput, images: Image) -> Parity:
     """Parity of a graph on ``images`` (B 3 H W) with what the network made of them. Raises ``GraphError``."""
     outputs: dict[str, Any] = session.run(images)
     return compare(
@@ -134,7 +134,7 @@ def parity_with(session: GraphSession, expected: Restoration, images: Image) -> 
     )
 
 
-def network_answer(network: MEASNet, images: Image) -> Restoration:
+def network_answer(network: MEASNet, images: Image) -> MEASNetOutput:
     """The results of PyTorch for ``images`` (B 3 H W) in float32, with which every graph is compared."""
     with torch.inference_mode():
         return network.eval().restore(torch.from_numpy(images))

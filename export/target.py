@@ -27,7 +27,7 @@ PORTABLE_CARDS = ("sm80", "sm86", "sm89", "sm120")
 
 
 @dataclass(frozen=True)
-class Target:
+class EngineTarget:
     """A flavour of TensorRT, and a GPU or a kind of GPU."""
 
     flavour: Flavour
@@ -59,7 +59,7 @@ class Target:
         return "-".join([short, *(f"sm{c.replace('.', '')}" for c in self.compute_capabilities)])
 
 
-def find_targets(flavours: tuple[str, ...], cards: tuple[str, ...]) -> list[Target]:
+def find_targets(flavours: tuple[str, ...], cards: tuple[str, ...]) -> list[EngineTarget]:
     """The targets of ``--with`` (``flavours``) and ``--gpu`` (``cards``; none: this GPU).
 
     A card is called sm89; sm86+sm89 is one target for both, ``rtx`` one for all of ``PORTABLE_CARDS``.
@@ -75,12 +75,12 @@ def find_targets(flavours: tuple[str, ...], cards: tuple[str, ...]) -> list[Targ
         )
     if problems:
         raise UsageError("; ".join(problems))
-    targets: list[Target] = []
+    targets: list[EngineTarget] = []
     for flavour in dict.fromkeys(flavours):
         if flavour == "tensorrt-rtx":
             version = flavour_version("tensorrt-rtx")
             ahead = [
-                Target("tensorrt-rtx", version, capability)
+                EngineTarget("tensorrt-rtx", version, capability)
                 for capability in dict.fromkeys(_capabilities(names) for names in wanted)
             ]
             targets.extend(ahead or [_this_machine("tensorrt-rtx", version)])
@@ -89,7 +89,7 @@ def find_targets(flavours: tuple[str, ...], cards: tuple[str, ...]) -> list[Targ
     return targets
 
 
-def _this_machine(flavour: Flavour, version: str) -> Target:
+def _this_machine(flavour: Flavour, version: str) -> EngineTarget:
     try:
         gpu = first_gpu()
     except MissingPackageError:
@@ -106,7 +106,7 @@ def _this_machine(flavour: Flavour, version: str) -> Target:
             "this machine shows no GPU, and TensorRT builds only for the one it runs on; run the same "
             "command on the target machine, or take --gpu for an RTX card"
         )
-    return Target(flavour, version, gpu.compute_capability, gpu.name, gpu.driver, gpu.cuda)
+    return EngineTarget(flavour, version, gpu.compute_capability, gpu.name, gpu.driver, gpu.cuda)
 
 
 def _unknown(card: str) -> str:

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
-from measnet.image import sixteen_bits
-from measnet.runtime.frame import Colour, Pixels
+from measnet.image import Pixels, sixteen_bits
+from measnet.runtime.frame import Colour
 
 Siting = Literal["left", "centre"]
 Chroma = Literal["420", "422", "444"]

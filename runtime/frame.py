@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from measnet.image import Pixels
+
 if TYPE_CHECKING:
     from av.stream import Stream
     from av.video.stream import VideoStream
@@ -17,9 +19,7 @@ if TYPE_CHECKING:
     from measnet.metrics import Choices
     from measnet.runtime.restorer import RestoredFrame
 
-Pixels = npt.NDArray[np.uint8 | np.uint16]
-
-Kind = Literal["video", "live", "images"]
+SourceKind = Literal["video", "live", "images"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +196,7 @@ class StreamInfo:
     """
 
     name: str
-    kind: Kind
+    kind: SourceKind
     width: int
     height: int
     time_base: Fraction

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import msgspec
 
 from measnet.errors import BackendError
+from measnet.image import Pixels
 from measnet.onnx_file import read_metadata
-from measnet.runtime.frame import Mark, Pixels, Restoration
+from measnet.runtime.frame import Mark, Restoration
 from measnet.runtime.health import Health
 from measnet.runtime.options import OnFault
 from measnet.runtime.restorer import RestoredFrame, Restorer

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from measnet.errors import MissingPackageError, ParityError, UsageError
+from measnet.image import Pixels
 from measnet.metrics import (
     FP32_TOLERANCE,
     TOLERANCES,
@@ -23,7 +24,7 @@ from measnet.metrics import (
     psnr,
 )
 from measnet.runtime.backends.choice import checkpoint_of
-from measnet.runtime.frame import Pixels, Restoration
+from measnet.runtime.frame import Restoration
 from measnet.runtime.guard import bundled_name, safer_than
 from measnet.runtime.restorer import RestoredFrame, Restorer
 from measnet.runtime.run_report import RunReport

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from measnet.errors import ClosedError
-from measnet.runtime.frame import Frame, Kind, Mark, Restoration
+from measnet.runtime.frame import Frame, Mark, Restoration, SourceKind
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.options import Late
 
@@ -97,13 +97,13 @@ class Pace:
     """Seconds that a frame may be old when the first step takes it."""
 
 
-PACES: dict[Kind, Pace] = {"video": Pace(4), "images": Pace(4), "live": Pace(1, "drop-oldest")}
+PACES: dict[SourceKind, Pace] = {"video": Pace(4), "images": Pace(4), "live": Pace(1, "drop-oldest")}
 
 DROPPED_FOR = {"drop-oldest": "newer", "drop-newest": "full"}
 """Reasons by which frames without room are counted."""
 
 
-def pace_of(kind: Kind, late: Late | None, max_latency: float | None) -> Pace:
+def pace_of(kind: SourceKind, late: Late | None, max_latency: float | None) -> Pace:
     """The usual pace of a kind of source, but for what was asked for."""
     usual = PACES[kind]
     return Pace(usual.room, late or usual.late, max_latency)

@@ -26,14 +26,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from measnet.image import Pixels
 from measnet.runtime import motion, planes
-from measnet.runtime.frame import Pixels
 from measnet.runtime.held_light import HeldLight
 from measnet.runtime.past import BROAD, Light, Past, Sources
 from measnet.runtime.planes import Plane
 from measnet.runtime.scene_cut import SceneCut
 from measnet.runtime.taken_noise import TakenNoise, taken_noise
-from measnet.runtime.trust import Judge, LearntTrust, Room, Seen
+from measnet.runtime.trust import Judge, LearntTrust, ScratchArrays, Seen
 
 RULE = 5
 """Number of the rule: another one makes other frames of the same."""
@@ -178,7 +178,7 @@ class TemporalFusion:
         self.before: Pixels | None = None
         """With ``ahead``: the frame before the last one, which it is joined with; None where it stays as it
         was."""
-        self._room = Room()
+        self._room = ScratchArrays()
         self._spare: Plane | None = None  # for the next mean
         self._motion = motion.Motion()
         self.figures = Figures(depth)
@@ -258,7 +258,7 @@ class TemporalFusion:
         moved = self._room.take("a", following.shape)
         # A codec has taken the finest detail already: what is blurred then is its noise.
         self._move(following, flow, moved, cv2.INTER_LINEAR if repeated > _LINEAR else cv2.INTER_CUBIC)
-        off = planes.difference(past.half, planes.half(moved)) / last.usual
+        off = planes.squared_difference(past.half, planes.half(moved)) / last.usual
         caution = np.float32(np.interp(repeated, (0, 1), _CAUTION))
         trust = 1 / (1 + caution * off + _FAR_OFF * off * off)
         cv2.subtract(moved, past.mean, dst=moved)
@@ -357,7 +357,10 @@ class TemporalFusion:
         lags behind what moves would flicker against the source."""
         moved, count = self._where_it_is_now(past, now, flow)
         moved_half = planes.half(moved)
-        unmoved_off, moved_off = planes.difference(half, past.half), planes.difference(half, moved_half)
+        unmoved_off, moved_off = (
+            planes.squared_difference(half, past.half),
+            planes.squared_difference(half, moved_half),
+        )
         share = float((unmoved_off <= moved_off * _AS_STILL).mean())
         past.still_share = _smoothed(past.still_share, share)
         as_still = np.interp(past.still_share, _STILL_SHARES, (1.0, _MOST_AS_STILL))
@@ -373,7 +376,7 @@ class TemporalFusion:
         changed, turned = self._follow_light(half, moved, moved_half, moved_off)
         if changed:
             past.sources = None
-        off = planes.difference(half, moved_half)
+        off = planes.squared_difference(half, moved_half)
 
         spread = 1 + 1 / count
         fresh = off / spread
@@ -453,7 +456,7 @@ class TemporalFusion:
             past.sources = None
             return None
         coarse = planes.coarse(source, _COARSE)
-        gain, offset, explained = planes.fit(coarse, planes.coarse(now, _COARSE))
+        gain, offset, explained = planes.fit_light(coarse, planes.coarse(now, _COARSE))
         if explained < _ALIKE:
             past.sources = None
             return None
@@ -505,7 +508,7 @@ class TemporalFusion:
         same = np.float32(_LIGHT * np.sqrt(planes.quantile(planes.some(off).ravel(), _QUANTILE)))
         coarse_now, coarse = planes.coarse(now, _COARSE // 2), planes.coarse(past_half, _COARSE // 2)
         before = coarse
-        gain, offset, _ = planes.fit(coarse, coarse_now)
+        gain, offset, _ = planes.fit_light(coarse, coarse_now)
         turned = coarse * gain + offset
         changed = bool(np.abs(turned - coarse).mean() > same)
         if changed:

@@ -25,7 +25,7 @@ import click
 
 from measnet.errors import MissingPackageError, UsageError
 from measnet.printable import printable
-from measnet.runtime.live.address import shown
+from measnet.runtime.live.address import without_secrets
 from measnet.runtime.options import Operating, Reading, RunOptions
 
 NOT_OF_CAMERAS = {
@@ -253,7 +253,7 @@ class _Reader:
                         if other != camera.name
                         else f"{other} writes twice"
                     )
-                    self._note(_child(node, "sinks"), f"{both} to {shown(sink)}")
+                    self._note(_child(node, "sinks"), f"{both} to {without_secrets(sink)}")
                 sinks[place] = camera.name
             alone = camera.source.replace("/dev/video", "camera:")
             if alone == "-" or alone.startswith("camera:"):

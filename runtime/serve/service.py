@@ -116,7 +116,7 @@ class Service:
             self._engines.close()
             raise
         self._lines = [
-            _Line(camera, CameraWatch(camera.name, events), restorer, observers_of)
+            _CameraRun(camera, CameraWatch(camera.name, events), restorer, observers_of)
             for camera, restorer in zip(cameras, restorers, strict=True)
         ]
 
@@ -147,7 +147,7 @@ class Service:
         return not any(line.watch.state == "failed" for line in self._lines)
 
 
-class _Line:
+class _CameraRun:
     """One camera on its way, from connecting to its end. Nothing that happens to it leaves its thread."""
 
     def __init__(

@@ -15,8 +15,9 @@ from av.packet import Packet
 from av.video.frame import PictureType
 
 from measnet.errors import OutputError, UsageError
+from measnet.image import Pixels
 from measnet.runtime.colour import Chroma, YuvWriter, chroma_of, written_colour, yuv_format
-from measnet.runtime.frame import Colour, Frame, Pixels, StreamInfo
+from measnet.runtime.frame import Colour, Frame, StreamInfo
 from measnet.runtime.options import Encoding
 from measnet.runtime.side_data import WORDINGS, encoder_parameters, takes_captions, with_captions
 from measnet.runtime.sinks.containers import Container, check_preset, codec_for

@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image, PngImagePlugin, TiffTags
 
 from measnet.errors import OutputError, UsageError
-from measnet.image import eight_bits
+from measnet.image import Pixels, eight_bits
 from measnet.image_header import IMAGE_ENDINGS, png_chunks, result_name
-from measnet.runtime.frame import Frame, PictureFile, PictureMetadata, Pixels
+from measnet.runtime.frame import Frame, PictureFile, PictureMetadata
 from measnet.runtime.sinks import Begun, Sink
 from measnet.runtime.sinks.aside import Aside, partial_name, write_error, writing
 from measnet.runtime.sinks.part_folder import (

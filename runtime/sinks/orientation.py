@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from measnet.runtime.frame import Pixels
+from measnet.image import Pixels
 
 Turn = tuple[bool, bool, bool]
 

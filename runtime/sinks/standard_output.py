@@ -12,8 +12,8 @@ from typing import IO, TYPE_CHECKING
 import av
 
 from measnet.errors import OutputError, UsageError
-from measnet.image import eight_bits
-from measnet.runtime.frame import Frame, Pixels, StreamInfo
+from measnet.image import Pixels, eight_bits
+from measnet.runtime.frame import Frame, StreamInfo
 from measnet.runtime.options import Encoding, RawFormat
 from measnet.runtime.sinks import Sink
 from measnet.runtime.sinks.aside import writing

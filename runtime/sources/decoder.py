@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 
 from measnet.errors import InputError, UsageError
 from measnet.runtime.colour import bit_depth, read_colour
-from measnet.runtime.frame import Cover, Kind, StreamInfo
+from measnet.runtime.frame import Cover, SourceKind, StreamInfo
 from measnet.runtime.memory import MAX_PIXELS, check_memory, check_size
 from measnet.runtime.side_data import read_hdr, side_data
 from measnet.runtime.sources.times import Continuity
@@ -168,7 +168,7 @@ class PictureDecoder:
             if packet.stream is not self.stream:
                 yield from self._with_decoding_times(packet)
 
-    def info(self, first: av.VideoFrame, kind: Kind) -> StreamInfo:
+    def info(self, first: av.VideoFrame, kind: SourceKind) -> StreamInfo:
         """Reads the stream's properties from its headers and its first frame."""
         stream = self.stream
         rate = stream.average_rate or stream.guessed_rate

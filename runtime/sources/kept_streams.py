@@ -48,7 +48,7 @@ class KeptStreams:
         return found
 
 
-def moved(packet: Packet[Stream], places: dict[int, Stream]) -> bool:
+def moved_to_double(packet: Packet[Stream], places: dict[int, Stream]) -> bool:
     """Moves a packet to the double of its stream; False where there is none."""
     double = places.get(packet.stream.index)
     if double is None:

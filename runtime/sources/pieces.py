@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import av
 
 from measnet.errors import InputError
-from measnet.runtime.live.address import shown
+from measnet.runtime.live.address import without_secrets
 from measnet.runtime.live.peer import why_refused
 
 if TYPE_CHECKING:
@@ -79,7 +79,8 @@ class _Pieces:
     def _opened(self, url: str, options: Mapping[str, str]) -> InputContainer:
         if not url.startswith(_INSIDE_TLS):
             raise InputError(
-                f"its list leads to {shown(url)}, where there is no TLS; take any server with --insecure"
+                f"its list leads to {without_secrets(url)}, where there is no TLS; take any server with "
+                "--insecure"
             )
         try:
             return av.open(
@@ -94,7 +95,7 @@ class _Pieces:
             why = why_refused(plain, insecure=False)
             if why is None:
                 raise
-            raise InputError(f"its list leads to {shown(plain)}: {why}") from None
+            raise InputError(f"its list leads to {without_secrets(plain)}: {why}") from None
 
 
 class _Piece:

@@ -128,7 +128,7 @@ def check_graph(content: bytes, path: Path) -> None:
             f"it yourself, remove its metadata entry {SEAL}"
         )
     try:
-        found, beside = list(constants(content)), Beside(path.parent)
+        found, beside = list(each_constant(content)), Beside(path.parent)
         if fault := data_fault(content, found, beside):
             raise GraphError(f"{path} {fault}")
         for constant in found:
@@ -138,7 +138,7 @@ def check_graph(content: bytes, path: Path) -> None:
         raise GraphError(f"{path} is not a sound ONNX file: {error}") from None
 
 
-def constants(content: bytes) -> Iterator[Constant]:
+def each_constant(content: bytes) -> Iterator[Constant]:
     """Every constant of a model, those inside attributes, branches and functions included.
 
     Raises ``DamagedError``.

@@ -18,7 +18,7 @@ import pytest
 
 from measnet.decisions import Vector
 from measnet.errors import BackendError
-from measnet.runtime.frame import Pixels
+from measnet.image import Pixels
 from measnet.runtime.restorer import RestoredFrame
 from measnet.runtime.sinks.segmented import SegmentedVideoSink
 

@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from measnet.errors import InputError
+from measnet.image import EightBitPixels
 from measnet.image_header import read_size
-from measnet.train.data.pictures import PictureStore, Pixels
+from measnet.train.data.pictures import PictureStore
 from measnet.train.data.sets import ImageSet, Pair
 from measnet.train.degradations import DEGRADATIONS, make_pairs
 from measnet.train.degradations.picture import Picture, with_less_contrast
@@ -183,17 +184,17 @@ class TrainingCrops(Dataset[tuple[Tensor, Tensor, int]]):
         return kept
 
 
-def _place(rng: np.random.Generator, picture: Pixels, side: int) -> tuple[int, int]:
+def _place(rng: np.random.Generator, picture: EightBitPixels, side: int) -> tuple[int, int]:
     height, width = picture.shape[:2]
     return int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
 
 
-def _cut(picture: Pixels, place: tuple[int, int], side: int) -> Pixels:
+def _cut(picture: EightBitPixels, place: tuple[int, int], side: int) -> EightBitPixels:
     top, left = place
     return picture[top : top + side, left : left + side]
 
 
-def _resized(picture: Pixels, side: int) -> Pixels:
+def _resized(picture: EightBitPixels, side: int) -> EightBitPixels:
     if picture.shape[0] == side:
         return picture
     way = cv2.INTER_AREA if picture.shape[0] > side else cv2.INTER_CUBIC

@@ -10,7 +10,7 @@ from typing import Literal
 from measnet.errors import InputError, UsageError
 from measnet.image_header import PictureError, read_size
 from measnet.printable import printable
-from measnet.train.data.folders import PUBLISHED, Place, find_places, understood, unknown_beside
+from measnet.train.data.folders import PUBLISHED, PictureGroup, find_groups, understood, unknown_beside
 from measnet.train.data.pairing import match_names
 from measnet.train.data.pictures import read_picture
 from measnet.train.data.sets import CLEAN, TASKS, ImageSet, Pair
@@ -64,7 +64,7 @@ def find_sets(
     if unknown:
         raise UsageError(f"no task {unknown[0]!r}; there are {', '.join(TASKS)}")
     _require_folder(root)
-    places = list(find_places(root))
+    places = list(find_groups(root))
     wanted = [
         place
         for place in places
@@ -95,7 +95,7 @@ def read_pairs(folder: Path, task: str) -> ImageSet:
     if task not in TASKS:
         raise UsageError(f"no task {task!r}; there are {', '.join(TASKS)}")
     _require_folder(folder)
-    place = next(find_places(folder, task), None)
+    place = next(find_groups(folder, task), None)
     if place is None or place.folder != folder:
         raise InputError(
             f"{printable(folder)} needs a folder of degraded pictures (input) and one of clean ones (target)"
@@ -110,7 +110,7 @@ def _require_folder(folder: Path) -> None:
 
 
 def _missing_tasks(
-    places: list[Place], wanted: list[Place], split: str, tasks: Collection[str] | None
+    places: list[PictureGroup], wanted: list[PictureGroup], split: str, tasks: Collection[str] | None
 ) -> list[str]:
     """Lists the tasks that were asked for and are not there, a line each."""
     there = {place.task for place in wanted}
@@ -127,7 +127,7 @@ def _missing_tasks(
     return problems
 
 
-def _read_places(root: Path, places: list[Place], decode: bool, missing: list[str]) -> list[ImageSet]:
+def _read_places(root: Path, places: list[PictureGroup], decode: bool, missing: list[str]) -> list[ImageSet]:
     """The sets of ``places``, checked; places of the same set become one."""
     pairs: dict[tuple[str, str], list[Pair]] = {}
     problems = list(missing)
@@ -142,7 +142,7 @@ def _read_places(root: Path, places: list[Place], decode: bool, missing: list[st
     return [ImageSet(name, task, tuple(found)) for (task, name), found in pairs.items()]
 
 
-def _read_place(root: Path, place: Place, decode: bool) -> tuple[list[Pair], list[str]]:
+def _read_place(root: Path, place: PictureGroup, decode: bool) -> tuple[list[Pair], list[str]]:
     """The pairs of a place, and what is wrong with them or with the place itself."""
 
     def shown(path: Path) -> str:

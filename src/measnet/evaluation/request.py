@@ -120,10 +120,10 @@ class Request:
             raise UsageError("--degrade makes a clean --video degraded; with --video-target it is so already")
         from measnet.evaluation.video.degrade import parse_chain
         from measnet.evaluation.video.measure import VideoOptions
-        from measnet.evaluation.video.sequences import find_places
+        from measnet.evaluation.video.sequences import find_sequences
 
         return VideoOptions(
-            places=tuple(find_places(self.video, self.video_target)),
+            places=tuple(find_sequences(self.video, self.video_target)),
             chain=() if self.degrade is None else parse_chain(self.degrade),
             task=self.video_task,
             temporal=self.temporal,

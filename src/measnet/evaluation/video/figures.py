@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from measnet.evaluation.measure import Quality, difference, mean, quality
+from measnet.evaluation.measure import Quality, gained, mean, quality
 from measnet.evaluation.protocol import to_picture
 from measnet.evaluation.video.as_run import Flicker
 from measnet.evaluation.video.stopwatch import Taken
-from measnet.evaluation.video.warping import Motion, WarpingError
+from measnet.evaluation.video.warping import MotionField, WarpingError
 from measnet.image import Pixels
 
 DEGRADED = "degraded"
@@ -57,7 +57,7 @@ class SequenceFigures:
 
     def gain(self, method: str) -> float:
         """In dB over the degraded frames."""
-        return difference(self.methods[DEGRADED].mean.psnr_db, self.methods[method].mean.psnr_db)
+        return gained(self.methods[DEGRADED].mean.psnr_db, self.methods[method].mean.psnr_db)
 
     def warping(self, method: str) -> float | None:
         """Times the clean video's own; None where that stands still."""
@@ -69,7 +69,7 @@ class SequenceFigures:
         if method not in self.alone:
             return None
         both = zip(self.methods[self.alone[method]].frames, self.methods[method].frames, strict=True)
-        gains = [difference(alone.psnr_db, fused.psnr_db) for alone, fused in both]
+        gains = [gained(alone.psnr_db, fused.psnr_db) for alone, fused in both]
         least = min(range(len(gains)), key=gains.__getitem__)
         return least, gains[least]
 
@@ -78,7 +78,7 @@ class SequenceFigures:
         if method not in self.alone:
             return None
         alone, fused = (self.methods[name].frames[-1] for name in (self.alone[method], method))
-        return difference(alone.psnr_db, fused.psnr_db)
+        return gained(alone.psnr_db, fused.psnr_db)
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class VideoFigures:
 
     def gain(self, method: str) -> float:
         """In dB over the degraded frames, the mean over sequences."""
-        return difference(self.mean(DEGRADED).psnr_db, self.mean(method).psnr_db)
+        return gained(self.mean(DEGRADED).psnr_db, self.mean(method).psnr_db)
 
     def flicker(self, method: str) -> float | None:
         """The mean over sequences."""
@@ -150,7 +150,7 @@ class Tally:
         self._flicker = Flicker()
         self._warping = WarpingError()
 
-    def add(self, result: Pixels, clean: Pixels, motion: Motion | None) -> None:
+    def add(self, result: Pixels, clean: Pixels, motion: MotionField | None) -> None:
         """The next frame (H W 3 each), and the clean video's motion towards it."""
         self._frames.append(quality(to_picture(result), to_picture(clean)))
         self._flicker.add(clean, result, cut=motion is None)
