@@ -24,10 +24,10 @@ from onnx import NodeProto
 
 from measnet.checkpoint import load_checkpoint
 from measnet.export.emulation import emulated
+from measnet.export.graph_session import run_graph
 from measnet.export.islands import ISLANDS, Island, island_of
 from measnet.export.pictures import real_pictures
 from measnet.export.precision import HalfPrecision, modules_of, typed_graph
-from measnet.export.session import run_graph
 from measnet.export.trace import exact_graph
 from measnet.image import Image
 from measnet.metrics import Choices, experts_agree, largest_difference, psnr

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from measnet.checkpoint import load_checkpoint
 from measnet.config import MEASNetConfig
 from measnet.damage import DAMAGE, NAMES, shares_by_name, wanted_shares
-from measnet.decisions import DecisionKind, DecisionLayout
+from measnet.decision_layout import DecisionKind, DecisionLayout
 from measnet.errors import UsageError
 from measnet.evaluation.cases import cases_of
 from measnet.evaluation.protocol import PROTOCOLS

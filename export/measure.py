@@ -11,7 +11,7 @@ import torch
 
 from measnet.errors import ParityError
 from measnet.export.graph import Graph
-from measnet.export.session import GraphSession
+from measnet.export.graph_session import GraphSession
 from measnet.image import Image, batch_to_images, images_to_batch, pad
 from measnet.metrics import Choices, Parity, Tolerance, compare, psnr
 from measnet.network import MEASNet, MEASNetOutput

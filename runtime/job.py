@@ -18,7 +18,7 @@ from measnet.runtime.engine import guard_for
 from measnet.runtime.finish import Finish
 from measnet.runtime.frame import Frame, Restoration
 from measnet.runtime.guard import Guard
-from measnet.runtime.live.address import without_secrets
+from measnet.runtime.live.credentials import without_secrets
 from measnet.runtime.live.ladder import AtRung, Ladder, rungs
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.options import RunOptions

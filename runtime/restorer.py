@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from measnet.damage import shares_by_name
-from measnet.decisions import DecisionLayout, Vector
+from measnet.decision_layout import DecisionLayout, Vector
 from measnet.errors import BackendError, UsageError
 from measnet.forked import never_end_in_children
 from measnet.image import ChannelOrder, Image, Pixels, pad, to_image, to_pixels

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from measnet.command_line import INTERRUPTED, status_of, stopping_on_signals
 from measnet.errors import MEASNetError, UsageError
-from measnet.runtime.live.address import without_secrets
+from measnet.runtime.live.credentials import without_secrets
 from measnet.runtime.live.events import Events
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.operations.address import LOOPBACK, Address, is_free

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from measnet.config import SizeRule
-from measnet.decisions import DecisionLayout, Vector
+from measnet.decision_layout import DecisionLayout, Vector
 from measnet.image import Image, pad
 from measnet.runtime.backends import Inference, SteerableBackend, Steering
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from measnet.decisions import INPUTS, Vector
+from measnet.decision_layout import INPUTS, Vector
 from measnet.description import GraphDescription
 from measnet.image import Image, batch_to_images
 from measnet.metrics import Choices
@@ -31,8 +31,8 @@ class Inference:
     """B T, or None where the network has no prompt."""
 
     decisions: NDArray[np.float32] | None = None
-    """B D: the images' own image-level decisions (``measnet/decisions.py``), whatever held; None without
-    steering."""
+    """B D: the images' own image-level decisions (``measnet/decision_layout.py``), whatever held; None
+    without steering."""
 
     norms: NDArray[np.float32] | None = None
     """B E: norms by which the decisions of tiles are combined; None without steering."""

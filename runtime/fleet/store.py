@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
 from measnet.errors import MissingPackageError, OutputError, UsageError, first_line
-from measnet.runtime.live.address import without_secrets
+from measnet.runtime.live.credentials import without_secrets
 
 SCHEME = "s3://"
 

@@ -9,7 +9,7 @@ import ssl
 from urllib.parse import SplitResult, urlsplit
 
 from measnet.errors import UsageError
-from measnet.runtime.live.address import without_secrets
+from measnet.runtime.live.credentials import without_secrets
 from measnet.runtime.live.srt import parse_query
 
 _TLS_PORTS = {"https": 443, "rtsps": 322, "rtmps": 443}

@@ -13,7 +13,7 @@ from typing import Any
 
 from measnet.runtime.live.events import KEPT, Event, Events
 from measnet.runtime.live.telemetry import CameraFigures, Telemetry
-from measnet.runtime.operations.pictures import LatestPair, PairFeed
+from measnet.runtime.operations.pair_feed import LatestPair, PairFeed
 from measnet.runtime.operations.plain import plain
 
 OVER = ("ended", "failed")

@@ -25,7 +25,7 @@ import click
 
 from measnet.errors import MissingPackageError, UsageError
 from measnet.printable import printable
-from measnet.runtime.live.address import without_secrets
+from measnet.runtime.live.credentials import without_secrets
 from measnet.runtime.options import Operating, Reading, RunOptions
 
 NOT_OF_CAMERAS = {

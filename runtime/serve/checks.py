@@ -13,7 +13,7 @@ from measnet.runtime.backends.choice import choose_backend
 from measnet.runtime.engine import open_restorer
 from measnet.runtime.frame import StreamInfo
 from measnet.runtime.idle_options import idle_options
-from measnet.runtime.live.address import without_secrets
+from measnet.runtime.live.credentials import without_secrets
 from measnet.runtime.options import Encoding, RunOptions
 from measnet.runtime.serve.cameras import Camera
 from measnet.runtime.sinks.choose import check_sink

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from measnet.runtime.live.address import without_secrets
+from measnet.runtime.live.credentials import without_secrets
 
 
 @dataclass(frozen=True, slots=True)

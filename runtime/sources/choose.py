@@ -7,7 +7,7 @@ from pathlib import Path
 
 from measnet.errors import InputError, UsageError
 from measnet.image_header import IMAGE_ENDINGS, PictureError, check_is_picture
-from measnet.runtime.live.address import without_secrets
+from measnet.runtime.live.credentials import without_secrets
 from measnet.runtime.live.peer import tls_options
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.options import Live, Reading

@@ -23,8 +23,8 @@ import numpy as np
 from measnet.errors import InputError, MEASNetError, StoppedError
 from measnet.image import Pixels, eight_bits, sixteen_bits
 from measnet.runtime.frame import Frame
-from measnet.runtime.live.address import without_secrets
 from measnet.runtime.live.backoff import Backoff
+from measnet.runtime.live.credentials import without_secrets
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.options import RECONNECT
 from measnet.runtime.sources import Source

@@ -14,7 +14,7 @@ import av
 from measnet.errors import InputError
 from measnet.runtime.colour import RgbReader
 from measnet.runtime.frame import Frame
-from measnet.runtime.live.address import without_secrets
+from measnet.runtime.live.credentials import without_secrets
 from measnet.runtime.live.interrupt import is_called_off
 from measnet.runtime.live.peer import tls_options, why_refused
 from measnet.runtime.live.srt import SrtSocket

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import av
 
 from measnet.errors import InputError
-from measnet.runtime.live.address import without_secrets
+from measnet.runtime.live.credentials import without_secrets
 from measnet.runtime.live.peer import why_refused
 
 if TYPE_CHECKING:

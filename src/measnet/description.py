@@ -11,7 +11,7 @@ import msgspec
 
 from measnet import damage, task_prompts
 from measnet.config import MEASNetConfig, SizeRule, variant_name
-from measnet.decisions import DecisionLayout
+from measnet.decision_layout import DecisionLayout
 from measnet.errors import GraphError, UsageError
 from measnet.image import LARGEST_SIDE, ChannelOrder
 from measnet.printable import LONGEST_VALUE, printable
@@ -62,7 +62,7 @@ class GraphDescription:
     """Of ``image`` and ``restored``; ``bgr`` is for camera bytes alone."""
 
     steerable: bool = False
-    """True for a graph that takes image-level decisions and returns its own (``measnet/decisions.py``)."""
+    """True for a graph that takes image-level decisions and returns its own (``DecisionLayout``)."""
 
     decisions: DecisionLayout = field(default_factory=DecisionLayout)
     """Their layout; empty where it is not steerable."""

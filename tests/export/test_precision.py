@@ -23,12 +23,12 @@ from measnet.export.check import check_file
 from measnet.export.cli import main
 from measnet.export.emulation import emulated
 from measnet.export.graph import Graph, read_graph
+from measnet.export.graph_session import GraphSession
 from measnet.export.make import _runs
 from measnet.export.measure import Measured, measure, network_answer, parity_with
 from measnet.export.pictures import real_pictures
 from measnet.export.precision import TypedGraph, lost, rounded_to_16_bits, typed_graph
 from measnet.export.ranges import largest_magnitudes
-from measnet.export.session import GraphSession
 from measnet.metrics import FP16_TOLERANCE, TOLERANCES, Tolerance
 from measnet.network import MEASNet
 from measnet.runtime.parity import Verifier

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from measnet.decisions import Vector
+from measnet.decision_layout import Vector
 from measnet.errors import BackendError
 from measnet.image import Pixels
 from measnet.runtime.restorer import RestoredFrame

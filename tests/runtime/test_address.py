@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from measnet.runtime.live.address import has_secrets, hide_arguments, without_secrets
+from measnet.runtime.live.credentials import has_secrets, hide_arguments, without_secrets
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from ports import free_port
 
-from measnet.runtime.live.address import without_secrets
+from measnet.runtime.live.credentials import without_secrets
 
 from .conftest import IDENTITY_COMMAND, Answer, MakeClip, probe
 from .rtsp_server import rtsp_camera

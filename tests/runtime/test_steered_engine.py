@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 
 from measnet import Restorer, UsageError
-from measnet.decisions import Vector
+from measnet.decision_layout import Vector
 from measnet.errors import EngineError
 from measnet.export.camera_bytes import camera_graph
 from measnet.export.graph import Graph

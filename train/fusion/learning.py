@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from measnet.runtime.trust import PLANES
 from measnet.train.fusion.lessons import OFF, TRUST, WRONG, Lessons
-from measnet.train.fusion.network import TrustNetwork
+from measnet.train.fusion.trust_network import TrustNetwork
 
 BATCH = 16
 RATE = 3e-3

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from measnet.decisions import INPUTS, OUTPUTS
+from measnet.decision_layout import INPUTS, OUTPUTS
 from measnet.engine_file import Range
 from measnet.errors import BackendError, EngineError, first_line
 from measnet.runtime.backends.tensorrt.cuda import TensorSpec

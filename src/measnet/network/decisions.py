@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from measnet.decisions import DecisionKind, DecisionLayout, DecisionPart
+from measnet.decision_layout import DecisionKind, DecisionLayout, DecisionPart
 
 if TYPE_CHECKING:
     from measnet.network.measnet import MEASNet, MEASNetOutput

@@ -21,7 +21,7 @@ from measnet.runtime.frame import Frame, Restoration
 from measnet.runtime.live.events import Event, Events
 from measnet.runtime.live.telemetry import Telemetry
 from measnet.runtime.operations.address import Address
-from measnet.runtime.operations.pictures import LatestPair
+from measnet.runtime.operations.pair_feed import LatestPair
 from measnet.runtime.operations.server import Operations
 
 TOKEN = "a-token-for-tests-0123456789"
