@@ -124,7 +124,7 @@ def middle(pixels: Pixels, side: int, config: MEASNetConfig) -> Tensor:
     return torch.from_numpy(to_image(np.ascontiguousarray(pixels[top : top + height, left : left + width])))
 
 
-# What the network makes of them.
+# Answers of the network to them.
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from measnet.number_options import WholeNumber
 if TYPE_CHECKING:
     from measnet.network import MEASNet
 
-DYNAMIC_SIZE = (256, 320)  # what a graph for any size is calibrated and measured on, in pixels
+DYNAMIC_SIZE = (256, 320)  # pixels: a graph for any size is calibrated and measured on these
 
 
 @click.command(

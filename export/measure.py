@@ -99,7 +99,7 @@ def measure(
             )
             for way in sessions
         },
-        # What restores pictures spans about 0 to 1; only beyond that the tolerance is relative.
+        # Restored pictures span about 0 to 1; only beyond that is the tolerance relative.
         tolerance=tolerance.scaled(span) if span > 2 else tolerance,
         effect_db=psnr(np.concatenate(given), theirs),
         judged=tuple(way for way in sessions if way not in unjudged),

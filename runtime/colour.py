@@ -38,7 +38,7 @@ _MATRICES = {
     10: Colorspace.BT2020,
 }
 
-# What red and blue weigh in luma, for each of them.
+# Weights of red and blue in luma, for each of them.
 _WEIGHTS = {
     Colorspace.ITU709: (0.2126, 0.0722),
     Colorspace.FCC: (0.30, 0.11),

@@ -266,7 +266,7 @@ class _Stream:
     def _begin_steps(self, number: int) -> None:
         """The first step: frames become restorations, and segments end."""
         figures, queue = self._figures, self._to_steps[number]
-        # Whatever ends this step, what has been restored is still to be written.
+        # However this step ends, frames that are restored are still written.
         with contextlib.closing(self._following(number)):
             while (item := queue.get()) is not None:
                 if not isinstance(item, Frame):

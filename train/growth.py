@@ -31,7 +31,7 @@ LEAST_SHARE = 0.5  # of a copy's weight before the shares are made to sum to 1; 
 Space = Tensor
 """Whole numbers, one per channel of the larger network."""
 
-# What the two networks may differ in.
+# The two networks may differ in these.
 _GROWS = ("width", "ffn_expansion", "blocks", "refinement_blocks")
 
 

@@ -273,7 +273,7 @@ class _Run:
 
     def _save(self, step: int, *, ended: bool = False) -> None:
         spent = self.seconds
-        if ended and self.clock.minutes is not None:  # what was too short for a step is spent, too
+        if ended and self.clock.minutes is not None:  # time too short for a step counts as spent
             spent = max(spent, self.clock.minutes * 60)
         progress = Progress(step, spent, self.batch)
         self.folder.save(self.recipe, self.origin, progress, self.network, self.average, self.updates)

@@ -10,7 +10,7 @@ HIDDEN = "***"
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#]*)([^?#]*)(\?[^#]*)?(#.*)?", re.IGNORECASE | re.DOTALL)
 _PORT = re.compile(r".*:\d*|[^:]*|\[[^]]*\]", re.DOTALL)
 
-# Whatever else stands behind a question mark may be a password: every maker of cameras calls it otherwise.
+# Any other parameter of an address may be a password: each maker of cameras has its own name for it.
 _HARMLESS = frozenset(
     {
         *("channel", "subtype", "stream", "profile", "resolution", "width", "height", "fps", "camera"),

@@ -44,7 +44,7 @@ REQUEST_SECONDS = 10
 TICK = 1.0
 
 _LOGGER = logging.getLogger("measnet.operations")
-_LOGGER.setLevel(logging.CRITICAL)  # what strangers send is no news; ERROR shows faults of this server
+_LOGGER.setLevel(logging.CRITICAL)  # no log of malformed requests; ERROR shows faults of this server
 
 
 @dataclass(frozen=True, slots=True)

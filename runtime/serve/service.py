@@ -46,7 +46,7 @@ class Engines:
         self._opened.append(restorer)
         if restorer.description.get("backend") != "triton":
             self._shared[options.engine] = restorer
-        # What steers it is loaded when it is first asked for: here, before any camera is opened.
+        # The steerable graph is loaded when first asked for: here, before any camera is opened.
         _ = restorer.steerable
         return restorer
 

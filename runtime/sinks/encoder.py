@@ -93,7 +93,7 @@ _CHROMAS: tuple[Chroma, ...] = ("420", "422", "444")
 # Of these, few players outside a computer show 4:4:4.
 _SELDOM_PLAYED_IN_444 = ("libx264", "libx265")
 _DEPTHS = (8, 10, 12, 16)
-# What chips take in place of planes: the same samples, laid out in pairs.
+# Graphics cards' encoders take no planes, but the same samples laid out in pairs.
 _IN_PAIRS = {"yuv420p": "nv12", "yuv420p10le": "p010le"}
 _CHIP_DEPTHS = (8, 10)
 # How x264 numbers what lies in one picture; it always has the left view first.

@@ -49,8 +49,8 @@ _TAKES = {
     "BMP": ("dpi",),
 }
 _NAMES = {"exif": "EXIF", "icc": "colour profile", "xmp": "XMP", "dpi": "dots per inch"}
-# What a format of its own says that EXIF, XMP, the colour profile and the dots per inch say as well, or that
-# goes without saying.
+# Entries of a picture's own format that repeat its EXIF, XMP, colour profile or dots per inch, or add
+# nothing.
 _SAID_ELSEWHERE = {"eXIf", "iCCP", "pHYs", "XMP", "sRGB"}
 _OPAQUE = ("JPEG", "BMP")
 _DEEP = ("PNG", "TIFF")

@@ -331,7 +331,7 @@ class PartFolder:
             self.release()
 
     def _open(self) -> None:
-        # What else bears the name was left by a run that could not be resumed. A link is not followed.
+        # A file of this name was left by a run that could not be resumed. A link is not followed.
         if self.path.is_symlink() or (self.path.exists() and not self.path.is_dir()):
             self.path.unlink()
         self.path.mkdir(exist_ok=True)

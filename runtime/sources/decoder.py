@@ -155,7 +155,7 @@ class PictureDecoder:
                 if frame.is_corrupt:
                     self.damaged += 1
                 else:
-                    # What the frame itself says, and PyAV does not hand out; threads may be ahead by a few.
+                    # The frame's own value, which PyAV does not hand out; threads may be a few frames ahead.
                     frame.opaque = self.stream.codec_context.sample_aspect_ratio or Fraction(1)
                     yield frame
 

@@ -140,7 +140,7 @@ class TrainingCrops(Dataset[tuple[Tensor, Tensor, int]]):
 
     def _synthetic(self, rng: np.random.Generator, pair: Pair, task: str) -> tuple[Picture, Picture]:
         picture = self.store[pair.clean]
-        if task not in DEGRADATIONS:  # what takes a whole camera: the first pair of those it gives
+        if task not in DEGRADATIONS:  # made by a whole camera, which gives several pairs: the first
             bad, good, _ = make_pairs(rng, task, picture, self.crop)[0]
             return bad.astype(np.float32) / np.float32(255), good.astype(np.float32) / np.float32(255)
         degrade = DEGRADATIONS[task]

@@ -46,7 +46,7 @@ class LoadedPlan:
             if host_code:
                 runtime.engine_host_code_allowed = True
             engine = runtime.deserialize_cuda_engine(plan)
-        except (RuntimeError, TypeError) as error:  # what its bindings raise when there is no CUDA
+        except (RuntimeError, TypeError) as error:  # its bindings raise these without CUDA
             raise BackendError(f"TensorRT cannot be started: {first_line(error)}{self.complaint()}") from None
         if engine is None:
             raise BackendError(f"TensorRT does not load the engine{self.complaint()}")
