@@ -38,7 +38,7 @@ class Plan:
     """The times that TensorRT measured of its kernels; b"" if none were asked for."""
 
     seconds: float
-    """Of the build itself, without starting and parsing."""
+    """Time of the build itself, without starting and parsing."""
 
     warnings: tuple[str, ...]
 
@@ -124,7 +124,7 @@ class ParserAnswer:
     """The parser: ``TensorRT-RTX 1.7.1.116``."""
 
     faults: tuple[dict[str, str], ...]
-    """Of each its node's name, operator, text and code."""
+    """Each fault's node, operator, text and code."""
 
 
 def ask_parser(graph: bytes) -> ParserAnswer | None:

@@ -30,7 +30,7 @@ class Entry:
     path: Path
     bytes: int
     facts: EngineFacts | None
-    """None for timings, and for what is no sound engine."""
+    """Facts of the engine; None for timings and for damaged engines."""
 
     def what(self) -> str:
         """Describes it in words."""

@@ -155,8 +155,8 @@ def _constants(content: bytes, path: Path) -> Iterator[Finding]:
         yield Finding(
             "note",
             "external-data",
-            f"constants lie in {len(other_files)} other file(s), which must travel along; they are not looked "
-            "into",
+            f"constants lie in {len(other_files)} other file(s), which must travel along; they are not "
+            "looked into",
             "",
         )
 

@@ -59,7 +59,7 @@ class Made:
     graph: Graph
 
     reasons: dict[str, str]
-    """Of every operator of a 16-bit graph by name: why it is float32; "" where it is not."""
+    """For every operator of a 16-bit graph, by name: why it is float32; "" where it is not."""
 
     float32_bytes: int
     """The bytes of the same graph in float32."""
@@ -178,7 +178,7 @@ class _Counted(TorchFunctionMode):
 
 
 def _multiplied(result: Tensor, summands: int) -> int:
-    """Operations of a result, each number of which is a sum of so many products."""
+    """Counts the operations of a result whose every number is a sum of so many products."""
     return 2 * result.numel() * summands
 
 

@@ -41,8 +41,8 @@ class Measured:
     tolerance: Tolerance
 
     effect_db: float | None
-    """PSNR of what the network was given against what it made of it: how much it changes at all; None where
-    that was not asked for."""
+    """PSNR of the network's input against its answer, that is, how much it changes at all; None unless
+    asked for."""
 
     judged: tuple[str, ...]
     """The ways of running that have to keep within the tolerance."""

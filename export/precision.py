@@ -51,7 +51,7 @@ class TypedGraph:
     precision: HalfPrecision
 
     reasons: dict[str, str]
-    """Of every operator on real numbers that was there before: why it is float32; "" where it is not."""
+    """For every operator on real numbers that was there before: why it is float32; "" where it is not."""
 
 
 def typed_graph(

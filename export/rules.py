@@ -212,7 +212,7 @@ def types(graph: Inspected) -> Iterator[Finding]:
 
 
 def turing_products(graph: Inspected) -> Iterator[Finding]:
-    """Of a float32 graph one note; of one that is FP16 elsewhere a warning for each product."""
+    """Gives one note on a float32 graph, and on one that is FP16 elsewhere a warning for each product."""
     products = [
         node
         for node in graph.nodes

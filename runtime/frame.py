@@ -167,10 +167,10 @@ class Mark:
     """The end of a segment in the stream: what a later run has to know so that it can go on behind it."""
 
     state: bytes | None = None
-    """Of the scene and the engine."""
+    """The scene's and the engine's state."""
 
     past: bytes | None = None
-    """Of the frames that the next ones are fused with."""
+    """The frames that the next ones are fused with."""
 
 
 class Cover(NamedTuple):

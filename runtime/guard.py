@@ -177,7 +177,7 @@ class Guard:
         self._health = Health()
 
     def _try(self, pixels: Pixels, new_scene: bool) -> tuple[RestoredFrame | None, str | None]:
-        """Has the frame restored; the result, and what is wrong with it."""
+        """Restores the frame; gives the result, and its fault if it has one."""
         try:
             if self._steady is None:
                 restored = self.engine.restore(pixels)

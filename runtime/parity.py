@@ -213,7 +213,7 @@ class BackgroundChecker(Observer):
 
     @property
     def figures(self) -> dict[str, Any]:
-        """The checker's, once it is done with what it took; ``left_out`` counts what it did not take."""
+        """Waits for the checker; gives its figures, with the frames it did not take as ``left_out``."""
         self._idle.wait()
         self._raise_failure()
         return {**self._checker.figures, "left_out": self._left_out}

@@ -104,7 +104,7 @@ DROPPED_FOR = {"drop-oldest": "newer", "drop-newest": "full"}
 
 
 def pace_of(kind: SourceKind, late: Late | None, max_latency: float | None) -> Pace:
-    """The usual pace of a kind of source, but for what was asked for."""
+    """Gives the usual pace of a kind of source, changed by the options that were given."""
     usual = PACES[kind]
     return Pace(usual.room, late or usual.late, max_latency)
 

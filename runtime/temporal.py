@@ -135,7 +135,7 @@ class Figures:
     """Frames that a fused one was worth, in the mean."""
 
     let_go: dict[str, int] = field(default_factory=dict)
-    """How often, and why, the past was let go."""
+    """Reasons why the past was let go, and how often."""
 
     def for_report(self) -> dict[str, Any]:
         return {"depth": self.depth, "frames_worth": round(self.worth, 2), "let_go": self.let_go}
@@ -144,11 +144,11 @@ class Figures:
 class TemporalFusion:
     """Fuses the restored frames of one video, in their order.
 
-    ``depth`` says how many frames what moves may be averaged over, from 1. ``judge`` corrects how far the
-    past is trusted; by default the learnt one does. With ``ahead`` each is joined with the frame that
-    follows it, too, and is there in ``before`` one frame later. Noise of ``intra`` frames, each coded for
-    itself, is new in each; otherwise it is looked at for that. Light that restoring adds may not grow fast
-    within a scene (``held_light.py``), unless somebody is ``sure`` of what is wrong. The same frames always
+    Moving places are averaged over up to ``depth`` frames, from 1. ``judge`` corrects how far the past is
+    trusted; by default the learnt one does. With ``ahead`` each frame is joined with the one that follows it,
+    too, and stands in ``before`` one frame later. ``intra`` frames, each coded by itself, have new noise in
+    each; of others it is measured whether they do. Light that restoring adds may not grow fast within a scene
+    (``held_light.py``), unless a caller who knows the damage is ``sure``. The same frames always
     give the same result.
 
     Raises nothing: frames that do not fit those before them begin anew.

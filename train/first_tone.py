@@ -210,7 +210,7 @@ def _error(tone: Tone, pictures: _JudgedStatistics, near: float, harm: float) ->
 
 
 def _measured(pack: Pack, seen: Tensor, seed: int) -> tuple[_Means, Tensor]:
-    """Means of whole pictures, of parts of them, and of what is to be left alone; and the kind of each, N."""
+    """Means of whole pictures, of parts, and of pictures to be left alone; and the kind of each, N."""
     parts: list[_Means] = []
     kinds: list[Tensor] = []
     rng = torch.Generator(pack.pixels.device).manual_seed(seed)

@@ -56,7 +56,7 @@ WITHOUT_EFFECT = ("turns", "zoom", "zoom_pairs", "dim", "plain", "distill_output
 
 
 def least_minutes() -> float:
-    """Of a run that is worth starting on this machine."""
+    """Gives the least minutes of a run that is worth starting on this machine."""
     return LEAST_MINUTES_COMPILED if torch.cuda.is_available() else LEAST_MINUTES
 
 

@@ -43,12 +43,12 @@ class Training(NamedTuple):
     """One of the networks that are trained at the same time."""
 
     name: str
-    """Of its files."""
+    """Name of its files."""
 
     recipe: Recipe
 
     share: float
-    """Of the time for training; a network that ends early leaves the GPU to the others."""
+    """Share of the time for training; a network that ends early leaves the GPU to the others."""
 
     init: Path | None
     """Weights to go on from."""

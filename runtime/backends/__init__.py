@@ -49,8 +49,8 @@ class Steering:
     """D, 0 to 1: how much of each is taken from ``held``."""
 
     window: NDArray[np.float32] | None = None
-    """H W of the given images, 0 or 1: the pixels whose means decide what is not held; None is all, and
-    then pixels count too with which a backend pads the images."""
+    """H W of the given images, 1 for pixels that count in the means from which decisions are taken; None is
+    all, those included with which a backend pads the images."""
 
 
 def inference_from(outputs: Mapping[str, NDArray[Any]], description: GraphDescription) -> Inference:

@@ -27,7 +27,7 @@ from measnet.runtime.backends.triton_memory import SharedRegions
 
 SCHEME = "triton://"
 PORT = 8001
-"""Of Triton's gRPC, where an address names none."""
+"""The port of Triton's gRPC, where an address names none."""
 
 CONNECT_SECONDS = 10.0
 REQUEST_SECONDS = 60.0

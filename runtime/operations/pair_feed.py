@@ -68,7 +68,7 @@ class EncodedPair:
     source: bytes
     result: bytes
     seconds: float
-    """Of the processor that it took to encode them."""
+    """Processor time that encoding them took."""
 
 
 class PairFeed:

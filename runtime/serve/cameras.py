@@ -55,7 +55,7 @@ class Camera:
     sinks: tuple[str, ...]
     options: RunOptions
     line: int = 1
-    """Of the file."""
+    """The line of the file where it begins."""
 
     given: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     """The options that the file gives it, by name: the line of each, and whom it is for, in words."""

@@ -23,10 +23,10 @@ from measnet.runtime.targets import check_targets, targets_for
 
 
 def problems_of(path: Path, cameras: list[Camera], *, models: bool) -> list[str]:
-    """All that keeps ``cameras``, which ``path`` lists, from being served, a line each.
+    """Lists all that keeps ``cameras``, which are in the file ``path``, from being served, a line each.
 
-    With ``models`` each model is loaded, and let go of again: its tasks, its tiles and what it lacks are only
-    found so. Without, it is only looked whether there is one.
+    With ``models`` each model is loaded and closed again, as only that shows its tasks, its tiles and missing
+    packages. Without, models only have to exist.
     """
     loaded: dict[Any, str | None] = {}
     found = _idle(cameras)

@@ -81,7 +81,7 @@ class CameraWatch(Watch):
         super().enter("reconnecting", words)
 
     def over(self, state: State, words: str) -> None:
-        """Tells that it is over, by whatever state that has not been told yet."""
+        """Tells that it is over, unless that was told."""
         self._trying = False
         if self.state not in ("ended", "failed"):
             self.enter(state, words)

@@ -24,7 +24,7 @@ class Begun:
     """Frames of the source that are in what is finished."""
 
     names: frozenset[str] = frozenset()
-    """Of the pictures of a folder that are finished."""
+    """Names of a folder's pictures that are finished."""
 
     settings: dict[str, Any] = field(default_factory=dict)
     """Settled by the run that began it, for all that go on."""

@@ -204,7 +204,7 @@ class PictureEncoding:
         self._threads = threads
 
     def captions_of(self, frame: Frame) -> bytes:
-        """Those that the encoded picture has a place for."""
+        """Gives the captions that the encoded picture has a place for."""
         if frame.captions and not takes_captions(self.codec.encoder):
             self._captions_lost = True
             return b""
@@ -312,7 +312,7 @@ class PictureEncoding:
         return chroma
 
     def _bits_to_keep(self, chroma: Chroma, asked: int | None) -> int:
-        """The fewest bits that hold the source's, among those that the encoder takes."""
+        """Finds the fewest bits that hold the source's, among those that the encoder takes."""
         info, encoder = self._info, self.codec.encoder
         possible = self._depths(chroma)
         if asked is not None:
@@ -358,7 +358,7 @@ class PictureEncoding:
         return [bits for bits, name in names.items() if not formats or {name, _IN_PAIRS.get(name)} & formats]
 
     def _layout(self) -> str:
-        """The pixel format for the encoder; PyAV rearranges what it is given."""
+        """Finds the pixel format for the encoder; PyAV converts the planes to it."""
         formats = _formats(self.codec.encoder)
         as_it_is = not formats or self.pixel_format in formats
         return self.pixel_format if as_it_is else _IN_PAIRS[self.pixel_format]

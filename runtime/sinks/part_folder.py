@@ -250,7 +250,7 @@ class PartFolder:
     def __init__(self, target: Path) -> None:
         self.path = target.with_name(target.name + ".part")
         self.lost = False
-        """Whether there was a manifest of which nothing could be read."""
+        """True where there was a manifest of which nothing could be read."""
         self._target = target
         self._lock: int | None = None
         self._manifest: Manifest | None = None

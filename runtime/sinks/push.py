@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from av.stream import Stream
 
 SCHEMES = tuple(SENT)
-"""Of addresses that streams can be pushed to."""
+"""Schemes of addresses that streams can be pushed to."""
 
 ANSWER_SECONDS = 10.0
 """Within these a receiver is to take the stream."""

@@ -41,7 +41,7 @@ LARGEST_STATE = 1 << 22
 _LARGEST_TABLE = 1 << 20
 
 Time = Annotated[int, Meta(ge=-(1 << 62), le=1 << 62)]
-"""In the result's time base."""
+"""A time in the result's time base."""
 
 Row = tuple[
     Annotated[int, Meta(ge=1, le=1 << 28)],
@@ -49,7 +49,7 @@ Row = tuple[
     Count,
     Annotated[int, Meta(ge=0, le=1)],
 ]
-"""Of a packet: bytes, presentation time, duration, 1 for a key frame."""
+"""A packet's bytes, presentation time, duration, 1 for a key frame."""
 
 LARGEST_PAST = 1 << 31
 

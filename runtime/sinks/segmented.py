@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from av.stream import Stream
 
 MOST_THREADS = 16
-"""For an encoder: more are of little use to it, and what it makes depends on their number."""
+"""Most threads of an encoder: more are of little use, and its result depends on their number."""
 
 # How far, in seconds, packets may lie from where their times say, as containers interleave them.
 _INTERLEAVING = 10

@@ -28,7 +28,7 @@ _USUAL = Fraction(5)
 # ASS can draw: paths, written where text is.
 _DRAWING = re.compile(rb"\{[^}]*\\p[1-9][^}]*\}.*?(?:\{[^}]*\\p0[^}]*\}|$)", re.DOTALL)
 _FIELDS = 8
-"""Of a line as FFmpeg hands it out, those before its text."""
+"""Count of the fields that stand before the text of a line, as FFmpeg hands it out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ class Receiver:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """No place at all: the result is looked at while it comes, on the page or in a preview."""
+    """A result that is kept nowhere: it is looked at while it comes, on the page or in a preview."""
 
     name: str = "shown"
 

@@ -247,7 +247,7 @@ class PictureDecoder:
 
 
 def _lead(container: InputContainer) -> Fraction:
-    """Finds what brings the times of a transport stream to zero and above.
+    """Finds how much to add to the times of a transport stream so that none is below zero.
 
     Its clock of 33 bits begins anew every 26.5 hours, and FFmpeg counts what lies before that as less than
     zero; elsewhere such times are the run-up of an encoder, which is not shown.

@@ -56,7 +56,7 @@ class Outage:
     """A time without a picture that a new connection had to end."""
 
     at: float
-    """Of the last picture before, in seconds since 1970."""
+    """Time of the last picture before, in seconds since 1970."""
 
     seconds: float
     why: str

@@ -45,10 +45,10 @@ class DecisionPart:
     kind: DecisionKind
     shape: tuple[int, ...]
     start: int
-    """Of its numbers in D."""
+    """Place of its first number in D."""
 
     norms_start: int
-    """Of its norms in E: h*c of the queries, then as many of the keys. Attention alone has any."""
+    """Place of its first norm in E: h*c of the queries, then as many of the keys. Attention alone has any."""
 
     @property
     def numbers(self) -> slice:
@@ -99,7 +99,7 @@ class DecisionLayout:
 
     @property
     def prompt(self) -> slice:
-        """Of the prompt's scores in D; empty without TSPG."""
+        """Places of the prompt's scores in D; empty without TSPG."""
         return next((part.numbers for part in self.parts if part.kind == "prompt"), slice(0, 0))
 
     def combine(self, decisions: Sequence[Vector], norms: Sequence[Vector], pixels: Sequence[int]) -> Vector:

@@ -34,7 +34,7 @@ class Calibration:
 
     frames: int
     sha256: str
-    """Of their pixels, as they were seen."""
+    """SHA-256 of their pixels, as they were seen."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class GraphDescription:
     """``uint8-nhwc``: ``image`` and ``restored`` are camera bytes, uint8, B H W 3; padding is inside."""
 
     channel_order: ChannelOrder = "rgb"
-    """Of ``image`` and ``restored``; ``bgr`` is for camera bytes alone."""
+    """Channel order of ``image`` and ``restored``; ``bgr`` is for camera bytes alone."""
 
     steerable: bool = False
     """True for a graph that takes image-level decisions and returns its own (``DecisionLayout``)."""
@@ -68,7 +68,7 @@ class GraphDescription:
     """Their layout; empty where it is not steerable."""
 
     calibration: Calibration | None = None
-    """Of an INT8 graph; None in those from before it was told apart."""
+    """Calibration of an INT8 graph; None in those from before it was told apart."""
 
     task_prompts: TaskPrompts = field(default_factory=dict)
     """Scores of the prompt for each task, where the weights know tasks."""

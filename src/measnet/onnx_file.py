@@ -219,7 +219,7 @@ def _content(path: Path) -> bytes:
 
 
 def _sha256(path: Path) -> str:
-    """Of a file's bytes; "" where it is none or cannot be read."""
+    """Gives the SHA-256 of a file's bytes; "" where it is no file or cannot be read."""
     if not path.is_file():
         return ""
     try:

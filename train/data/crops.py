@@ -32,7 +32,7 @@ class Augmentation(NamedTuple):
     """Variations of a crop other than its place."""
 
     turns: int = 8
-    """Of the eight flips and quarter turns, how many may be drawn; 7 leaves out the untouched crop, as
+    """Number of the eight flips and quarter turns that may be drawn; 7 leaves out the untouched crop, as
     released."""
 
     zoom: float = 0.0
@@ -46,7 +46,7 @@ class Augmentation(NamedTuple):
     """Real low-light pictures are darkened by a random share up to this one."""
 
     plain: float = 0.0
-    """Share of ``keep`` samples that are looked at from near, down to a quarter of the crop, and of which
+    """Share of ``keep`` samples that are shown enlarged, down to a quarter of the crop, and of which
     half lose contrast: asphalt, walls and skies, which are no haze."""
 
 

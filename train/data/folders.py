@@ -81,7 +81,7 @@ class PictureGroup:
     task: str
     """One of the five, ``CLEAN``, or nothing when ``problem`` says why not."""
     split: str
-    """``train``, ``test``, ``validation``, or nothing: whatever they are asked for."""
+    """``train``, ``test``, ``validation``, or nothing: good for either."""
     clean: tuple[Path, ...] = ()
     degraded: tuple[Path, ...] | None = None
     """``None``: to be made from the clean ones."""

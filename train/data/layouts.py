@@ -143,7 +143,7 @@ def _read_places(root: Path, places: list[PictureGroup], decode: bool, missing: 
 
 
 def _read_place(root: Path, place: PictureGroup, decode: bool) -> tuple[list[Pair], list[str]]:
-    """The pairs of a place, and what is wrong with them or with the place itself."""
+    """The pairs of a group, and the faults of them or of the group itself."""
 
     def shown(path: Path) -> str:
         return printable(path.relative_to(root) if path != root else root)
@@ -160,7 +160,7 @@ def _read_place(root: Path, place: PictureGroup, decode: bool) -> tuple[list[Pai
 
 
 def _checked(pairs: list[Pair], shown: Callable[[Path], str], decode: bool) -> tuple[list[Pair], list[str]]:
-    """``pairs`` as they are, and what is wrong with their files."""
+    """``pairs`` as they are, and the faults of their files."""
     problems: list[str] = []
     sizes: dict[Path, tuple[int, int]] = {}
     paths = list(dict.fromkeys(path for pair in pairs for path in pair if path is not None))

@@ -52,7 +52,7 @@ class Packing(NamedTuple):
     """Pairs to be made from clean pictures, over all tasks."""
 
     side: int = 256
-    """Of made pairs, in pixels."""
+    """Side of made pairs, in pixels."""
 
     seed: int = 0
 
@@ -79,7 +79,7 @@ class PackPlan(NamedTuple):
     """Bytes, about."""
 
     seconds: float
-    """On one core, about."""
+    """Time that it takes on one core, about."""
 
     left_out: int
     """Pictures too small."""
@@ -133,7 +133,7 @@ def plan_pack(sets: Sequence[ImageSet], tasks: Mapping[str, float], packing: Pac
 
 
 def processors() -> int:
-    """Of this machine, those that this process may use."""
+    """Counts the processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

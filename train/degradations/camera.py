@@ -41,10 +41,10 @@ class SimulatedCamera:
     """Noise at middle grey before any finish, its standard deviation in 8-bit steps."""
 
     read_share: float = 0.03
-    """Of the variance at middle grey, how much does not depend on light."""
+    """Share of the variance at middle grey that does not depend on light."""
 
     softness: float = 0.0
-    """Of the lens: the Gaussian's sigma in pixels."""
+    """Blur of the lens: the Gaussian's sigma in pixels."""
 
     vignette: float = 0.0
     """The share of light that the corners lose."""
@@ -189,7 +189,7 @@ def draw_camera(rng: np.random.Generator, heaviest: float = 30) -> SimulatedCame
 
 
 def _mosaic(colours: Picture) -> Picture:
-    """Of every pixel the one colour that a Bayer sensor sees there: RG over GB."""
+    """Keeps of every pixel the one colour that a Bayer sensor sees there: RG over GB."""
     seen = np.array(colours[:, :, 1], np.float32)
     seen[0::2, 0::2] = colours[0::2, 0::2, 0]
     seen[1::2, 1::2] = colours[1::2, 1::2, 2]

@@ -34,7 +34,7 @@ class Coder:
 
     codec: CoderName = "h264"
     crf: int = 23
-    """Of H.264 and HEVC, the higher the coarser; MPEG-4 gets the quantiser that looks alike."""
+    """CRF of H.264 and HEVC, the higher the coarser; MPEG-4 gets the quantiser that looks alike."""
 
     preset: str = "medium"
     tune: str | None = None

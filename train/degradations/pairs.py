@@ -1,4 +1,4 @@
-"""Pairs of a degraded and a clean picture by task, with how much of what is wrong in the degraded one.
+"""Pairs of a degraded and a clean picture by task, with the amount of each kind of damage.
 
 Degradations come in the order of physics: rain and haze and darkness before the camera, movement
 and lens, then the sensor's noise, then compression.

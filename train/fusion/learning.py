@@ -68,7 +68,7 @@ def learn(
 
 
 def _error(batch: Tensor, log_factor: Tensor | None) -> Tensor:
-    """The squared error of what is fused, B; of the frame alone for None."""
+    """The squared error of the fused frame, B; for None, of the frame alone."""
     off, wrong = batch[:, OFF], batch[:, WRONG]
     if log_factor is None:
         return ((off - wrong).square() * _COLOUR).sum(1).mean((1, 2))

@@ -89,7 +89,7 @@ def _is_graph(captured: Any) -> bool:
 
 
 InputShapes = dict[str, tuple[int, ...]]
-"""Of every input by name."""
+"""The shape of every input, by name."""
 
 
 class Lane:
@@ -99,7 +99,7 @@ class Lane:
         self._plan = plan
         self._cuda = cuda
         self.graph_refusal: str | None = None
-        """Why CUDA graphs are not used, if they are not."""
+        """The reason why CUDA graphs are not used, if they are not."""
 
         self.graphs = 0
         """Graphs captured so far."""

@@ -65,7 +65,7 @@ def self_test(machine: Machine, model: str, say: Say, perform: Perform = perform
 
 
 class _SelfTest:
-    """Account of what was built and run so far."""
+    """Account of all that was built and run."""
 
     def __init__(self, machine: Machine, model: str, say: Say, perform: Perform, folder: Path) -> None:
         self.machine = machine

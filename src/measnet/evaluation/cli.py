@@ -236,7 +236,7 @@ def _measure_videos(
     with _progress() as bar, tempfile.TemporaryDirectory(prefix="measnet-eval-") as folder:
 
         class Shown(Watcher):
-            """On a bar, and on the sheet."""
+            """Shows a measurement on a bar, and on the sheet."""
 
             def begin(self, title: str, frames: int | None) -> None:
                 for task in bar.task_ids:

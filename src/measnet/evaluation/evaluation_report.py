@@ -65,7 +65,7 @@ def report(sets: Sequence[SetFigures], conditions: Conditions) -> dict[str, Any]
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that figures may depend on, as far as they are installed."""
+    """Versions of Python and of the packages that figures may depend on, as far as they are installed."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

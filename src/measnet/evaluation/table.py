@@ -170,7 +170,7 @@ def signed(value: float, digits: int = 2) -> str:
 
 
 def share(value: float | None) -> str:
-    """In percent, rounded down: 100 % means every pixel."""
+    """Writes a share in percent, rounded down: 100 % means every pixel."""
     return NOTHING if value is None else f"{math.floor(value * 1e5) / 1e5:.3%}"
 
 

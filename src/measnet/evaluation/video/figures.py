@@ -1,4 +1,4 @@
-"""Figures of a sequence and of its methods: each frame's, and what they come to."""
+"""Figures of a sequence and of its methods: those of each frame, and their means."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class MethodFigures:
     """As ``measnet.runtime.flicker``, against the clean video; in steps of 8 bits."""
 
     warping: float | None
-    """In steps of 8 bits, as ``measnet.evaluation.video.warping`` says."""
+    """Warping error in steps of 8 bits, as ``measnet.evaluation.video.warping`` says."""
 
     taken: Taken | None
     """For one frame; None for what nobody has computed."""
@@ -56,7 +56,7 @@ class SequenceFigures:
         return len(self.methods[DEGRADED].frames)
 
     def gain(self, method: str) -> float:
-        """In dB over the degraded frames."""
+        """The method's gain over the degraded frames, in dB."""
         return gained(self.methods[DEGRADED].mean.psnr_db, self.methods[method].mean.psnr_db)
 
     def warping(self, method: str) -> float | None:
@@ -93,7 +93,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class VideoFigures:
-    """All sequences, and what was tried of the classical tools."""
+    """Figures of all sequences, and the settings of classical tools that were tried."""
 
     sequences: list[SequenceFigures]
     trials: dict[str, list[Trial]] = field(default_factory=dict)
@@ -108,7 +108,7 @@ class VideoFigures:
         return mean([one.methods[method].mean for one in self.sequences])
 
     def gain(self, method: str) -> float:
-        """In dB over the degraded frames, the mean over sequences."""
+        """The method's gain over the degraded frames, in dB, the mean over sequences."""
         return gained(self.mean(DEGRADED).psnr_db, self.mean(method).psnr_db)
 
     def flicker(self, method: str) -> float | None:

@@ -55,7 +55,7 @@ class VideoOptions:
     limit: int | None = None
     classical: bool = False
     threads: int = 1
-    """Of classical tools."""
+    """Threads of classical tools."""
 
 
 class Watcher:

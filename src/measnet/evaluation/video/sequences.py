@@ -106,7 +106,7 @@ class Footage:
             self._after = []
         file = place.degraded or self._coded or place.clean
         self.intra = not self._after and describe(file).intra
-        """Of the degraded frames: each was coded for itself."""
+        """True where each of the degraded frames was coded by itself."""
 
     def _check_number(self, degraded: int | None, clean: int | None) -> None:
         """Refuses folders of two lengths before hours of work, and not behind them."""
