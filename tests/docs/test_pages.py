@@ -50,7 +50,7 @@ def test_python_that_needs_a_gpu_or_a_server_names_what_there_is(page: Path) -> 
 
 def test_python_is_found_where_pages_have_it() -> None:
     pages = {page.stem for page in PAGES if any(indented_python(page)) or any(blocks(page, "python"))}
-    assert {"README", "data", "embedding", "network", "running", "serving"} <= pages
+    assert {"README", "data", "embedding", "network", "restoring", "serving"} <= pages
 
 
 def test_links_between_pages_lead_somewhere() -> None:
