@@ -7,7 +7,7 @@
 same network written with the obvious dense operations (every pixel expert answers every pixel, then the
 chosen are picked; every image expert answers every image), in turns in one process, as a ratio. Every row is
 a process of its own; memory is the most that it held at one moment, beyond what it held before its first step
-and in all, the latter beside what ``measnet-train`` expects before it begins.
+and in all, the latter with the time that ``measnet-train`` expects before it begins.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def find_sets(
             and come along.
         decode: decode every picture too, not its header alone, which finds damage in the middle of a file:
             seconds for most sets, minutes for RESIDE.
-        tell: hears a line on folders of pictures beside those of sets, whose names say nothing.
+        tell: hears a line on folders of pictures next to those of sets, whose names say nothing.
 
     Raises:
         DataSetError: an ``InputError`` with every problem of every set asked for: a task without a set, a

@@ -113,7 +113,7 @@ class Request:
             return None
         if not self.video_target and self.degrade is None:
             raise UsageError(
-                "--video needs the clean one beside it: --video-target CLEAN; or, if it is clean itself, "
+                "--video needs the clean one too: --video-target CLEAN; or, if it is clean itself, "
                 "--degrade STEPS, such as --degrade sensor:18,h264:28"
             )
         if self.video_target and self.degrade is not None:

@@ -73,7 +73,7 @@ def gains(sets: Sequence[SetFigures], model: str) -> Table:
 
 def against_classical(sets: Sequence[SetFigures], model: str) -> Table:
     """Every set compared with the best of its task's classical tools."""
-    table = _table("Beside the classical tool, in the setting that suits the set best", "set", "tool")
+    table = _table("Compared with the classical tool, in the setting that suits the set best", "set", "tool")
     for heading in ("tool", model, "ahead, dB"):
         table.add_column(heading, justify="right", no_wrap=True)
     for one in sets:
