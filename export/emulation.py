@@ -1,4 +1,4 @@
-"""A typed graph as float32 that rounds: what a machine that stores 16 bits computes, on one that cannot.
+"""A typed graph as float32 that rounds: a machine without 16-bit types computes what one with them would.
 
 ONNX Runtime has no BF16 convolution on the CPU, and runs FP16 there in float32, joining neighbouring
 operators without the rounding between them. Here every 16-bit tensor is rounded, so the figures are those of

@@ -72,8 +72,8 @@ class Made:
 
 
 def make(network: MEASNet, wanted: Wanted, pictures: Pictures | None) -> Made:
-    """Makes one graph of ``network``, and holds it against that on ``pictures``; with None it tries nothing,
-    and no operator stays float32 for its range.
+    """Makes one graph of ``network``, and compares both on ``pictures``. With None nothing is compared, and
+    no operator stays float32 for its range.
 
     Where a frame of the wanted size takes too long, as of ``base``, a smaller graph of the same network is
     made and tried instead. Raises as ``exact_graph`` and ``measure``.

@@ -154,17 +154,17 @@ class Restoration:
     """True where it was taken to be held against the reference."""
 
     engine_result: RestoredFrame | None = None
-    """All that the engine returned; there for those who look right behind it, as it is large."""
+    """The engine's whole answer. It is large, so only observers right behind the engine are given it."""
 
     @property
     def result(self) -> Frame:
-        """The frame with what has become of its pixels."""
+        """The frame with its pixels as they are now."""
         return replace(self.source, pixels=self.pixels)
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """The end of a segment in the stream: what a later run has to know so that it can go on behind it."""
+    """The end of a segment in the stream, with all that a later run needs to go on behind it."""
 
     state: bytes | None = None
     """The scene's and the engine's state."""

@@ -411,8 +411,8 @@ class Restorer:
         self._tiles[height, width] = tiles
 
     def follow(self, other: Restorer, height: int, width: int) -> None:
-        """Takes over the tiles that ``other`` uses for pictures of this size, and that it gives and gets each
-        of them in bytes if it does."""
+        """Takes over the tiles that ``other`` uses for pictures of this size, and rounds them to bytes if it
+        does."""
         self._rounds = other._backend.description.takes_bytes
         self._tiles[height, width] = other.tiles_for(height, width)
 

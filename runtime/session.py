@@ -311,7 +311,7 @@ class Session:
         return (self._opens or open_restorer)(options)
 
     def _smaller(self) -> tuple[str, Callable[[], Restorer]] | None:
-        """The model that takes over from a larger one that is too slow, and what opens it."""
+        """Names the model that takes over where a larger one is too slow, with a function that opens it."""
         options = self._options
         if options.engine.model != LARGER:
             return None

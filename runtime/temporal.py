@@ -99,7 +99,7 @@ _HEAD = struct.Struct("<dd")
 
 @dataclass(frozen=True)
 class _Last:
-    """The frame before, as the one that follows it finds it."""
+    """The frame before, as the next one needs it."""
 
     fused: Pixels
 
@@ -176,8 +176,7 @@ class TemporalFusion:
         self._ahead = ahead
         self._last: _Last | None = None
         self.before: Pixels | None = None
-        """With ``ahead``: the frame before the last one, which it is joined with; None where it stays as it
-        was."""
+        """With ``ahead``: the frame before the last one, joined with it; None where it stays as it was."""
         self._room = ScratchArrays()
         self._spare: Plane | None = None  # for the next mean
         self._motion = motion.Motion()
@@ -240,7 +239,7 @@ class TemporalFusion:
         return self._done(fused, last, float(past.count.mean()))
 
     def _done(self, fused: Pixels, last: _Last | None = None, worth: float = 1.0) -> Pixels:
-        """Notes a frame, the number of frames that it is worth, and all that the next one needs."""
+        """Ends a frame: counts the frames that it is worth, and keeps ``last`` for the next one."""
         figures = self.figures
         figures.frames += 1
         figures.worth += (worth - figures.worth) / figures.frames
@@ -349,9 +348,9 @@ class TemporalFusion:
     def _join(
         self, past: Past, source: Plane, now: Plane, half: Plane, flow: Plane, taken: TakenNoise
     ) -> tuple[NDArray[np.bool_], Plane, Plane, Plane]:
-        """Makes the frame part of the past, which becomes the fused one; where it stands still, how far the
-        past was not like it, how many frames it was worth, and how much frames usually differ there (h w
-        each). ``half`` is the frame at half its size.
+        """Makes the frame part of the past, which becomes the fused one. ``half`` is the frame at half its
+        size. Returns, h w each: where it stands still, how far the past differed from it, how many frames the
+        past was worth, and how much frames usually differ there.
 
         Its light, over some breadth, stays that of the frame, but for what noise does to it: a past that
         lags behind what moves would flicker against the source."""

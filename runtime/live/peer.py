@@ -60,9 +60,9 @@ def tls_options(url: str, *, insecure: bool) -> dict[str, str]:
 
 
 def why_refused(url: str, *, insecure: bool) -> str | None:
-    """Says in words what FFmpeg calls an input/output error: a name that nobody has, a certificate that is
-    not trusted, or a port without TLS; None where it is none of these. Asks the other side, which takes some
-    seconds at most."""
+    """Finds the reason for an input/output error of FFmpeg: an unknown name, a certificate that is not
+    trusted, or a port without TLS; None for any other. Asks the other side, which takes some seconds at
+    most."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or _TLS_PORTS.get(parts.scheme, 0)

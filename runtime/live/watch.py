@@ -42,7 +42,7 @@ class Watch:
         return self._state
 
     def enter(self, state: State, words: str, **values: float | int | str) -> None:
-        """Tells that it is in another state from now on; nothing where it is in that one already."""
+        """Changes its state, and tells so; does nothing where it is in that state already."""
         with self._lock:
             if state == self._state:
                 return

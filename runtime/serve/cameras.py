@@ -58,7 +58,8 @@ class Camera:
     """The line of the file where it begins."""
 
     given: Mapping[str, tuple[int, str]] = field(default_factory=dict)
-    """The options that the file gives it, by name: the line of each, and whom it is for, in words."""
+    """The options that the file gives it, by name: the line of each, and the camera or cameras it is for, in
+    words."""
 
 
 class CamerasError(UsageError):

@@ -104,7 +104,7 @@ class Sink:
         """Ends a segment behind the last frame, with what a run needs that goes on there."""
 
     def finish(self, *, partial: bool = False) -> Target | None:
-        """Completes the file and gives it its name, or one that says it is partial.
+        """Completes the file and gives it its name, or a name for partial results.
 
         Returns where it lies, or went; None when nothing had been written and so there is no file.
         Raises OutputError, after which nothing is left behind.

@@ -21,7 +21,7 @@ class ResultPlace(Protocol):
     """Place in which a result grows."""
 
     def keep(self, *, partial: bool = False) -> Target:
-        """Gives it its name, or with ``partial`` one that says it is not whole. Raises OutputError."""
+        """Gives the result its name, or with ``partial`` the name of a partial one. Raises OutputError."""
         ...
 
     def discard(self) -> None:

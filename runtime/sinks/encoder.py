@@ -490,8 +490,8 @@ def _joined(*parameters: str | None) -> str:
 
 
 def _range_tag(context: VideoCodecContext, colour: Colour) -> BitStreamFilterContext | None:
-    """Says that the range is limited in a stream of H.264 that says nothing else of its colours: x264 holds
-    that to be understood, and leaves it out."""
+    """Tags the range of an H.264 stream as limited, where that is all that is known of its colours: x264
+    leaves the tag out then."""
     alone = colour.matrix == colour.primaries == colour.transfer == _UNSPECIFIED
     if context.name != "libx264" or colour.range != _LIMITED or not alone:
         return None

@@ -203,8 +203,8 @@ class PictureDecoder:
         return [stream for stream in self.copied if stream.type != "attachment"]
 
     def _with_decoding_times(self, packet: Packet[Stream]) -> Iterator[Packet[Stream]]:
-        """A copied packet, and those before it that waited for it to tell their decoding times: the first
-        pictures of a track in Matroska have none."""
+        """Gives a copied packet, behind those whose decoding times are known by it: the first pictures of a
+        track in Matroska have none of their own."""
         waiting = self._untimed.setdefault(packet.stream.index, [])
         if packet.dts is None:
             if packet.stream.type == "video" and packet.size:

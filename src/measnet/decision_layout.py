@@ -1,4 +1,4 @@
-"""Image-level decisions as one vector: which numbers are what, and how those of several pieces become one.
+"""Image-level decisions as one vector: its layout, and how the vectors of several pieces become one.
 
 Their order is read off the network (``measnet/network/decisions.py``) and stored in its graphs. All are
 linear in means over pixels, but for the affinities of channel attention, which are averaged as the products

@@ -172,7 +172,7 @@ class _SelfTest:
 
 
 def _backends(machine: Machine, model: str) -> Iterator[str]:
-    """The backends that take ``model``; the first one that runs is what the others are held against."""
+    """The backends that take ``model``; the others are held against the first one that runs."""
     if model.lower().endswith(ENGINE_SUFFIXES):
         yield "tensorrt"
         return

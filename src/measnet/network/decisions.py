@@ -89,7 +89,7 @@ class SteeredDecision(Decision):
 
 
 class _Pass:
-    """The decisions that one pass is given, and those that its image would have made, by name."""
+    """The decisions of one pass: those it is given, and those of its own image, by name."""
 
     def __init__(self, window: Tensor, held: Tensor, hold: Tensor) -> None:
         self.window, self.held, self.hold = window, held, hold
