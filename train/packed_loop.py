@@ -370,8 +370,8 @@ class _Run:
         return losses
 
     def _forget_step(self, step: int) -> None:
-        """Leaves out a step whose loss or gradient is no number, or whose gradient is so long that, shortened,
-        it would drown those of the other pictures. Both are rare.
+        """Leaves out a step whose loss or gradient is no number, or whose gradient is so long that it would
+        drown those of other pictures, even shortened. Both are rare.
 
         Raises ``TrainingError`` when it happens again and again.
         """
