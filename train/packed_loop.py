@@ -31,7 +31,7 @@ from measnet.train.data.pack import Pack
 from measnet.train.data.packed_crops import PackedBatch, PackedCrops, drawn_by
 from measnet.train.first_tone import fit_tone, seen_in, seen_of
 from measnet.train.journal import PICTURES_EVERY, Journal
-from measnet.train.loop import OUT_OF_MEMORY, Start, TrainingError, decline
+from measnet.train.loop import OUT_OF_MEMORY, Start, TrainingError, decline, keep_channels_together
 from measnet.train.losses import NEAR
 from measnet.train.moving_average import MovingAverage
 from measnet.train.optimizer import WeightUpdates
@@ -163,9 +163,7 @@ class _Run:
         network.recompute_blocks(recipe.recompute)
         self.network = network.to(self.device)
         if self.device.type == "cpu" and recipe.precision == "bf16":
-            for parameter in network.parameters():  # as oneDNN's bf16 kernels want them
-                if parameter.ndim == 4:
-                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+            keep_channels_together(network)
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.bf16 = recipe.precision == "bf16" or (recipe.precision == "auto" and self.device.type == "cuda")
         if self.device.type == "cuda":
