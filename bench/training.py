@@ -7,8 +7,8 @@
 ``--recompute`` measures with gradient checkpointing. ``--against-dense`` compares the step with that of the
 same network written with the obvious dense operations (every pixel expert answers every pixel, then the
 chosen are picked; every image expert answers every image), in turns in one process, as a ratio. ``--forms``
-compares float32 and bf16, each with the channels of a pixel side by side or not, and with ``--compile`` each
-compiled, too: processor time of one thread, in turns, as a ratio to the first. Every other row is
+compares float32 and bf16, each with the channels of a pixel side by side or not, and with ``--compile`` the
+last of these compiled: processor time of one thread, in turns, as a ratio to the first. Every other row is
 a process of its own; memory is the most that it held at one moment, beyond what it held before its first step
 and in all, the latter with the time that ``measnet-train`` expects before it begins.
 """
@@ -143,18 +143,19 @@ def against_dense(variant: str, batch: int, crop: int, rounds: int) -> None:
 def forms(variant: str, batch: int, crop: int, rounds: int, compiled: bool) -> None:
     torch.set_num_threads(1)
     steps: dict[str, Step] = {}
-    for way in ("plain", "compiled") if compiled else ("plain",):
-        for precision in ("float32", "bf16"):
-            for layout in ("channels first", "channels last"):
-                torch.manual_seed(0)
-                network = MEASNet(VARIANTS[variant])
-                network.ask_all_experts()  # as training from a pack does
-                if layout == "channels last":
-                    keep_channels_together(network)
-                step = steps[f"{precision}, {layout}, {way}"] = Step(network, batch, crop)
-                step.bf16 = precision == "bf16"
-                if way == "compiled":
-                    step.forward = torch.compile(step.forward)
+    ways = [(bf16, together, False) for bf16 in (False, True) for together in (False, True)]
+    for bf16, together, compiles in [*ways, (True, True, True)] if compiled else ways:
+        torch.manual_seed(0)
+        network = MEASNet(VARIANTS[variant])
+        network.ask_all_experts()  # as training from a pack does
+        if together:
+            keep_channels_together(network)
+        step = Step(network, batch, crop)
+        step.bf16 = bf16
+        if compiles:
+            step.forward = torch.compile(step.forward)
+        layout = f"channels {'last' if together else 'first'}{', compiled' if compiles else ''}"
+        steps[f"{'bf16' if bf16 else 'float32'}, {layout}"] = step
     times: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(rounds + 1):
         for name, step in steps.items():
