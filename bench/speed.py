@@ -42,14 +42,14 @@ def main() -> None:
             restorer(pixels)
             took = [clock() - start for clock, start in zip(clocks.values(), began, strict=True)]
             if turn:  # the first turn warms up
-                for clock, seconds in zip(clocks, took, strict=True):
-                    times[name][clock].append(seconds)
+                for label, spent in zip(clocks, took, strict=True):
+                    times[name][label].append(spent)
     first = next(iter(times.values()))
     for name, measured in times.items():
         parts = [f"{name:32}"]
-        for clock, seconds in measured.items():
-            ratio = statistics.median(a / b for a, b in zip(seconds, first[clock], strict=True))
-            parts.append(f"{1000 * statistics.median(seconds):8.1f} ms {clock} x{ratio:.2f}")
+        for label, seconds in measured.items():
+            ratio = statistics.median(a / b for a, b in zip(seconds, first[label], strict=True))
+            parts.append(f"{1000 * statistics.median(seconds):8.1f} ms {label} x{ratio:.2f}")
         print("  ".join(parts))
 
 

@@ -108,8 +108,8 @@ def _drawn(panel: Panel, colours: Mapping[str, str], most: float) -> Iterator[st
     yield _words(-6, 10, str(high), 'text-anchor="end"') + _words(-6, HEIGHT, str(low), 'text-anchor="end"')
     yield _words(WIDTH, HEIGHT + 16, f"{most:.0f} minutes", 'text-anchor="end"')
     for name, target in panel.targets.items():
-        y = down(target)
-        yield f'<path d="M0,{y} H{WIDTH}" stroke="{colours[name]}" stroke-dasharray="6 4"/>'
+        height = down(target)
+        yield f'<path d="M0,{height} H{WIDTH}" stroke="{colours[name]}" stroke-dasharray="6 4"/>'
     for name, runs in panel.runs.items():
         for run in runs:
             line = " ".join(f"{across(x)},{down(y)}" for x, y in run)
