@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from measnet.config import VARIANTS
+from measnet.errors import first_line
 from measnet.network import MEASNet
 from measnet.network.image_experts import ImageExpertLayer, ImageRouting, choose_experts
 from measnet.network.measnet import TrainingPass
@@ -156,13 +157,18 @@ def forms(variant: str, batch: int, crop: int, rounds: int, compiled: bool) -> N
             step.forward = torch.compile(step.forward)
         layout = f"channels {'last' if together else 'first'}{', compiled' if compiles else ''}"
         steps[f"{'bf16' if bf16 else 'float32'}, {layout}"] = step
+    for name, step in list(steps.items()):  # warms up, and compiles
+        try:
+            step()
+        except Exception as error:
+            print(f"{variant:6} {name:35} fails: {first_line(error)}")
+            del steps[name]
     times: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(rounds + 1):
+    for _ in range(rounds):
         for name, step in steps.items():
             began = time.process_time()
             step()
-            if turn:  # the first turn warms up, and compiles
-                times[name].append(time.process_time() - began)
+            times[name].append(time.process_time() - began)
     medians = {name: statistics.median(seconds) for name, seconds in times.items()}
     first = next(iter(medians.values()))
     for name, seconds in medians.items():

@@ -280,13 +280,15 @@ class _Run:
         while True:
             try:
                 return self._try_step(step, done)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if self.compiles and _is_of_the_compiler(error):
+            except TrainingError:
+                raise
+            except Exception as error:
+                out = isinstance(error, torch.OutOfMemoryError)
+                if not out and self.compiles:  # what is compiled may fail in any way; else it fails again
                     self.compiles, self.forward = False, self._plain
                     self.updates.forget_gradients()
                     self.on_event(f"going on without compiling, slower, as that fails: {first_line(error)}")
                     continue
-                out = isinstance(error, torch.OutOfMemoryError)
                 if not out and not any(words in str(error) for words in OUT_OF_MEMORY):
                     raise
                 if self.batch // 2 < SMALLEST_BATCH:
@@ -424,11 +426,6 @@ class _Forward(nn.Module):
         return self.network.forward_training(
             given, NoisyRouting(draw=lambda scores: noise, balance=self.balance), seen
         )
-
-
-def _is_of_the_compiler(error: BaseException) -> bool:
-    """Tells an error of PyTorch's compiler (no C compiler, say), by its name: importing it takes long."""
-    return any(kind.__name__ == "TorchDynamoException" for kind in type(error).__mro__)
 
 
 class _Looks(NamedTuple):
