@@ -140,7 +140,16 @@ def exact(tmp_path_factory: pytest.TempPathFactory) -> Exact:
     """Restores a batch with the thin graph on the ONNX Runtime backend, to compare with."""
     path = tmp_path_factory.mktemp("thin") / "thin.onnx"
     path.write_bytes(thin())
-    backend = OnnxRuntimeBackend(path, threads=1)
+    return _on_onnxruntime(path)
+
+
+@pytest.fixture(scope="module")
+def exact_nano() -> Exact:
+    return _on_onnxruntime(bundled("nano", ".onnx"))
+
+
+def _on_onnxruntime(graph: Path) -> Exact:
+    backend = OnnxRuntimeBackend(graph, threads=1)
     backend.activate()
     return lambda image: backend.infer(image).restored
 

@@ -271,10 +271,10 @@ class Bindings(ModuleType):
 # TensorRT
 
 MAGIC = b"make-believe plan\n"
-DTYPES = {"tensor(float)": np.dtype("f4"), "tensor(float16)": np.dtype("f2"), "tensor(uint8)": np.dtype("u1")}
+DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 Mode = enum.Enum("Mode", "NONE INPUT OUTPUT")
-KINDS = {"FLOAT": "f4", "HALF": "f2", "UINT8": "u1", "INT8": "i1", "INT32": "i4", "INT64": "i8", "BOOL": "?"}
-Type = enum.Enum("Type", {name: np.dtype(kind) for name, kind in KINDS.items()})
+Type = enum.Enum("Type", "FLOAT HALF UINT8 INT8 INT32 INT64 BOOL")
+TYPES = {"tensor(float)": Type.FLOAT, "tensor(float16)": Type.HALF, "tensor(uint8)": Type.UINT8}
 Strategy = enum.Enum("Strategy", "STATIC ON_PROFILE_CHANGE USER_MANAGED")
 
 
@@ -311,8 +311,8 @@ class Engine:
     def __init__(self, runtime: Runtime, graph: bytes, profiles: Sequence[Profile]) -> None:
         self.gpu, self.fails, self.profiles = runtime.gpu, runtime.fails, profiles
         self.session = _session(graph)
-        self.inputs = {value.name: DTYPES[value.type] for value in self.session.get_inputs()}
-        self.outputs = {value.name: DTYPES[value.type] for value in self.session.get_outputs()}
+        self.inputs = {value.name: value.type for value in self.session.get_inputs()}
+        self.outputs = {value.name: value.type for value in self.session.get_outputs()}
         self.num_io_tensors = len(self.inputs | self.outputs)
         self.num_optimization_profiles = len(profiles)
         self.first_profile = 0  # of the next context
@@ -325,7 +325,7 @@ class Engine:
         return Mode.INPUT if name in self.inputs else Mode.OUTPUT
 
     def get_tensor_dtype(self, name: str) -> Type:
-        return Type((self.inputs | self.outputs)[name])
+        return TYPES[(self.inputs | self.outputs)[name]]
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> Sequence[Shape]:
         return self.profiles[profile][name]
@@ -404,7 +404,7 @@ class Context:
         """The network with the shapes and addresses of when it was enqueued, as a graph keeps them."""
         given = {}
         for name, shape in shapes.items():
-            dtype = self.engine.inputs[name]
+            dtype = np.dtype(DTYPES[self.engine.inputs[name]])
             content = self.gpu.at(addresses[name], int(np.prod(shape)) * dtype.itemsize)
             given[name] = content.view(dtype).reshape(shape)
         self.gpu.at(activations, needed)[:] = 0xAA
