@@ -85,15 +85,18 @@ def guest(bench: Bench) -> Iterator[SimpleNamespace]:
         gpu.close_stream(stream)
 
 
+@pytest.mark.parametrize("eager", [False, True])
 @pytest.mark.parametrize("how", ["interface", "dlpack"])
 def test_a_frame_on_the_gpu_is_restored_where_it_is(
     how: str,
+    eager: bool,
     bench: Bench,
     guest: SimpleNamespace,
     frames: list[np.ndarray],
     exact: Exact,
 ) -> None:
     backend = bench.backend()
+    bench.gpu.eager = eager
     for pixels, width in zip(frames, (128, 160, 160, 144), strict=True):
         image = to_image(pixels[:128, :width])
         theirs, result = guest.array(np.zeros_like(image)), guest.array(np.zeros_like(image))
@@ -117,16 +120,18 @@ def test_frames_of_the_host_and_of_the_gpu_go_on_beside_each_other(
     exact_nano: Exact,
 ) -> None:
     backend = bench.backend(bench.engine(content=nano()))  # its other outputs go into buffers of ours
-    first, second, larger = (to_image(frames[i][:128, :width]) for i, width in ((0, 128), (1, 128), (2, 160)))
-    results = [guest.array(np.zeros_like(image)) for image in (second, larger)]
-    same(backend.infer(first), exact_nano(first))
-    backend.infer_device(guest.array(second), results[0], guest.stream)
-    same(backend.infer(first), exact_nano(first))
-    for image, result in zip((second, larger), results, strict=True):  # nobody waits between the two
-        backend.infer_device(guest.array(image), result, guest.stream)
+    images = [
+        to_image(pixels[:128, :width]) for pixels, width in zip(frames, (128, 128, 128, 160), strict=True)
+    ]
+    results = [guest.array(np.zeros_like(image)) for image in images]
+    same(backend.infer(images[0]), exact_nano(images[0]))
+    backend.infer_device(guest.array(images[1]), results[1], guest.stream)
+    same(backend.infer(images[2]), exact_nano(images[2]))
+    for index in (1, 3):  # nobody waits between the two
+        backend.infer_device(guest.array(images[index]), results[index], guest.stream)
     bench.gpu.synchronize(guest.stream)
-    for image, result in zip((second, larger), results, strict=True):
-        assert np.abs(result.values() - exact_nano(image)).max() < 1e-5
+    for index in (1, 3):
+        assert np.abs(results[index].values() - exact_nano(images[index])).max() < 1e-5
 
 
 def test_a_frame_that_is_under_way_is_done_before_its_memory_is_freed(
