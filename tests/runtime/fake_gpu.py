@@ -96,7 +96,7 @@ class FakeGpu:
         self.owners: dict[int, int] = {}  # address -> context, of memory that is not the primary one's
         self.engines: weakref.WeakSet[Engine] = weakref.WeakSet()
         self.contexts: weakref.WeakSet[Context] = weakref.WeakSet()
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(16)  # 1 and 2 are names of default streams
         self._lock = threading.RLock()
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
