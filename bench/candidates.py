@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from measnet.config import FORMER_VARIANTS, VARIANTS, MEASNetConfig
+from measnet.errors import UsageError
 from measnet.export.exact import ExactMEASNet
 from measnet.image import pad, to_image
 from measnet.metrics import psnr
@@ -162,6 +163,10 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=200, help="of --data, evenly spaced")
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
+    try:
+        Clock(1, options.minutes)
+    except UsageError as error:
+        parser.error(str(error))
     torch.set_num_threads(1)
     paths = list_pictures(options.data)
     paths = paths[:: max(1, len(paths) // options.pictures)][: options.pictures]

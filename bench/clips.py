@@ -99,7 +99,7 @@ def compared(clip: Path, target: Path) -> dict[str, str]:
         found["times"] = f"within {float(most) * 1000:.1f} ms"
     *tags, kind = before["colour"]
     if found["colour"] == "differ" and kind == "unknown" and after["colour"] == [*tags, "tv"]:
-        # What an unknown range is taken for; HEVC and VP9 cannot but say it.
+        # An unknown range is taken for this one; HEVC and VP9 have to say it.
         found["colour"] = "equal, range said"
     elif found["colour"] == "differ":
         found["colour"] = f"{'/'.join(before['colour'])}, became {'/'.join(after['colour'])}"

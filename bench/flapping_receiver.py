@@ -2,7 +2,7 @@
 
     python bench/flapping_receiver.py [--times 20]
 
-A camera of noise sends 20 frames a second of 160x96 to ffmpeg by TCP, and into a file beside.
+A camera of noise sends 20 frames a second of 160x96 to ffmpeg by TCP, and into a file.
 """
 
 from __future__ import annotations

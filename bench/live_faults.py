@@ -243,7 +243,7 @@ def spoiled(folder: Path, url: str, road: BadRoad) -> tuple[str, bool]:
 
 
 def stalled(folder: Path) -> tuple[str, bool]:
-    """A receiver that takes the connection and reads nothing, for 30 s; beside it a file"""
+    """A receiver that takes the connection and reads nothing, for 30 s, and a file"""
     with socket.socket() as mute, sending(tcp()) as sender:
         mute.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         mute.bind(("127.0.0.1", 0))
@@ -264,7 +264,7 @@ def stalled(folder: Path) -> tuple[str, bool]:
 
 
 def disk(folder: Path) -> tuple[str, bool]:
-    """A disk of 256 KiB that fills; beside it a file on another one"""
+    """A disk of 256 KiB that fills, and a file on another one"""
     small = folder / "small"
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(small)], check=True)

@@ -100,7 +100,7 @@ def main() -> None:
         for template in found:
             settle(template, folder)
         tallies = {template.kind: Tally() for template in found}
-        with contextlib.suppress(KeyboardInterrupt):  # what was tried until then is told
+        with contextlib.suppress(KeyboardInterrupt):  # trials until then are told
             try_all(found, folder, options, tallies)
     print_table(tallies)
     sys.exit(1 if any(tally.wrong for tally in tallies.values()) else 0)

@@ -24,10 +24,10 @@ from onnx import NodeProto
 
 from measnet.checkpoint import load_checkpoint
 from measnet.export.emulation import emulated
+from measnet.export.graph_session import run_graph
 from measnet.export.islands import ISLANDS, Island, island_of
 from measnet.export.pictures import real_pictures
-from measnet.export.precision import Precision, modules_of, typed_graph
-from measnet.export.session import run_graph
+from measnet.export.precision import HalfPrecision, modules_of, typed_graph
 from measnet.export.trace import exact_graph
 from measnet.image import Image
 from measnet.metrics import Choices, experts_agree, largest_difference, psnr
@@ -68,7 +68,7 @@ def row(name: str, got: Outputs, expected: Outputs, operators: int) -> Row:
 
 
 def tables(
-    model: onnx.ModelProto, precision: Precision, pictures: Image, islands_only: bool
+    model: onnx.ModelProto, precision: HalfPrecision, pictures: Image, islands_only: bool
 ) -> tuple[float, dict[str, list[Row]]]:
     """The peak of the PSNR; and ``alone``, ``all but`` and ``islands``, rows of one part each."""
     expected = answers(model, pictures)

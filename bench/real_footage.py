@@ -122,7 +122,7 @@ def pick(path: Path, frames: int) -> list[tuple[int | None, Pixels]]:
             if not isinstance(item, Frame):
                 continue
             if number in wanted:
-                # What has more bits is rounded down to 8, as a screen would show it.
+                # More bits are rounded down to 8, as a screen would show them.
                 pixels = item.pixels if item.pixels.dtype == np.uint8 else (item.pixels >> 8).astype(np.uint8)
                 upright = pixels if turn is None else turned(pixels, turn)
                 found.append((None if item.picture is not None else number, upright))

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from measnet.checkpoint import load_checkpoint
 from measnet.config import MEASNetConfig
 from measnet.damage import DAMAGE, NAMES, shares_by_name, wanted_shares
-from measnet.decisions import DecisionLayout, Kind
+from measnet.decision_layout import DecisionKind, DecisionLayout
 from measnet.errors import UsageError
 from measnet.evaluation.cases import cases_of
 from measnet.evaluation.protocol import PROTOCOLS
@@ -46,7 +46,7 @@ from measnet.metrics import psnr
 from measnet.network import MEASNet
 from measnet.network.blocks import Blocks
 from measnet.network.decisions import SteeredNetwork, layout_of
-from measnet.network.measnet import Restoration
+from measnet.network.measnet import MEASNetOutput
 from measnet.network.pixel_experts import PixelRouting
 from measnet.train.data.layouts import find_sets, read_pairs
 from measnet.train.data.pack import CLEAN, read_pack
@@ -124,7 +124,7 @@ def middle(pixels: Pixels, side: int, config: MEASNetConfig) -> Tensor:
     return torch.from_numpy(to_image(np.ascontiguousarray(pixels[top : top + height, left : left + width])))
 
 
-# What the network makes of them.
+# Answers of the network to them.
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class Held(NamedTuple):
     hold: Tensor
 
 
-def restore(network: MEASNet, image: Tensor, held: Held | None = None) -> tuple[Restoration, Tensor]:
+def restore(network: MEASNet, image: Tensor, held: Held | None = None) -> tuple[MEASNetOutput, Tensor]:
     """Returns the restored picture and the network's own decisions (D), whatever held."""
     steered = SteeredNetwork.of(network)
     nothing = torch.zeros(steered.layout.size)
@@ -210,7 +210,7 @@ def decisions_of(config: MEASNetConfig) -> DecisionLayout:
     return layout_of(MEASNet(config))
 
 
-def hold_parts(config: MEASNetConfig, decisions: Tensor, *kinds: Kind) -> Held:
+def hold_parts(config: MEASNetConfig, decisions: Tensor, *kinds: DecisionKind) -> Held:
     """Holds the decisions of ``kinds``, all others are each picture's own."""
     hold = torch.zeros_like(decisions)
     for part in decisions_of(config).parts:

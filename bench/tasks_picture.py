@@ -25,7 +25,7 @@ from measnet.metrics import psnr
 from measnet.train.degradations.coded import Coder, code_frames
 from measnet.train.degradations.haze import add_haze
 from measnet.train.degradations.noise import add_gaussian_noise, add_sensor_noise
-from measnet.train.degradations.picture import Picture, eight_bits, to_light, to_stored
+from measnet.train.degradations.picture import Picture, to_light, to_stored, to_uint8
 from measnet.train.degradations.rain import add_rain
 
 WIDTH = 480
@@ -51,10 +51,10 @@ def main() -> None:
         ("haze", skyline, hazy, "dehaze"),
         ("low light", skyline, dark, "lowlight"),
     ):
-        damaged = code_frames([eight_bits(damage(np.random.default_rng(3), clean))], CODER)[0]
+        damaged = code_frames([to_uint8(damage(np.random.default_rng(3), clean))], CODER)[0]
         with Restorer(options.model) as free, Restorer(options.model, task=task) as told:
             restored, also = free(damaged), told(damaged)
-        figures = [psnr(pixels, eight_bits(clean), peak=255) for pixels in (damaged, restored, also)]
+        figures = [psnr(pixels, to_uint8(clean), peak=255) for pixels in (damaged, restored, also)]
         print("{}: {:.2f} dB, restored {:.2f} dB, told the task {:.2f} dB".format(name, *figures))
         rows.append(strip([(f"{name}: source", damaged), ("restored", restored), (f"--task {task}", also)]))
     write_picture(options.out, stacked(rows))

@@ -2,12 +2,15 @@
 
     python bench/training.py [--variants nano small] [--batch 8] [--crop 128] [--rounds 3] [--recompute]
     python bench/training.py --against-dense [--variants nano small base]
+    python bench/training.py --forms [--variants nano small] [--compile]
 
 ``--recompute`` measures with gradient checkpointing. ``--against-dense`` compares the step with that of the
 same network written with the obvious dense operations (every pixel expert answers every pixel, then the
-chosen are picked; every image expert answers every image), in turns in one process, as a ratio. Every row is
+chosen are picked; every image expert answers every image), in turns in one process, as a ratio. ``--forms``
+compares float32 and bf16, each with the channels of a pixel side by side or not, and with ``--compile`` the
+last of these compiled: processor time of one thread, in turns, as a ratio to the first. Every other row is
 a process of its own; memory is the most that it held at one moment, beyond what it held before its first step
-and in all, the latter beside what ``measnet-train`` expects before it begins.
+and in all, the latter with the time that ``measnet-train`` expects before it begins.
 """
 
 from __future__ import annotations
@@ -23,9 +26,12 @@ import torch
 from torch import Tensor
 
 from measnet.config import VARIANTS
+from measnet.errors import first_line
 from measnet.network import MEASNet
 from measnet.network.image_experts import ImageExpertLayer, ImageRouting, choose_experts
+from measnet.network.measnet import TrainingPass
 from measnet.network.pixel_experts import NoisyRouting, PixelExperts, PixelRouting
+from measnet.train.loop import keep_channels_together
 from measnet.train.recipe import Recipe
 from measnet.train.step_memory import step_bytes
 
@@ -69,11 +75,17 @@ class Step:
         self.network = network.train()
         self.optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
         self.images = torch.rand(batch, 3, crop, crop)
+        self.forward = self._forward
+        self.bf16 = False
+
+    def _forward(self) -> TrainingPass:
+        return self.network.forward_training(self.images, NoisyRouting(draw=torch.zeros_like))
 
     def __call__(self) -> tuple[float, float]:
         """Seconds of the forward pass, and of the backward pass with the update."""
         began = time.perf_counter()
-        done = self.network.forward_training(self.images, NoisyRouting(draw=torch.zeros_like))
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            done = self.forward()
         loss = (done.restored - self.images).abs().mean() + 1e-3 * done.balance
         middle = time.perf_counter()
         self.optimizer.zero_grad(set_to_none=True)
@@ -129,6 +141,40 @@ def against_dense(variant: str, batch: int, crop: int, rounds: int) -> None:
     )
 
 
+def forms(variant: str, batch: int, crop: int, rounds: int, compiled: bool) -> None:
+    torch.set_num_threads(1)
+    steps: dict[str, Step] = {}
+    ways = [(bf16, together, False) for bf16 in (False, True) for together in (False, True)]
+    for bf16, together, compiles in [*ways, (True, True, True)] if compiled else ways:
+        torch.manual_seed(0)
+        network = MEASNet(VARIANTS[variant])
+        network.ask_all_experts()  # as training from a pack does
+        if together:
+            keep_channels_together(network)
+        step = Step(network, batch, crop)
+        step.bf16 = bf16
+        if compiles:
+            step.forward = torch.compile(step.forward)
+        layout = f"channels {'last' if together else 'first'}{', compiled' if compiles else ''}"
+        steps[f"{'bf16' if bf16 else 'float32'}, {layout}"] = step
+    for name, step in list(steps.items()):  # warms up, and compiles
+        try:
+            step()
+        except Exception as error:
+            print(f"{variant:6} {name:35} fails: {first_line(error)}")
+            del steps[name]
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, step in steps.items():
+            began = time.process_time()
+            step()
+            times[name].append(time.process_time() - began)
+    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+    first = next(iter(medians.values()))
+    for name, seconds in medians.items():
+        print(f"{variant:6} {name:35} {1000 * seconds:7.0f} ms  x{seconds / first:.2f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--variants", nargs="+", default=["nano", "small"], choices=sorted(VARIANTS))
@@ -137,6 +183,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--recompute", action="store_true")
     parser.add_argument("--against-dense", action="store_true")
+    parser.add_argument("--forms", action="store_true")
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not options.one:
@@ -147,6 +195,8 @@ def main() -> None:
     (variant,) = options.variants
     if options.against_dense:
         against_dense(variant, options.batch, options.crop, options.rounds)
+    elif options.forms:
+        forms(variant, options.batch, options.crop, options.rounds, options.compile)
     else:
         cost(variant, options.batch, options.crop, options.rounds, options.recompute)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from measnet.calibration.frames import Frames
 from measnet.calibration.int8 import Int8Graph
-from measnet.export.export_report import by_module, counted, figures, finite, table, write_json
+from measnet.export.export_report import by_module, counted, figures, finite_figures, table, write_json
 from measnet.export.measure import Measured
 
 WAYS = {
@@ -75,7 +75,7 @@ def write_report(
         and {
             "frames": [name for name, _ in frames.held_out],
             **figures(loss),
-            **finite({"effect_db": loss.effect_db or 0.0}),
+            **finite_figures({"effect_db": loss.effect_db or 0.0}),
         },
         "modules": by_module(precisions),
         "not_int8": {name: reason for name, reason in products.items() if reason},

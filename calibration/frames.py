@@ -17,7 +17,7 @@ MOST_HELD_OUT = 8
 
 
 class Frames:
-    """Up to ``wanted`` frames to calibrate on, read once, as parts of ``size`` (height, width) in pixels.
+    """Frames to calibrate on, up to ``wanted``, read once, as parts of ``size`` (height, width) in pixels.
 
     ``source`` is a video, a picture or a folder of pictures. Frames lie evenly apart, and each is cropped at
     another place; what is too small is grown by reflection. One frame in five is held out and never

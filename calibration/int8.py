@@ -27,7 +27,7 @@ class Int8Graph:
     graph: Graph
 
     reasons: dict[str, str]
-    """Of the operators that are not INT8 by name: why they are float32; "" for those that are not."""
+    """For the operators that are not INT8, by name: why they are float32; "" for those that are not."""
 
     placement: Placement
 

@@ -32,17 +32,17 @@ class Layer:
     """A convolution or linear layer: a product with constant weights."""
 
     name: str
-    """Of its node."""
+    """Name of its node."""
 
     tensor: str
     """Its input."""
 
     weights: str
     shape: tuple[int, ...]
-    """Of the weights."""
+    """Shape of the weights."""
 
     axis: int
-    """Of the weights, along which output channels lie."""
+    """Axis of the weights along which output channels lie."""
 
     groups: int = 1
 
@@ -65,7 +65,7 @@ class Placement:
     layers: tuple[Layer, ...]
 
     reasons: dict[str, str]
-    """Of every product of the graph by node name: why it stays as it is; "" for INT8."""
+    """For every product of the graph, by node name: why it stays as it is; "" for INT8."""
 
 
 def place(

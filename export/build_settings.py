@@ -16,7 +16,7 @@ LARGEST_BATCH = 256
 
 
 @dataclass(frozen=True)
-class Batch:
+class BatchShape:
     """A batch of frames: how many, their height and width in pixels."""
 
     batch: int
@@ -31,9 +31,9 @@ class Batch:
 class Profile:
     """A range of batches that an engine takes; it is fastest at ``usual``."""
 
-    smallest: Batch
-    usual: Batch
-    largest: Batch
+    smallest: BatchShape
+    usual: BatchShape
+    largest: BatchShape
 
     @classmethod
     def parse(cls, text: str) -> Profile:
@@ -52,9 +52,9 @@ class Profile:
 
     def fitted(self, rule: SizeRule) -> Profile:
         """The same for frames padded to the sizes that the network takes."""
-        return Profile(*(Batch(f.batch, *rule.fit(f.height, f.width)) for f in self.all()))
+        return Profile(*(BatchShape(f.batch, *rule.fit(f.height, f.width)) for f in self.all()))
 
-    def all(self) -> tuple[Batch, Batch, Batch]:
+    def all(self) -> tuple[BatchShape, BatchShape, BatchShape]:
         return self.smallest, self.usual, self.largest
 
     def problems(self) -> list[str]:
@@ -73,7 +73,7 @@ class Profile:
         return problems
 
 
-DYNAMIC_PROFILE = Profile(Batch(1, 64, 64), Batch(1, 720, 1280), Batch(1, 1080, 1920))
+DYNAMIC_PROFILE = Profile(BatchShape(1, 64, 64), BatchShape(1, 720, 1280), BatchShape(1, 1080, 1920))
 """Sizes of an engine for any size, unless others are given: frames of up to 1920x1080, one at a time."""
 
 
@@ -139,12 +139,12 @@ class BuildSettings:
         return {name: value for name, value in vars(self).items() if name != "profiles"}
 
 
-def _frames(part: str, text: str) -> Batch:
+def _frames(part: str, text: str) -> BatchShape:
     numbers = part.split("x")
     if len(numbers) not in (2, 3) or not all(n.isascii() and n.isdecimal() for n in numbers):
         raise _not_a_profile(text)
     batch, height, width = (int(number[:9]) for number in (["1", *numbers] if len(numbers) == 2 else numbers))
-    return Batch(batch, height, width)
+    return BatchShape(batch, height, width)
 
 
 def _not_a_profile(text: str) -> UsageError:

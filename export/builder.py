@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
-Say = Callable[[dict[str, Any]], bool]
+Send = Callable[[dict[str, Any]], bool]
 """Sends an event to the parent process; False where that no longer listens."""
 
 
@@ -61,10 +61,10 @@ def main() -> None:
         if job["step"] == "parse":
             ask(trt, folder, say)
         elif job["step"] == "build":
-            build(trt, folder, job, say)
+            write_plan(trt, folder, job, say)
 
 
-def ask(trt: Any, folder: Path, say: Say) -> None:
+def ask(trt: Any, folder: Path, say: Send) -> None:
     """Graph in, what the parser says of it out; ``ready`` before it sees the graph."""
     logger = _logger(trt, [], lambda event: True)
     network = trt.Builder(logger).create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -72,7 +72,7 @@ def ask(trt: Any, folder: Path, say: Say) -> None:
     say({"parsed": parse(trt, network, logger, (folder / "graph.onnx").read_bytes())})
 
 
-def build(trt: Any, folder: Path, job: dict[str, Any], say: Say) -> None:
+def write_plan(trt: Any, folder: Path, job: dict[str, Any], say: Send) -> None:
     """Graph in, plan out, with the names that TensorRT 10.12 to 11 and TensorRT-RTX share."""
     from polygraphy.backend.trt import EngineBytesFromNetwork
     from polygraphy.exception import PolygraphyException
@@ -176,7 +176,7 @@ def _config_loader(
     )
 
 
-def _logger(trt: Any, errors: list[str], say: Say) -> trt.ILogger:
+def _logger(trt: Any, errors: list[str], say: Send) -> trt.ILogger:
     """Keeps TensorRT's errors, passes its warnings on, once each."""
     warned: set[str] = set()
 
@@ -194,7 +194,7 @@ def _logger(trt: Any, errors: list[str], say: Say) -> trt.ILogger:
     return Logger()
 
 
-def _progress_monitor(trt: Any, say: Say) -> trt.IProgressMonitor:
+def _progress_monitor(trt: Any, say: Send) -> trt.IProgressMonitor:
     """Says where the build is, and ends it when nobody listens any more."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # TensorRT has no types

@@ -25,7 +25,7 @@ PARSER_SECONDS = 120  # the longest that it may take over a graph
 
 EXTRA = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
 
-Progress = Callable[[str], None]
+TellProgress = Callable[[str], None]
 """Takes a few words on the progress of a build."""
 
 
@@ -38,7 +38,7 @@ class Plan:
     """The times that TensorRT measured of its kernels; b"" if none were asked for."""
 
     seconds: float
-    """Of the build itself, without starting and parsing."""
+    """Time of the build itself, without starting and parsing."""
 
     warnings: tuple[str, ...]
 
@@ -70,7 +70,7 @@ def build_plan(
     profiles: tuple[Mapping[str, Range], ...],
     settings: BuildSettings,
     timing_cache: bytes | None,
-    progress: Progress,
+    progress: TellProgress,
 ) -> Plan:
     """Builds one plan for GPUs of these compute ``capabilities`` (``8.9``) from the bytes of an ONNX file.
 
@@ -124,7 +124,7 @@ class ParserAnswer:
     """The parser: ``TensorRT-RTX 1.7.1.116``."""
 
     faults: tuple[dict[str, str], ...]
-    """Of each its node's name, operator, text and code."""
+    """Each fault's node, operator, text and code."""
 
 
 def ask_parser(graph: bytes, seconds: float = PARSER_SECONDS) -> ParserAnswer | None:
@@ -158,7 +158,7 @@ def ask_parser(graph: bytes, seconds: float = PARSER_SECONDS) -> ParserAnswer | 
 class _Phases:
     """TensorRT's nested phases as a few words."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: TellProgress) -> None:
         self.progress = progress
         self.open: list[tuple[str, int]] = []
 

@@ -30,10 +30,10 @@ from measnet.command_line import HELP, run_command, say
 from measnet.config import variant_name
 from measnet.errors import OutputError, ParityError, UsageError
 from measnet.export.graph import widen
+from measnet.export.graph_session import GraphSession
 from measnet.export.make import Making, size_for_any
 from measnet.export.measure import network_answer, parity_with
 from measnet.export.pictures import real_pictures
-from measnet.export.session import GraphSession
 from measnet.export.trace import traced_graph
 from measnet.metrics import FP32_TOLERANCE
 from measnet.network import MEASNet

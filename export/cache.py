@@ -17,7 +17,7 @@ from platformdirs import user_cache_path
 
 from measnet.engine_file import EngineFacts, read_engine, read_engine_facts, write_engine
 from measnet.errors import EngineError, OutputError
-from measnet.export.target import Target
+from measnet.export.target import EngineTarget
 from measnet.sealed_file import MAGIC, read_sealed, write_sealed
 
 TIMINGS = "timing cache"
@@ -30,7 +30,7 @@ class Entry:
     path: Path
     bytes: int
     facts: EngineFacts | None
-    """None for timings, and for what is no sound engine."""
+    """Facts of the engine; None for timings and for damaged engines."""
 
     def what(self) -> str:
         """Describes it in words."""
@@ -152,7 +152,7 @@ class EngineCache:
         return lock
 
 
-def read_timing_cache(path: Path, target: Target, *, replace_any: bool = False) -> tuple[bytes, str]:
+def read_timing_cache(path: Path, target: EngineTarget, *, replace_any: bool = False) -> tuple[bytes, str]:
     """The timings in ``path`` for ``target``, and a note when they cannot be used; b"" begins new ones.
 
     Raises ``EngineError`` for a file that is none of ours, so that it is not overwritten, unless it is in
@@ -171,12 +171,12 @@ def read_timing_cache(path: Path, target: Target, *, replace_any: bool = False) 
     return sealed.payload, ""
 
 
-def write_timing_cache(path: Path, target: Target, timings: bytes) -> None:
+def write_timing_cache(path: Path, target: EngineTarget, timings: bytes) -> None:
     """Raises ``OutputError``."""
     write_sealed(path, TIMINGS, _facts(target), timings)
 
 
-def _facts(target: Target) -> dict[str, str]:
+def _facts(target: EngineTarget) -> dict[str, str]:
     return {name: str(value) for name, value in vars(target).items()}
 
 

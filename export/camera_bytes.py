@@ -167,7 +167,7 @@ def _from_network(nodes: _Nodes, sides: str | None, order: ChannelOrder) -> None
     clipped = nodes.add("Clip", planes, *(nodes.constant(np.float32(bound)) for bound in (0, 1)))
     steps = nodes.add("Mul", clipped, nodes.constant(np.float32(255)))
     halved = nodes.add("Add", steps, nodes.constant(np.float32(0.5)))
-    # What is cast is whole, so that it does not matter how a runtime rounds when it casts.
+    # Only whole numbers are cast, as runtimes differ in how they round.
     frame = nodes.add("Transpose", nodes.add("Floor", halved), perm=[0, 2, 3, 1])  # B H W 3
     if order == "bgr":
         frame = nodes.add("Gather", frame, nodes.constant(BACKWARDS), axis=3)

@@ -22,10 +22,10 @@ from measnet.export.builder_process import ParserAnswer, ask_parser
 from measnet.export.graph import take_in
 from measnet.export.rules import RULES, Finding, Inspected, all_nodes
 from measnet.onnx_file import (
-    Beside,
     DamagedError,
-    constants,
+    DataFiles,
     data_fault,
+    each_constant,
     external_length,
     fault_of,
 )
@@ -116,15 +116,15 @@ def _read(path: Path) -> tuple[bytes, onnx.ModelProto]:
 
 def _constants(content: bytes, path: Path) -> Iterator[Finding]:
     """Constants in other files must lie beside the graph and be as long as they say; others no larger."""
-    files: set[str] = set()
+    other_files: set[str] = set()
     missing = False
     try:
-        found, beside = list(constants(content)), Beside(path.parent)
+        found, files = list(each_constant(content)), DataFiles(path.parent)
     except DamagedError:
         raise GraphError(f"{path} is not an ONNX file, or a damaged one") from None
     for constant in found:
         location = constant.location[:80]
-        if constant.external and beside.is_outside(constant.location):
+        if constant.external and files.is_outside(constant.location):
             yield Finding(
                 "error",
                 "external-data",
@@ -132,7 +132,7 @@ def _constants(content: bytes, path: Path) -> Iterator[Finding]:
                 "put the file beside the graph and save the graph again",
                 (constant.name,),
             )
-        elif constant.external and external_length(constant, beside) < 0:
+        elif constant.external and external_length(constant, files) < 0:
             missing = True
             yield Finding(
                 "error",
@@ -141,7 +141,7 @@ def _constants(content: bytes, path: Path) -> Iterator[Finding]:
                 "copy the file that belongs to the graph beside it",
                 (constant.name,),
             )
-        elif not constant.sparse and (fault := fault_of(constant, beside)):
+        elif not constant.sparse and (fault := fault_of(constant, files)):
             yield Finding(
                 "error",
                 "unsound",
@@ -151,15 +151,16 @@ def _constants(content: bytes, path: Path) -> Iterator[Finding]:
                 source="measnet",
             )
         if constant.external:
-            files.add(location)
-    if not missing and (fault := data_fault(content, found, beside)):
+            other_files.add(location)
+    if not missing and (fault := data_fault(content, found, files)):
         said, _, remedy = fault.partition("; ")
         yield Finding("error", "external-data", f"it {said}", remedy, source="measnet")
-    if files:
+    if other_files:
         yield Finding(
             "note",
             "external-data",
-            f"constants lie in {len(files)} other file(s), which must travel along; they are not looked into",
+            f"constants lie in {len(other_files)} other file(s), which must travel along; they are not "
+            "looked into",
             "",
         )
 

@@ -41,8 +41,8 @@ def decomposed_in_place(
 
 @contextlib.contextmanager
 def promoted_in_place() -> Iterator[None]:
-    """Operands are given one type meanwhile without running what has one; as torch does it where that keeps
-    its rules elsewhere."""
+    """Lets torch's export promote operands to one type without running nodes that need no promotion. Does
+    nothing with versions of torch that have these rules elsewhere."""
     try:
         from torch.onnx._internal.fx.passes import type_promotion as torchs
     except ImportError:

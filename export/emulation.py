@@ -1,4 +1,4 @@
-"""A typed graph as float32 that rounds: what a machine that stores 16 bits computes, on one that cannot.
+"""A typed graph as float32 that rounds: a machine without 16-bit types computes what one with them would.
 
 ONNX Runtime has no BF16 convolution on the CPU, and runs FP16 there in float32, joining neighbouring
 operators without the rounding between them. Here every 16-bit tensor is rounded, so the figures are those of
@@ -37,7 +37,7 @@ def emulated(model: onnx.ModelProto) -> onnx.ModelProto:
         if node.op_type == "Cast" and node.attribute[0].i in SIXTEEN_BITS:
             node.output[0] = f"{original.output[0]}/rounded"
             after.append(_to_float(node.output[0], original.output[0]))
-        elif node.op_type not in MOVES:  # what moves is rounded already
+        elif node.op_type not in MOVES:  # moving keeps values that are rounded already
             for index, name in enumerate(original.output):
                 if name in low:
                     node.output[index] = f"{name}/exact"

@@ -20,14 +20,14 @@ from measnet.engine_file import EngineFacts, Range, write_engine
 from measnet.errors import OutputError, UsageError
 from measnet.export.build_settings import (
     DYNAMIC_PROFILE,
-    Batch,
+    BatchShape,
     BuildSettings,
     Profile,
 )
 from measnet.export.builder_process import Plan, build_plan
 from measnet.export.cache import EngineCache, read_timing_cache, write_timing_cache
 from measnet.export.graph import Graph, read_graph
-from measnet.export.target import Target
+from measnet.export.target import EngineTarget
 from measnet.export.turing import turing_graph
 
 
@@ -49,13 +49,13 @@ class Built:
 class _Job:
     graph: Graph
     facts: EngineFacts
-    target: Target
+    target: EngineTarget
     output: Path
 
 
 def build_engines(
     graphs: Sequence[Path],
-    targets: Sequence[Target],
+    targets: Sequence[EngineTarget],
     output: Path,
     settings: BuildSettings,
     *,
@@ -103,7 +103,7 @@ def build_engines(
 
 
 def graph_profiles(
-    graph: Graph, settings: BuildSettings, target: Target
+    graph: Graph, settings: BuildSettings, target: EngineTarget
 ) -> tuple[tuple[dict[str, Range], ...], list[str]]:
     """The shapes of every input for every profile of ``settings``, and what does not fit the graph."""
     static = graph.description.static_size
@@ -129,15 +129,15 @@ def graph_profiles(
     return tuple(profiles), problems
 
 
-def _static_profile(size: tuple[int, int], target: Target) -> Profile:
+def _static_profile(size: tuple[int, int], target: EngineTarget) -> Profile:
     """One frame at a time; where nothing at all may vary, TensorRT-RTX folds so much into constants for
     Turing that a plan grows twentyfold, so there it is one or two."""
-    one = Batch(1, *size)
-    return Profile(one, one, Batch(2, *size) if target.turing_rtx else one)
+    one = BatchShape(1, *size)
+    return Profile(one, one, BatchShape(2, *size) if target.turing_rtx else one)
 
 
 def engine_facts(
-    graph: Graph, profiles: tuple[dict[str, Range], ...], settings: BuildSettings, target: Target
+    graph: Graph, profiles: tuple[dict[str, Range], ...], settings: BuildSettings, target: EngineTarget
 ) -> EngineFacts:
     """The facts about the engine of ``graph``, whose hash is its name in the cache."""
     calibration = graph.description.calibration
@@ -152,7 +152,7 @@ def engine_facts(
     )
 
 
-def _shape(value: onnx.ValueInfoProto, frames: Batch) -> tuple[int, ...]:
+def _shape(value: onnx.ValueInfoProto, frames: BatchShape) -> tuple[int, ...]:
     """The shape of an input, its free dimensions taken from ``frames`` by their names."""
     named = vars(frames)
     return tuple(
@@ -216,6 +216,6 @@ def _build(
     return Built(job.output, job.facts, len(plan), made[-1].seconds if made else None, tuple(notes))
 
 
-def timings_name(target: Target) -> str:
+def timings_name(target: EngineTarget) -> str:
     """The name under which the cache keeps a target's timings."""
     return hashlib.sha256(repr(target).encode()).hexdigest()[:32]

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from measnet.decisions import INPUTS, OUTPUTS
+from measnet.decision_layout import INPUTS, OUTPUTS
 from measnet.network import MEASNet
 from measnet.network.decisions import SteeredNetwork
 from measnet.network.frequency_block import CELL, BandSplit, FrequencyBlock
@@ -86,7 +86,7 @@ class ExactMEASNet(nn.Module):
         ``image_experts`` B S K, uint8, where S counts FD-MEE branches in the order they act.
 
         A steerable graph also takes what ``SteeredNetwork`` does: ``window`` B 1 H W, ``held`` and ``hold``
-        B D; and returns ``decisions`` B D and ``norms`` B E (``measnet.decisions`` says what is where).
+        B D; and returns ``decisions`` B D and ``norms`` B E (``measnet.decision_layout`` says what is where).
         """
         steered: tuple[Tensor, ...] = ()
         if self.steered is None:

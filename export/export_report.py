@@ -84,7 +84,7 @@ def figures(measured: Measured) -> dict[str, Any]:
     return {
         "height": measured.size[0],
         "width": measured.size[1],
-        "figures": {way: finite(asdict(parity)) for way, parity in measured.parity.items()},
+        "figures": {way: finite_figures(asdict(parity)) for way, parity in measured.parity.items()},
         "tolerance": asdict(measured.tolerance),
         "breaches": measured.breaches,
     }
@@ -99,7 +99,7 @@ def by_module(precisions: Mapping[str, str]) -> dict[str, Counter[str]]:
     return modules
 
 
-def finite(numbers: Mapping[str, float]) -> dict[str, float | None]:
+def finite_figures(numbers: Mapping[str, float]) -> dict[str, float | None]:
     """JSON has no infinity: the PSNR of equal pictures is null."""
     return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
 

@@ -60,7 +60,7 @@ class Graph:
 
     @property
     def sha256(self) -> str:
-        """Of ``content``, hexadecimal."""
+        """SHA-256 of ``content``, hexadecimal."""
         return hashlib.sha256(self.content).hexdigest()
 
     def write(self, path: Path) -> None:
@@ -124,7 +124,7 @@ def take_in(model: onnx.ModelProto, folder: Path) -> None:
 
 
 def widen(tensor: onnx.TensorProto) -> onnx.NodeProto:
-    """Marks ``tensor`` as float16, under another name; returns the node that makes it what it was."""
+    """Marks ``tensor`` as float16, under another name; returns the node that makes it float32 again."""
     name = tensor.name
     tensor.name, tensor.data_type = f"{name}{_NARROW}", onnx.TensorProto.FLOAT16
     return onnx.helper.make_node(

@@ -76,7 +76,7 @@ class Made:
     graph: Graph
 
     reasons: dict[str, str]
-    """Of every operator of a 16-bit graph by name: why it is float32; "" where it is not."""
+    """For every operator of a 16-bit graph, by name: why it is float32; "" where it is not."""
 
     float32_bytes: int
     """The bytes of the same graph in float32."""
@@ -89,8 +89,8 @@ class Made:
 
 
 def make(network: MEASNet, wanted: Wanted, pictures: Pictures | None, making: Making = USUAL) -> Made:
-    """Makes one graph of ``network``, and holds it against that on ``pictures``; with None it tries nothing,
-    and no operator stays float32 for its range.
+    """Makes one graph of ``network``, and compares both on ``pictures``. With None nothing is compared, and
+    no operator stays float32 for its range.
 
     Where a frame of the wanted size takes too long, as of ``base``, a smaller graph of the same network is
     made and tried instead. Raises as ``exact_graph`` and ``measure``.
@@ -201,7 +201,7 @@ class _Counted(TorchFunctionMode):
 
 
 def _multiplied(result: Tensor, summands: int) -> int:
-    """Operations of a result, each number of which is a sum of so many products."""
+    """Counts the operations of a result whose every number is a sum of so many products."""
     return 2 * result.numel() * summands
 
 

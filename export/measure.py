@@ -11,10 +11,10 @@ import torch
 
 from measnet.errors import ParityError
 from measnet.export.graph import Graph
-from measnet.export.session import GraphSession
+from measnet.export.graph_session import GraphSession
 from measnet.image import Image, batch_to_images, images_to_batch, pad
 from measnet.metrics import Choices, Parity, Tolerance, compare, psnr
-from measnet.network import MEASNet, Restoration
+from measnet.network import MEASNet, MEASNetOutput
 
 WAYS = {
     "exact": "in ONNX Runtime on this CPU",
@@ -41,8 +41,8 @@ class Measured:
     tolerance: Tolerance
 
     effect_db: float | None
-    """PSNR of what the network was given against what it made of it: how much it changes at all; None where
-    that was not asked for."""
+    """PSNR of the network's input against its answer, that is, how much it changes at all; None unless
+    asked for."""
 
     judged: tuple[str, ...]
     """The ways of running that have to keep within the tolerance."""
@@ -99,7 +99,7 @@ def measure(
             )
             for way in sessions
         },
-        # What restores pictures spans about 0 to 1; only beyond that the tolerance is relative.
+        # Restored pictures span about 0 to 1; only beyond that is the tolerance relative.
         tolerance=tolerance.scaled(span) if span > 2 else tolerance,
         effect_db=psnr(np.concatenate(given), theirs),
         judged=tuple(way for way in sessions if way not in unjudged),
@@ -126,7 +126,7 @@ def graph_parity(graph: Graph, network: MEASNet, images: Image) -> Parity:
     )
 
 
-def parity_with(session: GraphSession, expected: Restoration, images: Image) -> Parity:
+def parity_with(session: GraphSession, expected: MEASNetOutput, images: Image) -> Parity:
     """Parity of a graph on ``images`` (B 3 H W) with what the network made of them. Raises ``GraphError``."""
     outputs: dict[str, Any] = session.run(images)
     return compare(
@@ -134,7 +134,7 @@ def parity_with(session: GraphSession, expected: Restoration, images: Image) -> 
     )
 
 
-def network_answer(network: MEASNet, images: Image) -> Restoration:
+def network_answer(network: MEASNet, images: Image) -> MEASNetOutput:
     """The results of PyTorch for ``images`` (B 3 H W) in float32, with which every graph is compared."""
     with torch.inference_mode():
         return network.eval().restore(torch.from_numpy(images))

@@ -40,7 +40,7 @@ def real_pictures(source: str | None, count: int, height: int, width: int) -> tu
 
 
 def spread_frames(path: str, count: int) -> Iterator[Frame]:
-    """Up to ``count`` frames of a source, evenly apart; one at least.
+    """Gives up to ``count`` frames of a source, evenly apart; one at least.
 
     Raises ``InputError`` for a source that is live, cannot be read, or has no picture.
     """

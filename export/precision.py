@@ -20,7 +20,7 @@ from measnet.errors import GraphError
 from measnet.export.graph import undo_widening
 from measnet.export.islands import island_of
 
-Precision = Literal["fp16", "bf16"]
+HalfPrecision = Literal["fp16", "bf16"]
 
 ELEMENT_TYPE = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 LARGEST = {"fp16": 65504.0, "bf16": 3.3895e38}
@@ -48,15 +48,15 @@ class TypedGraph:
     """A typed graph, and which of its operators stayed float32 and why."""
 
     model: onnx.ModelProto
-    precision: Precision
+    precision: HalfPrecision
 
     reasons: dict[str, str]
-    """Of every operator on real numbers that was there before: why it is float32; "" where it is not."""
+    """For every operator on real numbers that was there before: why it is float32; "" where it is not."""
 
 
 def typed_graph(
     model: onnx.ModelProto,
-    precision: Precision,
+    precision: HalfPrecision,
     *,
     keep: Callable[[NodeProto], str | None] | None = None,
     ranges: Mapping[str, float] | None = None,
@@ -84,7 +84,7 @@ class _Typing:
     def __init__(
         self,
         model: onnx.ModelProto,
-        precision: Precision,
+        precision: HalfPrecision,
         keep: Callable[[NodeProto], str | None],
         ranges: Mapping[str, float],
     ) -> None:
@@ -252,19 +252,19 @@ def opset_of(model: onnx.ModelProto) -> int:
     return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
 
 
-def lost(values: NDArray[np.float32], precision: Precision) -> bool:
+def lost(values: NDArray[np.float32], precision: HalfPrecision) -> bool:
     """Tells whether 16 bits lose a constant: some of it becomes infinite, or all of it becomes 0.
 
     A weight that is tiny next to the others of its tensor may become 0 without harm; a floor or an epsilon,
     which is alone in its tensor, may not.
     """
-    stored = rounded(values, precision)
+    stored = rounded_to_16_bits(values, precision)
     if not np.isfinite(stored[np.isfinite(values)]).all():
         return True
     return bool(values.any()) and not stored.any()
 
 
-def rounded(values: NDArray[np.float32], precision: Precision) -> NDArray[np.float32]:
+def rounded_to_16_bits(values: NDArray[np.float32], precision: HalfPrecision) -> NDArray[np.float32]:
     """``values`` as 16 bits hold them, in float32 again."""
     bits = rounded_bits(values, precision)
     if precision == "fp16":
@@ -272,7 +272,7 @@ def rounded(values: NDArray[np.float32], precision: Precision) -> NDArray[np.flo
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
-def rounded_bits(values: NDArray[np.float32], precision: Precision) -> NDArray[np.uint16]:
+def rounded_bits(values: NDArray[np.float32], precision: HalfPrecision) -> NDArray[np.uint16]:
     """The 16 bits of each value, rounded to the nearest, ties to even."""
     values = np.ascontiguousarray(values, np.float32)
     if precision == "fp16":
@@ -283,7 +283,7 @@ def rounded_bits(values: NDArray[np.float32], precision: Precision) -> NDArray[n
     return (nearest >> np.uint32(16)).astype(np.uint16)
 
 
-def rounded_constant(tensor: TensorProto, name: str, precision: Precision) -> TensorProto:
+def rounded_constant(tensor: TensorProto, name: str, precision: HalfPrecision) -> TensorProto:
     """``tensor`` (float32) under another name and in 16 bits."""
     bits = rounded_bits(_values(tensor), precision)
     return TensorProto(

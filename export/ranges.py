@@ -8,8 +8,8 @@ import onnx
 from onnx import TensorProto
 
 from measnet.errors import GraphError
+from measnet.export.graph_session import GraphSession
 from measnet.export.precision import float_tensors
-from measnet.export.session import GraphSession
 from measnet.image import Image
 
 

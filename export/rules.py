@@ -42,14 +42,14 @@ DELICATE = {
     ),
 }
 
-Level = Literal["error", "warning", "note"]
+Severity = Literal["error", "warning", "note"]
 
 
 @dataclass(frozen=True)
 class Finding:
     """One thing that is wrong or worth knowing."""
 
-    level: Level
+    level: Severity
     """``error``: TensorRT refuses the graph, or it computes something else. ``warning``: it may build and
     still disappoint. ``note``: good to know."""
 
@@ -212,7 +212,7 @@ def types(graph: Inspected) -> Iterator[Finding]:
 
 
 def turing_products(graph: Inspected) -> Iterator[Finding]:
-    """Of a float32 graph one note; of one that is FP16 elsewhere a warning for each product."""
+    """Gives one note on a float32 graph, and on one that is FP16 elsewhere a warning for each product."""
     products = [
         node
         for node in graph.nodes
@@ -422,7 +422,7 @@ RULES: tuple[Callable[[Inspected], Iterator[Finding]], ...] = (
 )
 
 
-def _at(node: NodeProto, level: Level, rule: str, message: str, remedy: str, source: str) -> Finding:
+def _at(node: NodeProto, level: Severity, rule: str, message: str, remedy: str, source: str) -> Finding:
     place = node.name or f"the {node.op_type} that makes {next(iter(node.output), 'nothing')}"
     return Finding(level, rule, message, remedy, (place,), node.op_type, source)
 

@@ -28,7 +28,7 @@ PORTABLE_CARDS = ("sm80", "sm86", "sm89", "sm120")
 
 
 @dataclass(frozen=True)
-class Target:
+class EngineTarget:
     """A flavour of TensorRT, and a GPU or a kind of GPU."""
 
     flavour: Flavour
@@ -64,7 +64,7 @@ def find_targets(
     flavours: tuple[str, ...],
     cards: tuple[str, ...],
     version_of: Callable[[Flavour], str] = flavour_version,
-) -> list[Target]:
+) -> list[EngineTarget]:
     """The targets of ``--with`` (``flavours``) and ``--gpu`` (``cards``; none: this GPU).
 
     A card is called sm89; sm86+sm89 is one target for both, ``rtx`` one for all of ``PORTABLE_CARDS``.
@@ -81,12 +81,12 @@ def find_targets(
         )
     if problems:
         raise UsageError("; ".join(problems))
-    targets: list[Target] = []
+    targets: list[EngineTarget] = []
     for flavour in dict.fromkeys(flavours):
         if flavour == "tensorrt-rtx":
             version = version_of("tensorrt-rtx")
             ahead = [
-                Target("tensorrt-rtx", version, capability)
+                EngineTarget("tensorrt-rtx", version, capability)
                 for capability in dict.fromkeys(_capabilities(names) for names in wanted)
             ]
             targets.extend(ahead or [_this_machine("tensorrt-rtx", version)])
@@ -95,7 +95,7 @@ def find_targets(
     return targets
 
 
-def _this_machine(flavour: Flavour, version: str) -> Target:
+def _this_machine(flavour: Flavour, version: str) -> EngineTarget:
     try:
         gpu = first_gpu()
     except MissingPackageError:
@@ -112,7 +112,7 @@ def _this_machine(flavour: Flavour, version: str) -> Target:
             "this machine shows no GPU, and TensorRT builds only for the one it runs on; run the same "
             "command on the target machine, or take --gpu for an RTX card"
         )
-    return Target(flavour, version, gpu.compute_capability, gpu.name, gpu.driver, gpu.cuda)
+    return EngineTarget(flavour, version, gpu.compute_capability, gpu.name, gpu.driver, gpu.cuda)
 
 
 def _unknown(card: str) -> str:

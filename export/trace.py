@@ -16,7 +16,7 @@ import onnx
 
 from measnet.checkpoint import weights_sha256
 from measnet.config import MEASNetConfig
-from measnet.decisions import DecisionLayout
+from measnet.decision_layout import DecisionLayout
 from measnet.description import GraphDescription
 from measnet.errors import UsageError
 from measnet.export.build_settings import LARGEST_BATCH
@@ -37,7 +37,7 @@ def exact_graph(network: MEASNet, size: tuple[int, int] | None, *, steerable: bo
 
     ``size`` is the (height, width) of the frames it is for, in pixels, fitted to the network's size rule;
     None makes a graph for every size. A ``steerable`` one takes and returns image-level decisions
-    (``measnet/decisions.py``). Bundled weights are not traced for every size: their graph is bundled too.
+    (``measnet/decision_layout.py``). Bundled weights are not traced for every size: that graph is bundled.
 
     Raises ``UsageError`` for a size out of range.
     """

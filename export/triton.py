@@ -38,11 +38,11 @@ class _Model:
     filename: str
     platform: str
     kind: str
-    """Of machine: ``KIND_AUTO`` is a GPU where there is one."""
+    """Kind of machine: ``KIND_AUTO`` is a GPU where there is one."""
 
     content: bytes
     graph: Graph
-    """Of a plan too."""
+    """The graph; of a plan, the one it was built from."""
 
     largest_batch: int
     warm_up: tuple[int, ...]
@@ -142,7 +142,7 @@ def what_goes_in(description: GraphDescription) -> str:
 
 
 def _black(inputs: Sequence[Any], model: _Model) -> str:
-    """Zeros for every input; a steerable graph, given no window, warms up on what is no picture, but does."""
+    """Zeros for every input; a steerable graph warms up on it, although a window of zeros is no picture."""
     height, width = model.warm_up[:2] if model.graph.description.takes_bytes else model.warm_up[1:]
     shapes = {"image": model.warm_up, "window": (1, height, width)}
     return "".join(

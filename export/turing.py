@@ -21,7 +21,7 @@ MOST_PRODUCTS = 1 << 20  # numbers per image between multiply and sum, if the bu
 
 
 LOW_BAND = ".split/"
-"""In the names of a low band's nodes."""
+"""Part of the names of a low band's nodes."""
 
 
 def turing_graph(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -51,7 +51,7 @@ def turing_graph(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def ranks_of(graph: onnx.GraphProto) -> dict[str, int]:
-    """The numbers of dimensions of a graph's tensors, as far as shape inference told them."""
+    """The rank of every tensor of a graph for which shape inference found one."""
     return {
         value.name: len(value.type.tensor_type.shape.dim)
         for value in (*graph.value_info, *graph.input, *graph.output)

@@ -19,7 +19,7 @@ import click
 from measnet.command_line import HELP, read_by, run_command, status_of
 from measnet.headed_help import HeadedCommand
 from measnet.number_options import Number, WholeNumber
-from measnet.runtime.live.address import hide_arguments
+from measnet.runtime.live.credentials import hide_arguments
 from measnet.runtime.options import (
     Checks,
     Encoding,

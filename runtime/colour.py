@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
-from measnet.image import sixteen_bits
-from measnet.runtime.frame import Colour, Pixels
+from measnet.image import Pixels, sixteen_bits
+from measnet.runtime.frame import Colour
 
 Siting = Literal["left", "centre"]
 Chroma = Literal["420", "422", "444"]
@@ -38,7 +38,7 @@ _MATRICES = {
     10: Colorspace.BT2020,
 }
 
-# What red and blue weigh in luma, for each of them.
+# Weights of red and blue in luma, for each of them.
 _WEIGHTS = {
     Colorspace.ITU709: (0.2126, 0.0722),
     Colorspace.FCC: (0.30, 0.11),

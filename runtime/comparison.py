@@ -19,9 +19,9 @@ import cv2
 import numpy as np
 
 from measnet.errors import InputError, MEASNetError, OutputError, UsageError
-from measnet.image import eight_bits, sixteen_bits
+from measnet.image import Pixels, eight_bits, sixteen_bits
 from measnet.image_header import orientation, result_name
-from measnet.runtime.frame import Frame, Pixels, StreamInfo
+from measnet.runtime.frame import Frame, StreamInfo
 from measnet.runtime.options import Comparing, Encoding, RunOptions
 from measnet.runtime.sinks.aside import Aside, check_target
 from measnet.runtime.sinks.orientation import EXIF_TURNS, turn_of, turned

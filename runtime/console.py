@@ -63,7 +63,7 @@ class Console:
         overall: Overall | None = None,
         preview: Preview | None = None,
     ) -> Iterator[Callable[[RunFigures], None]]:
-        """A bar for one input, and one over all; yields what is to be called with the figures so far."""
+        """Shows a bar for one input, and one over all; yields a function that takes the figures so far."""
         picture = None if preview is None else preview.screen
         with Bars(self._err, name, total, overall=overall, picture=picture, silent=self._quiet) as bars:
 
@@ -78,7 +78,7 @@ class Console:
 
     @contextmanager
     def counting(self, name: str) -> Iterator[Callable[[int], None]]:
-        """A count of the frames of something made after the run; yields what is to be called with it."""
+        """Counts frames of something made after the run; yields a function that takes their number."""
         hidden = self._quiet or not self._err.is_terminal
         columns = (TextColumn("{task.description}"), TextColumn("{task.completed:.0f} frames"))
         with Progress(*columns, console=self._err, transient=True, disable=hidden) as bar:
@@ -96,12 +96,12 @@ class Console:
             self._out.print(f"  {_safe(path)}")
 
     def warn(self, line: str) -> None:
-        """One line about what is not as one might expect."""
+        """Prints a line on something unexpected."""
         if not self._quiet:
             self._err.print(f"[yellow]warning:[/yellow] {_safe(line)}")
 
     def note(self, line: str) -> None:
-        """One line about what is going on."""
+        """Prints a line on the state of things."""
         if not self._quiet:
             self._err.print(_safe(line))
 
@@ -165,7 +165,7 @@ def _figures(report: RunReport) -> str:
 
 
 def _seen(damage: dict[str, float]) -> str:
-    """Tells what was wrong with the frames, the most of it first."""
+    """Lists the damage that was seen in the frames, the most of it first."""
     largest = sorted(damage.items(), key=lambda item: -item[1])
     return "seen: " + ", ".join(
         f"{'undamaged' if name == SOUND else name} {100 * share:.0f} %"  # sound is what is heard, to people

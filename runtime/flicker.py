@@ -18,7 +18,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from measnet.runtime.frame import Pixels
+from measnet.image import Pixels
 from measnet.runtime.scene_cut import SceneCut
 
 BLOCK = 32  # pixels a side

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from measnet.image import Pixels
+
 if TYPE_CHECKING:
     from av.stream import Stream
     from av.video.stream import VideoStream
@@ -17,9 +19,7 @@ if TYPE_CHECKING:
     from measnet.metrics import Choices
     from measnet.runtime.restorer import RestoredFrame
 
-Pixels = npt.NDArray[np.uint8 | np.uint16]
-
-Kind = Literal["video", "live", "images"]
+SourceKind = Literal["video", "live", "images"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,23 +154,23 @@ class Restoration:
     """True where it was taken to be held against the reference."""
 
     engine_result: RestoredFrame | None = None
-    """All that the engine returned; there for those who look right behind it, as it is large."""
+    """The engine's whole answer. It is large, so only observers right behind the engine are given it."""
 
     @property
     def result(self) -> Frame:
-        """The frame with what has become of its pixels."""
+        """The frame with its pixels as they are now."""
         return replace(self.source, pixels=self.pixels)
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """The end of a segment in the stream: what a later run has to know so that it can go on behind it."""
+    """The end of a segment in the stream, with all that a later run needs to go on behind it."""
 
     state: bytes | None = None
-    """Of the scene and the engine."""
+    """The scene's and the engine's state."""
 
     past: bytes | None = None
-    """Of the frames that the next ones are fused with."""
+    """The frames that the next ones are fused with."""
 
 
 class Cover(NamedTuple):
@@ -196,7 +196,7 @@ class StreamInfo:
     """
 
     name: str
-    kind: Kind
+    kind: SourceKind
     width: int
     height: int
     time_base: Fraction

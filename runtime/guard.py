@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import msgspec
 
 from measnet.errors import BackendError
+from measnet.image import Pixels
 from measnet.onnx_file import read_metadata
-from measnet.runtime.frame import Mark, Pixels, Restoration
+from measnet.runtime.frame import Mark, Restoration
 from measnet.runtime.health import Health
 from measnet.runtime.options import OnFault
 from measnet.runtime.restorer import RestoredFrame, Restorer
@@ -176,7 +177,7 @@ class Guard:
         self._health = Health()
 
     def _try(self, pixels: Pixels, new_scene: bool) -> tuple[RestoredFrame | None, str | None]:
-        """Has the frame restored; the result, and what is wrong with it."""
+        """Restores the frame; gives the result, and its fault if it has one."""
         try:
             if self._steady is None:
                 restored = self.engine.restore(pixels)

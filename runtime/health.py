@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from measnet.runtime.frame import Pixels
+from measnet.image import Pixels
 
 POINTS = 64  # a side, about
 

@@ -101,7 +101,7 @@ def _in_light_of(source: Pixels, restored: Pixels, share: float) -> Pixels:
     planes.levels(source, before)
     lost = cv2.blur((now.max(axis=2) >= _LOST).astype(np.float32), (_AROUND, _AROUND))
     lost = np.minimum(1, 2 * lost)[..., None] * np.float32(share)
-    gain, offset, _ = planes.fit(planes.coarse(now, _TILE), planes.coarse(before, _TILE))
+    gain, offset, _ = planes.fit_light(planes.coarse(now, _TILE), planes.coarse(before, _TILE))
     planes.turn(now, 1 + (gain - 1) * np.float32(share), offset * np.float32(share))
     return planes.pixels(now + (before - now) * lost, restored.dtype)
 

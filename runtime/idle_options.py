@@ -17,7 +17,7 @@ def refuse_idle(options: RunOptions, inputs: Sequence[str]) -> None:
 
 
 def idle_options(options: RunOptions, inputs: Sequence[str]) -> dict[str, str]:
-    """Options that were given and have nothing to do, by name, each with what it goes with in words."""
+    """Finds options that were given and have no effect; says by name with which others they would."""
     checks, live = options.checks, options.live
     idle = {}
     if checks.verify is None and checks.verify_share != Checks().verify_share:

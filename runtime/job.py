@@ -18,7 +18,7 @@ from measnet.runtime.engine import guard_for
 from measnet.runtime.finish import Finish
 from measnet.runtime.frame import Frame, Restoration
 from measnet.runtime.guard import Guard
-from measnet.runtime.live.address import shown
+from measnet.runtime.live.credentials import without_secrets
 from measnet.runtime.live.ladder import AtRung, Ladder, rungs
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.options import RunOptions
@@ -71,15 +71,18 @@ class Job:
         stop: threading.Event | None = None,
         await_receivers: bool = False,
     ) -> None:
-        self.report = RunReport(input=shown(spec))
-        self.watch = watch or Watch(shown(spec))
+        self.report = RunReport(input=without_secrets(spec))
+        self.watch = watch or Watch(without_secrets(spec))
         self._options = options
         self._opened = contextlib.ExitStack()
         self._source = open_source(spec, options.reading, options.live, watch=self.watch, stop=stop)
         try:
             self.info = self._source.info
             self.targets: list[Target] = targets_for(
-                shown(spec) if is_live(spec) else spec, self.info, options.out, watched=options.is_watched
+                without_secrets(spec) if is_live(spec) else spec,
+                self.info,
+                options.out,
+                watched=options.is_watched,
             )
             named = bool(options.out) or Path(spec).suffix.lower() in CONTAINERS
             if self.info.kind == "video" and not named:

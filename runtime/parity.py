@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from measnet.errors import MissingPackageError, ParityError, UsageError
+from measnet.image import Pixels
 from measnet.metrics import (
     FP32_TOLERANCE,
     TOLERANCES,
@@ -23,7 +24,7 @@ from measnet.metrics import (
     psnr,
 )
 from measnet.runtime.backends.choice import checkpoint_of
-from measnet.runtime.frame import Pixels, Restoration
+from measnet.runtime.frame import Restoration
 from measnet.runtime.guard import bundled_name, safer_than
 from measnet.runtime.restorer import RestoredFrame, Restorer
 from measnet.runtime.run_report import RunReport
@@ -212,7 +213,7 @@ class BackgroundChecker(Observer):
 
     @property
     def figures(self) -> dict[str, Any]:
-        """The checker's, once it is done with what it took; ``left_out`` counts what it did not take."""
+        """Waits for the checker; gives its figures, with the frames it did not take as ``left_out``."""
         self._idle.wait()
         self._raise_failure()
         return {**self._checker.figures, "left_out": self._left_out}

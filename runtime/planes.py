@@ -34,7 +34,7 @@ def beyond(values: NDArray[Any], bound: Plane | np.float32) -> Plane:
     return np.asarray(np.sign(values) * np.maximum(np.abs(values) - bound, _NOTHING), np.float32)
 
 
-def fit(a: Plane, b: Plane) -> tuple[Plane, Plane, float]:
+def fit_light(a: Plane, b: Plane) -> tuple[Plane, Plane, float]:
     """Gain and offset of each colour (3) that make ``a`` look like ``b``, h w 3 each; and the share of the
     variance of ``b`` that they explain.
 
@@ -100,7 +100,7 @@ def quantile(values: NDArray[Any], share: float) -> float:
     return float(np.partition(values, place)[place])
 
 
-def difference(a: Plane, b: Plane) -> Plane:
+def squared_difference(a: Plane, b: Plane) -> Plane:
     """The squared difference of two pictures, averaged over colours and 3x3; h w."""
     return np.asarray(blurred(mean_square(a - b), 3), np.float32)
 

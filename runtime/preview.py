@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from measnet.image import eight_bits
+from measnet.image import EightBitPixels, eight_bits
 from measnet.image_header import orientation
 from measnet.runtime.comparison import Layout, laid_out
 from measnet.runtime.frame import Frame, Restoration, StreamInfo
@@ -22,25 +21,26 @@ from measnet.runtime.stream import Observer
 if TYPE_CHECKING:
     from measnet.runtime.terminal import Terminal
 
-Shown = npt.NDArray[np.uint8]
-"""H×W×3, RGB."""
-
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class ScreenSpace:
     """Space that a screen has for a picture, in pixels of its own."""
 
     width: int
     height: int
 
 
-def shown(source: Frame, restored: Frame, info: StreamInfo, layout: Layout, room: Room) -> Shown:
+def shown(
+    source: Frame, restored: Frame, info: StreamInfo, layout: Layout, room: ScreenSpace
+) -> EightBitPixels:
     """Puts both frames into one picture that fits into ``room``; never larger than they are."""
-    each = Room(room.width // 2, room.height) if layout == "side" else room
+    each = ScreenSpace(room.width // 2, room.height) if layout == "side" else room
     return np.asarray(laid_out(*pair_shown(source, restored, info, each), layout), np.uint8)
 
 
-def pair_shown(source: Frame, restored: Frame, info: StreamInfo | None, room: Room) -> tuple[Shown, Shown]:
+def pair_shown(
+    source: Frame, restored: Frame, info: StreamInfo | None, room: ScreenSpace
+) -> tuple[EightBitPixels, EightBitPixels]:
     """Makes both frames of one size that fits into ``room``, upright, never larger than they are.
 
     Pixels are picked, not averaged: an average would take away the very noise that the result is to be
@@ -59,7 +59,7 @@ def pair_shown(source: Frame, restored: Frame, info: StreamInfo | None, room: Ro
     return np.asarray(left, np.uint8), np.asarray(right, np.uint8)
 
 
-def _small(frame: Frame, width: int, height: int) -> Shown:
+def _small(frame: Frame, width: int, height: int) -> EightBitPixels:
     """Makes it 8 bits and of the size given."""
     return eight_bits(np.asarray(cv2.resize(frame.pixels, (width, height), interpolation=cv2.INTER_NEAREST)))
 

@@ -103,7 +103,7 @@ class Overall:
         self._worked = self._worked_before + figures.frames * self._weight(self._at)
 
     def end(self) -> None:
-        """No more frames come of the input at hand, however many it was to have."""
+        """Ends the input at hand, however many frames it was to have."""
         self._over = True
 
     def _weight(self, index: int) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from measnet.damage import shares_by_name
-from measnet.decisions import DecisionLayout, Vector
+from measnet.decision_layout import DecisionLayout, Vector
 from measnet.errors import BackendError, UsageError
 from measnet.forked import never_end_in_children
 from measnet.image import ChannelOrder, Image, Pixels, pad, to_image, to_pixels
@@ -34,10 +34,11 @@ from measnet.runtime.turns import Turns
 SMALLEST_TILE = 128  # pixels
 
 MOST_SWEEPS = 6
+"""Times that all tiles are asked for their decisions, at most. A decision depends on those before it, so each
+sweep starts from the decisions of the last one; bench/tiles.py measures the gain of each."""
+
 SETTLED = 0.02
-"""How often all tiles are asked before their decisions hold, at most, and by how much the last time may still
-have changed any. A decision depends on those before it, so each sweep asks with what the last one settled;
-bench/tiles.py measures what each of them brings."""
+"""Largest change of a decision by a sweep after which no other one follows."""
 
 ASYNC_THREADS = 2
 """One frame is made ready, or rounded, while another one is computed."""
@@ -72,7 +73,7 @@ class RestoredFrame:
     rounded its tiles already."""
 
     choices: list[Choices]
-    """Who restored it, per tile."""
+    """The experts that restored it, per tile."""
 
     prompt_weights: list[NDArray[np.float32]] = field(default_factory=list)
     """Shares of the basic prompts that were called for, per tile; empty without a prompt."""
@@ -84,8 +85,8 @@ class RestoredFrame:
     """D: the picture's own image-level decisions, whatever held; None without ``steering``."""
 
     damage: dict[str, float] | None = None
-    """How much of what is wrong with the picture is noise, rain and so on (``measnet/damage.py``), as the
-    picture has it, whatever the prompt was held to; sums to 1. None where the weights were not taught it."""
+    """Shares of noise, rain and so on (``measnet/damage.py``) in the damage of the picture itself, whatever
+    the prompt was held to; they sum to 1. None where the weights were not taught them."""
 
     @property
     def tiles(self) -> int:
@@ -241,7 +242,7 @@ class Restorer:
 
     @contextmanager
     def _said_if_closed(self) -> Generator[None, None, None]:
-        """Says of whatever fails once everything was let go of, why."""
+        """Turns any failure after ``close`` into one that says so."""
         try:
             yield
         except BackendError:
@@ -337,7 +338,7 @@ class Restorer:
 
     @property
     def _layout(self) -> DecisionLayout:
-        """Of what is steered."""
+        """Reads the layout of the decisions from what is steered."""
         steered = self._steerable()
         return DecisionLayout() if steered is None else steered.description.decisions
 
@@ -410,8 +411,8 @@ class Restorer:
         self._tiles[height, width] = tiles
 
     def follow(self, other: Restorer, height: int, width: int) -> None:
-        """Takes over the tiles that ``other`` uses for pictures of this size, and that it gives and gets each
-        of them in bytes if it does."""
+        """Takes over the tiles that ``other`` uses for pictures of this size, and rounds them to bytes if it
+        does."""
         self._rounds = other._backend.description.takes_bytes
         self._tiles[height, width] = other.tiles_for(height, width)
 

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from measnet.runtime.frame import Pixels
+from measnet.image import Pixels
 
 LONGEST = 64
 """Longer side of a thumbnail in pixels."""

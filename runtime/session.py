@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from measnet.command_line import INTERRUPTED, status_of, stopping_on_signals
 from measnet.errors import MEASNetError, UsageError
-from measnet.runtime.live.address import shown
+from measnet.runtime.live.credentials import without_secrets
 from measnet.runtime.live.events import Events
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.operations.address import LOOPBACK, Address, is_free
@@ -161,7 +161,7 @@ class Session:
             try:
                 amounts[index] = self._amount(inputs[index], results)
             except MEASNetError as error:
-                self._reports[index] = RunReport(input=shown(inputs[index]), error=str(error))
+                self._reports[index] = RunReport(input=without_secrets(inputs[index]), error=str(error))
                 raise
 
         status = 0
@@ -192,14 +192,14 @@ class Session:
         from measnet.runtime.job import Job
         from measnet.runtime.run_report import RunReport
 
-        watch = Watch(shown(spec), self.events)
+        watch = Watch(without_secrets(spec), self.events)
         self.watches.append(watch)
         if self._show is not None:
             self._show(watch.telemetry, None)  # while it connects
         try:
             job = Job(spec, self._options, watch=watch, stop=self._stop)
         except MEASNetError as error:
-            self._reports[index] = RunReport(input=shown(spec), error=str(error))
+            self._reports[index] = RunReport(input=without_secrets(spec), error=str(error))
             raise
         self._reports[index] = job.report
         rehearsal = self._options.dry_run
@@ -311,7 +311,7 @@ class Session:
         return (self._opens or open_restorer)(options)
 
     def _smaller(self) -> tuple[str, Callable[[], Restorer]] | None:
-        """The model that takes over from a larger one that is too slow, and what opens it."""
+        """Names the model that takes over where a larger one is too slow, with a function that opens it."""
         options = self._options
         if options.engine.model != LARGER:
             return None
@@ -342,7 +342,8 @@ class Session:
         for out in self._options.out:
             if self._several and not Path(out).is_dir():
                 raise UsageError(
-                    f"--out {shown(out)} is one place for several inputs; give an existing folder instead"
+                    f"--out {without_secrets(out)} is one place for several inputs; give an existing folder "
+                    "instead"
                 )
             if report is not None and Path(out).absolute() == report.absolute():
                 raise UsageError(f"--report {report} is the result; give it another name")

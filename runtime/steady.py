@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from measnet.decisions import Vector
+from measnet.decision_layout import Vector
 from measnet.image import Pixels
 from measnet.runtime.restorer import RestoredFrame, Restorer
 

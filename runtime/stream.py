@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from measnet.errors import ClosedError
-from measnet.runtime.frame import Frame, Kind, Mark, Restoration
+from measnet.runtime.frame import Frame, Mark, Restoration, SourceKind
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.options import Late
 
@@ -97,14 +97,14 @@ class Pace:
     """Seconds that a frame may be old when the first step takes it."""
 
 
-PACES: dict[Kind, Pace] = {"video": Pace(4), "images": Pace(4), "live": Pace(1, "drop-oldest")}
+PACES: dict[SourceKind, Pace] = {"video": Pace(4), "images": Pace(4), "live": Pace(1, "drop-oldest")}
 
 DROPPED_FOR = {"drop-oldest": "newer", "drop-newest": "full"}
 """Reasons by which frames without room are counted."""
 
 
-def pace_of(kind: Kind, late: Late | None, max_latency: float | None) -> Pace:
-    """The usual pace of a kind of source, but for what was asked for."""
+def pace_of(kind: SourceKind, late: Late | None, max_latency: float | None) -> Pace:
+    """Gives the usual pace of a kind of source, changed by the options that were given."""
     usual = PACES[kind]
     return Pace(usual.room, late or usual.late, max_latency)
 
@@ -266,7 +266,7 @@ class _Stream:
     def _begin_steps(self, number: int) -> None:
         """The first step: frames become restorations, and segments end."""
         figures, queue = self._figures, self._to_steps[number]
-        # Whatever ends this step, what has been restored is still to be written.
+        # However this step ends, frames that are restored are still written.
         with contextlib.closing(self._following(number)):
             while (item := queue.get()) is not None:
                 if not isinstance(item, Frame):

@@ -26,14 +26,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from measnet.image import Pixels
 from measnet.runtime import motion, planes
-from measnet.runtime.frame import Pixels
 from measnet.runtime.held_light import HeldLight
 from measnet.runtime.past import BROAD, Light, Past, Sources
 from measnet.runtime.planes import Plane
 from measnet.runtime.scene_cut import SceneCut
 from measnet.runtime.taken_noise import TakenNoise, taken_noise
-from measnet.runtime.trust import Judge, LearntTrust, Room, Seen
+from measnet.runtime.trust import Judge, LearntTrust, ScratchArrays, Seen
 
 RULE = 5
 """Number of the rule: another one makes other frames of the same."""
@@ -99,7 +99,7 @@ _HEAD = struct.Struct("<dd")
 
 @dataclass(frozen=True)
 class _Last:
-    """The frame before, as the one that follows it finds it."""
+    """The frame before, as the next one needs it."""
 
     fused: Pixels
 
@@ -135,7 +135,7 @@ class Figures:
     """Frames that a fused one was worth, in the mean."""
 
     let_go: dict[str, int] = field(default_factory=dict)
-    """How often, and why, the past was let go."""
+    """Reasons why the past was let go, and how often."""
 
     def for_report(self) -> dict[str, Any]:
         return {"depth": self.depth, "frames_worth": round(self.worth, 2), "let_go": self.let_go}
@@ -144,11 +144,11 @@ class Figures:
 class TemporalFusion:
     """Fuses the restored frames of one video, in their order.
 
-    ``depth`` says how many frames what moves may be averaged over, from 1. ``judge`` corrects how far the
-    past is trusted; by default the learnt one does. With ``ahead`` each is joined with the frame that
-    follows it, too, and is there in ``before`` one frame later. Noise of ``intra`` frames, each coded for
-    itself, is new in each; otherwise it is looked at for that. Light that restoring adds may not grow fast
-    within a scene (``held_light.py``), unless somebody is ``sure`` of what is wrong. The same frames always
+    Moving places are averaged over up to ``depth`` frames, from 1. ``judge`` corrects how far the past is
+    trusted; by default the learnt one does. With ``ahead`` each frame is joined with the one that follows it,
+    too, and stands in ``before`` one frame later. ``intra`` frames, each coded by itself, have new noise in
+    each; of others it is measured whether they do. Light that restoring adds may not grow fast within a scene
+    (``held_light.py``), unless a caller who knows the damage is ``sure``. The same frames always
     give the same result.
 
     Raises nothing: frames that do not fit those before them begin anew.
@@ -176,9 +176,8 @@ class TemporalFusion:
         self._ahead = ahead
         self._last: _Last | None = None
         self.before: Pixels | None = None
-        """With ``ahead``: the frame before the last one, which it is joined with; None where it stays as it
-        was."""
-        self._room = Room()
+        """With ``ahead``: the frame before the last one, joined with it; None where it stays as it was."""
+        self._room = ScratchArrays()
         self._spare: Plane | None = None  # for the next mean
         self._motion = motion.Motion()
         self.figures = Figures(depth)
@@ -240,7 +239,7 @@ class TemporalFusion:
         return self._done(fused, last, float(past.count.mean()))
 
     def _done(self, fused: Pixels, last: _Last | None = None, worth: float = 1.0) -> Pixels:
-        """Notes a frame, the number of frames that it is worth, and all that the next one needs."""
+        """Ends a frame: counts the frames that it is worth, and keeps ``last`` for the next one."""
         figures = self.figures
         figures.frames += 1
         figures.worth += (worth - figures.worth) / figures.frames
@@ -258,7 +257,7 @@ class TemporalFusion:
         moved = self._room.take("a", following.shape)
         # A codec has taken the finest detail already: what is blurred then is its noise.
         self._move(following, flow, moved, cv2.INTER_LINEAR if repeated > _LINEAR else cv2.INTER_CUBIC)
-        off = planes.difference(past.half, planes.half(moved)) / last.usual
+        off = planes.squared_difference(past.half, planes.half(moved)) / last.usual
         caution = np.float32(np.interp(repeated, (0, 1), _CAUTION))
         trust = 1 / (1 + caution * off + _FAR_OFF * off * off)
         cv2.subtract(moved, past.mean, dst=moved)
@@ -349,15 +348,18 @@ class TemporalFusion:
     def _join(
         self, past: Past, source: Plane, now: Plane, half: Plane, flow: Plane, taken: TakenNoise
     ) -> tuple[NDArray[np.bool_], Plane, Plane, Plane]:
-        """Makes the frame part of the past, which becomes the fused one; where it stands still, how far the
-        past was not like it, how many frames it was worth, and how much frames usually differ there (h w
-        each). ``half`` is the frame at half its size.
+        """Makes the frame part of the past, which becomes the fused one. ``half`` is the frame at half its
+        size. Returns, h w each: where it stands still, how far the past differed from it, how many frames the
+        past was worth, and how much frames usually differ there.
 
         Its light, over some breadth, stays that of the frame, but for what noise does to it: a past that
         lags behind what moves would flicker against the source."""
         moved, count = self._where_it_is_now(past, now, flow)
         moved_half = planes.half(moved)
-        unmoved_off, moved_off = planes.difference(half, past.half), planes.difference(half, moved_half)
+        unmoved_off, moved_off = (
+            planes.squared_difference(half, past.half),
+            planes.squared_difference(half, moved_half),
+        )
         share = float((unmoved_off <= moved_off * _AS_STILL).mean())
         past.still_share = _smoothed(past.still_share, share)
         as_still = np.interp(past.still_share, _STILL_SHARES, (1.0, _MOST_AS_STILL))
@@ -373,7 +375,7 @@ class TemporalFusion:
         changed, turned = self._follow_light(half, moved, moved_half, moved_off)
         if changed:
             past.sources = None
-        off = planes.difference(half, moved_half)
+        off = planes.squared_difference(half, moved_half)
 
         spread = 1 + 1 / count
         fresh = off / spread
@@ -453,7 +455,7 @@ class TemporalFusion:
             past.sources = None
             return None
         coarse = planes.coarse(source, _COARSE)
-        gain, offset, explained = planes.fit(coarse, planes.coarse(now, _COARSE))
+        gain, offset, explained = planes.fit_light(coarse, planes.coarse(now, _COARSE))
         if explained < _ALIKE:
             past.sources = None
             return None
@@ -505,7 +507,7 @@ class TemporalFusion:
         same = np.float32(_LIGHT * np.sqrt(planes.quantile(planes.some(off).ravel(), _QUANTILE)))
         coarse_now, coarse = planes.coarse(now, _COARSE // 2), planes.coarse(past_half, _COARSE // 2)
         before = coarse
-        gain, offset, _ = planes.fit(coarse, coarse_now)
+        gain, offset, _ = planes.fit_light(coarse, coarse_now)
         turned = coarse * gain + offset
         changed = bool(np.abs(turned - coarse).mean() > same)
         if changed:

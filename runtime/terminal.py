@@ -1,8 +1,8 @@
 """A terminal as the screen of a preview.
 
 A character cell is about twice as high as wide and shows two pixels: its upper half has the colour of the
-character, its lower half that of the ground. Drawn by hand: rich-pixels takes 25 times as long for it (0.30 s
-of one core for 200 by 48 cells, against 0.012 s), and a preview has 5 % of the time."""
+character, its lower half that of the ground. docs/architecture.md says why rich-pixels does not draw it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import numpy as np
 from rich.console import Console, ConsoleOptions
 from rich.segment import ControlType, Segment
 
-from measnet.runtime.preview import Room, Shown
+from measnet.image import EightBitPixels
+from measnet.runtime.preview import ScreenSpace
 
 Colours = Literal["truecolor", "256"]
 
@@ -27,7 +28,7 @@ _NEAREST_LEVEL = np.abs(np.arange(256)[:, None] - _LEVELS).argmin(axis=1)
 _NEAREST_GREY = np.abs(np.arange(256)[:, None] - _GREYS).argmin(axis=1)
 
 
-def lines(picture: Shown, colours: Colours) -> list[str]:
+def half_blocks(picture: EightBitPixels, colours: Colours) -> list[str]:
     """One string for each two rows of ``picture`` (H×W×3), with the escape codes for its colours.
 
     The lower half of the last line is black where the number of rows is odd.
@@ -50,11 +51,11 @@ def _line(upper: list[str], lower: list[str]) -> Iterator[str]:
         yield _UPPER_HALF
 
 
-def _true_colours(picture: Shown) -> list[list[str]]:
+def _true_colours(picture: EightBitPixels) -> list[list[str]]:
     return [[f"2;{r};{g};{b}" for r, g, b in row] for row in picture.tolist()]
 
 
-def _fewer_colours(picture: Shown) -> list[list[str]]:
+def _fewer_colours(picture: EightBitPixels) -> list[list[str]]:
     """Takes of the cube and the greys whichever is nearer."""
     levels = _NEAREST_LEVEL[picture]
     cube = _FIRST_OF_CUBE + levels @ np.array([36, 6, 1])
@@ -93,14 +94,16 @@ class Terminal:
         self._lines: list[str] = []
         self._draw: Callable[[], None] = lambda: None
 
-    def room(self) -> Room:
+    def room(self) -> ScreenSpace:
         """Tells the space for the next picture, in pixels."""
         columns, rows = self._console.size
-        return Room(columns, 2 * max(1, rows - KEPT_FREE))
+        return ScreenSpace(columns, 2 * max(1, rows - KEPT_FREE))
 
-    def show(self, picture: Shown) -> None:
+    def show(self, picture: EightBitPixels) -> None:
         """Puts the picture there, in place of the one before."""
-        self._lines = lines(picture, "truecolor" if self._console.color_system == "truecolor" else "256")
+        self._lines = half_blocks(
+            picture, "truecolor" if self._console.color_system == "truecolor" else "256"
+        )
         self._draw()
 
     def drawn_by(self, draw: Callable[[], None]) -> None:

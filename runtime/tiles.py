@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from measnet.config import SizeRule
-from measnet.decisions import DecisionLayout, Vector
+from measnet.decision_layout import DecisionLayout, Vector
 from measnet.image import Image, pad
 from measnet.runtime.backends import Inference, SteerableBackend, Steering
 
@@ -162,10 +162,10 @@ def _ramp(side: int) -> NDArray[np.float64]:
 
 
 class TileRound:
-    """Restores tile by tile and puts together what they would have decided.
+    """Restores tile by tile, and combines the tiles' own decisions into those of the picture.
 
-    Each pixel counts once, in the tile in whose core it lies; what a tile sees beyond its core only keeps
-    its edges out of the means. It is one round over ``tiles`` of ``image`` (1 3 H W).
+    Each pixel counts once, in the tile in whose core it lies; the rest of a tile only keeps its edges out of
+    the means. It is one round over ``tiles`` of ``image`` (1 3 H W).
     """
 
     def __init__(

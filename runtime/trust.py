@@ -69,7 +69,7 @@ def trust_seal() -> str:
     return hashlib.sha256(FILE.read_bytes()).hexdigest()
 
 
-class Room:
+class ScratchArrays:
     """Arrays that are used again for every frame: new ones cost more than most of what is done in them."""
 
     def __init__(self) -> None:
@@ -92,7 +92,7 @@ class LearntTrust:
     def __init__(self, file: Path = FILE, at_once: int = 2**19) -> None:
         self._network: Any = cv2.dnn.readNetFromONNX(str(file))
         self._at_once = at_once
-        self._room = Room()
+        self._room = ScratchArrays()
 
     def __call__(self, seen: Seen) -> Plane:
         height, width = seen.trust.shape
@@ -126,7 +126,7 @@ def _strip(seen: Seen, first: int, last: int) -> Seen:
     )
 
 
-def _noise(seen: Seen, rows: int, room: Room) -> np.float32:
+def _noise(seen: Seen, rows: int, room: ScratchArrays) -> np.float32:
     """The root mean square of the brightness that the network took, found by so many rows at once."""
     energy = 0.0
     for top in range(0, seen.now.shape[0], rows):
@@ -139,10 +139,10 @@ def _noise(seen: Seen, rows: int, room: Room) -> np.float32:
     return max(np.float32(0.5), np.float32(math.sqrt(energy / (height * width))))
 
 
-def planes(seen: Seen, room: Room | None = None, noise: np.float32 | None = None) -> Plane:
+def planes(seen: Seen, room: ScratchArrays | None = None, noise: np.float32 | None = None) -> Plane:
     """Makes what the network sees, 14 h w, in the ``room``; its sides are even, by repeating the last row and
     column. ``noise`` is that of the whole frame, where this is a part of it."""
-    room = Room() if room is None else room
+    room = ScratchArrays() if room is None else room
     now, trust = seen.now, seen.trust
     height, width = trust.shape
     found = room.take("planes", (PLANES, height + height % MULTIPLE, width + width % MULTIPLE))

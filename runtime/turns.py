@@ -14,7 +14,7 @@ class Turns:
 
     def __init__(self) -> None:
         self._threads: list[int] = []
-        """The one that is in, and behind it those that wait, as often as they came."""
+        """Threads: the one whose turn it is, then those that wait, each as often as it came."""
         self._changed = threading.Condition()
 
     def __enter__(self) -> None:

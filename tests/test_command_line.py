@@ -87,6 +87,7 @@ def test_help_fits_one_screen(module: str) -> None:
     shown = CliRunner().invoke(command(module), ["--help"], terminal_width=100).output
     assert len(shown.splitlines()) <= 44
     assert "Examples:" in shown and "Exit status:" in shown
+    assert "-h, --help " in shown
 
 
 @pytest.mark.parametrize(

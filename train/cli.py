@@ -156,9 +156,9 @@ def _pack_wanted(
     from measnet.errors import UsageError
 
     if path is not None:
-        from measnet.train.data.packing import cores
+        from measnet.train.data.packing import processors
 
-        return _PackWanted(path, pairs, minutes, cores() if workers is None else workers)
+        return _PackWanted(path, pairs, minutes, processors() if workers is None else workers)
     if minutes is not None:
         raise UsageError("--minutes goes with --pack: only a run from a pack can keep to the clock")
     return None

@@ -94,7 +94,7 @@ class _Means(NamedTuple):
         return _Means(*(values[rows] for values in self))
 
 
-class _Shown(NamedTuple):
+class _JudgedStatistics(NamedTuple):
     """Statistics of N pictures as a judge is shown them, and how well a tone suits them."""
 
     shown: Tensor
@@ -102,8 +102,8 @@ class _Shown(NamedTuple):
 
     means: _Means
 
-    def at(self, rows: Tensor) -> _Shown:
-        return _Shown(self.shown[rows], self.means.at(rows))
+    def at(self, rows: Tensor) -> _JudgedStatistics:
+        return _JudgedStatistics(self.shown[rows], self.means.at(rows))
 
 
 def seen_of(pack: Pack) -> Tensor:
@@ -130,7 +130,7 @@ def fit_tone(
     shown = with_logarithms(means.seen)  # N 2S
     tone.usual.copy_(shown.mean(dim=0))
     tone.spread.copy_(shown.std(dim=0, correction=0) + 1e-2)
-    pictures = _Shown((shown - tone.usual) / tone.spread, means)
+    pictures = _JudgedStatistics((shown - tone.usual) / tone.spread, means)
 
     flat, in_light, dimmed = (often * (kinds == alone + number) for number in (4, 5, 6))
     weights = often - flat - in_light - dimmed  # the first judge leaves such alone unasked
@@ -171,7 +171,7 @@ def fit_tone(
 
 
 def _fit_once(
-    pictures: _Shown, often: Tensor, later: Tensor, harm: float, seed: int, most_steps: int
+    pictures: _JudgedStatistics, often: Tensor, later: Tensor, harm: float, seed: int, most_steps: int
 ) -> Tone:
     """A tone with one judge. Pictures are shown as ``often`` (N) as it says, from the middle on as ``later``
     does, when ``harm`` counts too."""
@@ -203,7 +203,7 @@ def _fit_once(
     return fitted
 
 
-def _error(tone: Tone, pictures: _Shown, near: float, harm: float) -> Tensor:
+def _error(tone: Tone, pictures: _JudgedStatistics, near: float, harm: float) -> Tensor:
     """N: the logarithm of the squared error, and ``harm`` for that by which it is more than untoned. ``tone``
     has one judge."""
     gain, offset = (said.squeeze(1) for said in tone.judged(pictures.shown))
@@ -215,7 +215,7 @@ def _error(tone: Tone, pictures: _Shown, near: float, harm: float) -> Tensor:
 
 
 def _measured(pack: Pack, seen: Tensor, seed: int) -> tuple[_Means, Tensor]:
-    """Means of whole pictures, of parts of them, and of what is to be left alone; and the kind of each, N."""
+    """Means of whole pictures, of parts, and of pictures to be left alone; and the kind of each, N."""
     parts: list[_Means] = []
     kinds: list[Tensor] = []
     rng = torch.Generator(pack.pixels.device).manual_seed(seed)

@@ -31,7 +31,7 @@ LEAST_SHARE = 0.5  # of a copy's weight before the shares are made to sum to 1; 
 Space = Tensor
 """Whole numbers, one per channel of the larger network."""
 
-# What the two networks may differ in.
+# The two networks may differ in these.
 _GROWS = ("width", "ffn_expansion", "blocks", "refinement_blocks")
 
 
@@ -124,7 +124,7 @@ class _Growth:
 
     def convolution(self, small: nn.Conv2d, large: nn.Conv2d, reads: Space | None) -> Space:
         """The space behind a convolution that widens."""
-        space = spread(small.out_channels, large.out_channels)
+        space = spread_channels(small.out_channels, large.out_channels)
         self.dense(small, large, space, reads)
         return space
 
@@ -140,7 +140,7 @@ class _Growth:
         if isinstance(small, DoublingConv) and isinstance(large, DoublingConv):
             return self.convolution(small.narrow, large.narrow, reads)
         assert isinstance(small, Upsample) and isinstance(large, Upsample)
-        space = spread(small.widen.out_channels // 4, large.widen.out_channels // 4)
+        space = spread_channels(small.widen.out_channels // 4, large.widen.out_channels // 4)
         self.dense(small.widen, large.widen, unshuffled(space), reads)
         return space
 
@@ -169,14 +169,14 @@ class _Growth:
         self.norm(small.attention_norm, large.attention_norm, x)
         self.norm(small.feed_forward_norm, large.feed_forward_norm, x)
         ours, theirs = small.attention, large.attention
-        inner = spread(ours.project.in_channels, theirs.project.in_channels)
+        inner = spread_channels(ours.project.in_channels, theirs.project.in_channels)
         qkv = joined(inner, inner, inner)
         theirs.temperature.copy_(ours.temperature)
         self.dense(ours.qkv, theirs.qkv, qkv, x)
         self.depthwise(ours.qkv_depthwise, theirs.qkv_depthwise, qkv)
         self.dense(ours.project, theirs.project, x, inner)
         forward, wider = small.feed_forward, large.feed_forward
-        hidden = spread(forward.project.in_channels, wider.project.in_channels)
+        hidden = spread_channels(forward.project.in_channels, wider.project.in_channels)
         self.dense(forward.expand, wider.expand, joined(hidden, hidden), x)
         self.depthwise(forward.depthwise, wider.depthwise, joined(hidden, hidden))
         self.dense(forward.project, wider.project, x, hidden)
@@ -190,7 +190,7 @@ class _Growth:
         theirs.noise.copy_(shared(ours.noise.t(), joined(x, x)).t())
         for expert, wider in zip(small.experts, large.experts, strict=True):
             assert isinstance(expert, PixelExpert) and isinstance(wider, PixelExpert)
-            hidden = spread(expert.expand.out_features, wider.expand.out_features)
+            hidden = spread_channels(expert.expand.out_features, wider.expand.out_features)
             self.dense(expert.expand, wider.expand, hidden, x)
             self.dense(expert.project, wider.project, x, hidden)
 
@@ -207,7 +207,7 @@ class _Growth:
         self.dense(small.project, large.project, x, joined(x, x))
 
     def image_experts(self, small: ImageExpertBlock, large: ImageExpertBlock, x: Space) -> None:
-        inner = spread(small.project.in_channels, large.project.in_channels)
+        inner = spread_channels(small.project.in_channels, large.project.in_channels)
         self.norm(small.norm, large.norm, x)
         light = small.light
         self.dense(small.expand[0], large.expand[0], inner, None if light else x)  # light: of each channel
@@ -239,7 +239,7 @@ class _Growth:
         self.dense(small, large, space, None)
 
 
-def spread(channels: int, wider: int) -> Space:
+def spread_channels(channels: int, wider: int) -> Space:
     """Every channel copied as often as its neighbours, to one time: 0 0 1 1 2 2, or 0 0 1 2 2 3."""
     return torch.arange(wider) * channels // wider
 

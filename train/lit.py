@@ -54,7 +54,7 @@ def _spotlit(undamaged: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def coloured(undamaged: Tensor, rng: torch.Generator) -> Tensor:
-    """In light of one colour, of which one or two channels are nearly 0, perhaps on a part alone."""
+    """Lights pictures in one colour, of which one or two channels are nearly 0, perhaps on a part alone."""
     count = len(undamaged)
     thirds = torch.tensor([0.0, 4.0, 2.0], device=undamaged.device)[None, :, None, None]
     pure = (((drawn(0, 6, count, rng) + thirds) % 6 - 3).abs() - 1).clamp(0, 1)

@@ -116,10 +116,8 @@ def _train(
     average = copy.deepcopy(network).requires_grad_(False)
     network, average = network.to(device), average.to(device)
     bf16 = _uses_bf16(recipe, device)
-    if bf16 and device.type == "cpu":  # oneDNN's bf16 kernels want the channels of a pixel side by side
-        for parameter in network.parameters():
-            if parameter.ndim == 4:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    if bf16 and device.type == "cpu":
+        keep_channels_together(network)
     updates = WeightUpdates(network, recipe)
     folder = RunFolder(out)
     done = folder.resume(recipe, dict(start.origin), network, average, updates).step
@@ -237,6 +235,13 @@ def _lengths(recipe: Recipe, crops: TrainingCrops) -> tuple[int, int]:
     if crops.order is None:
         return recipe.steps, recipe.steps
     return len(crops.order) * recipe.epochs // recipe.batch, -(-len(crops.order) // recipe.batch)
+
+
+def keep_channels_together(network: MEASNet) -> None:
+    """Lays the channels of a pixel side by side in all kernels, as oneDNN's kernels for bf16 want them."""
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
 def _uses_bf16(recipe: Recipe, device: torch.device) -> bool:

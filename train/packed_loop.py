@@ -31,7 +31,7 @@ from measnet.train.data.pack import Pack
 from measnet.train.data.packed_crops import PackedBatch, PackedCrops, drawn_by
 from measnet.train.first_tone import fit_tone, seen_in, seen_of
 from measnet.train.journal import Journal
-from measnet.train.loop import OUT_OF_MEMORY, Start, TrainingError, decline
+from measnet.train.loop import OUT_OF_MEMORY, Start, TrainingError, decline, keep_channels_together
 from measnet.train.losses import NEAR
 from measnet.train.moving_average import MovingAverage
 from measnet.train.optimizer import WeightUpdates
@@ -51,7 +51,8 @@ WITHOUT_EFFECT = ("turns", "zoom", "zoom_pairs", "dim", "plain", "distill_output
 
 
 def least_minutes(uncompiled: float) -> float:
-    """Of a run that is worth starting on this machine; ``uncompiled`` where nothing is compiled."""
+    """Gives the least minutes of a run that is worth starting on this machine; ``uncompiled`` where nothing
+    is compiled."""
     return LEAST_MINUTES_COMPILED if torch.cuda.is_available() else uncompiled
 
 
@@ -165,9 +166,7 @@ class _Run:
         network.recompute_blocks(recipe.recompute)
         self.network = network.to(self.device)
         if self.device.type == "cpu" and recipe.precision == "bf16":
-            for parameter in network.parameters():  # as oneDNN's bf16 kernels want them
-                if parameter.ndim == 4:
-                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+            keep_channels_together(network)
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.bf16 = recipe.precision == "bf16" or (recipe.precision == "auto" and self.device.type == "cuda")
         if self.device.type == "cuda":
@@ -282,7 +281,7 @@ class _Run:
 
     def _save(self, step: int, *, ended: bool = False) -> None:
         spent = self.seconds
-        if ended and self.clock.minutes is not None:  # what was too short for a step is spent, too
+        if ended and self.clock.minutes is not None:  # time too short for a step counts as spent
             spent = max(spent, self.clock.minutes * 60)
         progress = Progress(step, spent, self.batch)
         self.folder.save(self.recipe, self.origin, progress, self.network, self.average, self.updates)
@@ -291,13 +290,15 @@ class _Run:
         while True:
             try:
                 return self._try_step(step, done)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if self.compiles and _is_of_the_compiler(error):
+            except TrainingError:
+                raise
+            except Exception as error:
+                out = isinstance(error, torch.OutOfMemoryError)
+                if not out and self.compiles:  # what is compiled may fail in any way; else it fails again
                     self.compiles, self.forward = False, self._plain
                     self.updates.forget_gradients()
                     self.on_event(f"going on without compiling, slower, as that fails: {first_line(error)}")
                     continue
-                out = isinstance(error, torch.OutOfMemoryError)
                 if not out and not any(words in str(error) for words in OUT_OF_MEMORY):
                     raise
                 if self.batch // 2 < SMALLEST_BATCH:
@@ -381,8 +382,8 @@ class _Run:
         return losses
 
     def _forget_step(self, step: int) -> None:
-        """Leaves out a step whose loss or gradient is no number, or whose gradient is so long that it would,
-        shortened, leave nothing of what other pictures want: both happen, rarely.
+        """Leaves out a step whose loss or gradient is no number, or whose gradient is so long that it would
+        drown those of other pictures, even shortened. Both are rare.
 
         Raises ``TrainingError`` when it happens again and again.
         """
@@ -438,11 +439,6 @@ class _Forward(nn.Module):
         return self.network.forward_training(
             given, NoisyRouting(draw=lambda scores: noise, balance=self.balance), seen
         )
-
-
-def _is_of_the_compiler(error: BaseException) -> bool:
-    """Tells an error of PyTorch's compiler (no C compiler, say), by its name: importing it takes long."""
-    return any(kind.__name__ == "TorchDynamoException" for kind in type(error).__mro__)
 
 
 class _Looks(NamedTuple):

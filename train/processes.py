@@ -143,7 +143,7 @@ class SampleNoise:
         self._generators = [torch.Generator(device).manual_seed(seed % (1 << 62)) for seed in seeds]
 
     def __call__(self, like: Tensor) -> Tensor:
-        """In the shape of ``like``, B ..., with one B per sample."""
+        """Draws in the shape of ``like``, B ..., with one B per sample."""
         rows = [
             torch.randn(like.shape[1:], generator=generator, device=like.device)
             for generator in self._generators

@@ -126,7 +126,7 @@ class Recipe:
     """Largest norm of the gradient; longer ones are shortened to it. 0 leaves them."""
 
     ema_decay: float = 0.999
-    """Of the moving average of the weights, which is what gets saved for use. 0 saves the weights
+    """Decay of the moving average of the weights, which is what gets saved for use. 0 saves the weights
     themselves."""
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -60,12 +60,12 @@ class Training(NamedTuple):
     """One of the networks that are trained at the same time."""
 
     name: str
-    """Of its files."""
+    """Name of its files."""
 
     recipe: Recipe
 
     share: float
-    """Of the time for training; a network that ends early leaves the GPU to the others."""
+    """Share of the time for training; a network that ends early leaves the GPU to the others."""
 
     init: Path | None
     """Weights to go on from."""
@@ -172,7 +172,7 @@ def _packed(
     """The pack to train from, made where it has to be."""
     from measnet.errors import UsageError
     from measnet.train.cli import find_all_sets
-    from measnet.train.data.packing import Packing, cores, plan_pack, write_pack
+    from measnet.train.data.packing import Packing, plan_pack, processors, write_pack
     from measnet.train.loop import Start
     from measnet.train.packed_loop import check_packed
 
@@ -191,7 +191,7 @@ def _packed(
             tasks[task] = max(weight, tasks.get(task, 0.0))
     side = max(Packing().side, *(training.recipe.crop for training in trainings))
     plan = plan_pack(find_all_sets("", data, pairs, work), tasks, Packing(pack_pairs, side))
-    many = cores() if workers is None else workers
+    many = processors() if workers is None else workers
     say(f"packing {plan.in_words(many)}")
     most = minutes * 60 * MOST_PACKING
     if plan.seconds / many > most:

@@ -30,7 +30,7 @@ GRAIN = 3 / 255  # largest standard deviation of what noise differs between two 
 GAIN = 0.01  # largest difference in exposure
 
 
-class Window(NamedTuple):
+class CropOffset(NamedTuple):
     """The place of a frame in its crop, in pixels."""
 
     top: int
@@ -80,7 +80,7 @@ def unsteadiness(network: MEASNet, degraded: Tensor, looks: Sequence[Look]) -> T
     return torch.stack(distances).sum() * EVERY / len(degraded)
 
 
-def _two_frames(crop: Tensor, side: int, rng: np.random.Generator) -> Iterator[tuple[Tensor, Window]]:
+def _two_frames(crop: Tensor, side: int, rng: np.random.Generator) -> Iterator[tuple[Tensor, CropOffset]]:
     """3 H W -> two frames of it (3 S S), apart by a movement, a little exposure, and grain.
 
     Most pictures are made darker, milkier or both before: scenes in which no training pair says how bright
@@ -95,10 +95,10 @@ def _two_frames(crop: Tensor, side: int, rng: np.random.Generator) -> Iterator[t
         top, left = (int(rng.integers(length - side + 1)) for length in crop.shape[1:])
         frame = crop[:, top : top + side, left : left + side] * float(rng.uniform(1 - GAIN, 1 + GAIN))
         noise = torch.from_numpy(rng.standard_normal(frame.shape, np.float32)).to(crop.device)
-        yield (frame + noise * grain).clamp(0, 1), Window(top, left)
+        yield (frame + noise * grain).clamp(0, 1), CropOffset(top, left)
 
 
-def _shared(ours: Tensor, our: Window, theirs: Tensor, their: Window) -> tuple[Tensor, Tensor]:
+def _shared(ours: Tensor, our: CropOffset, theirs: Tensor, their: CropOffset) -> tuple[Tensor, Tensor]:
     """The parts of two frames (3 S S) of one crop that show the same pixels."""
     side = ours.shape[-1]
     top, left = max(our.top, their.top), max(our.left, their.left)

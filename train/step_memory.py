@@ -37,10 +37,10 @@ class Kept(NamedTuple):
     """Bytes that a training pass keeps for the backward pass."""
 
     outside: int
-    """Of what lies outside of blocks, and their inputs."""
+    """Bytes of what lies outside of blocks, and of their inputs."""
 
     inside: int
-    """Of what lies inside blocks, and can be computed again."""
+    """Bytes of what lies inside blocks, and can be computed again."""
 
     largest: int
     """Inside the one block that keeps most."""

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from measnet.decisions import INPUTS, Vector
+from measnet.decision_layout import INPUTS, Vector
 from measnet.description import GraphDescription
 from measnet.image import Image, batch_to_images
 from measnet.metrics import Choices
@@ -31,8 +31,8 @@ class Inference:
     """B T, or None where the network has no prompt."""
 
     decisions: NDArray[np.float32] | None = None
-    """B D: the images' own image-level decisions (``measnet/decisions.py``), whatever held; None without
-    steering."""
+    """B D: the images' own image-level decisions (``measnet/decision_layout.py``), whatever held; None
+    without steering."""
 
     norms: NDArray[np.float32] | None = None
     """B E: norms by which the decisions of tiles are combined; None without steering."""
@@ -49,8 +49,8 @@ class Steering:
     """D, 0 to 1: how much of each is taken from ``held``."""
 
     window: NDArray[np.float32] | None = None
-    """H W of the given images, 0 or 1: the pixels whose means decide what is not held; None is all, and
-    then pixels count too with which a backend pads the images."""
+    """H W of the given images, 1 for pixels that count in the means from which decisions are taken; None is
+    all, those included with which a backend pads the images."""
 
 
 def inference_from(outputs: Mapping[str, NDArray[Any]], description: GraphDescription) -> Inference:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from measnet.decisions import INPUTS
+from measnet.decision_layout import INPUTS
 from measnet.description import GraphDescription
 from measnet.errors import BackendError, GraphError, MissingPackageError, UsageError, first_line
 from measnet.file_name import in_utf8
@@ -81,7 +81,7 @@ _ORDER: dict[Provider | None, tuple[str, ...]] = {
     "CUDAExecutionProvider": (_CUDA, _CPU),
     "TensorrtExecutionProvider": (_TENSORRT, _CUDA, _CPU),
 }
-"""The provider that is asked for -> those that ONNX Runtime is told to try, in this order."""
+"""Providers that ONNX Runtime is told to try, in this order, by the one that is asked for."""
 
 _OPTIONS = {_CUDA: {"use_tf32": "0"}}
 """TF32 has 10 bits of mantissa: in front of a router that is too few."""
@@ -221,7 +221,7 @@ class OnnxRuntimeBackend:
         return self._session
 
     def _probe(self) -> None:
-        """One small image through the graph: what it takes and returns is checked before any frame is."""
+        """Checks the graph's inputs and outputs with one small image, before any frame comes."""
         session = self._active()
         names = [value.name for value in session.get_inputs()]
         outputs = [value.name for value in session.get_outputs()]

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from measnet.decisions import INPUTS
+from measnet.decision_layout import INPUTS
 from measnet.description import GraphDescription
 from measnet.errors import BackendError, GraphError, MissingPackageError, UsageError, first_line
 from measnet.image import Image, images_to_batch
@@ -27,7 +27,7 @@ from measnet.runtime.backends.triton_memory import SharedRegions
 
 SCHEME = "triton://"
 PORT = 8001
-"""Of Triton's gRPC, where an address names none."""
+"""The port of Triton's gRPC, where an address names none."""
 
 CONNECT_SECONDS = 10.0
 REQUEST_SECONDS = 60.0

@@ -20,7 +20,7 @@ from measnet.runtime.run_report import RunReport
 
 LOCAL = "local"
 LOST = 5
-"""Workers that may be lost over one file; it is given up then, as it may be what kills them."""
+"""Workers that may be lost over one file; then it is given up, as it may have killed them."""
 
 _CONNECT_SECONDS = 5.0
 _LOOK = 0.1

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
 from measnet.errors import MissingPackageError, OutputError, UsageError, first_line
-from measnet.runtime.live.address import shown
+from measnet.runtime.live.credentials import without_secrets
 
 SCHEME = "s3://"
 
@@ -37,13 +37,13 @@ def place_of(name: str) -> Place:
         return Path(name).resolve()
     if f"{scheme.lower()}://" != SCHEME:
         raise UsageError(
-            f"{shown(name)} is an address, and --ray reads and writes folders and s3://BUCKET/KEY"
+            f"{without_secrets(name)} is an address, and --ray reads and writes folders and s3://BUCKET/KEY"
         )
     bucket = rest.partition("/")[0]
-    if "@" in rest.partition("?")[0] and "@" in bucket + shown(name):
+    if "@" in rest.partition("?")[0] and "@" in bucket + without_secrets(name):
         raise UsageError(
-            f"{shown(name)} has credentials in it; they come from the environment: AWS_ACCESS_KEY_ID, "
-            "AWS_SECRET_ACCESS_KEY or AWS_PROFILE"
+            f"{without_secrets(name)} has credentials in it; they come from the environment: "
+            "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or AWS_PROFILE"
         )
     if not bucket:
         raise UsageError(f"{name} names no bucket; write s3://BUCKET/KEY")

@@ -16,7 +16,7 @@ from measnet.runtime.restorer import Restorer
 from measnet.runtime.run_report import RunReport
 
 _restorers: dict[EngineOptions, Restorer] = {}
-"""Of this process, which restores many files one after another."""
+"""The engines of this process, which restores many files one after another."""
 
 
 def restore(item: Item, options: RunOptions) -> tuple[int, RunReport]:

@@ -11,7 +11,7 @@ from typing import Literal
 
 State = Literal["connecting", "running", "stalled", "reconnecting", "ended", "failed"]
 
-Kind = Literal["state", "late", "ladder", "sink", "picture", "note"]
+EventKind = Literal["state", "late", "ladder", "sink", "picture", "note"]
 """``state``: it changed. ``late``: frames had to go. ``ladder``: less work per second, or more again.
 ``sink``: one came, went or stalls. ``picture``: size, rate or codec changed. ``note``: anything else."""
 
@@ -24,7 +24,7 @@ class Event:
     """One thing that happened to one camera. Never holds credentials."""
 
     camera: str
-    kind: Kind
+    kind: EventKind
     words: str
     """For people, one line."""
 

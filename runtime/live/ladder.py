@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 
 from measnet.errors import MEASNetError
-from measnet.runtime.frame import Mark, Pixels, Restoration
+from measnet.image import Pixels
+from measnet.runtime.frame import Mark, Restoration
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.stream import Step
 

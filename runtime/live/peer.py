@@ -9,8 +9,8 @@ import ssl
 from urllib.parse import SplitResult, urlsplit
 
 from measnet.errors import UsageError
-from measnet.runtime.live.address import shown
-from measnet.runtime.live.srt import options_of
+from measnet.runtime.live.credentials import without_secrets
+from measnet.runtime.live.srt import parse_query
 from measnet.runtime.live.waits import Waits
 
 _TLS_PORTS = {"https": 443, "rtsps": 322, "rtmps": 443}
@@ -29,13 +29,17 @@ def check_address(url: str) -> SplitResult:
         parts = urlsplit(url)
         port = parts.port
         if parts.scheme == "srt":
-            options_of(parts.query)
+            parse_query(parts.query)
     except ValueError as error:
-        raise UsageError(f"{shown(url)} is not an address: {error}") from None
+        raise UsageError(f"{without_secrets(url)} is not an address: {error}") from None
     if not parts.hostname and parts.scheme != "udp" and not _CALLED.search(parts.query):
-        raise UsageError(f"{shown(url)} is not an address: it names no machine; write {parts.scheme}://HOST")
+        raise UsageError(
+            f"{without_secrets(url)} is not an address: it names no machine; write {parts.scheme}://HOST"
+        )
     if parts.scheme in _PORT_NEEDED and not port:
-        raise UsageError(f"{shown(url)} is not an address: it has no port; write {parts.scheme}://HOST:PORT")
+        raise UsageError(
+            f"{without_secrets(url)} is not an address: it has no port; write {parts.scheme}://HOST:PORT"
+        )
     return parts
 
 
@@ -56,9 +60,9 @@ def tls_options(url: str, *, insecure: bool) -> dict[str, str]:
 
 
 def why_refused(url: str, waits: Waits, *, insecure: bool) -> str | None:
-    """Says in words what FFmpeg calls an input/output error: a name that nobody has, a certificate that is
-    not trusted, or a port without TLS; None where it is none of these. Asks the other side, which has half
-    as long as it had to answer."""
+    """Finds the reason for an input/output error of FFmpeg: an unknown name, a certificate that is not
+    trusted, or a port without TLS; None for any other. Asks the other side, which has half as long as it had
+    to answer."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or _TLS_PORTS.get(parts.scheme, 0)

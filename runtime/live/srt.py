@@ -65,7 +65,7 @@ class SrtSocket:
         self._socket = self._srt.srt_create_socket()
         try:
             try:
-                listens, asked = options_of(parts.query)
+                listens, asked = parse_query(parts.query)
             except ValueError as error:
                 raise OSError(0, str(error)) from None
             self._set(_RECEIVE_TIMEOUT, struct.pack("<i", _LOOK_EVERY))
@@ -127,7 +127,7 @@ class SrtSocket:
         return OSError(0, self._srt.srt_getlasterror_str().decode(errors="replace"))
 
 
-def options_of(query: str) -> tuple[bool, list[tuple[int, bytes]]]:
+def parse_query(query: str) -> tuple[bool, list[tuple[int, bytes]]]:
     """Says, of the part of an address behind the question mark, whether it waits to be called, and gives
     libsrt's options with their values. Raises ValueError for what it cannot be asked for."""
     asked = {name: values[0] for name, values in parse_qs(query).items()}

@@ -54,7 +54,7 @@ class CameraFigures:
     """Step of the ladder: ``full``, or in words how the work was made less."""
 
     parity_db: float | None = None
-    """Of the last frame held against PyTorch; infinite when equal."""
+    """PSNR of the last frame held against PyTorch; infinite when equal."""
 
     damage: Mapping[str, float] = field(default_factory=dict)
     """Shares of noise, rain and so on in the last frame's damage, where the engine tells."""

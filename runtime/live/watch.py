@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from measnet.runtime.live.events import Event, Events, Kind, State
+from measnet.runtime.live.events import Event, EventKind, Events, State
 from measnet.runtime.live.telemetry import Telemetry
 
 
@@ -42,7 +42,7 @@ class Watch:
         return self._state
 
     def enter(self, state: State, words: str, **values: float | int | str) -> None:
-        """Tells that it is in another state from now on; nothing where it is in that one already."""
+        """Changes its state, and tells so; does nothing where it is in that state already."""
         with self._lock:
             if state == self._state:
                 return
@@ -56,7 +56,7 @@ class Watch:
             if self._state not in (None, "ended", "failed"):
                 self.enter("ended", words)
 
-    def say(self, kind: Kind, words: str, **values: float | int | str) -> None:
+    def say(self, kind: EventKind, words: str, **values: float | int | str) -> None:
         """Tells of anything else."""
         self.events.say(Event(self.camera, kind, words, values=values))
 

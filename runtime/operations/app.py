@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from measnet.runtime.live.telemetry import CameraFigures
 from measnet.runtime.operations.board import OVER, Board, as_json
-from measnet.runtime.operations.metrics import Metrics
+from measnet.runtime.operations.prometheus import Metrics
 
 _SMALLER = [Middleware(GZipMiddleware, minimum_size=8_000, compresslevel=3)]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from measnet.runtime.live.events import KEPT, Event, Events
 from measnet.runtime.live.telemetry import CameraFigures, Telemetry
-from measnet.runtime.operations.pictures import LatestPair, PairFeed
+from measnet.runtime.operations.pair_feed import LatestPair, PairFeed
 from measnet.runtime.operations.plain import plain
 
 OVER = ("ended", "failed")
@@ -27,7 +27,7 @@ MOMENTS = 600
 
 
 @dataclass(frozen=True, slots=True)
-class _Shown:
+class _CameraView:
     """A camera: its figures, and its pictures if they are to be seen."""
 
     telemetry: Telemetry
@@ -44,7 +44,7 @@ class Board:
 
     def __init__(self, events: Events) -> None:
         self.started = time.time()
-        self._watched: dict[str, _Shown] = {}
+        self._watched: dict[str, _CameraView] = {}
         self._changing = threading.Lock()
         # Kept by kind: frames that are late every few seconds are not to push out how a camera came and went.
         self._events: dict[str, deque[tuple[int, Event]]] = defaultdict(lambda: deque(maxlen=KEPT))
@@ -62,7 +62,7 @@ class Board:
         Another one of the same name gives way, and the first of many that are over.
         """
         name = telemetry.figures().camera
-        mine = _Shown(telemetry, None if pair is None else PairFeed(pair))
+        mine = _CameraView(telemetry, None if pair is None else PairFeed(pair))
         with self._changing:
             over = [known for known, other in self._watched.items() if known != name and other.is_over]
             forgotten = over[: max(0, len(over) - KEPT_OVER)]

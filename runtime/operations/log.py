@@ -15,9 +15,9 @@ from measnet.runtime.live.events import Event
 from measnet.runtime.operations.plain import plain
 from measnet.runtime.run_report import RunReport
 
-Level = Literal["info", "warning", "error"]
+LogLevel = Literal["info", "warning", "error"]
 
-_LEVELS: dict[str, Level] = {"stalled": "warning", "reconnecting": "warning", "failed": "error"}
+_LEVELS: dict[str, LogLevel] = {"stalled": "warning", "reconnecting": "warning", "failed": "error"}
 _OF_RESULT = ("input", "output", "status", "frames", "dropped", "damaged", "fps", "error")
 
 
@@ -56,7 +56,7 @@ class JsonConsole(Console):
         values = {name: getattr(report, name) for name in _OF_RESULT}
         self._write("info", kind="result", words=f"{report.input}: {report.status}", values=values)
 
-    def _write(self, level: Level, at: float | None = None, **told: Any) -> None:
+    def _write(self, level: LogLevel, at: float | None = None, **told: Any) -> None:
         if self._errors_only and level != "error":
             return
         moment = datetime.now(UTC) if at is None else datetime.fromtimestamp(at, UTC)

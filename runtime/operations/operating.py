@@ -13,8 +13,8 @@ from measnet.runtime.options import Operating
 from measnet.runtime.stream import Observer
 
 Show: TypeAlias = Callable[[Telemetry, StreamInfo | None], list[Observer]]
-"""Shows one more camera, and gives the observers that its stream has to have for that. Of what is no live
-stream the properties have to be known."""
+"""Shows one more camera, and gives the observers that its stream needs for that. Properties of a file
+have to be given."""
 
 
 def show_nothing(telemetry: Telemetry, info: StreamInfo | None) -> list[Observer]:

@@ -30,7 +30,7 @@ except ImportError as error:
 from measnet.runtime.operations.access import VARIABLE, Access, Token
 from measnet.runtime.operations.app import application, browser_rules, packaged
 from measnet.runtime.operations.board import Board
-from measnet.runtime.operations.pictures import LatestPair
+from measnet.runtime.operations.pair_feed import LatestPair
 
 CONNECTIONS = 256
 """More at once are answered with 503."""
@@ -44,7 +44,7 @@ REQUEST_SECONDS = 10
 TICK = 1.0
 
 _LOGGER = logging.getLogger("measnet.operations")
-_LOGGER.setLevel(logging.CRITICAL)  # what strangers send is no news; ERROR shows faults of this server
+_LOGGER.setLevel(logging.CRITICAL)  # no log of malformed requests; ERROR shows faults of this server
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ import click
 
 from measnet.errors import MissingPackageError, UsageError
 from measnet.printable import printable
-from measnet.runtime.live.address import shown
+from measnet.runtime.live.credentials import without_secrets
 from measnet.runtime.options import Operating, Reading, RunOptions
 
 NOT_OF_CAMERAS = {
@@ -55,10 +55,11 @@ class Camera:
     sinks: tuple[str, ...]
     options: RunOptions
     line: int = 1
-    """Of the file."""
+    """The line of the file where it begins."""
 
     given: Mapping[str, tuple[int, str]] = field(default_factory=dict)
-    """The options that the file gives it, by name: the line of each, and whom it is for, in words."""
+    """The options that the file gives it, by name: the line of each, and the camera or cameras it is for, in
+    words."""
 
 
 class CamerasError(UsageError):
@@ -253,7 +254,7 @@ class _Reader:
                         if other != camera.name
                         else f"{other} writes twice"
                     )
-                    self._note(_child(node, "sinks"), f"{both} to {shown(sink)}")
+                    self._note(_child(node, "sinks"), f"{both} to {without_secrets(sink)}")
                 sinks[place] = camera.name
             alone = camera.source.replace("/dev/video", "camera:")
             if alone == "-" or alone.startswith("camera:"):

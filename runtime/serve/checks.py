@@ -13,7 +13,7 @@ from measnet.runtime.backends.choice import choose_backend
 from measnet.runtime.engine import open_restorer
 from measnet.runtime.frame import StreamInfo
 from measnet.runtime.idle_options import idle_options
-from measnet.runtime.live.address import shown
+from measnet.runtime.live.credentials import without_secrets
 from measnet.runtime.options import Encoding, RunOptions
 from measnet.runtime.serve.cameras import Camera
 from measnet.runtime.sinks.choose import check_sink
@@ -23,10 +23,10 @@ from measnet.runtime.targets import check_targets, targets_for
 
 
 def problems_of(path: Path, cameras: list[Camera], *, models: bool) -> list[str]:
-    """All that keeps ``cameras``, which ``path`` lists, from being served, a line each.
+    """Lists all that keeps ``cameras``, which are in the file ``path``, from being served, a line each.
 
-    With ``models`` each model is loaded, and let go of again: its tasks, its tiles and what it lacks are only
-    found so. Without, it is only looked whether there is one.
+    With ``models`` each model is loaded and closed again, as only that shows its tasks, its tiles and missing
+    packages. Without, models only have to exist.
     """
     loaded: dict[Any, str | None] = {}
     found = _idle(cameras)
@@ -83,10 +83,10 @@ def _problems_of_sink(camera: Camera, sink: str) -> Iterator[str]:
     live = is_live(source)
     # Of a usual camera; what a sink makes of another one shows when it is there.
     info = StreamInfo(
-        shown(source), "live" if live else "video", 640, 360, Fraction(1, 90_000), rate=Fraction(25)
+        without_secrets(source), "live" if live else "video", 640, 360, Fraction(1, 90_000), rate=Fraction(25)
     )
     try:
-        (target,) = targets_for(shown(source) if live else source, info, (sink,))
+        (target,) = targets_for(without_secrets(source) if live else source, info, (sink,))
     except MEASNetError as error:
         yield str(error)
         return

@@ -46,7 +46,7 @@ class Engines:
         self._opened.append(restorer)
         if restorer.description.get("backend") != "triton":
             self._shared[options.engine] = restorer
-        # What steers it is loaded when it is first asked for: here, before any camera is opened.
+        # The steerable graph is loaded when first asked for: here, before any camera is opened.
         _ = restorer.steerable
         return restorer
 
@@ -81,7 +81,7 @@ class CameraWatch(Watch):
         super().enter("reconnecting", words)
 
     def over(self, state: State, words: str) -> None:
-        """Tells that it is over, by whatever state that has not been told yet."""
+        """Tells that it is over, unless that was told."""
         self._trying = False
         if self.state not in ("ended", "failed"):
             self.enter(state, words)
@@ -116,7 +116,7 @@ class Service:
             self._engines.close()
             raise
         self._lines = [
-            _Line(camera, CameraWatch(camera.name, events), restorer, observers_of)
+            _CameraRun(camera, CameraWatch(camera.name, events), restorer, observers_of)
             for camera, restorer in zip(cameras, restorers, strict=True)
         ]
 
@@ -147,7 +147,7 @@ class Service:
         return not any(line.watch.state == "failed" for line in self._lines)
 
 
-class _Line:
+class _CameraRun:
     """One camera on its way, from connecting to its end. Nothing that happens to it leaves its thread."""
 
     def __init__(

@@ -24,7 +24,7 @@ class Begun:
     """Frames of the source that are in what is finished."""
 
     names: frozenset[str] = frozenset()
-    """Of the pictures of a folder that are finished."""
+    """Names of a folder's pictures that are finished."""
 
     settings: dict[str, Any] = field(default_factory=dict)
     """Settled by the run that began it, for all that go on."""
@@ -104,7 +104,7 @@ class Sink:
         """Ends a segment behind the last frame, with what a run needs that goes on there."""
 
     def finish(self, *, partial: bool = False) -> Target | None:
-        """Completes the file and gives it its name, or one that says it is partial.
+        """Completes the file and gives it its name, or a name for partial results.
 
         Returns where it lies, or went; None when nothing had been written and so there is no file.
         Raises OutputError, after which nothing is left behind.

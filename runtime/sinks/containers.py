@@ -122,7 +122,7 @@ CONTAINERS = {
         languages=False,
         # Of these FFmpeg does not know how long a packet lasts, and the file has no other time.
         no_sound=("dca", "eac3", "flac", "libvorbis", "vorbis"),
-        # What RIFF has tags for.
+        # RIFF has tags for these.
         names=frozenset(
             (
                 "title",

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from av.stream import Stream
 
 
-class Place(Protocol):
+class ResultPlace(Protocol):
     """Place in which a result grows."""
 
     def keep(self, *, partial: bool = False) -> Target:
-        """Gives it its name, or with ``partial`` one that says it is not whole. Raises OutputError."""
+        """Gives the result its name, or with ``partial`` the name of a partial one. Raises OutputError."""
         ...
 
     def discard(self) -> None:
@@ -52,7 +52,7 @@ class EncodedSink(Sink):
         muxer: open, with its encoder.
     """
 
-    def __init__(self, target: Target, place: Place, encoding: PictureEncoding, muxer: Muxer) -> None:
+    def __init__(self, target: Target, place: ResultPlace, encoding: PictureEncoding, muxer: Muxer) -> None:
         super().__init__()
         self._target = target
         self._place = place

@@ -15,8 +15,9 @@ from av.packet import Packet
 from av.video.frame import PictureType
 
 from measnet.errors import OutputError, UsageError
+from measnet.image import Pixels
 from measnet.runtime.colour import Chroma, YuvWriter, chroma_of, written_colour, yuv_format
-from measnet.runtime.frame import Colour, Frame, Pixels, StreamInfo
+from measnet.runtime.frame import Colour, Frame, StreamInfo
 from measnet.runtime.options import Encoding
 from measnet.runtime.side_data import WORDINGS, encoder_parameters, takes_captions, with_captions
 from measnet.runtime.sinks.containers import Container, check_preset, codec_for
@@ -92,7 +93,7 @@ _CHROMAS: tuple[Chroma, ...] = ("420", "422", "444")
 # Of these, few players outside a computer show 4:4:4.
 _SELDOM_PLAYED_IN_444 = ("libx264", "libx265")
 _DEPTHS = (8, 10, 12, 16)
-# What chips take in place of planes: the same samples, laid out in pairs.
+# Graphics cards' encoders take no planes, but the same samples laid out in pairs.
 _IN_PAIRS = {"yuv420p": "nv12", "yuv420p10le": "p010le"}
 _CHIP_DEPTHS = (8, 10)
 # How x264 numbers what lies in one picture; it always has the left view first.
@@ -203,7 +204,7 @@ class PictureEncoding:
         self._threads = threads
 
     def captions_of(self, frame: Frame) -> bytes:
-        """Those that the encoded picture has a place for."""
+        """Gives the captions that the encoded picture has a place for."""
         if frame.captions and not takes_captions(self.codec.encoder):
             self._captions_lost = True
             return b""
@@ -311,7 +312,7 @@ class PictureEncoding:
         return chroma
 
     def _bits_to_keep(self, chroma: Chroma, asked: int | None) -> int:
-        """The fewest bits that hold the source's, among those that the encoder takes."""
+        """Finds the fewest bits that hold the source's, among those that the encoder takes."""
         info, encoder = self._info, self.codec.encoder
         possible = self._depths(chroma)
         if asked is not None:
@@ -357,7 +358,7 @@ class PictureEncoding:
         return [bits for bits, name in names.items() if not formats or {name, _IN_PAIRS.get(name)} & formats]
 
     def _layout(self) -> str:
-        """The pixel format for the encoder; PyAV rearranges what it is given."""
+        """Finds the pixel format for the encoder; PyAV converts the planes to it."""
         formats = _formats(self.codec.encoder)
         as_it_is = not formats or self.pixel_format in formats
         return self.pixel_format if as_it_is else _IN_PAIRS[self.pixel_format]
@@ -489,8 +490,8 @@ def _joined(*parameters: str | None) -> str:
 
 
 def _range_tag(context: VideoCodecContext, colour: Colour) -> BitStreamFilterContext | None:
-    """Says that the range is limited in a stream of H.264 that says nothing else of its colours: x264 holds
-    that to be understood, and leaves it out."""
+    """Tags the range of an H.264 stream as limited, where that is all that is known of its colours: x264
+    leaves the tag out then."""
     alone = colour.matrix == colour.primaries == colour.transfer == _UNSPECIFIED
     if context.name != "libx264" or colour.range != _LIMITED or not alone:
         return None

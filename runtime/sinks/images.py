@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image, PngImagePlugin, TiffTags
 
 from measnet.errors import OutputError, UsageError
-from measnet.image import eight_bits
+from measnet.image import Pixels, eight_bits
 from measnet.image_header import IMAGE_ENDINGS, png_chunks, result_name
-from measnet.runtime.frame import Frame, PictureFile, PictureMetadata, Pixels
+from measnet.runtime.frame import Frame, PictureFile, PictureMetadata
 from measnet.runtime.sinks import Begun, Sink
 from measnet.runtime.sinks.aside import Aside, partial_name, write_error, writing
 from measnet.runtime.sinks.part_folder import (
@@ -49,8 +49,8 @@ _TAKES = {
     "BMP": ("dpi",),
 }
 _NAMES = {"exif": "EXIF", "icc": "colour profile", "xmp": "XMP", "dpi": "dots per inch"}
-# What a format of its own says that EXIF, XMP, the colour profile and the dots per inch say as well, or that
-# goes without saying.
+# Entries of a picture's own format that repeat its EXIF, XMP, colour profile or dots per inch, or add
+# nothing.
 _SAID_ELSEWHERE = {"eXIf", "iCCP", "pHYs", "XMP", "sRGB"}
 _OPAQUE = ("JPEG", "BMP")
 _DEEP = ("PNG", "TIFF")

@@ -49,7 +49,7 @@ _MP4_FIELDS = frozenset(
         *("synopsis", "track", "disc", "creation_time", "timecode"),
     }
 )
-# What is said of the picture's stream, and holds for the one that it is encoded to.
+# Metadata of the picture's stream that is still true of the encoded one.
 _PICTURE_METADATA = frozenset({"language", "title", "creation_time", "timecode", "comment"})
 # Where decoding times before zero move all others; others store them apart, or none.
 _DECODING_FROM_ZERO = ("mpegts", "flv")
@@ -62,7 +62,7 @@ _QUICKTIME_NAMES = {
     **{"fao": "fo ", "fas": "iri", "hrv": "hr ", "nob": "nor", "pan": "pa ", "per": "iri", "srp": "sr "},
     **{"swe": "sve"},
 }
-# What cover pictures are stored as, by FFmpeg's decoders: the ending of a file of it, and its MIME type.
+# How cover pictures are stored: FFmpeg's decoder for one, the ending of its file, and its MIME type.
 _COVER_FILES = {"mjpeg": ("jpg", "image/jpeg"), "png": ("png", "image/png"), "bmp": ("bmp", "image/bmp")}
 _TIMECODE = ("mp4", "mov", "matroska")
 # Where subtitles can be marked to be shown to whoever asks for none.

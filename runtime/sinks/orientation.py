@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from measnet.runtime.frame import Pixels
+from measnet.image import Pixels
 
 Turn = tuple[bool, bool, bool]
 
-# What each value of EXIF's orientation asks a viewer to do: swap axes, flip rows, flip columns.
+# By EXIF's orientation: whether a viewer is to swap axes, flip rows, flip columns.
 EXIF_TURNS: dict[int, Turn] = {
     1: (False, False, False),
     2: (False, False, True),

@@ -250,7 +250,7 @@ class PartFolder:
     def __init__(self, target: Path) -> None:
         self.path = target.with_name(target.name + ".part")
         self.lost = False
-        """Whether there was a manifest of which nothing could be read."""
+        """True where there was a manifest of which nothing could be read."""
         self._target = target
         self._lock: int | None = None
         self._manifest: Manifest | None = None
@@ -331,7 +331,7 @@ class PartFolder:
             self.release()
 
     def _open(self) -> None:
-        # What else bears the name was left by a run that could not be resumed. A link is not followed.
+        # A file of this name was left by a run that could not be resumed. A link is not followed.
         if self.path.is_symlink() or (self.path.exists() and not self.path.is_dir()):
             self.path.unlink()
         self.path.mkdir(exist_ok=True)

@@ -204,7 +204,7 @@ class PatientSink(Sink):
             self._watch.say("sink", f"{self._name} takes frames again")
 
     def _fail(self, sink: Sink, error: Exception) -> None:
-        """Lets go of a sink that failed; for good, if it is not one that comes back."""
+        """Lets go of a sink that failed; for good, unless it is of a kind that is opened again."""
         words = str(error) if isinstance(error, MEASNetError) else f"{type(error).__name__}: {error}"
         sink.abort()
         self._take_over(sink)

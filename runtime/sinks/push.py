@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from av.stream import Stream
 
 SCHEMES = tuple(SENT)
-"""Of addresses that streams can be pushed to."""
+"""Schemes of addresses that streams can be pushed to."""
 
 _MUXERS = {
     **{"rtsp": "rtsp", "rtsps": "rtsp", "rtmp": "flv", "rtmps": "flv"},
@@ -49,8 +49,8 @@ _OPTIONS: dict[str, dict[str, str]] = {
 
 
 def for_players(asked: Encoding, info: StreamInfo) -> Encoding:
-    """Fills what is left open with what every browser and player decodes, at a cost that leaves the processor
-    to the engine: 8 bits, 4:2:0 where the size allows it, ``veryfast``.
+    """Fills in the options that were not given, so that every browser and player decodes the stream and the
+    engine keeps the processor: 8 bits, 4:2:0 where the size allows it, ``veryfast``.
 
     Raises UsageError for a codec that streams have no place for.
     """

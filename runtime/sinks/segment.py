@@ -41,7 +41,7 @@ LARGEST_STATE = 1 << 22
 _LARGEST_TABLE = 1 << 20
 
 Time = Annotated[int, Meta(ge=-(1 << 62), le=1 << 62)]
-"""In the result's time base."""
+"""A time in the result's time base."""
 
 Row = tuple[
     Annotated[int, Meta(ge=1, le=1 << 28)],
@@ -49,7 +49,7 @@ Row = tuple[
     Count,
     Annotated[int, Meta(ge=0, le=1)],
 ]
-"""Of a packet: bytes, presentation time, duration, 1 for a key frame."""
+"""A packet's bytes, presentation time, duration, 1 for a key frame."""
 
 LARGEST_PAST = 1 << 31
 
@@ -61,7 +61,7 @@ class PastFile(msgspec.Struct, frozen=True):
     sha256: str
 
 
-class Part(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class SegmentEntry(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The manifest's line on a whole segment: its file, its frames, the time of the last one that has any,
     and how many frames so far were skipped and rounded."""
 
@@ -167,7 +167,7 @@ class SegmentWriter:
         self._aside.unlink(missing_ok=True)
 
 
-def read_segment(path: Path, part: Part) -> Segment | None:
+def read_segment(path: Path, part: SegmentEntry) -> Segment | None:
     """The segment that lies at ``path``; None unless it is a plain file and all as ``part`` of the manifest
     says."""
     if not part.state <= part.table <= part.bytes <= part.table + _LARGEST_TABLE:

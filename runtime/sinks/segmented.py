@@ -39,8 +39,8 @@ from measnet.runtime.sinks.part_folder import (
 from measnet.runtime.sinks.segment import (
     FRAMES,
     KEPT,
-    Part,
     Segment,
+    SegmentEntry,
     SegmentWriter,
     drop_past,
     read_past,
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from av.stream import Stream
 
 MOST_THREADS = 16
-"""For an encoder: more are of little use to it, and what it makes depends on their number."""
+"""Most threads of an encoder: more are of little use, and its result depends on their number."""
 
 # How far, in seconds, packets may lie from where their times say, as containers interleave them.
 _INTERLEAVING = 10
@@ -210,7 +210,7 @@ class SegmentedVideoSink(Sink):
         else:
             self._folder.discard()
 
-    def _take_up(self, good: list[Part]) -> Mark:
+    def _take_up(self, good: list[SegmentEntry]) -> Mark:
         manifest = self._folder.manifest
         if self._folder.lost or manifest.torn or len(good) < len(manifest.parts):
             self.warnings.append(
@@ -226,7 +226,7 @@ class SegmentedVideoSink(Sink):
         self._times.rounded = good[-1].rounded
         return self._mark_behind(self._segments, good)
 
-    def _mark_behind(self, segments: list[Segment], good: list[Part]) -> Mark:
+    def _mark_behind(self, segments: list[Segment], good: list[SegmentEntry]) -> Mark:
         if not good:
             return Mark()
         past = read_past(self._folder.path, len(good) - 1, good[-1].past)
@@ -259,7 +259,7 @@ class SegmentedVideoSink(Sink):
         past = None if mark.past is None else write_past(self._folder.path, number, mark.past)
         self._folder.sync()
         times = self._times
-        part = Part(
+        part = SegmentEntry(
             bytes=size,
             table=segment.table,
             state=segment.state_bytes,
@@ -340,13 +340,13 @@ class SegmentedVideoSink(Sink):
         )
 
 
-def _intact(folder: Path, manifest: Manifest) -> tuple[list[Segment], list[Part]]:
+def _intact(folder: Path, manifest: Manifest) -> tuple[list[Segment], list[SegmentEntry]]:
     """The segments up to the first that is not as the manifest says, with their lines."""
     segments: list[Segment] = []
-    good: list[Part] = []
+    good: list[SegmentEntry] = []
     last: int | None = None
     for line in manifest.parts:
-        part = as_said(line, Part)
+        part = as_said(line, SegmentEntry)
         segment = None if part is None else read_segment(_path(folder, len(segments)), part)
         if part is None or segment is None or (good and good[-1].frames != FRAMES):
             break

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 LENGTH = struct.Struct("<I")
 
 HEADER = struct.Struct("<IqqqqqB")
-"""Of a packet: stream, decoding time, presentation time, duration, time base (two numbers), is key frame."""
+"""A packet's stream, decoding time, presentation time, duration, time base (two numbers), is key frame."""
 
 # A description is complete as it is: nothing of it has to be guessed from packets.
 _NO_GUESSING = {"fpsprobesize": "0", "max_ts_probe": "0"}

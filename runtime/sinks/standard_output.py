@@ -12,8 +12,8 @@ from typing import IO, TYPE_CHECKING
 import av
 
 from measnet.errors import OutputError, UsageError
-from measnet.image import eight_bits
-from measnet.runtime.frame import Frame, Pixels, StreamInfo
+from measnet.image import Pixels, eight_bits
+from measnet.runtime.frame import Frame, StreamInfo
 from measnet.runtime.options import Encoding, RawFormat
 from measnet.runtime.sinks import Sink
 from measnet.runtime.sinks.aside import writing
@@ -29,7 +29,7 @@ STANDARD_OUTPUT = Path("-")
 
 _FD = 1
 _Y4M = Container("yuv4mpegpipe", codec="raw", even_pace=True)
-_BITS = 8  # what every program behind a pipe takes
+_BITS = 8  # every program behind a pipe takes them
 _Y4M_NAME = Path("standard output.y4m")
 _CHROMA = {"yuv420p": "420jpeg", "yuv422p": "422", "yuv444p": "444"}
 _RANGE = {1: " XCOLORRANGE=LIMITED", 2: " XCOLORRANGE=FULL"}

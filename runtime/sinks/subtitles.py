@@ -28,11 +28,11 @@ _USUAL = Fraction(5)
 # ASS can draw: paths, written where text is.
 _DRAWING = re.compile(rb"\{[^}]*\\p[1-9][^}]*\}.*?(?:\{[^}]*\\p0[^}]*\}|$)", re.DOTALL)
 _FIELDS = 8
-"""Of a line as FFmpeg hands it out, those before its text."""
+"""Count of the fields that stand before the text of a line, as FFmpeg hands it out."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class _Subtitle:
     """One subtitle: when it is shown, in seconds, what stands before its text, and that."""
 
     start: Fraction
@@ -75,7 +75,7 @@ class ConvertedSubtitles:
         self._encoder.time_base = _TICK
         self._encoder.open()
         self._one_at_a_time = codec in _ONE_AT_A_TIME
-        self._lines: list[_Line] = []
+        self._lines: list[_Subtitle] = []
 
     def encoded(self, packet: Packet[Stream]) -> list[Packet[Stream]]:
         """Encodes a packet of the source, in order of storage."""
@@ -99,7 +99,7 @@ class ConvertedSubtitles:
         lines, self._lines = self._lines, []
         changes = sorted({line.start for line in lines} | {line.end for line in lines})
         waiting = deque(sorted(lines, key=lambda line: line.start))
-        shown: list[_Line] = []
+        shown: list[_Subtitle] = []
         packets = []
         for start, end in itertools.pairwise(changes):
             shown = [line for line in shown if line.end > start]
@@ -109,7 +109,7 @@ class ConvertedSubtitles:
                 packets.append(self._packet(start, end, shown))
         return packets
 
-    def _line(self, packet: Packet[Stream]) -> _Line | None:
+    def _line(self, packet: Packet[Stream]) -> _Subtitle | None:
         if packet.pts is None:
             return None
         try:
@@ -124,9 +124,11 @@ class ConvertedSubtitles:
             return None
         start = packet.pts * packet.time_base
         lasts = packet.duration * packet.time_base if packet.duration else _USUAL
-        return _Line(start, start + lasts, b",".join(split[0][:_FIELDS]), rb"\N".join(filter(None, texts)))
+        return _Subtitle(
+            start, start + lasts, b",".join(split[0][:_FIELDS]), rb"\N".join(filter(None, texts))
+        )
 
-    def _packet(self, start: Fraction, end: Fraction, lines: list[_Line]) -> Packet[Stream]:
+    def _packet(self, start: Fraction, end: Fraction, lines: list[_Subtitle]) -> Packet[Stream]:
         text = b",".join((lines[0].head, rb"\N".join(line.text for line in lines)))
         packet = Packet(bytes(self._encoder.encode_subtitle(SubtitleSet.create(text, 0, 0))))
         packet.stream, packet.time_base = self.stream, _TICK

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from measnet.runtime.live.address import shown
+from measnet.runtime.live.credentials import without_secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Receiver:
     url: str = field(repr=False)
 
     def __str__(self) -> str:
-        return shown(self.url)
+        return without_secrets(self.url)
 
     @property
     def scheme(self) -> str:
@@ -31,7 +31,7 @@ class Receiver:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """No place at all: the result is looked at while it comes, on the page or in a preview."""
+    """A result that is kept nowhere: it is looked at while it comes, on the page or in a preview."""
 
     name: str = "shown"
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from av.stream import Stream
 
 SYNC_SECONDS = 5.0
-"""So often what was written of a live source goes from memory to the disk."""
+"""Seconds after which a live source's file is synced to the disk."""
 
 # A live source's file grows in pieces of 2 s that a player needs no end of the file for.
 _FRAGMENTS = {"movflags": "+hybrid_fragmented+delay_moov", "frag_duration": "2000000"}

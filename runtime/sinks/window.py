@@ -25,7 +25,7 @@ _ENDS = 5.0
 """Seconds within which a player is gone that reads no more."""
 
 _LAST = 10.0
-"""Seconds in which it may show what is still in the pipe at the end."""
+"""Seconds that the player gets at the end to show the frames in the pipe."""
 
 
 class WindowSink(PipeSink):
@@ -85,9 +85,9 @@ class WindowSink(PipeSink):
 
 
 def find_player() -> tuple[list[str], dict[str, str]]:
-    """The player's command, up to its input, and what its environment needs besides.
+    """Finds the player: its command, up to its input, and the variables that its environment needs.
 
-    It has nothing to show at first, and tells then whether it could. Raises UsageError where it is not
+    It is started once without input to see whether it could show any. Raises UsageError where it is not
     installed, or there is no screen.
     """
     program = shutil.which("ffplay")

@@ -28,7 +28,7 @@ class Source:
         """Lines for the user."""
 
         self.lost: str | None = None
-        """Why a live source ended before it was to, in one line; final likewise."""
+        """The reason why a live source ended before it was to, in one line; final likewise."""
 
     def read(self) -> Iterator[Frame | Packet[Stream]]:
         """Yields frames in order of presentation, with the copied packets among them. Can be called once.

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 
 from measnet.errors import InputError
-from measnet.runtime.frame import Colour, Frame, Pixels, StreamInfo
+from measnet.image import Pixels
+from measnet.runtime.frame import Colour, Frame, StreamInfo
 from measnet.runtime.memory import check_size
 from measnet.runtime.sources.connection import CLOCK, Connection, Over
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from measnet.errors import InputError, UsageError
 from measnet.image_header import IMAGE_ENDINGS, PictureError, check_is_picture
-from measnet.runtime.live.address import shown
+from measnet.runtime.live.credentials import without_secrets
 from measnet.runtime.live.peer import tls_options
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.options import Live, Reading
@@ -67,7 +67,7 @@ def open_source(
     live = live or Live()
     check_source(spec, live)
     if is_live(spec):
-        reading.refuse_for(shown(spec))
+        reading.refuse_for(without_secrets(spec))
         drain = live.late != "block"
         return LiveSource(
             spec,
@@ -102,12 +102,12 @@ def check_source(spec: str, live: Live) -> None:
         return
     if live.max_latency is not None or live.late not in (None, "block"):
         raise UsageError(
-            f"{shown(spec)} is a file, and frames of files are never late: --max-latency and --late drop-... "
-            "are for cameras, streams and standard input"
+            f"{without_secrets(spec)} is a file, and frames of files are never late: --max-latency and "
+            "--late drop-... are for cameras, streams and standard input"
         )
     path = Path(spec)
     if "://" in spec and not path.exists():
-        raise InputError(f"{shown(spec)}: addresses begin with {', '.join(URL_SCHEMES)}")
+        raise InputError(f"{without_secrets(spec)}: addresses begin with {', '.join(URL_SCHEMES)}")
     if not path.exists():
         raise InputError(f"{path} does not exist; check the name")
     if is_special(path):

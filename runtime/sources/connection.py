@@ -29,7 +29,7 @@ class Connection(ABC):
     """Opened by its constructor, which raises InputError. Used by one thread."""
 
     info: StreamInfo
-    """Of this connection; the times of its frames and packets count from its first frame."""
+    """Properties of this connection's stream; times of its frames and packets count from its first frame."""
 
     codec: str
     finished = False

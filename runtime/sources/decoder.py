@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 
 from measnet.errors import InputError, UsageError
 from measnet.runtime.colour import bit_depth, read_colour
-from measnet.runtime.frame import Cover, Kind, StreamInfo
+from measnet.runtime.frame import Cover, SourceKind, StreamInfo
 from measnet.runtime.memory import MAX_PIXELS, check_memory, check_size
 from measnet.runtime.side_data import read_hdr, side_data
 from measnet.runtime.sources.times import Continuity
@@ -157,7 +157,7 @@ class PictureDecoder:
                 if frame.is_corrupt:
                     self.damaged += 1
                 else:
-                    # What the frame itself says, and PyAV does not hand out; threads may be ahead by a few.
+                    # The frame's own value, which PyAV does not hand out; threads may be a few frames ahead.
                     frame.opaque = self.stream.codec_context.sample_aspect_ratio or Fraction(1)
                     yield frame
 
@@ -170,7 +170,7 @@ class PictureDecoder:
             if packet.stream is not self.stream:
                 yield from self._with_decoding_times(packet)
 
-    def info(self, first: av.VideoFrame, kind: Kind) -> StreamInfo:
+    def info(self, first: av.VideoFrame, kind: SourceKind) -> StreamInfo:
         """Reads the stream's properties from its headers and its first frame."""
         stream = self.stream
         rate = stream.average_rate or stream.guessed_rate
@@ -205,8 +205,8 @@ class PictureDecoder:
         return [stream for stream in self.copied if stream.type != "attachment"]
 
     def _with_decoding_times(self, packet: Packet[Stream]) -> Iterator[Packet[Stream]]:
-        """A copied packet, and those before it that waited for it to tell their decoding times: the first
-        pictures of a track in Matroska have none."""
+        """Gives a copied packet, behind those whose decoding times are known by it: the first pictures of a
+        track in Matroska have none of their own."""
         waiting = self._untimed.setdefault(packet.stream.index, [])
         if packet.dts is None:
             if packet.stream.type == "video" and packet.size:
@@ -249,7 +249,7 @@ class PictureDecoder:
 
 
 def _lead(container: InputContainer) -> Fraction:
-    """Finds what brings the times of a transport stream to zero and above.
+    """Finds how much to add to the times of a transport stream so that none is below zero.
 
     Its clock of 33 bits begins anew every 26.5 hours, and FFmpeg counts what lies before that as less than
     zero; elsewhere such times are the run-up of an encoder, which is not shown.

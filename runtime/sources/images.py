@@ -65,7 +65,7 @@ def in_other_order(values: Values) -> Values:
     return values if values.shape[2] < 3 else values[:, :, [2, 1, 0, 3][: values.shape[2]]]
 
 
-def read_metadata(image: ImageFile.ImageFile, data: bytes) -> PictureMetadata:
+def read_picture_metadata(image: ImageFile.ImageFile, data: bytes) -> PictureMetadata:
     """Reads what the file of ``image``, which lies in ``data``, says besides its pixels."""
     kind = "JPEG" if image.format == "MPO" else str(image.format)
     info = image.info
@@ -239,7 +239,7 @@ def _load(path: Path, warnings: list[str]) -> _Loaded:
     check_memory(str(path), image.width, image.height)
     check_single(path, image, data)
     try:
-        metadata = read_metadata(image, data)
+        metadata = read_picture_metadata(image, data)
         values = pixels_of(image, data)
     except (cv2.error, OSError, SyntaxError, ValueError, AttributeError, struct.error) as error:
         raise InputError(f"{path} is damaged and cannot be decoded; copy it again") from error

@@ -100,13 +100,13 @@ class _Deinterlacer:
         return _shape(frame) == self._shape
 
     def after(self, frame: av.VideoFrame) -> Iterator[av.VideoFrame]:
-        """Yields what is whole now that ``frame`` is known."""
+        """Takes the next frame, and yields those that are deinterlaced with it."""
         self._moments.append((frame.pts or 0, frame.time_base or Fraction(1), frame.duration))
         self._graph.push(frame)
         yield from self._pulled()
 
     def rest(self) -> Iterator[av.VideoFrame]:
-        """Yields what is left at the end."""
+        """Yields the last frames, at the end."""
         self._graph.push(None)
         yield from self._pulled()
 

@@ -48,7 +48,7 @@ class KeptStreams:
         return found
 
 
-def moved(packet: Packet[Stream], places: dict[int, Stream]) -> bool:
+def moved_to_double(packet: Packet[Stream], places: dict[int, Stream]) -> bool:
     """Moves a packet to the double of its stream; False where there is none."""
     double = places.get(packet.stream.index)
     if double is None:
@@ -60,7 +60,7 @@ def moved(packet: Packet[Stream], places: dict[int, Stream]) -> bool:
 
 
 def _kind(stream: Stream) -> object:
-    """Facts in which a stream must agree with another one to go on where that one was."""
+    """Properties that a stream must share with another one to take its place."""
     context = stream.codec_context
     rate, layout = getattr(context, "sample_rate", None), getattr(context, "layout", None)
     return stream.type, context.name, rate, None if layout is None else layout.name

@@ -21,10 +21,10 @@ import cv2
 import numpy as np
 
 from measnet.errors import InputError, MEASNetError, StoppedError
-from measnet.image import eight_bits, sixteen_bits
-from measnet.runtime.frame import Frame, Pixels
-from measnet.runtime.live.address import shown
+from measnet.image import Pixels, eight_bits, sixteen_bits
+from measnet.runtime.frame import Frame
 from measnet.runtime.live.backoff import Backoff
+from measnet.runtime.live.credentials import without_secrets
 from measnet.runtime.live.waits import USUAL, Waits
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.options import RECONNECT
@@ -53,7 +53,7 @@ class Outage:
     """A time without a picture that a new connection had to end."""
 
     at: float
-    """Of the last picture before, in seconds since 1970."""
+    """Time of the last picture before, in seconds since 1970."""
 
     seconds: float
     why: str
@@ -98,7 +98,7 @@ class LiveSource(Source):
     ) -> None:
         super().__init__()
         self._spec = spec
-        self._name = shown(spec)
+        self._name = without_secrets(spec)
         self._patience = patience
         self._insecure = insecure
         self._waits = waits
@@ -337,7 +337,7 @@ class LiveSource(Source):
             if size in self._scaled or len(self._scaled) < _KEPT_WARNINGS:
                 since, count = self._scaled.get(size, (seconds, 0))
                 self._scaled[size] = since, count + 1
-            pixels = fitted(pixels, *first)
+            pixels = letterboxed(pixels, *first)
         return sixteen_bits(pixels) if self.info.bits > 8 else eight_bits(pixels)
 
     def _leave(self) -> None:
@@ -365,7 +365,7 @@ class LiveSource(Source):
             self.warnings.append(line)
 
 
-def fitted(pixels: Pixels, width: int, height: int) -> Pixels:
+def letterboxed(pixels: Pixels, width: int, height: int) -> Pixels:
     """H W 3 -> ``height`` ``width`` 3: as large as its shape lets it be, in the middle of black."""
     before_height, before_width = pixels.shape[:2]
     scale = min(width / before_width, height / before_height)

@@ -14,7 +14,7 @@ import av
 from measnet.errors import InputError
 from measnet.runtime.colour import RgbReader
 from measnet.runtime.frame import Frame
-from measnet.runtime.live.address import shown
+from measnet.runtime.live.credentials import without_secrets
 from measnet.runtime.live.interrupt import is_called_off
 from measnet.runtime.live.peer import tls_options, why_refused
 from measnet.runtime.live.srt import SrtSocket
@@ -22,7 +22,7 @@ from measnet.runtime.live.waits import USUAL, Waits
 from measnet.runtime.side_data import HDR_TREATMENT, is_hdr, read_captions
 from measnet.runtime.sources.connection import CLOCK, Connection, Over
 from measnet.runtime.sources.decoder import PictureDecoder
-from measnet.runtime.sources.kept_streams import KeptStreams, moved
+from measnet.runtime.sources.kept_streams import KeptStreams, moved_to_double
 from measnet.runtime.sources.pieces import open_checked
 from measnet.runtime.sources.times import rebased
 
@@ -76,7 +76,7 @@ class NetworkConnection(Connection):
     ) -> None:
         super().__init__()
         self._waits = waits
-        self._name = shown(url)
+        self._name = without_secrets(url)
         self._over_http = url.lower().startswith("http")
         self._broken: str | None = None
         self._readers: dict[tuple[int, int], RgbReader] = {}
@@ -119,7 +119,7 @@ class NetworkConnection(Connection):
                 if isinstance(item, av.VideoFrame):
                     if item.pts is not None or self._by_clock:
                         yield self._frame(item, time.monotonic())
-                elif rebased(item, self._origin) and moved(item, self._places):
+                elif rebased(item, self._origin) and moved_to_double(item, self._places):
                     yield item
         except av.error.ExitError:
             self._broken = f"it sent nothing for {self._waits.silence:g} s"
@@ -194,7 +194,7 @@ class NetworkConnection(Connection):
 
 
 def _open(url: str, waits: Waits, *, insecure: bool) -> InputContainer:
-    name = shown(url)
+    name = without_secrets(url)
     # Over UDP a busy network loses parts of frames; what was read while probing is kept, or the
     # first picture would have to wait for the next key frame.
     options = {"rtsp_flags": "prefer_tcp", **_LOOKING, **tls_options(url, insecure=insecure)}
@@ -230,7 +230,7 @@ def _connected(url: str, waits: Waits) -> SrtSocket:
         return SrtSocket(url, patience=waits.opening, is_called_off=is_called_off)
     except OSError as error:
         raise InputError(
-            f"{shown(url)} cannot be opened: {error.strerror}; check the address and that it is on"
+            f"{without_secrets(url)} cannot be opened: {error.strerror}; check the address and that it is on"
         ) from None
 
 

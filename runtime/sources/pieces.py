@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import av
 
 from measnet.errors import InputError
-from measnet.runtime.live.address import shown
+from measnet.runtime.live.credentials import without_secrets
 from measnet.runtime.live.peer import why_refused
 from measnet.runtime.live.waits import Waits
 
@@ -81,7 +81,8 @@ class _Pieces:
     def _opened(self, url: str, options: Mapping[str, str]) -> InputContainer:
         if not url.startswith(_INSIDE_TLS):
             raise InputError(
-                f"its list leads to {shown(url)}, where there is no TLS; take any server with --insecure"
+                f"its list leads to {without_secrets(url)}, where there is no TLS; take any server with "
+                "--insecure"
             )
         try:
             return av.open(
@@ -96,7 +97,7 @@ class _Pieces:
             why = why_refused(plain, self._waits, insecure=False)
             if why is None:
                 raise
-            raise InputError(f"its list leads to {shown(plain)}: {why}") from None
+            raise InputError(f"its list leads to {without_secrets(plain)}: {why}") from None
 
 
 class _Piece:

@@ -170,7 +170,7 @@ class Cutter:
     def cut(
         self, items: Iterator[av.VideoFrame | Packet[Stream]]
     ) -> Iterator[av.VideoFrame | Packet[Stream]]:
-        """``items`` in their order, less what lies outside. Every frame must have its time."""
+        """Gives ``items`` in their order, without those that lie outside. Every frame must have its time."""
         early: list[Packet[Stream]] = []
         # Subtitles come once in a while: waiting for one could mean reading to the end.
         unfinished = {stream.index for stream in self._copied if stream.type in ("audio", "video")}

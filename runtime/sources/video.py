@@ -156,7 +156,7 @@ class VideoFile(Source):
     @property
     def _origin(self) -> Fraction:
         """Beginning by its own clock, in seconds."""
-        # What lies before zero is an encoder's run-up, which players do not count.
+        # Before zero lies an encoder's run-up, which players do not count.
         return Fraction(max(0, self._container.start_time or 0), av.time_base)
 
     def _read_from_start(self) -> Iterator[av.VideoFrame | Packet[Stream]]:

@@ -252,7 +252,7 @@ def _in_our_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _with_every_judge(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Of files from when a tone had one judge: nobody else is followed."""
+    """Completes files from when a tone had one judge: nobody else is followed."""
     weight, bias = (tensors.get(f"tone.decide.{kind}") for kind in ("weight", "bias"))
     if weight is None or bias is None:
         return tensors

@@ -24,7 +24,7 @@ Block = Literal["transformer", "gated"]
 TONE_LEVELS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85)
 """Brightnesses that say how dark or milky a picture is: by how much, on average, it lies above each."""
 
-TONE_STATISTICS = 3 + 4 * len(TONE_LEVELS) + 7  # what a gated network's tone is judged by
+TONE_STATISTICS = 3 + 4 * len(TONE_LEVELS) + 7  # numbers by which a gated network's tone is judged
 TONE_TASKS = ("dehaze", "lowlight")  # those that change the tone of a whole picture
 
 # Fixed by the paper's released network and common to every variant.

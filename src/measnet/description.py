@@ -11,7 +11,7 @@ import msgspec
 
 from measnet import damage, task_prompts
 from measnet.config import MEASNetConfig, SizeRule, variant_name
-from measnet.decisions import DecisionLayout
+from measnet.decision_layout import DecisionLayout
 from measnet.errors import GraphError, UsageError
 from measnet.image import LARGEST_SIDE, ChannelOrder
 from measnet.printable import LONGEST_VALUE, printable
@@ -34,7 +34,7 @@ class Calibration:
 
     frames: int
     sha256: str
-    """Of their pixels, as they were seen."""
+    """SHA-256 of their pixels, as they were seen."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +59,16 @@ class GraphDescription:
     """``uint8-nhwc``: ``image`` and ``restored`` are camera bytes, uint8, B H W 3; padding is inside."""
 
     channel_order: ChannelOrder = "rgb"
-    """Of ``image`` and ``restored``; ``bgr`` is for camera bytes alone."""
+    """Channel order of ``image`` and ``restored``; ``bgr`` is for camera bytes alone."""
 
     steerable: bool = False
-    """True for a graph that takes image-level decisions and returns its own (``measnet/decisions.py``)."""
+    """True for a graph that takes image-level decisions and returns its own (``DecisionLayout``)."""
 
     decisions: DecisionLayout = field(default_factory=DecisionLayout)
     """Their layout; empty where it is not steerable."""
 
     calibration: Calibration | None = None
-    """Of an INT8 graph; None in those from before it was told apart."""
+    """Calibration of an INT8 graph; None in those from before it was told apart."""
 
     task_prompts: TaskPrompts = field(default_factory=dict)
     """Scores of the prompt for each task, where the weights know tasks."""

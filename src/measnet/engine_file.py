@@ -54,7 +54,7 @@ class EngineFacts:
     flavour_version: str
 
     compute_capability: str
-    """Of the GPU it was built for, such as ``8.9``; of a portable engine several, ``8.6 8.9``."""
+    """The compute capability it was built for, such as ``8.9``; of a portable engine several, ``8.6 8.9``."""
 
     gpu: str
     """The GPU's name; "" for a plan built ahead of time, for any GPU of that compute capability."""
@@ -81,7 +81,7 @@ class EngineFacts:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     def built_for(self) -> str:
-        """In words: ``TensorRT-RTX 1.7.1.116 on any GPU of compute capability 8.9``."""
+        """Says in words: ``TensorRT-RTX 1.7.1.116 on any GPU of compute capability 8.9``."""
         brand = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}.get(self.flavour, self.flavour)
         gpu = f"{self.gpu}, compute capability" if self.gpu else "any GPU of compute capability"
         driver = f", driver {self.driver}" if self.driver else ""

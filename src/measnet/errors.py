@@ -93,7 +93,7 @@ class OutputError(MEASNetError):
 
 
 class ClosedError(OutputError):
-    """Whoever looked at a result has seen enough; a run without another result ends, and well."""
+    """The viewer of a result closed it; a run without another result ends, and well."""
 
 
 class BuildError(MEASNetError):

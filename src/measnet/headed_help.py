@@ -80,7 +80,9 @@ class HeadedCommand(click.Command):
             for parameter in self.get_params(ctx)
             if isinstance(parameter, click.Option) and (record := parameter.get_help_record(ctx)) is not None
         }
-        headings = {"Options": [*self._usual, "help", "help_all"]} if self._is_short(ctx) else self._headings
+        asks = self.get_help_option(ctx)  # click has named it in more than one way
+        usual = [*self._usual, str(asks.name if asks else None), "help_all"]
+        headings = {"Options": usual} if self._is_short(ctx) else self._headings
         sections = {
             heading: [records.pop(name) for name in names if name in records]
             for heading, names in headings.items()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from measnet.errors import UsageError
 
 Pixels = NDArray[np.uint8 | np.uint16]
+EightBitPixels = NDArray[np.uint8]
 Image = NDArray[np.float32]
 ChannelOrder = Literal["rgb", "bgr"]
 LARGEST_SIDE = 16_384  # pixels: of pictures, of frames, of a graph's input

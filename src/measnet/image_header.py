@@ -29,7 +29,7 @@ from PIL import (  # noqa: F401
 from measnet.errors import InputError, MissingPackageError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-"""Pictures that are written as what they were. Others that are read become PNG, or JPEG if they were that."""
+"""Endings of pictures that keep their format; others become PNG, or JPEG where they hold one (MPO)."""
 
 MOST_PIXELS = 200_000_000
 """A header that claims more is refused: a few kilobytes can ask for gigabytes of memory."""

@@ -41,10 +41,10 @@ class Parity:
     """The figures by which an engine is compared with the network."""
 
     psnr_db: float
-    """Of the restored images, values of 0 to 1 as peak."""
+    """PSNR of the restored images, with a peak of 1."""
 
     largest_difference: float
-    """Of any value of the restored images."""
+    """Largest difference of any value of the restored images."""
 
     experts_agree: float
     """Share of pixels, 0 to 1, whose experts (their own and their image's) are the same on both sides."""

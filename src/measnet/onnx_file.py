@@ -69,8 +69,8 @@ class DamagedError(Exception):
     """The bytes are no ONNX model."""
 
 
-class Beside:
-    """The files beside a graph in ``folder``. Each is looked at once: hundreds of constants may lie in it."""
+class DataFiles:
+    """The files in ``folder`` that hold a graph's constants. Each is looked at once: one holds hundreds."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
@@ -128,17 +128,17 @@ def check_graph(content: bytes, path: Path) -> None:
             f"it yourself, remove its metadata entry {SEAL}"
         )
     try:
-        found, beside = list(constants(content)), Beside(path.parent)
-        if fault := data_fault(content, found, beside):
+        found, files = list(each_constant(content)), DataFiles(path.parent)
+        if fault := data_fault(content, found, files):
             raise GraphError(f"{path} {fault}")
         for constant in found:
-            if fault := fault_of(constant, beside):
+            if fault := fault_of(constant, files):
                 raise GraphError(f"{path}: constant '{constant.name[:80]}' {fault}; export it again")
     except DamagedError as error:
         raise GraphError(f"{path} is not a sound ONNX file: {error}") from None
 
 
-def constants(content: bytes) -> Iterator[Constant]:
+def each_constant(content: bytes) -> Iterator[Constant]:
     """Every constant of a model, those inside attributes, branches and functions included.
 
     Raises ``DamagedError``.
@@ -157,22 +157,22 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise GraphError(f"{path} is not a sound ONNX file: {error}") from None
 
 
-def data_fault(content: bytes, found: list[Constant], beside: Beside) -> str:
+def data_fault(content: bytes, found: list[Constant], files: DataFiles) -> str:
     """Finds a fault in the files that hold the constants ``found`` of a graph: a predicate for a message that
     begins with the graph's name, or "". Files outside the graph's own folder are not looked at. Raises
     ``DamagedError``."""
     locations = sorted({constant.location for constant in found if constant.external})
     expected = _metadata(content).get(DATA_SEAL) if locations else None
     for location in locations:
-        if beside.is_outside(location):
+        if files.is_outside(location):
             continue
         shown = repr(location[:80])
-        if not (beside.folder / location).exists():
+        if not (files.folder / location).exists():
             return (
                 f"keeps its weights in {shown}, which is not beside it; copy that file there too, or let "
                 "measnet-export write a graph, which is one file"
             )
-        if expected is not None and _sha256(beside.folder / location) != expected:
+        if expected is not None and _sha256(files.folder / location) != expected:
             return (
                 f"does not belong to the {shown} beside it, where it keeps its weights; copy both from one "
                 "place, or export it again"
@@ -180,7 +180,7 @@ def data_fault(content: bytes, found: list[Constant], beside: Beside) -> str:
     return ""
 
 
-def fault_of(constant: Constant, beside: Beside) -> str:
+def fault_of(constant: Constant, files: DataFiles) -> str:
     """Finds a fault in a constant of a graph: a predicate for a message, or ""."""
     if constant.sparse:
         return "is sparse, as none of ours is: a few bytes could become any size"
@@ -188,7 +188,7 @@ def fault_of(constant: Constant, beside: Beside) -> str:
         return f"claims the shape {constant.dims[:8]}"
     stored = constant.stored
     if constant.external:
-        stored = external_length(constant, beside)
+        stored = external_length(constant, files)
         if stored < 0:
             return (
                 f"lies in {constant.location[:80]!r}, which is missing, too short or not in the graph's own "
@@ -199,10 +199,10 @@ def fault_of(constant: Constant, beside: Beside) -> str:
     return ""
 
 
-def external_length(constant: Constant, beside: Beside) -> int:
+def external_length(constant: Constant, files: DataFiles) -> int:
     """Bytes of a constant that is kept in another file; -1 where that is not beside the graph or not as long
     as the graph says."""
-    size = beside.size(constant.location)
+    size = files.size(constant.location)
     try:
         start = int(constant.entries.get("offset", 0))
         length = int(constant.entries.get("length", size - start))
@@ -219,7 +219,7 @@ def _content(path: Path) -> bytes:
 
 
 def _sha256(path: Path) -> str:
-    """Of a file's bytes; "" where it is none or cannot be read."""
+    """Gives the SHA-256 of a file's bytes; "" where it is no file or cannot be read."""
     if not path.is_file():
         return ""
     try:

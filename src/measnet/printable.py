@@ -1,5 +1,5 @@
 """Words of others, names of files among them, as a terminal may show them. All that commands print goes
-through here; reports and logs in JSON keep what it was."""
+through here; reports and logs in JSON keep the original."""
 
 from __future__ import annotations
 

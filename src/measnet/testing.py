@@ -25,7 +25,7 @@ from measnet.runtime.backends import Inference
 from measnet.runtime.restorer import Restorer
 
 _BITS = 16
-"""Of a frame's number, each a square of ``_SQUARE`` pixels in the top row: white is 1."""
+"""Bits of a frame's number, each a square of ``_SQUARE`` pixels in the top row: white is 1."""
 
 _SQUARE = 4
 

@@ -22,7 +22,7 @@ from measnet.export.check import check_file
 from measnet.export.engine import engine_facts
 from measnet.export.graph import read_graph
 from measnet.export.pictures import sample_clip
-from measnet.export.target import Target
+from measnet.export.target import EngineTarget
 from measnet.metrics import INT8_TOLERANCE, TOLERANCES, Tolerance
 from measnet.runtime.parity import Verifier
 from measnet.runtime.restorer import Restorer
@@ -89,7 +89,7 @@ def test_the_graph_says_what_it_was_calibrated_on(exported: tuple[Path, str], gr
         "frames": 4,
         "sha256": report["calibration"]["sha256"],
     }
-    target = Target("tensorrt-rtx", "1.7", "8.9")
+    target = EngineTarget("tensorrt-rtx", "1.7", "8.9")
     facts = engine_facts(read_graph(exported[0]), (), BuildSettings(), target)
     assert facts.calibration_sha256 == report["calibration"]["sha256"]
 

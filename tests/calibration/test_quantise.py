@@ -11,9 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from measnet.calibration.placement import place
 from measnet.calibration.quantise import quantised_graph, quantised_weights, scales_of
+from measnet.export.graph_session import run_graph
 from measnet.export.precision import typed_graph
 from measnet.export.ranges import Magnitudes
-from measnet.export.session import run_graph
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.normal(0, 1, (2, 16, 8, 8)).astype(np.float32)

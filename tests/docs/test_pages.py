@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from docs.pages import PAGES, ROOT, blocks
 
+WEIGHTS = ROOT / "src" / "measnet" / "weights" / "README.md"
 STAGES = ("train", "export", "calibration", "runtime")
 
 
@@ -50,13 +51,19 @@ def test_python_that_needs_a_gpu_or_a_server_names_what_there_is(page: Path) -> 
 
 def test_python_is_found_where_pages_have_it() -> None:
     pages = {page.stem for page in PAGES if any(indented_python(page)) or any(blocks(page, "python"))}
-    assert {"README", "data", "embedding", "network", "running", "serving"} <= pages
+    assert {"README", "data", "embedding", "network", "restoring", "serving"} <= pages
 
 
 def test_links_between_pages_lead_somewhere() -> None:
-    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md", WEIGHTS]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_curve_and_picture_stands_on_a_page() -> None:
+    text = "".join(page.read_text() for page in [*PAGES, WEIGHTS])
+    there = [*ROOT.glob("docs/curves/*.jsonl"), *ROOT.glob("docs/images/*")]
+    assert len(there) > 8 and [path.name for path in there if path.name not in text] == []
 
 
 @pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])

@@ -24,7 +24,7 @@ from measnet.evaluation.measure import (
     PictureFigures,
     Quality,
     SetFigures,
-    difference,
+    gained,
     likeness,
     measure,
     quality,
@@ -194,7 +194,7 @@ def test_the_full_protocol_judges_what_a_user_gets(desk: Path, nano: Restorer) -
 
 
 def test_figures_are_printed_for_what_they_are() -> None:
-    assert difference(np.inf, np.inf) == 0
+    assert gained(np.inf, np.inf) == 0
     assert signed(0.0) == "0.00" and signed(-0.001) == "0.00" and signed(-0.126) == "−0.13"
     assert share(1.0) == "100.000%" and share(0.999999) == "99.999%" and share(None) == "–"
     assert cell(Quality(np.inf, 1.0)) == "∞/1.000" and cell(Quality(31.605, 0.9814)) == "31.61/.981"

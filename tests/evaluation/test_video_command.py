@@ -195,7 +195,7 @@ def with_frames(one: SequenceFigures, count: int) -> SequenceFigures:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--video still", "--video needs the clean one beside it: --video-target CLEAN"),
+        ("--video still", "--video needs the clean one too: --video-target CLEAN"),
         ("--video gone --degrade noise:5", "the video gone does not exist"),
         ("--video still --degrade snow:5", "there is no degradation 'snow'; there are noise:SIGMA"),
         ("--video still --video-target moving --degrade noise:5", "--degrade makes a clean --video degraded"),

@@ -15,7 +15,7 @@ from measnet.evaluation.video.degrade import parse_chain
 from measnet.evaluation.video.figures import DEGRADED, VideoFigures
 from measnet.evaluation.video.filters import FrameByFrame, LibraryFilter, ProgramFilter
 from measnet.evaluation.video.measure import VideoOptions, Watcher, measure_video
-from measnet.evaluation.video.sequences import Footage, Place
+from measnet.evaluation.video.sequences import Footage, SequenceFiles
 from measnet.metrics import psnr
 
 Grid = dict[str, tuple[str, ...]]
@@ -25,7 +25,7 @@ needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the pr
 
 @pytest.fixture
 def noisy(tmp_path: Path) -> Footage:
-    place = Place("x", write_folder(tmp_path / "x", moving(5, height=96, width=128)))
+    place = SequenceFiles("x", write_folder(tmp_path / "x", moving(5, height=96, width=128)))
     return Footage(place, parse_chain("sensor:15,h264:20"), seed=0, limit=None, folder=tmp_path)
 
 
@@ -53,7 +53,7 @@ def test_the_program_gives_what_pyav_gives(noisy: Footage) -> None:
 
 @needs_ffmpeg
 def test_a_filter_leaves_colours_alone_whichever_runs_it(tmp_path: Path) -> None:
-    place = Place("x", write_folder(tmp_path / "x", moving(3)))
+    place = SequenceFiles("x", write_folder(tmp_path / "x", moving(3)))
     clean = Footage(place, parse_chain("sensor:0"), seed=0, limit=None, folder=tmp_path)
     for tool in (LibraryFilter("null", 1), ProgramFilter("null", 1)):
         for result, true in zip(tool.run(clean), clean.clean(), strict=True):
@@ -99,7 +99,7 @@ class Notes(Watcher):
 
 def run_grid(grid: Grid, tmp_path: Path, task: str = "denoise") -> tuple[VideoFigures, list[str]]:
     places = tuple(
-        Place(f"{step}", write_folder(tmp_path / f"{step}", moving(3, step=step, height=64)))
+        SequenceFiles(f"{step}", write_folder(tmp_path / f"{step}", moving(3, step=step, height=64)))
         for step in (0, 2)
     )
     (tmp_path / "made").mkdir()

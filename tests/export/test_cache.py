@@ -19,7 +19,7 @@ from measnet.description import GraphDescription
 from measnet.engine_file import EngineFacts, read_engine, write_engine
 from measnet.errors import BuildError, EngineError, OutputError
 from measnet.export.cache import EngineCache, default_folder, read_timing_cache, write_timing_cache
-from measnet.export.target import Target
+from measnet.export.target import EngineTarget
 
 FACTS = EngineFacts(
     graph_sha256="ab" * 32,
@@ -36,7 +36,7 @@ FACTS = EngineFacts(
     cuda="",
 )
 PLAN = bytes(range(256)) * 40
-TARGET = Target("tensorrt", "11.4.0", "8.9", "NVIDIA L4", "580.82", "13.0")
+TARGET = EngineTarget("tensorrt", "11.4.0", "8.9", "NVIDIA L4", "580.82", "13.0")
 
 
 class Builds:

@@ -26,9 +26,9 @@ from measnet.export.camera_bytes import MODULE, camera_graph, reflected
 from measnet.export.check import check_file
 from measnet.export.cli import main
 from measnet.export.graph import Graph, read_graph
+from measnet.export.graph_session import GraphSession, run_graph
 from measnet.export.make import SMALLER, Making
 from measnet.export.precision import typed_graph
-from measnet.export.session import GraphSession, run_graph
 from measnet.image import ChannelOrder
 from measnet.weights import bundled
 

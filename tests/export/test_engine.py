@@ -38,7 +38,7 @@ if "filelock" not in ABSENT:
     from measnet.export.cache import EngineCache
     from measnet.export.engine import Built, build_engines, graph_profiles
     from measnet.export.graph import read_graph
-    from measnet.export.target import Target, find_targets
+    from measnet.export.target import EngineTarget, find_targets
 
 # How long a builder looks for what is fastest is no matter here.
 QUICK = BuildSettings(optimization_level=0)
@@ -46,7 +46,7 @@ SMALL = replace(QUICK, profiles=(Profile.parse("128x128:128x192:256x256"),))
 
 
 @pytest.fixture(scope="module")
-def sm89() -> list[Target]:
+def sm89() -> list[EngineTarget]:
     return find_targets(("tensorrt-rtx",), ("sm89",))
 
 
@@ -79,7 +79,9 @@ def check_engine(built: Built, capability: str) -> None:
 
 
 @needs_rtx
-def test_the_bundled_graph_for_any_size_builds_ahead_of_time(sm89: list[Target], tmp_path: Path) -> None:
+def test_the_bundled_graph_for_any_size_builds_ahead_of_time(
+    sm89: list[EngineTarget], tmp_path: Path
+) -> None:
     (built,) = build_engines([NANO], sm89, tmp_path / "new" / "folder", BuildSettings(), cache=None)
     assert built.path.name == "nano.rtx-sm89.engine"
     check_engine(built, "8.9")
@@ -98,7 +100,7 @@ def test_a_graph_of_one_size_builds_for_the_newest_cards(one_size: Path, tmp_pat
 
 @needs_rtx
 def test_several_profiles_batches_and_a_timing_cache_go_into_one_engine(
-    thin: Path, sm89: list[Target], tmp_path: Path
+    thin: Path, sm89: list[EngineTarget], tmp_path: Path
 ) -> None:
     settings = BuildSettings(
         profiles=(Profile.parse("1x128x128:2x128x192:4x256x256"), Profile.parse("120x150")),
@@ -127,7 +129,7 @@ def test_several_profiles_batches_and_a_timing_cache_go_into_one_engine(
 
 @needs_rtx
 def test_an_operator_without_a_kernel_ends_in_a_sentence_and_no_file(
-    one_size: Path, sm89: list[Target], tmp_path: Path
+    one_size: Path, sm89: list[EngineTarget], tmp_path: Path
 ) -> None:
     model = onnx.load(one_size)
     model.graph.node.append(
@@ -146,7 +148,7 @@ def test_an_operator_without_a_kernel_ends_in_a_sentence_and_no_file(
 
 @needs_rtx
 def test_a_build_that_fails_leaves_no_file_and_says_what_to_change(
-    one_size: Path, sm89: list[Target], tmp_path: Path
+    one_size: Path, sm89: list[EngineTarget], tmp_path: Path
 ) -> None:
     cache = EngineCache(tmp_path / "cache")
     here = replace(sm89[0], gpu="a card that is not there")
@@ -175,7 +177,7 @@ AS_TENSORRT = "from tensorrt_rtx_bindings import *\n__version__ = '11.4.0'\n"
 
 def build_as_tensorrt(graph: Path, settings: BuildSettings) -> tuple[bytes, tuple[str, ...]]:
     read = read_graph(graph)
-    target = Target("tensorrt", "11.4.0", "8.9", gpu="a stand-in")
+    target = EngineTarget("tensorrt", "11.4.0", "8.9", gpu="a stand-in")
     profiles, problems = graph_profiles(read, settings, target)
     assert problems == []
     plan = build_plan(
@@ -299,14 +301,14 @@ def test_a_builder_whose_caller_was_killed_ends_too(building: subprocess.Popen[s
 
 
 @needs_rtx
-def test_two_engines_of_one_name_are_refused(sm89: list[Target], tmp_path: Path) -> None:
+def test_two_engines_of_one_name_are_refused(sm89: list[EngineTarget], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"2 engines would be called .*nano\.rtx-sm89\.engine"):
         build_engines([NANO, NANO], sm89, tmp_path, SMALL, cache=None)
 
 
 @needs_rtx
 def test_a_full_disk_under_the_output_leaves_no_half_engine(
-    one_size: Path, sm89: list[Target], tmp_path: Path
+    one_size: Path, sm89: list[EngineTarget], tmp_path: Path
 ) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -323,7 +325,7 @@ def test_a_full_disk_under_the_output_leaves_no_half_engine(
 
 @needs_rtx
 def test_everything_wrong_is_said_before_the_first_build(
-    one_size: Path, sm89: list[Target], tmp_path: Path
+    one_size: Path, sm89: list[EngineTarget], tmp_path: Path
 ) -> None:
     settings = BuildSettings(
         profiles=(Profile.parse("64x64:256x256:512x512"),),
@@ -354,7 +356,7 @@ def test_an_unknown_card_is_told_which_are_known(
 
 
 @needs_rtx
-def test_a_file_that_is_no_graph_of_ours_is_refused(sm89: list[Target], tmp_path: Path) -> None:
+def test_a_file_that_is_no_graph_of_ours_is_refused(sm89: list[EngineTarget], tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_bytes(b"\xff" * 100)
     with pytest.raises(GraphError, match="is not a sound ONNX file"):
         build_engines([tmp_path / "x.onnx"], sm89, tmp_path, BuildSettings(), cache=None)

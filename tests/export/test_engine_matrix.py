@@ -34,7 +34,7 @@ needs_rtx = pytest.mark.skipif(
 )
 if "filelock" not in ABSENT:
     from measnet.export.engine import build_engines, graph_profiles
-    from measnet.export.target import RTX_CARDS, Target, find_targets
+    from measnet.export.target import RTX_CARDS, EngineTarget, find_targets
 
 # Variant, size, precision, form, cards. A build takes seconds, so these meet in pairs. ``parts`` has every
 # kind of part of a ``base`` once; what of its INT8 graph is not INT8 has the FP16 form for Turing. ``nano``
@@ -61,7 +61,7 @@ SCALES_OF_INT8 = " scales to fp32"
 
 
 @pytest.fixture(scope="module")
-def targets() -> dict[str, Target]:
+def targets() -> dict[str, EngineTarget]:
     return dict(zip((PORTABLE, TURING), find_targets(("tensorrt-rtx",), ("rtx", "sm75")), strict=True))
 
 
@@ -110,7 +110,7 @@ def test_the_graph_builds_for_every_card(
     form: str,
     cards: str,
     graph_of: Callable[[str, str], Graph],
-    targets: dict[str, Target],
+    targets: dict[str, EngineTarget],
     tmp_path: Path,
 ) -> None:
     graph = tmp_path / f"{variant}.onnx"
@@ -147,7 +147,7 @@ def test_what_turing_cannot_run_is_refused_alone_and_beside_other_cards(
     precision: str,
     reason: str,
     graph_of: Callable[[str, str], Graph],
-    targets: dict[str, Target],
+    targets: dict[str, EngineTarget],
     tmp_path: Path,
 ) -> None:
     graph = tmp_path / f"{variant}.onnx"

@@ -24,12 +24,12 @@ from measnet.export.check import check_file
 from measnet.export.cli import main
 from measnet.export.emulation import emulated
 from measnet.export.graph import Graph, read_graph
+from measnet.export.graph_session import GraphSession
 from measnet.export.make import SMALLER, Making, _runs
 from measnet.export.measure import Measured, measure, network_answer, parity_with
 from measnet.export.pictures import real_pictures
-from measnet.export.precision import TypedGraph, lost, rounded, typed_graph
+from measnet.export.precision import TypedGraph, lost, rounded_to_16_bits, typed_graph
 from measnet.export.ranges import largest_magnitudes
-from measnet.export.session import GraphSession
 from measnet.metrics import FP16_TOLERANCE, TOLERANCES, Tolerance
 from measnet.network import MEASNet
 from measnet.runtime.parity import Verifier
@@ -297,8 +297,8 @@ def test_rounding_is_that_of_the_hardware_types() -> None:
     rng = np.random.default_rng(0)
     values = (rng.standard_normal(20000) * 10 ** rng.uniform(-9, 4, 20000)).astype(np.float32)
     tensor = torch.from_numpy(values)
-    np.testing.assert_array_equal(rounded(values, "fp16"), tensor.half().float().numpy())
-    np.testing.assert_array_equal(rounded(values, "bf16"), tensor.bfloat16().float().numpy())
+    np.testing.assert_array_equal(rounded_to_16_bits(values, "fp16"), tensor.half().float().numpy())
+    np.testing.assert_array_equal(rounded_to_16_bits(values, "bf16"), tensor.bfloat16().float().numpy())
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -12,7 +12,7 @@ import numpy as np
 from conftest import golden_case
 
 from measnet.checkpoint import load_checkpoint
-from measnet.export.session import run_graph
+from measnet.export.graph_session import run_graph
 from measnet.export.trace import exact_graph
 
 

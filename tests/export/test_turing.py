@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from measnet.export.graph import read_graph
-from measnet.export.session import run_graph
+from measnet.export.graph_session import run_graph
 from measnet.export.turing import turing_graph
 from measnet.weights import bundled
 

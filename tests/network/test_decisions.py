@@ -11,7 +11,7 @@ import torch
 from conftest import FORMER_NANO
 
 from measnet.config import VARIANTS, MEASNetConfig
-from measnet.decisions import DecisionLayout
+from measnet.decision_layout import DecisionLayout
 from measnet.network import MEASNet
 from measnet.network.decisions import SteeredDecision, SteeredNetwork, _Pass, layout_of
 from measnet.network.gated import QUIET, GatedBlock

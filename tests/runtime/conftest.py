@@ -17,7 +17,8 @@ import av
 import numpy as np
 import pytest
 
-from measnet.runtime.frame import Mark, Pixels, Restoration, StreamInfo
+from measnet.image import Pixels
+from measnet.runtime.frame import Mark, Restoration, StreamInfo
 from measnet.runtime.options import Encoding
 from measnet.runtime.restorer import RestoredFrame, Restorer
 from measnet.runtime.scene_cut import SceneCut

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from measnet.image import Pixels
 from measnet.metrics import Choices
-from measnet.runtime.frame import Pixels
 from measnet.runtime.restorer import RestoredFrame
 from measnet.runtime.tiles import Tile
 

@@ -6,8 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+from measnet.image import Pixels
 from measnet.runtime import cli
-from measnet.runtime.frame import Pixels
 from measnet.runtime.restorer import RestoredFrame
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

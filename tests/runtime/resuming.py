@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from measnet.decisions import Vector
+from measnet.decision_layout import Vector
 from measnet.errors import BackendError
-from measnet.runtime.frame import Pixels
+from measnet.image import Pixels
 from measnet.runtime.restorer import RestoredFrame
 from measnet.runtime.sinks.segmented import SegmentedVideoSink
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from measnet.runtime.live.address import has_secrets, hide_arguments, shown
+from measnet.runtime.live.credentials import has_secrets, hide_arguments, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -39,8 +39,8 @@ from measnet.runtime.live.address import has_secrets, hide_arguments, shown
     ],
 )
 def test_addresses_are_shown_without_credentials(address: str, said: str | None) -> None:
-    assert shown(address) == (said or address)
-    assert shown(shown(address)) == shown(address)
+    assert without_secrets(address) == (said or address)
+    assert without_secrets(without_secrets(address)) == without_secrets(address)
     assert has_secrets(address) == (said is not None)
 
 

@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from measnet.errors import BackendError, GraphError
-from measnet.runtime.frame import Pixels
+from measnet.image import Pixels
 from measnet.runtime.restorer import RestoredFrame, Restorer
 from measnet.runtime.sinks.containers import CODECS
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from measnet.runtime.frame import Pixels
+from measnet.image import Pixels
 from measnet.runtime.job import Job
 from measnet.runtime.options import RunOptions
 from measnet.runtime.restorer import RestoredFrame

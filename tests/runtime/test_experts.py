@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from measnet.image import Pixels
 from measnet.metrics import Choices
 from measnet.network.measnet import NO_EXPERT
 from measnet.runtime.experts import MOST_BINS, Experts
 from measnet.runtime.experts_picture import EXPERTS, draw
-from measnet.runtime.frame import Frame, Pixels, Restoration
+from measnet.runtime.frame import Frame, Restoration
 from measnet.runtime.restorer import RestoredFrame
 from measnet.runtime.scene_cut import SceneCut
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from measnet.image import Pixels
 from measnet.runtime.flicker import flicker
-from measnet.runtime.frame import Pixels
 
 rng = np.random.default_rng(0)
 STILL = rng.integers(40, 200, (70, 100, 3), np.uint8)  # blocks of 32x32: 2 by 3, and a rest

@@ -17,7 +17,7 @@ import os, sys, warnings
 import numpy as np
 from measnet import Restorer
 from measnet.errors import UsageError
-from measnet.export.session import GraphSession
+from measnet.export.graph_session import GraphSession
 
 warnings.simplefilter("ignore", DeprecationWarning)  # Python's own, of threads and fork
 grey = np.full((32, 32, 3), 90, np.uint8)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from measnet.errors import BackendError
-from measnet.runtime.frame import Frame, Pixels, Restoration
+from measnet.image import Pixels
+from measnet.runtime.frame import Frame, Restoration
 from measnet.runtime.guard import Guard, safer_than
 from measnet.runtime.health import STILL_FRAMES, Health
 from measnet.runtime.options import OnFault

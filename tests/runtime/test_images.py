@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from measnet.errors import InputError, UsageError
+from measnet.image import Pixels
 from measnet.image_header import read_header
-from measnet.runtime.frame import Pixels
 from measnet.runtime.sinks.images import ImageFolderSink, ImageSink
 from measnet.runtime.sinks.part_folder import Header
 from measnet.runtime.sources.images import Images

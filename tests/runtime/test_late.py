@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from measnet.errors import BackendError, UsageError
-from measnet.runtime.frame import Frame, Mark, Pixels, Restoration
+from measnet.image import Pixels
+from measnet.runtime.frame import Frame, Mark, Restoration
 from measnet.runtime.live.backoff import Backoff
 from measnet.runtime.live.events import Event, Events
 from measnet.runtime.live.ladder import LEAST_FRAMES, PATIENCE, WINDOW, AtRung, Ladder, rungs

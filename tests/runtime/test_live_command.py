@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from ports import free_port
 
-from measnet.runtime.live.address import shown
+from measnet.runtime.live.credentials import without_secrets
 
 from .conftest import IDENTITY_COMMAND, Answer, MakeClip, probe
 from .rtsp_server import rtsp_camera
@@ -95,7 +95,7 @@ def test_what_is_not_there_is_status_2_and_one_line(
     assert line.startswith("error: ") and says in line
     everything = answer.err + answer.out + figures.read_text()
     assert "s3cret" not in everything and "bob" not in everything
-    assert report(figures)["input"] == shown(spec)
+    assert report(figures)["input"] == without_secrets(spec)
 
 
 def test_credentials_reach_neither_lines_nor_report(clip: MakeClip, measnet_run: Run, tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 from measnet.runtime.frame import Frame, PictureFile, PictureMetadata, Restoration, StreamInfo
-from measnet.runtime.preview import PER_SECOND, SHARE, Preview, Room, shown
-from measnet.runtime.terminal import Terminal, lines
+from measnet.runtime.preview import PER_SECOND, SHARE, Preview, ScreenSpace, shown
+from measnet.runtime.terminal import Terminal, half_blocks
 
 from .conftest import IDENTITY_COMMAND, Answer, MakeClip
 
@@ -60,28 +60,30 @@ def seen(text: list[str]) -> np.ndarray[Any, Any]:
 def test_half_blocks_show_every_pixel() -> None:
     picture = noise(6, 9)
     picture[2:4, 3:6] = 77
-    text = lines(picture, "truecolor")
+    text = half_blocks(picture, "truecolor")
     assert (seen(text) == picture).all() and all(line.endswith("\x1b[0m") for line in text)
-    odd = seen(lines(picture[:5], "truecolor"))
+    odd = seen(half_blocks(picture[:5], "truecolor"))
     assert (odd[:5] == picture[:5]).all() and (odd[5] == 0).all()
 
 
 def test_a_terminal_of_256_colours_gets_the_nearest_of_them() -> None:
-    (line,) = lines(np.array([[[255, 0, 0], [59, 57, 58]], [[94, 136, 250], [0, 0, 0]]], np.uint8), "256")
+    (line,) = half_blocks(
+        np.array([[[255, 0, 0], [59, 57, 58]], [[94, 136, 250], [0, 0, 0]]], np.uint8), "256"
+    )
     assert line == "\x1b[38;5;196m\x1b[48;5;69m▀\x1b[38;5;237m\x1b[48;5;16m▀\x1b[0m"
 
 
 def test_the_source_is_left_and_the_result_right() -> None:
     source, restored = frame(noise(30, 40)), frame(noise(30, 40) // 2)
-    both = shown(source, restored, info(), "side", Room(1000, 1000))
+    both = shown(source, restored, info(), "side", ScreenSpace(1000, 1000))
     assert (both == np.concatenate([source.pixels, restored.pixels], axis=1)).all()
-    split = shown(source, restored, info(), "split", Room(1000, 1000))
+    split = shown(source, restored, info(), "split", ScreenSpace(1000, 1000))
     assert (split[:, :19] == source.pixels[:, :19]).all() and (split[:, 21:] == restored.pixels[:, 21:]).all()
 
 
 def test_a_picture_fits_and_keeps_its_noise() -> None:
     deep = noise(400, 800, np.uint16)
-    both = shown(frame(deep), frame(deep), info(), "side", Room(100, 90))
+    both = shown(frame(deep), frame(deep), info(), "side", ScreenSpace(100, 90))
     assert both.shape == (25, 100, 3) and both.dtype == np.uint8
     # Averaged, it would spread by no more than a tenth of this.
     assert both.std() > 0.9 * (deep / 257).std()
@@ -102,7 +104,7 @@ def test_it_is_shown_as_players_and_viewers_do(
 ) -> None:
     pixels = np.zeros((20, 40, 3), np.uint8)
     pixels[0, 0] = 255  # stored top left; by a quarter turn clockwise it comes to the top right
-    both = shown(frame(pixels, exif), frame(pixels, exif), info(**properties), "side", Room(160, 90))
+    both = shown(frame(pixels, exif), frame(pixels, exif), info(**properties), "side", ScreenSpace(160, 90))
     assert both.shape[:2] == shape
     assert both[0, 19 if shape == (40, 40) else 0].max() == 255
 
@@ -115,8 +117,8 @@ class Screen:
         self.now = 0.0
         self.pictures: list[Any] = []
 
-    def room(self) -> Room:
-        return Room(100, 100)
+    def room(self) -> ScreenSpace:
+        return ScreenSpace(100, 100)
 
     def show(self, picture: Any) -> None:
         self.now += self.seconds

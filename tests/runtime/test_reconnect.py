@@ -19,7 +19,7 @@ from measnet.runtime.frame import Frame
 from measnet.runtime.live.watch import Watch
 from measnet.runtime.options import Encoding
 from measnet.runtime.sinks.video import VideoSink
-from measnet.runtime.sources.live import LiveSource, fitted
+from measnet.runtime.sources.live import LiveSource, letterboxed
 from measnet.runtime.stream import run
 
 from .conftest import Each, MakeClip, probe
@@ -309,9 +309,9 @@ def test_a_camera_that_is_unplugged_and_plugged_in_again_goes_on(
 
 def test_another_shape_is_put_between_bars() -> None:
     white = np.full((40, 40, 3), 255, np.uint8)
-    picture = fitted(white, 64, 20)
+    picture = letterboxed(white, 64, 20)
     assert picture.shape == (20, 64, 3)
     assert (picture[:, 22:42] == 255).all() and (picture[:, :22] == 0).all() and (picture[:, 42:] == 0).all()
-    deep = fitted(np.full((10, 40, 3), 65535, np.uint16), 20, 20)
+    deep = letterboxed(np.full((10, 40, 3), 65535, np.uint16), 20, 20)
     assert deep.dtype == np.uint16
     assert (deep[:7] == 0).all() and (deep[8:12] == 65535).all() and (deep[13:] == 0).all()

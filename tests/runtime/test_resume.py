@@ -18,9 +18,10 @@ import pytest
 from click.testing import CliRunner
 
 from measnet.errors import BackendError, UsageError
+from measnet.image import Pixels
 from measnet.onnx_file import read_metadata
 from measnet.runtime.cli import main
-from measnet.runtime.frame import Pixels, StreamInfo
+from measnet.runtime.frame import StreamInfo
 from measnet.runtime.options import Encoding, Reading
 from measnet.runtime.restorer import RestoredFrame
 from measnet.runtime.side_data import read_hdr

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from measnet.errors import GraphError
-from measnet.runtime.frame import Pixels
+from measnet.image import Pixels
 from measnet.runtime.restorer import RestoredFrame
 from measnet.runtime.sinks.part_folder import Header, Manifest, PartFolder
 from measnet.runtime.sinks.segment import LARGEST_STATE

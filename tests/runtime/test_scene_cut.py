@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from measnet.runtime.frame import Pixels
+from measnet.image import Pixels
 from measnet.runtime.scene_cut import SceneCut
 
 

@@ -1,6 +1,6 @@
 """``measnet-doctor --self-test``: builds, runs, compares and times what is there; it fails, never aborts.
 
-Engines are built by TensorRT-RTX where it is installed; what runs them is a fake (``fake_tensorrt.py``).
+Engines are built by TensorRT-RTX where it is installed; what runs them is a fake (``fake_gpu.py``).
 """
 
 from __future__ import annotations
@@ -23,16 +23,14 @@ from measnet.doctor.cli import Doctor, main
 from measnet.doctor.machine import Gpu, Machine, discreet
 from measnet.doctor.self_test import self_test
 from measnet.doctor.step import Result, perform, perform_apart
-from measnet.engine_file import EngineFacts, write_engine
 from measnet.export.graph import read_graph
 from measnet.metrics import TOLERANCES, Tolerance
 
-from . import fake_tensorrt
-from .fake_cuda import FakeCuda
-from .fake_tensorrt import FakeTensorRT, fake_plan
+from .engine_bench import FACTS, SMALL, write_fake_engine
+from .fake_gpu import NAME, FakeGpu
 
 SIZES = [(128, 160)]
-MAKE_BELIEVE = Gpu("NVIDIA Make-believe 9000", 16384, "580.1", "8.9")
+MAKE_BELIEVE = Gpu(NAME, 16384, "580.1", "8.9")
 RTX = [name for name in ("tensorrt_rtx", "polygraphy", "filelock") if importlib.util.find_spec(name) is None]
 
 
@@ -63,7 +61,7 @@ def no_engines(step: str, arguments: dict[str, Any], seconds: float) -> Result:
 
 
 class Here:
-    """Steps in this process, where the fakes are; ``build`` makes what the fake TensorRT runs."""
+    """Steps in this process, where the fake is; ``build`` makes what the fake TensorRT runs."""
 
     def __init__(self) -> None:
         self.steps: list[tuple[str, str]] = []
@@ -77,36 +75,22 @@ class Here:
         loaded = read_graph(Path(graph)).model
         if self.spoilt:
             loaded.graph.initializer[0].raw_data = bytes(len(loaded.graph.initializer[0].raw_data))
-        profiles = ({"image": ((1, 3, 128, 128), (1, 3, 128, 160), (1, 3, 192, 256))},)
-        facts = EngineFacts(
-            graph_sha256="ab" * 32,
-            graph={entry.key: entry.value for entry in loaded.metadata_props},
-            calibration_sha256="",
-            profiles=profiles,
-            settings={},
-            measnet_version="0.1.0",
-            flavour=flavour,
-            flavour_version=fake_tensorrt.VERSION,
-            compute_capability="8.9",
-            gpu="" if card else MAKE_BELIEVE.name,
-            driver="580.1",
-            cuda="13.0",
-        )
         path = Path(folder) / f"{Path(graph).stem}.trt-sm89.engine"
-        write_engine(path, facts, fake_plan(loaded.SerializeToString(), profiles))
-        told: Result = {"engine": str(path), "built_for": facts.built_for(), "seconds": 1.5, "plan_mb": 1.0}
+        write_fake_engine(
+            path, loaded.SerializeToString(), [SMALL], flavour=flavour, gpu="" if card else NAME
+        )
+        told: Result = {"engine": str(path), "built_for": FACTS.built_for(), "seconds": 1.5, "plan_mb": 1.0}
         return told
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
-    cuda = FakeCuda()
-    cuda.install(monkeypatch)
-    FakeTensorRT(cuda).install(monkeypatch)
-    return cuda
+def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
+    gpu = FakeGpu()
+    gpu.install(monkeypatch)
+    return gpu
 
 
-def test_on_a_machine_with_tensorrt_both_engines_are_built_run_compared_and_timed(gpu: FakeCuda) -> None:
+def test_on_a_machine_with_tensorrt_both_engines_are_built_run_compared_and_timed(gpu: FakeGpu) -> None:
     here, said = Here(), list[str]()
     report = self_test(machine([MAKE_BELIEVE], {"tensorrt": "ok"}), "nano", said.append, here)
     assert report["passed"], json.dumps(report, indent=1)
@@ -136,7 +120,7 @@ def test_on_a_machine_with_tensorrt_both_engines_are_built_run_compared_and_time
     assert not gpu.alive()
 
 
-def test_an_engine_that_computes_something_else_fails_the_self_test(gpu: FakeCuda) -> None:
+def test_an_engine_that_computes_something_else_fails_the_self_test(gpu: FakeGpu) -> None:
     here = Here()
     here.spoilt = True
     report = self_test(machine([MAKE_BELIEVE], {"tensorrt": "ok"}), "nano", lambda _: None, here)
@@ -145,7 +129,7 @@ def test_an_engine_that_computes_something_else_fails_the_self_test(gpu: FakeCud
     assert verdicts["torch"] and not verdicts["tensorrt, FP32"]
 
 
-def test_a_build_that_fails_is_an_entry_and_the_rest_goes_on(gpu: FakeCuda) -> None:
+def test_a_build_that_fails_is_an_entry_and_the_rest_goes_on(gpu: FakeGpu) -> None:
     class Failing(Here):
         def _build(self, graph: str, flavour: str, card: str | None, folder: str) -> Result:
             if "fp16" in graph:

@@ -1,22 +1,19 @@
 """Engines that take image-level decisions: the steered network's pictures, whichever way they come.
 
-As in ``test_tensorrt_backend.py``: a fake TensorRT on a fake GPU computes real networks, under strict rules.
+As in ``test_tensorrt_backend.py``: a fake GPU computes real networks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
-from numpy.typing import NDArray
 
 from measnet import Restorer, UsageError
-from measnet.decisions import Vector
+from measnet.decision_layout import Vector
 from measnet.errors import EngineError
 from measnet.export.camera_bytes import camera_graph
 from measnet.export.graph import Graph
@@ -28,14 +25,9 @@ from measnet.runtime.cli import main
 from measnet.weights import bundled
 
 from .conftest import MakeClip, SteadyVideo
-from .engine_bench import SMALL, Bench
-from .fake_cuda import Violation
+from .engine_bench import SMALL, Bench, bench, nano
 
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    with Bench(tmp_path, monkeypatch).clean() as made:
-        yield made
+__all__ = ["bench"]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +72,7 @@ def half_window(image: Image) -> np.ndarray:
 def test_a_steerable_engine_that_nobody_steers_is_the_plain_one(
     bench: Bench, steerable: bytes, images: list[Image]
 ) -> None:
-    backend, plain = bench.backend(bench.engine(graph=steerable)), bench.backend()
+    backend, plain = (bench.backend(bench.engine(content=content)) for content in (steerable, nano()))
     assert backend.description.steerable
     for image in (images[0], images[1][:, :, :112, :100]):  # the second is padded, all of which counts
         a, b = backend.infer(image), plain.infer(image)
@@ -92,7 +84,7 @@ def test_a_steered_engine_does_what_the_steered_graph_does(
     bench: Bench, steerable: bytes, images: list[Image], foreign: list[Vector], exact: OnnxRuntimeBackend
 ) -> None:
     backend = bench.backend(
-        bench.engine([SMALL, ((1, 3, 128, 128), (2, 3, 128, 160), (2, 3, 128, 160))], graph=steerable)
+        bench.engine([SMALL, ((1, 3, 128, 128), (2, 3, 128, 160), (2, 3, 128, 160))], content=steerable)
     )
     share = np.full_like(foreign[0], 0.7)
     for image in (images[0], images[1], np.concatenate(images[:2])):
@@ -105,7 +97,7 @@ def test_what_an_engine_pads_a_tile_with_does_not_decide(
     bench: Bench, steerable: bytes, images: list[Image], foreign: list[Vector], exact: OnnxRuntimeBackend
 ) -> None:
     smallest = ((1, 3, 144, 192), (1, 3, 144, 192), (1, 3, 192, 256))
-    backend = bench.backend(bench.engine([smallest], graph=steerable))
+    backend = bench.backend(bench.engine([smallest], content=steerable))
     image, nothing = images[0], np.zeros_like(foreign[0])
     window = half_window(image)
     grown = np.pad(window, ((0, 16), (0, 32)))
@@ -119,16 +111,14 @@ def test_what_an_engine_pads_a_tile_with_does_not_decide(
 def test_a_captured_graph_takes_the_decisions_of_its_own_frame(
     bench: Bench, steerable: bytes, images: list[Image], foreign: list[Vector], exact: OnnxRuntimeBackend
 ) -> None:
-    backend = bench.backend(bench.engine(graph=steerable))
+    backend = bench.backend(bench.engine(content=steerable))
     share = np.ones_like(foreign[0])
-    before = len(bench.cuda.launches)
+    bench.gpu.calls.clear()
     for held in (*foreign, *foreign):
         steering = Steering(held, share)
         same(backend.infer(images[0], steering), exact.infer(images[0], steering))
     same(backend.infer(images[0]), exact.infer(images[0]))
-    launches = bench.cuda.launches[before:]
-    assert launches.count("graph of network") == 7 - STEADY
-    assert launches.count("upload") == 4 * 7  # each frame its own, in one order with the network
+    assert bench.gpu.calls.count("cudaGraphLaunch") == 7 - STEADY
 
 
 def test_a_steered_engine_for_camera_bytes_does_what_its_graph_does(
@@ -139,7 +129,7 @@ def test_a_steered_engine_for_camera_bytes_does_what_its_graph_does(
     exact = OnnxRuntimeBackend(tmp_path / "bytes.onnx", threads=1)
     exact.activate()
     backend = bench.backend(
-        bench.engine([((1, 100, 90, 3), (1, 128, 160, 3), (1, 128, 160, 3))], graph=graph)
+        bench.engine([((1, 100, 90, 3), (1, 128, 160, 3), (1, 128, 160, 3))], content=graph)
     )
     for image in (images[0], np.ascontiguousarray(images[1][:, :, :101, :150])):
         for window in (None, half_window(image)):
@@ -148,7 +138,7 @@ def test_a_steered_engine_for_camera_bytes_does_what_its_graph_does(
 
 
 def test_tiles_of_an_engine_agree(bench: Bench, steerable: bytes, hazy: np.ndarray) -> None:
-    path = bench.engine([((1, 3, 128, 128), (1, 3, 128, 128), (1, 3, 128, 160))], graph=steerable)
+    path = bench.engine([((1, 3, 128, 128), (1, 3, 128, 128), (1, 3, 128, 160))], content=steerable)
     with Restorer(str(path), tile=128) as restorer, Restorer("nano", tile=128) as other:
         found, expected = restorer.restore(hazy), other.restore(hazy)
         assert found.tiles == expected.tiles > 1 and restorer.steerable
@@ -168,7 +158,7 @@ def hazy() -> np.ndarray:
 
 
 def test_a_video_is_held_steady_on_an_engine(bench: Bench, steerable: bytes, hazy: np.ndarray) -> None:
-    path = bench.engine([((1, 3, 128, 128), (1, 3, 128, 224), (1, 3, 128, 224))], graph=steerable)
+    path = bench.engine([((1, 3, 128, 128), (1, 3, 128, 224), (1, 3, 128, 224))], content=steerable)
     with Restorer(str(path)) as restorer, Restorer("nano") as other:
         video, expected = SteadyVideo(restorer, 0.9), SteadyVideo(other, 0.9)
         for light in (1.0, 0.97, 0.94):
@@ -183,7 +173,7 @@ def test_measnet_run_holds_a_clip_steady_on_an_engine(
 ) -> None:
     shown = clip("a.mp4", size="160x128", seconds=0.16, audio=False)
     plain = bench.engine()
-    for engine, status in ((bench.engine(graph=steerable), 0), (plain, 2)):
+    for engine, status in ((bench.engine(content=steerable), 0), (plain, 2)):
         out = tmp_path / f"{engine.stem}.mp4"
         arguments = [str(shown), "--model", str(engine), "-o", str(out), "--preset", "ultrafast"]
         result = CliRunner().invoke(main, [*arguments, "--steady", "0.9"])
@@ -197,28 +187,16 @@ def test_an_engine_that_is_not_as_steerable_as_it_says_is_refused(bench: Bench, 
     with pytest.raises(
         EngineError, match="a steerable MEASNet engine takes 'image', 'window', 'held', 'hold'"
     ):
-        bench.backend(bench.engine(graph_says=says))
+        bench.backend(bench.engine(graph=says))
     del says["measnet.steerable"]
     with pytest.raises(EngineError, match="a MEASNet engine takes 'image' and returns 'restored'"):
-        bench.backend(bench.engine(graph=steerable, graph_says=says))
+        bench.backend(bench.engine(content=steerable, graph=says))
 
 
 def test_frames_on_the_gpu_are_not_for_a_steerable_engine(
     bench: Bench, steerable: bytes, images: list[Image]
 ) -> None:
-    backend = bench.backend(bench.engine(graph=steerable))
+    backend = bench.backend(bench.engine(content=steerable))
     with pytest.raises(UsageError, match="is steerable: its decisions go through the host") as refusal:
         backend.infer_device(images[0], images[0], 0)
     assert "\n" not in str(refusal.value)
-
-
-def test_the_fake_tensorrt_notices_inputs_that_do_not_belong_together(bench: Bench, steerable: bytes) -> None:
-    backend = bench.backend(
-        bench.engine([((1, 3, 128, 128), (1, 3, 128, 128), (2, 3, 128, 160))], graph=steerable)
-    )
-    nothing = np.zeros((1, backend.description.decisions.size), np.float32)
-    shapes = {"image": (1, 3, 128, 160), "window": (1, 1, 128, 128)}
-    inputs: dict[str, NDArray[Any]] = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-    inputs |= {"held": nothing, "hold": nothing}
-    with pytest.raises(Violation, match="width is 160 in one input and 128 in window"):
-        backend._lane().infer(inputs, 0)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from measnet.runtime.frame import Frame, Kind, Mark, Pixels, Restoration, StreamInfo
+from measnet.image import Pixels
+from measnet.runtime.frame import Frame, Mark, Restoration, SourceKind, StreamInfo
 from measnet.runtime.sinks import Sink
 from measnet.runtime.sources import Source
 from measnet.runtime.stream import Observer, Pace, RunFigures, run
@@ -25,7 +26,9 @@ TIME_BASE = Fraction(1, 25)
 class Numbers(Source):
     """A source of frames that say their number in every pixel."""
 
-    def __init__(self, count: int, *, kind: Kind = "video", fail_at: int = -1, pause: float = 0) -> None:
+    def __init__(
+        self, count: int, *, kind: SourceKind = "video", fail_at: int = -1, pause: float = 0
+    ) -> None:
         super().__init__()
         self.info = StreamInfo("numbers", kind, 4, 2, TIME_BASE)
         self._count = count

@@ -1,10 +1,11 @@
-"""Frames that are on the GPU already: arrays of other libraries, by the fakes of test_tensorrt_backend.py."""
+"""Frames that are on the GPU already: arrays of other libraries, on a fake GPU (``fake_gpu.py``)."""
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,34 +14,30 @@ import pytest
 
 from measnet import BackendError, UsageError
 from measnet.image import to_image
-from measnet.runtime.backends import Inference
 from measnet.runtime.backends.tensorrt import TensorRTBackend
 from measnet.runtime.backends.tensorrt.device_array import read_device_array, stream_handle
 
-from . import fake_cuda
-from .engine_bench import Bench, bench, exact, frames, same
-from .fake_cuda import FOREIGN, FakeCuda
+from .engine_bench import Bench, Exact, bench, exact, exact_nano, frames, nano, same
+from .fake_gpu import FOREIGN, PRIMARY, FakeGpu
 
-__all__ = ["bench", "exact", "frames"]
+__all__ = ["bench", "exact", "exact_nano", "frames"]
 
 
 class OnGpu:
     """An array of another library, in the fake GPU's memory."""
 
-    def __init__(self, cuda: FakeCuda, values: np.ndarray, offset: int = 0, **interface: Any) -> None:
-        _, self.pointer = fake_cuda.cudaMalloc(cuda, values.nbytes + offset)
-        self.pointer += offset
-        fake_cuda.write_memory(self.pointer, values.tobytes())
-        self.like = values
-        self._interface = interface
+    def __init__(self, gpu: FakeGpu, values: np.ndarray, offset: int = 0, **interface: Any) -> None:
+        self.block = gpu.allocate("device", values.nbytes + offset)
+        self.pointer = self.block + offset
+        self.gpu, self.like, self._interface = gpu, values, interface
+        self.fill(values)
 
     def values(self) -> np.ndarray:
-        content = fake_cuda.read_memory(self.pointer, self.like.nbytes)
-        return np.frombuffer(content, self.like.dtype).reshape(self.like.shape)
+        content = self.gpu.at(self.pointer, self.like.nbytes)
+        return content.view(self.like.dtype).reshape(self.like.shape).copy()
 
-    def free(self, cuda: FakeCuda) -> None:
-        for block in cuda.blocks:
-            block.freed |= block.address <= self.pointer < block.address + block.nbytes
+    def fill(self, values: np.ndarray) -> None:
+        self.gpu.at(self.pointer, values.nbytes)[:] = np.frombuffer(values.tobytes(), np.uint8)
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -71,59 +68,88 @@ class ByDlpack:
 
 @pytest.fixture
 def guest(bench: Bench) -> Iterator[SimpleNamespace]:
-    """A program with a stream and an image of its own on the GPU."""
-    program = SimpleNamespace(arrays=[], cuda=bench.cuda)
-    bench.cuda.make_current(fake_cuda.PRIMARY)
-    program.stream = bench.cuda._open("stream")
+    """A program with streams and arrays of its own on the GPU."""
+    gpu = bench.gpu
+    gpu.here.contexts[-1] = PRIMARY
+    arrays: list[OnGpu] = []
+    streams = [gpu.make("stream") for _ in range(2)]
 
     def array(values: np.ndarray, **more: Any) -> OnGpu:
-        made = OnGpu(bench.cuda, values, **more)
-        program.arrays.append(made)
-        return made
+        arrays.append(OnGpu(gpu, values, **more))
+        return arrays[-1]
 
-    program.array = array
-    yield program
-    for made in program.arrays:
-        made.free(bench.cuda)
-    bench.cuda.handles.pop(program.stream.number, None)
+    yield SimpleNamespace(array=array, stream=int(streams[0]), other=int(streams[1]))
+    for made in arrays:
+        gpu.close("device", made.block)
+    for stream in streams:
+        gpu.close_stream(stream)
 
 
+@pytest.mark.parametrize("eager", [False, True])
 @pytest.mark.parametrize("how", ["interface", "dlpack"])
 def test_a_frame_on_the_gpu_is_restored_where_it_is(
     how: str,
+    eager: bool,
     bench: Bench,
     guest: SimpleNamespace,
     frames: list[np.ndarray],
-    exact: Callable[[np.ndarray], Inference],
+    exact: Exact,
 ) -> None:
     backend = bench.backend()
+    bench.gpu.eager = eager
     for pixels, width in zip(frames, (128, 160, 160, 144), strict=True):
         image = to_image(pixels[:128, :width])
         theirs, result = guest.array(np.zeros_like(image)), guest.array(np.zeros_like(image))
-
-        def fill(address: int = theirs.pointer, content: bytes = image.tobytes()) -> None:
-            fake_cuda.write_memory(address, content)
-
-        span = [(theirs.pointer, image.nbytes)]
-        bench.cuda.enqueue(guest.stream, "their decoder", fill, writes=span)
-        before = len(bench.cuda.launches)
+        bench.gpu.put(guest.stream, [functools.partial(theirs.fill, image)])
         handed, into = (theirs, result) if how == "interface" else (ByDlpack(theirs), ByDlpack(result))
-        backend.infer_device(handed, into, int(guest.stream))
-        launched = [what for what in bench.cuda.launches[before:] if what != "wait"]
-        assert launched == ["network"]  # nothing is copied
-        assert bench.cuda.pending  # and nobody waited
-        bench.cuda.complete(bench.cuda.enqueue(guest.stream, "their encoder", reads=[(result.pointer, 4)]))
-        assert np.abs(result.values() - exact(image).restored).max() < 1e-5
+        bench.gpu.calls.clear()
+        backend.infer_device(handed, into, guest.stream)
+        assert "cudaMemcpyAsync" not in bench.gpu.calls
+        if pixels is frames[2]:  # only a new shape waits for the GPU
+            assert "cudaStreamSynchronize" not in bench.gpu.calls
+        bench.gpu.synchronize(guest.stream)
+        assert np.abs(result.values() - exact(image)).max() < 1e-5
         if isinstance(handed, ByDlpack):
-            assert handed.asked == [int(guest.stream)]
-    same(backend.infer(image), exact(image))  # the host's frames go on beside them
+            assert handed.asked == [guest.stream]
+
+
+def test_frames_of_the_host_and_of_the_gpu_go_on_beside_each_other(
+    bench: Bench,
+    guest: SimpleNamespace,
+    frames: list[np.ndarray],
+    exact_nano: Exact,
+) -> None:
+    backend = bench.backend(bench.engine(content=nano()))  # its other outputs go into buffers of ours
+    images = [
+        to_image(pixels[:128, :width]) for pixels, width in zip(frames, (128, 128, 128, 160), strict=True)
+    ]
+    results = [guest.array(np.zeros_like(image)) for image in images]
+    same(backend.infer(images[0]), exact_nano(images[0]))
+    backend.infer_device(guest.array(images[1]), results[1], guest.stream)
+    same(backend.infer(images[2]), exact_nano(images[2]))
+    for index in (1, 3):  # nobody waits between the two
+        backend.infer_device(guest.array(images[index]), results[index], guest.stream)
+    bench.gpu.synchronize(guest.stream)
+    for index in (1, 3):
+        assert np.abs(results[index].values() - exact_nano(images[index])).max() < 1e-5
+
+
+def test_a_frame_that_is_under_way_is_done_before_its_memory_is_freed(
+    bench: Bench, guest: SimpleNamespace
+) -> None:
+    backend = bench.backend(bench.engine(content=nano()))
+    image = np.zeros((1, 3, 128, 128), np.float32)
+    result = guest.array(np.full_like(image, np.nan))
+    backend.infer_device(guest.array(image), result, guest.stream)
+    backend.deactivate()
+    assert np.isfinite(result.values()).all()
 
 
 def test_frames_on_the_gpu_that_do_not_fit_are_refused(bench: Bench, guest: SimpleNamespace) -> None:
     backend = bench.backend()
     image = np.zeros((1, 3, 128, 128), np.float32)
     good = guest.array(image)
-    stream = int(guest.stream)
+    stream = guest.stream
     for wrong, said in (
         (image, r"is not on the first GPU \(DLPack device 1, number 0\)"),
         ("picture", "a str, which has neither __cuda_array_interface__ nor __dlpack__"),
@@ -146,31 +172,40 @@ def test_frames_on_the_gpu_that_do_not_fit_are_refused(bench: Bench, guest: Simp
         backend.infer_device(good, good, object())
 
 
-def test_a_producers_own_stream_is_waited_for(bench: Bench, guest: SimpleNamespace) -> None:
+def test_a_producers_own_stream_is_waited_for(
+    bench: Bench,
+    guest: SimpleNamespace,
+    frames: list[np.ndarray],
+    exact: Exact,
+) -> None:
     backend = bench.backend()
-    image = np.zeros((1, 3, 128, 128), np.float32)
-    producer = bench.cuda._open("stream")
-    theirs = guest.array(image, stream=producer.number)
-    result = guest.array(image)
-    bench.cuda.enqueue(producer, "their decoder", writes=[(theirs.pointer, image.nbytes)])
-    backend.infer_device(theirs, result, int(guest.stream))  # a Violation if it were not
-    bench.cuda.complete(guest.stream.last)
-    del bench.cuda.handles[producer.number]
+    image = to_image(frames[0][:128, :128])
+    theirs, result = guest.array(np.zeros_like(image), stream=guest.other), guest.array(np.zeros_like(image))
+    bench.gpu.put(guest.other, [lambda: theirs.fill(image)])
+    backend.infer_device(theirs, result, guest.stream)
+    bench.gpu.synchronize(guest.stream)
+    assert np.abs(result.values() - exact(image)).max() < 1e-5
 
 
 def test_a_context_of_ones_own_is_refused_with_the_remedy(bench: Bench, guest: SimpleNamespace) -> None:
     backend = bench.backend()
-    image = np.zeros((1, 3, 128, 128), np.float32)
-    good = guest.array(image)
-    bench.cuda.make_current(FOREIGN)  # as pycuda.autoinit does
-    theirs = guest.array(image)
+    theirs, good = (guest.array(np.zeros((1, 3, 128, 128), np.float32)) for _ in range(2))
+    bench.gpu.here.contexts[-1] = FOREIGN  # as pycuda.autoinit does
     with pytest.raises(BackendError, match=r"another CUDA context .* is current .*pycuda.autoinit"):
-        backend.infer_device(theirs, good, int(guest.stream))
+        backend.infer_device(theirs, good, guest.stream)
     with pytest.raises(BackendError, match=r"pycuda.autoinit"):
         TensorRTBackend(backend.engine).activate()
-    bench.cuda.make_current(fake_cuda.PRIMARY)
+    bench.gpu.here.contexts[-1] = PRIMARY
+    bench.gpu.owners[theirs.pointer] = FOREIGN
     with pytest.raises(BackendError, match=r"the image belongs to another CUDA context"):
-        backend.infer_device(theirs, good, int(guest.stream))
+        backend.infer_device(theirs, good, guest.stream)
+
+
+def test_deactivating_leaves_a_context_of_ones_own_current(bench: Bench) -> None:
+    backend = bench.backend()
+    bench.gpu.here.contexts[-1] = FOREIGN
+    backend.deactivate()
+    assert bench.gpu.here.contexts == [FOREIGN] and bench.gpu.alive() == {}
 
 
 def test_streams_are_known_by_number_or_by_protocol() -> None:

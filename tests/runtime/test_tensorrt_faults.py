@@ -1,12 +1,12 @@
 """TensorRT where it goes wrong: calls that fail, a lost GPU, engines from elsewhere.
 
-By the fakes of test_tensorrt_backend.py.
+On a fake GPU (``fake_gpu.py``), and as far as the real packages show without one.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,59 +15,76 @@ import numpy as np
 import pytest
 
 from measnet import BackendError, Restorer, UsageError
-from measnet.engine_file import EngineFacts, write_engine
+from measnet.engine_file import write_engine
 from measnet.errors import EngineError, MissingPackageError
 from measnet.gpu import GPU
 from measnet.image import to_image
-from measnet.runtime.backends import Inference
 from measnet.runtime.backends.choice import choose_backend
 from measnet.runtime.backends.tensorrt import TensorRTBackend
+from measnet.runtime.backends.tensorrt.cuda import Cuda, CudaError
 from measnet.runtime.backends.tensorrt.fit import misfit
 from measnet.runtime.backends.tensorrt.lane import STEADY
 from measnet.runtime.backends.tensorrt.plan import LoadedPlan
 
-from .engine_bench import LARGE, SMALL, Bench, bench, exact, frames, same, small
-from .fake_cuda import cudaError_t
+from .engine_bench import FACTS, LARGE, SMALL, Bench, Exact, bench, exact, frames, same, small
 
 __all__ = ["bench", "exact", "frames", "small"]
 
 
 def test_out_of_memory_says_what_is_there_and_leaves_it_usable(
-    bench: Bench, frames: list[np.ndarray], exact: Callable[[np.ndarray], Inference]
+    bench: Bench, small: tuple[np.ndarray, np.ndarray]
 ) -> None:
     backend = bench.backend(bench.engine([SMALL, LARGE]))
-    small = to_image(frames[0][:128, :128])
-    same(backend.infer(small), exact(small))
-    bench.cuda.memory = 1 << 20
+    same(backend.infer(small[0]), small[1])
+    bench.gpu.fail("cudaMalloc", "cudaErrorMemoryAllocation", after=1)
     with pytest.raises(
-        BackendError, match=r"out of memory: \d+ MiB on the GPU cannot be had \(\d+ MiB of 1 "
+        BackendError, match=r"out of memory: \d+ MiB on the GPU cannot be had \(512 MiB of 1024 MiB are free"
     ):
         backend.infer(np.zeros((2, 3, 256, 288), np.float32))
-    same(backend.infer(small), exact(small))
+    same(backend.infer(small[0]), small[1])
 
 
-def test_too_little_memory_to_begin_with_leaves_nothing_behind(bench: Bench) -> None:
-    bench.cuda.memory = 10_000
-    with pytest.raises(BackendError, match="out of memory"):
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        ("cuInit", "CUDA_ERROR_NOT_INITIALIZED"),
+        ("cuCtxGetCurrent", "CUDA_ERROR_DEINITIALIZED"),
+        ("cudaStreamCreateWithFlags", "cudaErrorInvalidValue"),
+        ("cudaEventCreateWithFlags", "cudaErrorInvalidValue"),
+        ("cudaMalloc", "cudaErrorMemoryAllocation"),
+        ("create_execution_context", "out of memory"),
+        ("set_input_shape", "the shape is too large"),
+    ],
+)
+def test_a_start_that_fails_says_why_and_leaves_nothing_behind(call: str, error: str, bench: Bench) -> None:
+    bench.gpu.fail(call, error)
+    with pytest.raises(BackendError, match=error.replace("cudaErrorMemoryAllocation", "out of memory")):
         bench.backend()
-    assert bench.cuda.alive() == {} and bench.trt.contexts == 0
+    assert bench.gpu.alive() == {} and not bench.gpu.contexts
 
 
 @pytest.mark.parametrize(
     ("call", "after"),
     [
-        ("cudaMalloc", 0), ("cudaMalloc", 2), ("cudaMallocHost", 0), ("cudaFree", 0), ("cudaFreeHost", 0),
-        ("cudaMemcpyAsync", 0), ("cudaMemcpyAsync", 2), ("cudaStreamSynchronize", 0), ("cudaGraphLaunch", 0),
+        ("cudaMalloc", 0), ("cudaMalloc", 1), ("cudaMallocHost", 0), ("cudaFree", 0), ("cudaFreeHost", 0),
+        ("cudaMemcpyAsync", 0), ("cudaMemcpyAsync", 1), ("cudaStreamSynchronize", 0), ("cudaGraphLaunch", 0),
         ("cudaStreamBeginCapture", 0), ("cudaStreamEndCapture", 0), ("cudaGraphInstantiate", 0),
         ("cudaGraphDestroy", 0), ("cudaGraphExecDestroy", 0),
+        ("set_input_shape", 0), ("set_tensor_address", 1), ("execute_async_v3", 0),
     ],
 )  # fmt: skip
 def test_any_call_may_fail_at_any_frame(
-    call: str, after: int, bench: Bench, frames: list[np.ndarray], small: tuple[np.ndarray, Inference]
+    call: str,
+    after: int,
+    bench: Bench,
+    frames: list[np.ndarray],
+    small: tuple[np.ndarray, np.ndarray],
+    exact: Exact,
 ) -> None:
     """One BackendError at most, nothing used after it was freed, and the next frame is right."""
     backend = bench.backend()
     image, right = small
+    larger = to_image(frames[0][:144, :160])
     bench.leaks = {
         "cudaFree": {"device"},
         "cudaFreeHost": {"pinned"},
@@ -76,38 +93,38 @@ def test_any_call_may_fail_at_any_frame(
     }.get(call, set())
     failed = 0
     for steady in (0, STEADY, STEADY + 2):
-        for frame in (to_image(frames[0][:144, :160]), image):  # larger buffers; another shape, or the same
-            bench.cuda.fail(call, cudaError_t.cudaErrorInvalidValue, after)
+        for frame in (larger, image):  # larger buffers; another shape, or the same
+            bench.gpu.fail(call, "cudaErrorInvalidValue", after)
             with contextlib.suppress(BackendError):
-                backend.infer(frame)
-            failed += not bench.cuda.faults[call]
-            bench.cuda.faults.clear()
+                same(backend.infer(frame), exact(frame) if frame is larger else right)
+            failed += not bench.gpu.faults[call]
+            bench.gpu.faults.clear()
             for _ in range(steady):
                 same(backend.infer(image), right)
     assert failed or call in ("cudaFree", "cudaFreeHost")  # memory only grows, and once was enough
 
 
 def test_a_failed_execution_says_what_tensorrt_said(
-    bench: Bench, frames: list[np.ndarray], exact: Callable[[np.ndarray], Inference]
+    bench: Bench, small: tuple[np.ndarray, np.ndarray]
 ) -> None:
     backend = bench.backend()
-    image = to_image(frames[0][:128, :128])
-    bench.trt.fail_execution = 1
-    with pytest.raises(
-        BackendError, match=r"TensorRT failed on frames of \(1, 3, 128, 128\): enqueueV3: make-believe"
-    ):
-        backend.infer(image)
-    same(backend.infer(image), exact(image))
+    bench.gpu.fail("execute_async_v3", "a kernel failed")
+    with pytest.raises(BackendError, match=r"of \(1, 3, 128, 128\): execute_async_v3: a kernel failed"):
+        backend.infer(small[0])
 
 
-def test_a_lost_gpu_is_said_and_everything_ends_tidily(bench: Bench, frames: list[np.ndarray]) -> None:
+@pytest.mark.parametrize("call", ["cudaMemcpyAsync", "cudaStreamSynchronize", "cudaGraphInstantiate"])
+@pytest.mark.parametrize("error", ["cudaErrorIllegalAddress", "cudaErrorLaunchFailure"])
+def test_a_lost_gpu_is_said_and_everything_ends_tidily(
+    call: str, error: str, bench: Bench, small: tuple[np.ndarray, np.ndarray]
+) -> None:
     backend = bench.backend()
-    image = to_image(frames[0][:128, :128])
-    bench.trt.fault_execution = True
-    with pytest.raises(BackendError, match=r"cudaErrorIllegalAddress.*; the GPU is lost to this process"):
-        backend.infer(image)
-    with pytest.raises(BackendError, match="the GPU is lost"):
-        backend.infer(image)
+    bench.gpu.fail(call, error)
+    with pytest.raises(CudaError, match=f"{error}.*; the GPU is lost to this process"):
+        for _ in range(STEADY + 1):
+            backend.infer(small[0])
+    with pytest.raises(CudaError, match="the GPU is lost"):
+        backend.infer(small[0])
     backend.deactivate()
 
 
@@ -116,9 +133,9 @@ def test_deactivating_frees_everything(bench: Bench, frames: list[np.ndarray]) -
     image = to_image(frames[0][:128, :160])
     for _ in range(STEADY + 2):
         backend.infer(image)
-    assert set(bench.cuda.alive()) == {"stream", "event", "graph", "device", "pinned", "context"}
+    assert set(bench.gpu.alive()) == {"stream", "event", "graph", "device", "pinned", "context"}
     backend.deactivate()
-    assert bench.cuda.alive() == {} and bench.trt.contexts == 0
+    assert bench.gpu.alive() == {} and not bench.gpu.contexts and not bench.gpu.engines
     backend.deactivate()
     for attempt in (lambda: backend.infer(image), lambda: backend.facts):
         with pytest.raises(BackendError, match="not active"):
@@ -151,16 +168,16 @@ def test_an_engine_for_another_machine_says_for_which_and_what_is_here(bench: Be
     path = bench.engine(compute_capability="12.0", gpu="NVIDIA Elsewhere 5090")
     with pytest.raises(EngineError) as refusal:
         bench.backend(path)
-    assert str(refusal.value) == (
-        f"{path} does not run here: the engine was built for TensorRT 10.16.1.11 on NVIDIA Elsewhere 5090, "
-        "compute capability 12.0, driver 580.1, CUDA 13.0; this machine has TensorRT 10.16.1.11 on NVIDIA "
-        "Make-believe 9000, compute capability 8.9; build it here with: measnet-export engine GRAPH "
-        "--with tensorrt"
-    )
+    for said in (
+        "built for TensorRT 10.16.1.11 on NVIDIA Elsewhere 5090, compute capability 12.0",
+        f"this machine has TensorRT 10.16.1.11 on {FACTS.gpu}, compute capability 8.9",
+        "build it here with: measnet-export engine GRAPH --with tensorrt",
+    ):
+        assert said in str(refusal.value)
 
 
 def test_a_machine_without_a_gpu_says_so(bench: Bench) -> None:
-    bench.cuda.devices = 0
+    bench.gpu.fail("cudaGetDeviceCount", "cudaErrorNoDevice")
     with pytest.raises(EngineError, match=r"built for TensorRT 10.16.* this machine shows no GPU"):
         bench.backend()
 
@@ -199,54 +216,34 @@ PORTABLE = {"flavour": "tensorrt-rtx", "flavour_version": "1.7.1", "gpu": ""}
     ],
 )
 def test_which_engines_run_where(facts: dict[str, Any], version: str, fits: bool) -> None:
-    built = EngineFacts(
-        graph_sha256="",
-        graph={},
-        calibration_sha256="",
-        profiles=(),
-        settings={},
-        measnet_version="",
-        flavour="tensorrt",
-        flavour_version="10.16.1.11",
-        compute_capability="8.9",
-        gpu="NVIDIA A",
-        driver="580.1",
-        cuda="13.0",
-    )
+    built = replace(FACTS, gpu="NVIDIA A")
     assert (misfit(replace(built, **facts), HERE, version) is None) == fits
 
 
-def test_a_version_compatible_plan_may_bring_its_runtime_and_no_other(bench: Bench) -> None:
-    bench.backend(bench.engine(settings={"version_compatible": True}, needs_host_code=True))
-    with pytest.raises(BackendError, match="engine_host_code_allowed is not set"):
-        bench.backend(bench.engine(needs_host_code=True))
+@pytest.mark.parametrize("compatible", [True, False])
+def test_a_version_compatible_plan_may_bring_its_runtime_and_no_other(compatible: bool, bench: Bench) -> None:
+    backend = bench.backend(bench.engine(settings={"version_compatible": compatible}))
+    assert backend._plan._runtime.engine_host_code_allowed is compatible
 
 
 def test_a_plan_that_tensorrt_refuses_leads_to_its_own_words(bench: Bench) -> None:
     path = bench.engine()
     write_engine(path, TensorRTBackend(path)._read()[0], b"nonsense")
-    with pytest.raises(BackendError, match=r"TensorRT does not load the engine: IRuntime::.*magicTag"):
+    with pytest.raises(BackendError, match="TensorRT does not load the engine: deserialize_cuda_engine"):
         bench.backend(path)
-
-
-def test_an_engine_of_something_else_is_refused(bench: Bench) -> None:
-    with pytest.raises(EngineError, match="takes 'image' and returns 'restored'"):
-        bench.backend(bench.engine(names={"image": "pixels"}))
-    with pytest.raises(BackendError, match="no execution context: createExecutionContext: out of memory"):
-        bench.backend(bench.engine(no_context=True))
 
 
 def test_missing_packages_are_named(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
+    for module, said in (
+        ("tensorrt", r"pip install 'measnet\[tensorrt\]'"),
+        ("cuda.bindings", "cuda-python"),
+    ):
+        with monkeypatch.context() as patch, pytest.raises(MissingPackageError, match=said):
+            patch.setitem(sys.modules, module, None)
+            bench.backend()
 
-    path = bench.engine()
-    monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(MissingPackageError, match=r"pip install 'measnet\[tensorrt\]'"):
-        bench.backend(path)
-    bench.trt.install(monkeypatch)
-    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
-    with pytest.raises(MissingPackageError, match="cuda-python"):
-        bench.backend(path)
+
+def test_an_engine_of_a_flavour_that_is_not_known_is_refused(bench: Bench) -> None:
     with pytest.raises(EngineError, match="for 'abacus'"):
         bench.backend(bench.engine(flavour="abacus"))
 
@@ -266,6 +263,45 @@ def test_engines_select_tensorrt_by_themselves(tmp_path: Path) -> None:
         choose_backend("nano", "tensorrt")
     with pytest.raises(UsageError, match="nor a file that exists"):
         choose_backend("missing.engine")
+
+
+# The real packages
+
+
+def test_cuda_python_takes_our_arguments_as_far_as_a_machine_without_a_gpu_shows() -> None:
+    """Every call reaches CUDA and is refused there, in a sentence; none is refused for its arguments."""
+    real = pytest.importorskip("cuda.bindings.runtime", reason="cuda-python is not installed")
+    if real.cudaGetDeviceCount()[0] == real.cudaError_t.cudaSuccess:
+        pytest.skip("this machine has a GPU")
+    cuda = Cuda()
+    stream, event = real.cudaStream_t(0), real.cudaEvent_t(0)
+    for call in (
+        cuda.use_primary_context,
+        cuda.stream,
+        cuda.event,
+        lambda: cuda.record(event, stream),
+        lambda: cuda.record(event, 77),
+        lambda: cuda.wait(stream, event),
+        lambda: cuda.wait(77, event),
+        lambda: cuda.synchronize(stream),
+        lambda: cuda.allocate(4096),
+        lambda: cuda.allocate_pinned(4096),
+        lambda: cuda.free(1 << 40),
+        lambda: cuda.free_pinned(1 << 40),
+        lambda: cuda.upload(1 << 40, 1 << 41, 16, stream),
+        lambda: cuda.download(1 << 41, 1 << 40, 16, stream),
+        lambda: cuda.begin_capture(stream),
+        lambda: cuda.end_capture(stream),
+        lambda: cuda.instantiate(real.cudaGraph_t(0)),
+        lambda: cuda.launch(real.cudaGraphExec_t(0), stream),
+        lambda: cuda.destroy_captured(real.cudaGraph_t(0)),
+        lambda: cuda.destroy_graph(real.cudaGraphExec_t(0)),
+        lambda: cuda.destroy_stream(stream),
+        lambda: cuda.destroy_event(event),
+    ):
+        with pytest.raises(BackendError, match=r"^CUDA (failed at|is not there)"):
+            call()
+    cuda.release_primary_context()
 
 
 def test_tensorrt_rtx_itself_refuses_in_a_sentence_of_ours() -> None:

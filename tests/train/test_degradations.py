@@ -19,7 +19,7 @@ from measnet.train.degradations import (
     make_pairs,
 )
 from measnet.train.degradations.blur import disc_kernel, even_kernel, line_kernel, shake_kernel
-from measnet.train.degradations.camera import Camera
+from measnet.train.degradations.camera import SimulatedCamera
 from measnet.train.degradations.coded import Coder, code_frames, noise_level, pan
 from measnet.train.degradations.haze import add_haze, guided_filter, outdoor_depth
 from measnet.train.degradations.low_light import add_low_light
@@ -29,7 +29,7 @@ from measnet.train.degradations.noise import (
     add_sensor_noise,
     add_video_noise,
 )
-from measnet.train.degradations.picture import eight_bits, from_eight_bits, to_light, to_stored
+from measnet.train.degradations.picture import from_uint8, to_light, to_stored, to_uint8
 from measnet.train.degradations.rain import add_dense_rain, add_rain
 
 
@@ -152,33 +152,33 @@ def test_coding_changes_neither_colour_nor_place(coder: Coder) -> None:
 @pytest.mark.parametrize(
     "camera",
     [
-        Camera(level=0, softness=0.6),
-        Camera(level=0, softness=0.6, edge_aware=True),
-        Camera(level=0, sensor_scale=0.75, mosaic=False),
-        Camera(level=0, sensor_scale=1.5, mosaic=False, finish="bilateral", sharpening=0.5),
+        SimulatedCamera(level=0, softness=0.6),
+        SimulatedCamera(level=0, softness=0.6, edge_aware=True),
+        SimulatedCamera(level=0, sensor_scale=0.75, mosaic=False),
+        SimulatedCamera(level=0, sensor_scale=1.5, mosaic=False, finish="bilateral", sharpening=0.5),
     ],
 )
-def test_a_camera_without_noise_moves_nothing(camera: Camera) -> None:
-    scene = from_eight_bits(cv2.GaussianBlur(_photograph(128, 128), (0, 0), 1.5).view(np.uint8))
+def test_a_camera_without_noise_moves_nothing(camera: SimulatedCamera) -> None:
+    scene = from_uint8(cv2.GaussianBlur(_photograph(128, 128), (0, 0), 1.5).view(np.uint8))
     shot = camera.shoot(np.random.default_rng(0), scene)
-    assert np.abs(_shift(eight_bits(scene), eight_bits(shot))).max() < 0.05
+    assert np.abs(_shift(to_uint8(scene), to_uint8(shot))).max() < 0.05
     assert np.abs((shot - scene).mean(axis=(0, 1))).max() * 255 < 1.5
 
 
 def test_a_camera_has_the_noise_asked_for_and_less_where_it_smooths() -> None:
     grey = np.full((128, 128, 3), 0.5, np.float32)
-    plain = Camera(level=12, mosaic=False).shoot(np.random.default_rng(0), grey)
+    plain = SimulatedCamera(level=12, mosaic=False).shoot(np.random.default_rng(0), grey)
     assert plain.std() * 255 == pytest.approx(12, rel=0.05)
-    mosaic = Camera(level=12).shoot(np.random.default_rng(0), grey)
+    mosaic = SimulatedCamera(level=12).shoot(np.random.default_rng(0), grey)
     assert 0.5 < mosaic.std() / plain.std() < 0.9  # filled-in colours are means
-    smooth = Camera(level=12, finish="bilateral").shoot(np.random.default_rng(0), grey)
+    smooth = SimulatedCamera(level=12, finish="bilateral").shoot(np.random.default_rng(0), grey)
     assert smooth.std() < mosaic.std() * 0.8
 
 
 def test_frames_of_one_camera_differ_in_noise_alone() -> None:
     grey = np.full((64, 64, 3), 0.5, np.float32)
     rng = np.random.default_rng(0)
-    camera = Camera(level=4, pattern=1.5, pattern_seed=3, mosaic=False)
+    camera = SimulatedCamera(level=4, pattern=1.5, pattern_seed=3, mosaic=False)
     first, second = (camera.shoot(rng, grey) for _ in range(2))
     assert (first != second).any()
     lines = [shot.mean(axis=(0, 2)) - shot.mean() for shot in (first, second)]
@@ -240,7 +240,7 @@ def test_shares_grow_with_the_noise() -> None:
 
 
 def test_a_mixture_names_at_least_two_of_what_it_did() -> None:
-    clean = from_eight_bits(_photograph(96, 96))
+    clean = from_uint8(_photograph(96, 96))
     counts = [
         sum(share > 0 for share in degrade_mixture(np.random.default_rng(seed), clean)[1])
         for seed in range(12)
@@ -249,7 +249,7 @@ def test_a_mixture_names_at_least_two_of_what_it_did() -> None:
 
 
 def test_what_is_left_alone_looks_the_same() -> None:
-    clean = from_eight_bits(_photograph(96, 104))
+    clean = from_uint8(_photograph(96, 104))
     for seed in range(12):
         kept = DEGRADATIONS["keep"](np.random.default_rng(seed), clean)
         assert np.sqrt(np.mean((kept - clean) ** 2)) * 255 < 8

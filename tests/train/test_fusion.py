@@ -17,8 +17,8 @@ from measnet.runtime.trust import FILE, PLANES, LearntTrust
 from measnet.train.fusion import learning
 from measnet.train.fusion.cli import main
 from measnet.train.fusion.lessons import SIDE, SQUARES, Lessons
-from measnet.train.fusion.network import TrustNetwork, write_onnx
 from measnet.train.fusion.scenes import FRAMES, HEIGHT, WIDTH, made_up_scene, piece_of_clip
+from measnet.train.fusion.trust_network import TrustNetwork, write_onnx
 
 
 @pytest.fixture

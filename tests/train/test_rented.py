@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 import time
-import xml.dom.minidom
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -27,7 +26,7 @@ from measnet.network import MEASNet
 from measnet.train import rented
 from measnet.train.recipe import Recipe
 from measnet.train.rented import Rental
-from measnet.train.rented_results import collect, draw_curves, say_table
+from measnet.train.rented_results import collect, say_table
 from measnet.train.run_folder import seconds_spent
 
 SCRIPT = Path(rented.__file__)
@@ -174,18 +173,6 @@ def test_the_table_is_about_the_end_of_each_log() -> None:
     log = [{"step": i, "minutes": i / 10, "l1": 1 / i, "psnr_keep": float(i)} for i in range(1, 21)]
     table = say_table({"nano": log})
     assert "| steps | 20 |" in table and "| minutes | 2.0 |" in table and "| keep, dB | 19.50 |" in table
-
-
-def test_curves_are_drawn_within_the_picture() -> None:
-    log = [
-        {"step": i, "minutes": i / 10, "psnr_keep": 20 + i**0.5, "psnr_derain": 18.0} for i in range(1, 21)
-    ]
-    picture = draw_curves({"nano": log, "small": log[:1], "none": []})
-    lines = xml.dom.minidom.parseString(picture).getElementsByTagName("polyline")
-    points = [tuple(map(float, p.split(","))) for p in lines[0].getAttribute("points").split()]
-    assert len(points) == 20 and [len(line.getAttribute("points").split()) for line in lines] == [20, 1, 0]
-    assert all(0 < x < 720 and 0 < y < 360 for x, y in points)
-    assert [x for x, _ in points] == sorted(x for x, _ in points) and points[0][1] > points[-1][1]
 
 
 def test_it_ends_in_time_even_when_a_training_does_not(

@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from measnet.errors import InputError
+from measnet.image import EightBitPixels
 from measnet.image_header import read_size
-from measnet.train.data.pictures import PictureStore, Pixels
+from measnet.train.data.pictures import PictureStore
 from measnet.train.data.sets import ImageSet, Pair
 from measnet.train.degradations import DEGRADATIONS, make_pairs
 from measnet.train.degradations.picture import Picture, with_less_contrast
@@ -31,7 +32,7 @@ class Augmentation(NamedTuple):
     """Variations of a crop other than its place."""
 
     turns: int = 8
-    """Of the eight flips and quarter turns, how many may be drawn; 7 leaves out the untouched crop, as
+    """Number of the eight flips and quarter turns that may be drawn; 7 leaves out the untouched crop, as
     released."""
 
     zoom: float = 0.0
@@ -45,7 +46,7 @@ class Augmentation(NamedTuple):
     """Real low-light pictures are darkened by a random share up to this one."""
 
     plain: float = 0.0
-    """Share of ``keep`` samples that are looked at from near, down to a quarter of the crop, and of which
+    """Share of ``keep`` samples that are shown enlarged, down to a quarter of the crop, and of which
     half lose contrast: asphalt, walls and skies, which are no haze."""
 
 
@@ -139,7 +140,7 @@ class TrainingCrops(Dataset[tuple[Tensor, Tensor, int]]):
 
     def _synthetic(self, rng: np.random.Generator, pair: Pair, task: str) -> tuple[Picture, Picture]:
         picture = self.store[pair.clean]
-        if task not in DEGRADATIONS:  # what takes a whole camera: the first pair of those it gives
+        if task not in DEGRADATIONS:  # made by a whole camera, which gives several pairs: the first
             bad, good, _ = make_pairs(rng, task, picture, self.crop)[0]
             return bad.astype(np.float32) / np.float32(255), good.astype(np.float32) / np.float32(255)
         degrade = DEGRADATIONS[task]
@@ -183,17 +184,17 @@ class TrainingCrops(Dataset[tuple[Tensor, Tensor, int]]):
         return kept
 
 
-def _place(rng: np.random.Generator, picture: Pixels, side: int) -> tuple[int, int]:
+def _place(rng: np.random.Generator, picture: EightBitPixels, side: int) -> tuple[int, int]:
     height, width = picture.shape[:2]
     return int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
 
 
-def _cut(picture: Pixels, place: tuple[int, int], side: int) -> Pixels:
+def _cut(picture: EightBitPixels, place: tuple[int, int], side: int) -> EightBitPixels:
     top, left = place
     return picture[top : top + side, left : left + side]
 
 
-def _resized(picture: Pixels, side: int) -> Pixels:
+def _resized(picture: EightBitPixels, side: int) -> EightBitPixels:
     if picture.shape[0] == side:
         return picture
     way = cv2.INTER_AREA if picture.shape[0] > side else cv2.INTER_CUBIC

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
-from measnet.train.data.pictures import is_picture
+from measnet.train.data.pictures import is_named_picture
 from measnet.train.data.sets import CLEAN
 
 _DEPTH = 8  # folders below the root; GoPro in the authors' layout needs five
@@ -73,7 +73,7 @@ _NOT_CLEAN = ("noisy", "lr")  # how folders begin that lie beside clean ones: CB
 
 
 @dataclass(frozen=True)
-class Place:
+class PictureGroup:
     """Pictures that the folders say belong together."""
 
     folder: Path
@@ -81,7 +81,7 @@ class Place:
     task: str
     """One of the five, ``CLEAN``, or nothing when ``problem`` says why not."""
     split: str
-    """``train``, ``test``, ``validation``, or nothing: whatever they are asked for."""
+    """``train``, ``test``, ``validation``, or nothing: good for either."""
     clean: tuple[Path, ...] = ()
     degraded: tuple[Path, ...] | None = None
     """``None``: to be made from the clean ones."""
@@ -89,7 +89,7 @@ class Place:
     """The fault of the folder itself; empty where there is none."""
 
 
-def find_places(root: Path, task: str = "") -> Iterator[Place]:
+def find_groups(root: Path, task: str = "") -> Iterator[PictureGroup]:
     """Every place below ``root`` that holds pictures of a data set, in order of the folders' names.
 
     The name of ``root`` itself may be that of a set or of a task, but it does not say train or test: a folder
@@ -126,7 +126,7 @@ def _enter(meaning: _Meaning, folder: str) -> _Meaning:
     return meaning if meaning.known else replace(meaning, name=folder)
 
 
-def _walk(folder: Path, meaning: _Meaning, above: tuple[Path, ...]) -> Iterator[Place]:
+def _walk(folder: Path, meaning: _Meaning, above: tuple[Path, ...]) -> Iterator[PictureGroup]:
     """``above``: the real folders from the root to ``folder``, so that no link leads round in circles."""
     try:
         inside = _Inside(folder)
@@ -147,7 +147,7 @@ def _walk(folder: Path, meaning: _Meaning, above: tuple[Path, ...]) -> Iterator[
             yield from _walk(child, _enter(meaning, child.name), (*above, real))
 
 
-def _place_here(inside: _Inside, meaning: _Meaning, is_root: bool) -> Place | None:
+def _place_here(inside: _Inside, meaning: _Meaning, is_root: bool) -> PictureGroup | None:
     degraded, clean = inside.first(_DEGRADED), inside.first(_CLEAN)
     if meaning.known and degraded and _key(degraded) == "noisy":
         degraded = None  # to published pictures noise is added
@@ -176,7 +176,9 @@ _INCOMPLETE = "needs a folder of degraded pictures (input) and one of clean ones
 _NO_TASK = "holds pairs, but no folder is called after their task (denoise, derain, dehaze, deblur, lowlight)"
 
 
-def _pairs(folder: Path, meaning: _Meaning, task: str, degraded: list[Path], clean: list[Path]) -> Place:
+def _pairs(
+    folder: Path, meaning: _Meaning, task: str, degraded: list[Path], clean: list[Path]
+) -> PictureGroup:
     problem = "" if task else _NO_TASK
     return replace(_place(folder, meaning, degraded=degraded, clean=clean, problem=problem), task=task)
 
@@ -188,10 +190,10 @@ def _place(
     degraded: list[Path] | None = None,
     clean: Sequence[Path] = (),
     problem: str = "",
-) -> Place:
+) -> PictureGroup:
     split = meaning.split or meaning.usual
     stored = None if degraded is None else tuple(degraded)
-    return Place(folder, meaning.name, meaning.task, split, tuple(clean), stored, problem)
+    return PictureGroup(folder, meaning.name, meaning.task, split, tuple(clean), stored, problem)
 
 
 class _Inside:
@@ -203,7 +205,7 @@ class _Inside:
             path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX", "@"))
         )
         self.folders = [path for path in entries if path.is_dir()]
-        self.pictures = [path for path in entries if is_picture(path)]
+        self.pictures = [path for path in entries if is_named_picture(path)]
 
     def first(self, keys: Iterable[str]) -> Path | None:
         """The folder called like the earliest of ``keys``."""

@@ -10,7 +10,7 @@ from typing import Literal
 from measnet.errors import InputError, UsageError
 from measnet.image_header import PictureError, read_size
 from measnet.printable import printable
-from measnet.train.data.folders import PUBLISHED, Place, find_places, understood, unknown_beside
+from measnet.train.data.folders import PUBLISHED, PictureGroup, find_groups, understood, unknown_beside
 from measnet.train.data.pairing import match_names
 from measnet.train.data.pictures import read_picture
 from measnet.train.data.sets import CLEAN, TASKS, ImageSet, Pair
@@ -52,7 +52,7 @@ def find_sets(
             and come along.
         decode: decode every picture too, not its header alone, which finds damage in the middle of a file:
             seconds for most sets, minutes for RESIDE.
-        tell: hears a line on folders of pictures beside those of sets, whose names say nothing.
+        tell: hears a line on folders of pictures next to those of sets, whose names say nothing.
 
     Raises:
         DataSetError: an ``InputError`` with every problem of every set asked for: a task without a set, a
@@ -64,7 +64,7 @@ def find_sets(
     if unknown:
         raise UsageError(f"no task {unknown[0]!r}; there are {', '.join(TASKS)}")
     _require_folder(root)
-    places = list(find_places(root))
+    places = list(find_groups(root))
     wanted = [
         place
         for place in places
@@ -95,7 +95,7 @@ def read_pairs(folder: Path, task: str) -> ImageSet:
     if task not in TASKS:
         raise UsageError(f"no task {task!r}; there are {', '.join(TASKS)}")
     _require_folder(folder)
-    place = next(find_places(folder, task), None)
+    place = next(find_groups(folder, task), None)
     if place is None or place.folder != folder:
         raise InputError(
             f"{printable(folder)} needs a folder of degraded pictures (input) and one of clean ones (target)"
@@ -110,7 +110,7 @@ def _require_folder(folder: Path) -> None:
 
 
 def _missing_tasks(
-    places: list[Place], wanted: list[Place], split: str, tasks: Collection[str] | None
+    places: list[PictureGroup], wanted: list[PictureGroup], split: str, tasks: Collection[str] | None
 ) -> list[str]:
     """Lists the tasks that were asked for and are not there, a line each."""
     there = {place.task for place in wanted}
@@ -127,7 +127,7 @@ def _missing_tasks(
     return problems
 
 
-def _read_places(root: Path, places: list[Place], decode: bool, missing: list[str]) -> list[ImageSet]:
+def _read_places(root: Path, places: list[PictureGroup], decode: bool, missing: list[str]) -> list[ImageSet]:
     """The sets of ``places``, checked; places of the same set become one."""
     pairs: dict[tuple[str, str], list[Pair]] = {}
     problems = list(missing)
@@ -142,8 +142,8 @@ def _read_places(root: Path, places: list[Place], decode: bool, missing: list[st
     return [ImageSet(name, task, tuple(found)) for (task, name), found in pairs.items()]
 
 
-def _read_place(root: Path, place: Place, decode: bool) -> tuple[list[Pair], list[str]]:
-    """The pairs of a place, and what is wrong with them or with the place itself."""
+def _read_place(root: Path, place: PictureGroup, decode: bool) -> tuple[list[Pair], list[str]]:
+    """The pairs of a group, and the faults of them or of the group itself."""
 
     def shown(path: Path) -> str:
         return printable(path.relative_to(root) if path != root else root)
@@ -160,7 +160,7 @@ def _read_place(root: Path, place: Place, decode: bool) -> tuple[list[Pair], lis
 
 
 def _checked(pairs: list[Pair], shown: Callable[[Path], str], decode: bool) -> tuple[list[Pair], list[str]]:
-    """``pairs`` as they are, and what is wrong with their files."""
+    """``pairs`` as they are, and the faults of their files."""
     problems: list[str] = []
     sizes: dict[Path, tuple[int, int]] = {}
     paths = list(dict.fromkeys(path for pair in pairs for path in pair if path is not None))

@@ -52,12 +52,12 @@ class Packing(NamedTuple):
     """Pairs to be made from clean pictures, over all tasks."""
 
     side: int = 256
-    """Of made pairs, in pixels."""
+    """Side of made pairs, in pixels."""
 
     seed: int = 0
 
 
-class Job(NamedTuple):
+class PackJob(NamedTuple):
     """One picture to be packed as it is, or one or more pairs to be made from it."""
 
     task: str
@@ -70,7 +70,7 @@ class Job(NamedTuple):
 class PackPlan(NamedTuple):
     """The content of a pack to be made, and its cost."""
 
-    jobs: tuple[Job, ...]
+    jobs: tuple[PackJob, ...]
 
     pictures: Mapping[str, int]
     """By task: so many, about (copies made smaller not counted)."""
@@ -79,7 +79,7 @@ class PackPlan(NamedTuple):
     """Bytes, about."""
 
     seconds: float
-    """On one core, about."""
+    """Time that it takes on one core, about."""
 
     left_out: int
     """Pictures too small."""
@@ -132,8 +132,8 @@ def plan_pack(sets: Sequence[ImageSet], tasks: Mapping[str, float], packing: Pac
     return PackPlan(jobs, pictures, int(total), seconds, left_out)
 
 
-def cores() -> int:
-    """Of this machine, those that this process may use."""
+def processors() -> int:
+    """Counts the processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -157,7 +157,7 @@ def write_pack(
             on_picture(done, len(plan.jobs))
 
 
-def _all_done(jobs: Sequence[Job], workers: int) -> Generator[list[PackedPair], None, None]:
+def _all_done(jobs: Sequence[PackJob], workers: int) -> Generator[list[PackedPair], None, None]:
     if workers <= 1:
         yield from map(_done, jobs)
         return
@@ -179,20 +179,20 @@ def _begin_worker() -> None:
     cv2.setNumThreads(1)
 
 
-def _jobs(sets: Sequence[ImageSet], tasks: Mapping[str, float], packing: Packing) -> Iterator[Job]:
+def _jobs(sets: Sequence[ImageSet], tasks: Mapping[str, float], packing: Packing) -> Iterator[PackJob]:
     clean = [pair for images in sets if images.synthetic for pair in images.pairs]
     fields = {"denoise" if task == "camera" else field_of(task) for task in tasks}
     number = 0
     if "denoise" in fields:
         for pair in clean:
             number += 1
-            yield Job(CLEAN, pair, (packing.seed, number), packing.side, False)
+            yield PackJob(CLEAN, pair, (packing.seed, number), packing.side, False)
     for images in sets:
         if not images.synthetic and images.task in fields:
             task = "camera" if images.task == "denoise" else images.task
             for pair in images.pairs:
                 number += 1
-                yield Job(task, pair, (packing.seed, number), packing.side, True)
+                yield PackJob(task, pair, (packing.seed, number), packing.side, True)
     made = {task: weight for task, weight in tasks.items() if task in PACKED_TASKS}
     for index, (task, weight) in enumerate(made.items()):
         wanted = round(packing.pairs * weight / sum(made.values())) if clean else 0
@@ -200,17 +200,17 @@ def _jobs(sets: Sequence[ImageSet], tasks: Mapping[str, float], packing: Packing
         for at in range(-(-wanted // (RUN if task == "coded" else 1))):
             number += 1
             pair = clean[int(order[at % len(clean)])]
-            yield Job(task, pair, (packing.seed, number), packing.side, False)
+            yield PackJob(task, pair, (packing.seed, number), packing.side, False)
 
 
-def _done(job: Job) -> list[PackedPair]:
+def _done(job: PackJob) -> list[PackedPair]:
     try:
         return _made(job)
     except InputError as error:  # in a form that travels between processes
         raise InputError(str(error)) from None
 
 
-def _made(job: Job) -> list[PackedPair]:
+def _made(job: PackJob) -> list[PackedPair]:
     rng = np.random.default_rng(job.seed)
     clean = read_picture(job.pair.clean)
     if job.task == CLEAN:

@@ -10,16 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from measnet.errors import InputError
-from measnet.image import eight_bits
+from measnet.image import EightBitPixels, eight_bits
 from measnet.image_header import IMAGE_ENDINGS, PictureError, read_size
 
 KEPT_BYTES = 2 << 30  # decoded pictures kept in memory; a worker process shares them with its parent
 SHOWN_PROBLEMS = 10  # in one message
 
-Pixels = NDArray[np.uint8]
 
-
-def read_picture(path: Path) -> Pixels:
+def read_picture(path: Path) -> EightBitPixels:
     """The picture as H x W x 3, uint8, RGB, upright.
 
     Grey is repeated in all three channels, 16 bits are rounded to 8 (65535 is 255), a palette is looked up,
@@ -44,7 +42,7 @@ def read_picture(path: Path) -> Pixels:
     return np.asarray(cv2.cvtColor(eight_bits(kept), cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def is_picture(path: Path) -> bool:
+def is_named_picture(path: Path) -> bool:
     """Tells a picture by name and kind: an ending that we read, not hidden, a regular file."""
     return path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith(".") and path.is_file()
 
@@ -54,7 +52,7 @@ def list_pictures(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"the folder of pictures {folder} does not exist")
     try:
-        found = sorted(path for path in folder.iterdir() if is_picture(path))
+        found = sorted(path for path in folder.iterdir() if is_named_picture(path))
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error.strerror}") from None
     if not found:
@@ -69,7 +67,7 @@ class PictureStore:
     """
 
     def __init__(self, paths: Sequence[Path], keep: int = KEPT_BYTES) -> None:
-        self._kept: dict[Path, Pixels] = {}
+        self._kept: dict[Path, EightBitPixels] = {}
         problems = []
         for path in dict.fromkeys(paths):
             if keep <= 0:
@@ -83,7 +81,7 @@ class PictureStore:
             more = f"; and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
             raise InputError("; ".join(problems[:SHOWN_PROBLEMS]) + more)
 
-    def __getitem__(self, path: Path) -> Pixels:
+    def __getitem__(self, path: Path) -> EightBitPixels:
         """H x W x 3, uint8, RGB."""
         kept = self._kept.get(path)
         return read_picture(path) if kept is None else kept

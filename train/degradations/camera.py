@@ -19,14 +19,14 @@ import numpy as np
 from measnet.train.degradations.picture import (
     Picture,
     clip,
-    eight_bits,
-    from_eight_bits,
-    rounded,
+    from_uint8,
+    rounded_to_8_bits,
     to_light,
     to_stored,
+    to_uint8,
 )
 
-Finish = Literal["none", "bilateral", "means", "soft"]
+CameraFinish = Literal["none", "bilateral", "means", "soft"]
 
 MIDDLE = 0.5**2.2  # the light of a stored value of one half
 PEDESTAL = 0.5  # raw values keep what noise takes below black
@@ -34,17 +34,17 @@ RAW_PEAK = 2.0  # and above white
 
 
 @dataclass(frozen=True)
-class Camera:
+class SimulatedCamera:
     """One camera at one setting: frames of one run share it, and differ in their noise alone."""
 
     level: float = 8.0
     """Noise at middle grey before any finish, its standard deviation in 8-bit steps."""
 
     read_share: float = 0.03
-    """Of the variance at middle grey, how much does not depend on light."""
+    """Share of the variance at middle grey that does not depend on light."""
 
     softness: float = 0.0
-    """Of the lens: the Gaussian's sigma in pixels."""
+    """Blur of the lens: the Gaussian's sigma in pixels."""
 
     vignette: float = 0.0
     """The share of light that the corners lose."""
@@ -72,7 +72,7 @@ class Camera:
     chroma_smoothing: float = 0.0
     """Sigma in pixels of what the camera smooths colour with."""
 
-    finish: Finish = "none"
+    finish: CameraFinish = "none"
     finish_strength: float = 1.0
     sharpening: float = 0.0
     """The share of an unsharp mask's difference that is added."""
@@ -89,7 +89,7 @@ class Camera:
         if stored.shape != scene.shape:
             way = cv2.INTER_AREA if self.sensor_scale > 1 else cv2.INTER_CUBIC
             stored = clip(np.asarray(cv2.resize(stored, (width, height), interpolation=way), np.float32))
-        return rounded(stored)
+        return rounded_to_8_bits(stored)
 
     def _at_the_sensor(self, light: Picture) -> Picture:
         height, width = light.shape[:2]
@@ -146,8 +146,8 @@ class Camera:
             stored = np.asarray(cv2.bilateralFilter(stored, 5, max(tone, 0.01), 1.6), np.float32)
         elif self.finish == "means":
             power = max(1.0, self.finish_strength * 0.6 * self.level)
-            smoothed = cv2.fastNlMeansDenoising(eight_bits(stored), None, power, 3, 7)
-            stored = from_eight_bits(np.asarray(smoothed, np.uint8))
+            smoothed = cv2.fastNlMeansDenoising(to_uint8(stored), None, power, 3, 7)
+            stored = from_uint8(np.asarray(smoothed, np.uint8))
         elif self.finish == "soft":
             stored = np.asarray(
                 cv2.GaussianBlur(stored, (0, 0), 0.4 + 0.6 * self.finish_strength), np.float32
@@ -158,15 +158,15 @@ class Camera:
         return stored
 
 
-def draw_camera(rng: np.random.Generator, heaviest: float = 30) -> Camera:
+def draw_camera(rng: np.random.Generator, heaviest: float = 30) -> SimulatedCamera:
     """A camera from mild to heavy: noise of 1 to ``heaviest`` steps at middle grey, a third of that on
     average."""
     finished = rng.random() < 0.35
-    finish: Finish = "none"
+    finish: CameraFinish = "none"
     if finished:
         finish = ("bilateral", "means", "soft")[int(rng.choice(3, p=[0.5, 0.25, 0.25]))]
     scale = rng.random()
-    return Camera(
+    return SimulatedCamera(
         level=float(1 + (heaviest - 1) * rng.beta(1.3, 2.7)),
         read_share=float(np.exp(rng.uniform(np.log(0.002), np.log(0.08)))),
         softness=float(rng.uniform(0.3, 0.8)) if rng.random() < 0.6 else 0.0,
@@ -189,7 +189,7 @@ def draw_camera(rng: np.random.Generator, heaviest: float = 30) -> Camera:
 
 
 def _mosaic(colours: Picture) -> Picture:
-    """Of every pixel the one colour that a Bayer sensor sees there: RG over GB."""
+    """Keeps of every pixel the one colour that a Bayer sensor sees there: RG over GB."""
     seen = np.array(colours[:, :, 1], np.float32)
     seen[0::2, 0::2] = colours[0::2, 0::2, 0]
     seen[1::2, 1::2] = colours[1::2, 1::2, 2]

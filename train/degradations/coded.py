@@ -15,15 +15,14 @@ import av
 import cv2
 import numpy as np
 from av.video.codeccontext import VideoCodecContext
-from numpy.typing import NDArray
 
+from measnet.image import EightBitPixels
 from measnet.runtime.colour import RgbReader, YuvWriter
 from measnet.runtime.frame import Colour
 from measnet.train.degradations.camera import draw_camera
-from measnet.train.degradations.picture import Picture, eight_bits, from_eight_bits
+from measnet.train.degradations.picture import Picture, from_uint8, to_uint8
 
-Pixels = NDArray[np.uint8]
-Codec = Literal["h264", "hevc", "mpeg4"]
+CoderName = Literal["h264", "hevc", "mpeg4"]
 
 _ENCODERS = {"h264": "libx264", "hevc": "libx265", "mpeg4": "mpeg4"}
 _BT709, _BT601 = Colour(1, 1, 1, range=1), Colour(6, 6, 6, range=1)
@@ -33,9 +32,9 @@ _BT709, _BT601 = Colour(1, 1, 1, range=1), Colour(6, 6, 6, range=1)
 class Coder:
     """Settings of an encoder."""
 
-    codec: Codec = "h264"
+    codec: CoderName = "h264"
     crf: int = 23
-    """Of H.264 and HEVC, the higher the coarser; MPEG-4 gets the quantiser that looks alike."""
+    """CRF of H.264 and HEVC, the higher the coarser; MPEG-4 gets the quantiser that looks alike."""
 
     preset: str = "medium"
     tune: str | None = None
@@ -51,7 +50,7 @@ class Coder:
 def draw_coder(rng: np.random.Generator, low: int = 18, high: int = 36, *, only_h264: bool = False) -> Coder:
     """A coder with a CRF of ``low`` to ``high``: mostly H.264, sometimes HEVC or MPEG-4."""
     kind = 0.0 if only_h264 else rng.random()
-    codec: Codec = "h264" if kind < 0.88 else "hevc" if kind < 0.93 else "mpeg4"
+    codec: CoderName = "h264" if kind < 0.88 else "hevc" if kind < 0.93 else "mpeg4"
     return Coder(
         codec=codec,
         crf=int(rng.integers(low, high + 1)),
@@ -62,7 +61,7 @@ def draw_coder(rng: np.random.Generator, low: int = 18, high: int = 36, *, only_
     )
 
 
-def code_frames(frames: Sequence[Pixels], coder: Coder) -> list[Pixels]:
+def code_frames(frames: Sequence[EightBitPixels], coder: Coder) -> list[EightBitPixels]:
     """The frames of one size, H x W x 3, RGB, as they are once encoded to 4:2:0 and decoded.
 
     Colours go there and back by ``runtime.colour``, without the darkening of swscale's fast way: what a
@@ -88,7 +87,7 @@ def code_frames(frames: Sequence[Pixels], coder: Coder) -> list[Pixels]:
     return [np.asarray(reader.read(frame)[:height, :width], np.uint8) for frame in decoded]
 
 
-def pan(rng: np.random.Generator, picture: Pixels, side: int, count: int) -> list[Pixels]:
+def pan(rng: np.random.Generator, picture: EightBitPixels, side: int, count: int) -> list[EightBitPixels]:
     """Makes ``count`` frames of side x side, as a camera sees them while it moves over the picture.
 
     A quarter stands still; half move by whole pixels, up to 4 a frame; the rest by fractions of one. Beyond
@@ -107,8 +106,8 @@ def pan(rng: np.random.Generator, picture: Pixels, side: int, count: int) -> lis
 
 
 def code_with_gaussian_noise(
-    rng: np.random.Generator, frames: Sequence[Pixels], sigma: float, coder: Coder
-) -> list[Pixels]:
+    rng: np.random.Generator, frames: Sequence[EightBitPixels], sigma: float, coder: Coder
+) -> list[EightBitPixels]:
     """The frames with fresh noise of ``sigma`` 8-bit steps each, coded."""
     noisy = []
     for frame in frames:
@@ -118,20 +117,20 @@ def code_with_gaussian_noise(
 
 
 def code_from_camera(
-    rng: np.random.Generator, frames: Sequence[Pixels], coder: Coder
-) -> tuple[list[Pixels], float]:
+    rng: np.random.Generator, frames: Sequence[EightBitPixels], coder: Coder
+) -> tuple[list[EightBitPixels], float]:
     """The frames as one camera shot them, coded; and the noise that went into the coder, in 8-bit steps."""
     camera = draw_camera(rng)
-    shot = [eight_bits(camera.shoot(rng, from_eight_bits(frame))) for frame in frames]
+    shot = [to_uint8(camera.shoot(rng, from_uint8(frame))) for frame in frames]
     return code_frames(shot, coder), noise_level(shot[0], frames[0])
 
 
 def add_coding(rng: np.random.Generator, clean: Picture, coder: Coder) -> Picture:
     """The picture as the last of three frames of a video that stands still."""
-    return from_eight_bits(code_frames([eight_bits(clean)] * 3, coder)[-1])
+    return from_uint8(code_frames([to_uint8(clean)] * 3, coder)[-1])
 
 
-def noise_level(noisy: Pixels, clean: Pixels) -> float:
+def noise_level(noisy: EightBitPixels, clean: EightBitPixels) -> float:
     """Standard deviation of the noise in 8-bit steps, whatever else changed slowly or at edges.
 
     From the median of what a 5 x 5 mean leaves of the difference: blurred edges are few, and count little.
@@ -141,7 +140,7 @@ def noise_level(noisy: Pixels, clean: Pixels) -> float:
     return float(1.4826 * np.median(np.abs(change)))
 
 
-def _seen_from(picture: Pixels, side: int, left: float, top: float) -> Pixels:
+def _seen_from(picture: EightBitPixels, side: int, left: float, top: float) -> EightBitPixels:
     height, width = picture.shape[:2]
     whole = float(left).is_integer() and float(top).is_integer()
     if whole and 0 <= left <= width - side and 0 <= top <= height - side:

@@ -1,4 +1,4 @@
-"""Pairs of a degraded and a clean picture by task, with how much of what is wrong in the degraded one.
+"""Pairs of a degraded and a clean picture by task, with the amount of each kind of damage.
 
 Degradations come in the order of physics: rain and haze and darkness before the camera, movement
 and lens, then the sensor's noise, then compression.
@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from measnet.image import EightBitPixels
 from measnet.train.degradations.blur import add_blur
 from measnet.train.degradations.camera import draw_camera
 from measnet.train.degradations.coded import (
@@ -28,17 +28,16 @@ from measnet.train.degradations.low_light import add_low_light
 from measnet.train.degradations.noise import add_compression
 from measnet.train.degradations.picture import (
     Picture,
-    eight_bits,
-    from_eight_bits,
+    from_uint8,
     to_light,
     to_stored,
+    to_uint8,
     with_less_contrast,
 )
 from measnet.train.degradations.rain import add_rain
 
-Pixels = NDArray[np.uint8]
 Shares = tuple[float, ...]
-Made = tuple[Pixels, Pixels, Shares]
+MadePair = tuple[EightBitPixels, EightBitPixels, Shares]
 
 DEGRADATION_NAMES = ("noise", "rain", "haze", "blur", "dark", "compression")
 """Names of ``Shares``, in this order, each from 0 (none) to 1 (the strongest).
@@ -54,7 +53,7 @@ PACKED_TASKS = ("derain", "dehaze", "deblur", "lowlight", "coded", "camera", "mi
 BLUR_MARGIN = 16  # pixels around a picture, so that what blurs into it is the picture and not its mirror
 
 
-def make_pairs(rng: np.random.Generator, task: str, picture: Pixels, side: int) -> list[Made]:
+def make_pairs(rng: np.random.Generator, task: str, picture: EightBitPixels, side: int) -> list[MadePair]:
     """Degraded and clean pictures, side x side x 3, from somewhere in a clean one, and the shares.
 
     ``picture`` is H x W x 3, RGB; where it is smaller than ``side``, its own shorter side counts. Sides are
@@ -88,7 +87,7 @@ def degrade_mixture(rng: np.random.Generator, clean: Picture) -> tuple[Picture, 
         shares["blur"] = _lost_detail(scene, before)
     if noisy:
         before, scene = scene, draw_camera(rng, heaviest=22).shoot(rng, scene)
-        shares["noise"] = _noise(eight_bits(scene), eight_bits(before))
+        shares["noise"] = _noise(to_uint8(scene), to_uint8(before))
     if coded:
         scene, shares["compression"] = _compressed(rng, scene)
     return scene, _shares(shares)
@@ -113,19 +112,19 @@ def _compressed(rng: np.random.Generator, scene: Picture) -> tuple[Picture, floa
     return add_coding(rng, scene, coder), coder.coarseness
 
 
-def _rain(rng: np.random.Generator, picture: Pixels, side: int) -> list[Made]:
+def _rain(rng: np.random.Generator, picture: EightBitPixels, side: int) -> list[MadePair]:
     clean = _scene(rng, picture, side)
     rainy = add_rain(rng, clean)
     return [_made(rainy, clean, rain=_change(rainy, clean, most=80))]
 
 
-def _haze(rng: np.random.Generator, picture: Pixels, side: int) -> list[Made]:
+def _haze(rng: np.random.Generator, picture: EightBitPixels, side: int) -> list[MadePair]:
     clean = _scene(rng, picture, side)
     hazy = add_haze(rng, clean)
     return [_made(hazy, clean, haze=_change(hazy, clean, most=120))]
 
 
-def _blur(rng: np.random.Generator, picture: Pixels, side: int) -> list[Made]:
+def _blur(rng: np.random.Generator, picture: EightBitPixels, side: int) -> list[MadePair]:
     margin = min(BLUR_MARGIN, (min(picture.shape[:2]) - side) // 2)
     whole = _scene(rng, picture, side + 2 * margin)
     inner = slice(margin, margin + side)
@@ -133,30 +132,30 @@ def _blur(rng: np.random.Generator, picture: Pixels, side: int) -> list[Made]:
     return [_made(blurred, clean, blur=_lost_detail(blurred, clean))]
 
 
-def _low_light(rng: np.random.Generator, picture: Pixels, side: int) -> list[Made]:
+def _low_light(rng: np.random.Generator, picture: EightBitPixels, side: int) -> list[MadePair]:
     clean = _scene(rng, picture, side)
     dark = add_low_light(rng, clean)
-    noise = _noise(eight_bits(dark), eight_bits(clean * (dark.mean() / max(float(clean.mean()), 1e-6))))
+    noise = _noise(to_uint8(dark), to_uint8(clean * (dark.mean() / max(float(clean.mean()), 1e-6))))
     return [_made(dark, clean, dark=_darkness(dark, clean), noise=noise)]
 
 
-def _camera(rng: np.random.Generator, picture: Pixels, side: int) -> list[Made]:
+def _camera(rng: np.random.Generator, picture: EightBitPixels, side: int) -> list[MadePair]:
     clean = _scene(rng, picture, side)
     shot = draw_camera(rng).shoot(rng, clean)
     quality = int(rng.integers(70, 98)) if rng.random() < 0.3 else 100
     shot = add_compression(shot, quality) if quality < 100 else shot
-    noise = _noise(eight_bits(shot), eight_bits(clean))
+    noise = _noise(to_uint8(shot), to_uint8(clean))
     return [_made(shot, clean, noise=noise, compression=(95 - quality) / 70)]
 
 
-def _coded(rng: np.random.Generator, picture: Pixels, side: int) -> list[Made]:
+def _coded(rng: np.random.Generator, picture: EightBitPixels, side: int) -> list[MadePair]:
     """Frames of one run: three in four with Gaussian noise, one in six from a camera, the rest with none;
     of one run in seven the scene has less contrast, which alone is no haze."""
     room = side + int(rng.integers(0, 33))
     scene = _scene(rng, picture, min(room, *picture.shape[:2]))
     if rng.random() < 1 / 7:
         scene = with_less_contrast(rng, scene)
-    whole = eight_bits(scene)
+    whole = to_uint8(scene)
     frames = pan(rng, whole, side, int(rng.integers(5, 9)))
     kind, noise = rng.random(), 0.0
     if kind < 0.75:
@@ -176,18 +175,18 @@ def _coded(rng: np.random.Generator, picture: Pixels, side: int) -> list[Made]:
     return [(coded[number], frames[number], shares) for number in sorted(chosen.tolist())]
 
 
-def _dimmed(frames: list[Pixels], exposure: float) -> list[Pixels]:
-    stored = eight_bits(to_stored(to_light(np.linspace(0, 1, 256, dtype=np.float32)) * np.float32(exposure)))
+def _dimmed(frames: list[EightBitPixels], exposure: float) -> list[EightBitPixels]:
+    stored = to_uint8(to_stored(to_light(np.linspace(0, 1, 256, dtype=np.float32)) * np.float32(exposure)))
     return [stored[frame] for frame in frames]
 
 
-def _mixture(rng: np.random.Generator, picture: Pixels, side: int) -> list[Made]:
+def _mixture(rng: np.random.Generator, picture: EightBitPixels, side: int) -> list[MadePair]:
     clean = _scene(rng, picture, side)
     degraded, shares = degrade_mixture(rng, clean)
-    return [(eight_bits(degraded), eight_bits(clean), shares)]
+    return [(to_uint8(degraded), to_uint8(clean), shares)]
 
 
-def _keep(rng: np.random.Generator, picture: Pixels, side: int) -> list[Made]:
+def _keep(rng: np.random.Generator, picture: EightBitPixels, side: int) -> list[MadePair]:
     """Scenes with nothing wrong: a quarter seen from near, half with less contrast."""
     near = rng.random() < 0.25
     taken = max(16, int(side * rng.uniform(0.25, 0.9))) if near else side
@@ -197,7 +196,7 @@ def _keep(rng: np.random.Generator, picture: Pixels, side: int) -> list[Made]:
         clean = np.asarray(np.clip(clean, 0, 1), np.float32)
     if rng.random() < 0.5:
         clean = with_less_contrast(rng, clean)
-    clean = from_eight_bits(eight_bits(clean))
+    clean = from_uint8(to_uint8(clean))
     return [_made(leave_alone(rng, clean), clean)]
 
 
@@ -214,7 +213,7 @@ def leave_alone(rng: np.random.Generator, clean: Picture) -> Picture:
     return add_coding(rng, clean, draw_coder(rng, 14, 20, only_h264=True))
 
 
-_MAKERS: Mapping[str, Callable[[np.random.Generator, Pixels, int], list[Made]]] = {
+_MAKERS: Mapping[str, Callable[[np.random.Generator, EightBitPixels, int], list[MadePair]]] = {
     "derain": _rain,
     "dehaze": _haze,
     "deblur": _blur,
@@ -226,7 +225,7 @@ _MAKERS: Mapping[str, Callable[[np.random.Generator, Pixels, int], list[Made]]] 
 }
 
 
-def _scene(rng: np.random.Generator, picture: Pixels, side: int) -> Picture:
+def _scene(rng: np.random.Generator, picture: EightBitPixels, side: int) -> Picture:
     """A square from somewhere in the picture, two times in five from a picture made smaller."""
     shorter = min(picture.shape[:2])
     taken = side
@@ -237,11 +236,11 @@ def _scene(rng: np.random.Generator, picture: Pixels, side: int) -> Picture:
     square = picture[top : top + taken, left : left + taken]
     if taken != side:
         square = np.asarray(cv2.resize(square, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
-    return from_eight_bits(square)
+    return from_uint8(square)
 
 
-def _made(degraded: Picture, clean: Picture, **shares: float) -> Made:
-    return eight_bits(degraded), eight_bits(clean), _shares(shares)
+def _made(degraded: Picture, clean: Picture, **shares: float) -> MadePair:
+    return to_uint8(degraded), to_uint8(clean), _shares(shares)
 
 
 def _shares(shares: Mapping[str, float]) -> Shares:
@@ -252,7 +251,7 @@ def _change(after: Picture, before: Picture, most: float) -> float:
     return float(np.sqrt(np.mean((after - before) ** 2))) * 255 / most
 
 
-def _noise(noisy: Pixels, clean: Pixels) -> float:
+def _noise(noisy: EightBitPixels, clean: EightBitPixels) -> float:
     return noise_level(noisy, clean) / 30
 
 

@@ -38,15 +38,15 @@ def with_less_contrast(rng: np.random.Generator, picture: Picture) -> Picture:
     return clip(duller)
 
 
-def rounded(picture: Picture) -> Picture:
+def rounded_to_8_bits(picture: Picture) -> Picture:
     """The picture in steps of 1/255."""
     return np.asarray(np.rint(picture * np.float32(255)) / np.float32(255), np.float32)
 
 
-def eight_bits(picture: Picture) -> NDArray[np.uint8]:
+def to_uint8(picture: Picture) -> NDArray[np.uint8]:
     """Stored values as 0 to 255."""
     return np.asarray(np.rint(picture * np.float32(255)), np.uint8)
 
 
-def from_eight_bits(pixels: NDArray[np.uint8]) -> Picture:
+def from_uint8(pixels: NDArray[np.uint8]) -> Picture:
     return np.asarray(pixels.astype(np.float32) / np.float32(255), np.float32)

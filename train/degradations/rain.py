@@ -30,7 +30,7 @@ def add_dense_rain(rng: np.random.Generator, clean: Picture, rise: float) -> Pic
     tilt = rng.normal(0, 7)
     spread = rng.uniform(0.5, 4)
     layers = int(rng.integers(2, 6))
-    drop = rng.uniform(24, 50) / 2 * (0.6 + rise / 100)  # what one streak adds, on average, in 8-bit steps
+    drop = rng.uniform(24, 50) / 2 * (0.6 + rise / 100)  # mean of what a streak adds, in 8-bit steps
     usual = np.exp(rng.uniform(np.log(14), np.log(110)))
     streaks = np.zeros((height, width), np.float32)
     for _ in range(layers):

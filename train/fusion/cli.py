@@ -24,8 +24,8 @@ from measnet.runtime.restorer import Restorer
 from measnet.train.data.pictures import list_pictures
 from measnet.train.fusion.learning import learn
 from measnet.train.fusion.lessons import Lessons, add_lessons, draw_chain
-from measnet.train.fusion.network import write_onnx
 from measnet.train.fusion.scenes import FRAMES, HEIGHT, WIDTH, made_up_scene, piece_of_clip
+from measnet.train.fusion.trust_network import write_onnx
 from measnet.whole_file import check_place
 
 MOST_FRAMES = 240  # of a clip

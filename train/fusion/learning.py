@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from measnet.runtime.trust import PLANES
 from measnet.train.fusion.lessons import OFF, TRUST, WRONG, Lessons
-from measnet.train.fusion.network import TrustNetwork
+from measnet.train.fusion.trust_network import TrustNetwork
 
 BATCH = 16
 RATE = 3e-3
@@ -73,7 +73,7 @@ def learn(
 
 
 def _error(batch: Tensor, log_factor: Tensor | None) -> Tensor:
-    """The squared error of what is fused, B; of the frame alone for None."""
+    """The squared error of the fused frame, B; for None, of the frame alone."""
     off, wrong = batch[:, OFF], batch[:, WRONG]
     if log_factor is None:
         return ((off - wrong).square() * _COLOUR).sum(1).mean((1, 2))

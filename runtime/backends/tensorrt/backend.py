@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from measnet.decisions import OUTPUTS
+from measnet.decision_layout import OUTPUTS
 from measnet.description import GraphDescription
 from measnet.engine_file import EngineFacts, Range, Shape, read_engine
 from measnet.errors import BackendError, EngineError, MissingPackageError, UsageError, first_line

@@ -122,7 +122,7 @@ class Cuda:
         self._call("recording an event", self._runtime.cudaEventRecord, event, stream)
 
     def wait(self, stream: Any, event: Any) -> None:
-        """Has what comes into ``stream`` from now on wait for ``event``; the CPU does not."""
+        """Makes all later work in ``stream`` wait for ``event``; the CPU does not wait."""
         self._call("ordering streams", self._runtime.cudaStreamWaitEvent, stream, event, 0)
 
     def synchronize(self, stream: Any) -> None:

@@ -88,8 +88,8 @@ def _is_graph(captured: Any) -> bool:
     return captured is not None and int(captured) != 0
 
 
-Shapes = dict[str, tuple[int, ...]]
-"""Of every input by name."""
+InputShapes = dict[str, tuple[int, ...]]
+"""The shape of every input, by name."""
 
 
 class Lane:
@@ -99,14 +99,14 @@ class Lane:
         self._plan = plan
         self._cuda = cuda
         self.graph_refusal: str | None = None
-        """Why CUDA graphs are not used, if they are not."""
+        """The reason why CUDA graphs are not used, if they are not."""
 
         self.graphs = 0
         """Graphs captured so far."""
 
         self._context: trt.IExecutionContext | None = None
         self._profile: int | None = None
-        self._shapes: Shapes | None = None
+        self._shapes: InputShapes | None = None
         self._steady = 0
         with contextlib.ExitStack() as resources:
             self._stream = cuda.stream()
@@ -176,7 +176,7 @@ class Lane:
         self._context = None
         self._resources.close()
 
-    def _prepare(self, profile: int, shapes: Shapes) -> list[TensorSpec]:
+    def _prepare(self, profile: int, shapes: InputShapes) -> list[TensorSpec]:
         """Sets the context to a profile and shapes; a graph of other shapes is forgotten."""
         plan, cuda = self._plan, self._cuda
         context: trt.IExecutionContext = self._context

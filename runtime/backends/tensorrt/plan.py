@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from measnet.decisions import INPUTS, OUTPUTS
+from measnet.decision_layout import INPUTS, OUTPUTS
 from measnet.engine_file import Range
 from measnet.errors import BackendError, EngineError, first_line
 from measnet.runtime.backends.tensorrt.cuda import TensorSpec
@@ -46,7 +46,7 @@ class LoadedPlan:
             if host_code:
                 runtime.engine_host_code_allowed = True
             engine = runtime.deserialize_cuda_engine(plan)
-        except (RuntimeError, TypeError) as error:  # what its bindings raise when there is no CUDA
+        except (RuntimeError, TypeError) as error:  # its bindings raise these without CUDA
             raise BackendError(f"TensorRT cannot be started: {first_line(error)}{self.complaint()}") from None
         if engine is None:
             raise BackendError(f"TensorRT does not load the engine{self.complaint()}")

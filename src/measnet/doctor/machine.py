@@ -67,7 +67,7 @@ class Machine:
 
     gpus: list[Gpu]
     gpu_note: str
-    """Why there is no GPU, when there is none."""
+    """The reason why there is no GPU, where there is none."""
 
     providers: list[str]
     """ONNX Runtime's, in its order of preference; empty without ONNX Runtime."""
@@ -76,7 +76,7 @@ class Machine:
     """The GPU that PyTorch would use, or why it uses none."""
 
     loads: dict[str, str] = field(default_factory=dict)
-    """Packages that are installed and may still fail to load -> ``ok`` or what they said."""
+    """Installed packages that may still fail to load -> ``ok`` or their error."""
 
     encoders: list[str] = field(default_factory=list)
     hardware_encoders: list[str] = field(default_factory=list)

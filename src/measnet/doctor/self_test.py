@@ -65,7 +65,7 @@ def self_test(machine: Machine, model: str, say: Say, perform: Perform = perform
 
 
 class _SelfTest:
-    """Account of what was built and run so far."""
+    """Account of all that was built and run."""
 
     def __init__(self, machine: Machine, model: str, say: Say, perform: Perform, folder: Path) -> None:
         self.machine = machine
@@ -172,7 +172,7 @@ class _SelfTest:
 
 
 def _backends(machine: Machine, model: str) -> Iterator[str]:
-    """The backends that take ``model``; the first one that runs is what the others are held against."""
+    """The backends that take ``model``; the others are held against the first one that runs."""
     if model.lower().endswith(ENGINE_SUFFIXES):
         yield "tensorrt"
         return

@@ -25,7 +25,7 @@ from measnet.runtime.backends import Backend
 from measnet.runtime.backends.choice import choose_backend
 
 KEPT_FACTS = ("backend", "version", "provider", "fallback", "driver", "built_for", "cuda_graphs")
-"""Of a backend's facts; the others are paths."""
+"""Facts of a backend that are told; the others are paths."""
 
 WARM_UP_SECONDS = 1.0
 ROUNDS_SECONDS = 3.0  # enough for a median on a machine that takes half a second for a picture
@@ -177,7 +177,7 @@ def build(graph: str, flavour: str, card: str | None, folder: str) -> dict[str, 
 
 
 Result = dict[str, Any]
-"""Of a step: its facts, or ``error``, or ``skipped`` with the package that is missing. Ready for JSON."""
+"""Facts of a step, or ``error``, or ``skipped`` with the package that is missing. Ready for JSON."""
 
 
 def perform(step: str, arguments: dict[str, Any]) -> Result:

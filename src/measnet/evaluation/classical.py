@@ -49,7 +49,7 @@ def estimate_noise(pixels: Pixels) -> float:
     return float(np.sqrt(np.pi / 2) * np.mean(np.abs(laplacian)) / 6)
 
 
-def median(pixels: Pixels, sigma: int | None, *, side: int) -> Pixels:
+def median_filtered(pixels: Pixels, sigma: int | None, *, side: int) -> Pixels:
     """The median of ``side`` x ``side`` pixels, per channel."""
     return np.asarray(cv2.medianBlur(pixels, side), np.uint8)
 
@@ -116,8 +116,8 @@ TOOLS: dict[str, tuple[Tool, ...]] = {
         Tool("non-local means, RGB, h = 0.95σ", partial(non_local_means, strength=0.95, lab=False)),
     ),
     "derain": (
-        Tool("median 3×3", partial(median, side=3)),
-        Tool("median 5×5", partial(median, side=5)),
+        Tool("median 3×3", partial(median_filtered, side=3)),
+        Tool("median 5×5", partial(median_filtered, side=5)),
         Tool("guided filter, r = 8, ε = 0.1", partial(guided, radius=8, eps=0.1)),
     ),
     "dehaze": (

@@ -33,7 +33,7 @@ _PATH = click.Path(path_type=Path)
 _EXAMPLES = """\b
 Examples:
   measnet-eval --data datasets/                          every published set found there
-  measnet-eval --clean McMaster/ --sigma 25 --classical  noise, beside non-local means
+  measnet-eval --clean McMaster/ --sigma 25 --classical  noise, against non-local means
   measnet-eval --pairs derain=rain/ --contact-sheet worst.jpg
   measnet-eval --model x.ckpt --against x.onnx --data datasets/ --report loss.json
   measnet-eval --video noisy.mp4 --video-target clean.mp4
@@ -236,7 +236,7 @@ def _measure_videos(
     with _progress() as bar, tempfile.TemporaryDirectory(prefix="measnet-eval-") as folder:
 
         class Shown(Watcher):
-            """On a bar, and on the sheet."""
+            """Shows a measurement on a bar, and on the sheet."""
 
             def begin(self, title: str, frames: int | None) -> None:
                 for task in bar.task_ids:

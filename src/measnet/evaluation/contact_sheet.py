@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from measnet.evaluation.cases import Case
-from measnet.evaluation.measure import PictureFigures, Quality, difference
+from measnet.evaluation.measure import PictureFigures, Quality, gained
 from measnet.evaluation.panels import GAP, stacked, strip, text
 from measnet.image import Pixels
 from measnet.train.degradations.picture import Picture
@@ -36,7 +36,7 @@ class ContactSheet:
     def offer(self, title: str, case: Case, results: Sequence[Picture], figures: PictureFigures) -> None:
         """Keeps a case of the set ``title`` if it is among the worst."""
         scores = [quality.psnr_db for quality in figures.restored]
-        badness = -scores[0] if len(scores) == 1 else difference(scores[1], scores[0])
+        badness = -scores[0] if len(scores) == 1 else gained(scores[1], scores[0])
         rows = self._sets.setdefault(title, [])
         if len(rows) == ROWS and badness <= rows[-1].badness:
             return

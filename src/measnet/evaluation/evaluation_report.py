@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from measnet.evaluation.measure import Likeness, PictureFigures, Quality, SetFigures, difference
+from measnet.evaluation.measure import Likeness, PictureFigures, Quality, SetFigures, gained
 from measnet.evaluation.protocol import Protocol
 from measnet.evaluation.published import published
 from measnet.whole_file import write_whole
@@ -65,7 +65,7 @@ def report(sets: Sequence[SetFigures], conditions: Conditions) -> dict[str, Any]
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that figures may depend on, as far as they are installed."""
+    """Versions of Python and of the packages that figures may depend on, as far as they are installed."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -80,7 +80,7 @@ def _set(one: SetFigures, models: int) -> dict[str, Any]:
     comparison = None
     if models == 2:
         comparison = {
-            "difference_db": finite(difference(restored[0].psnr_db, restored[1].psnr_db)),
+            "difference_db": finite(gained(restored[0].psnr_db, restored[1].psnr_db)),
             "worst_picture_db": finite(one.worst_loss_db),
             "likeness": _likeness(one.likeness),
         }
@@ -92,7 +92,7 @@ def _set(one: SetFigures, models: int) -> dict[str, Any]:
         "in_tiles": one.tiled,
         "before": quality_for_report(one.before),
         "restored": [quality_for_report(quality) for quality in restored],
-        "gain_db": finite(difference(one.before.psnr_db, restored[0].psnr_db)),
+        "gain_db": finite(gained(one.before.psnr_db, restored[0].psnr_db)),
         "improved": one.improved,
         "classical": _qualities(one.classical),
         "published": _qualities(published(one.task, one.name, one.sigma)),

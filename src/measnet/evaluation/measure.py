@@ -94,7 +94,7 @@ class SetFigures:
     @property
     def worst_loss_db(self) -> float:
         """The second model's loss on the picture where it is largest, as a negative number of dB."""
-        return min(difference(p.restored[0].psnr_db, p.restored[1].psnr_db) for p in self.pictures)
+        return min(gained(p.restored[0].psnr_db, p.restored[1].psnr_db) for p in self.pictures)
 
     @property
     def likeness(self) -> Likeness | None:
@@ -110,7 +110,7 @@ class SetFigures:
         )
 
 
-Watcher = Callable[[Case, list[Picture], PictureFigures], None]
+CaseWatcher = Callable[[Case, list[Picture], PictureFigures], None]
 """Receives the case, the models' results and the figures of every picture."""
 
 
@@ -121,7 +121,7 @@ def measure(
     *,
     seed: int,
     tools: Sequence[Tool] = (),
-    watch: Watcher | None = None,
+    watch: CaseWatcher | None = None,
 ) -> SetFigures:
     """Figures of one or two models, and of classical ``tools``, on one set.
 
@@ -177,7 +177,7 @@ def mean(values: Sequence[Quality]) -> Quality:
     return Quality(float(np.mean([v.psnr_db for v in values])), float(np.mean([v.ssim for v in values])))
 
 
-def difference(a: float, b: float) -> float:
+def gained(a: float, b: float) -> float:
     """``b - a``, in dB; 0 when both are infinite."""
     return 0.0 if a == b else b - a
 

@@ -39,7 +39,7 @@ def text(line: str, width: int) -> Pixels:
 
 
 def padded(pixels: Pixels, height: int, width: int) -> Pixels:
-    """White below and to the right, up to that size."""
+    """Adds white below and to the right, up to that size."""
     rest = ((0, height - pixels.shape[0]), (0, width - pixels.shape[1]), (0, 0))
     return np.pad(pixels, rest, constant_values=WHITE)
 

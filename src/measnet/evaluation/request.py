@@ -113,17 +113,17 @@ class Request:
             return None
         if not self.video_target and self.degrade is None:
             raise UsageError(
-                "--video needs the clean one beside it: --video-target CLEAN; or, if it is clean itself, "
+                "--video needs the clean one too: --video-target CLEAN; or, if it is clean itself, "
                 "--degrade STEPS, such as --degrade sensor:18,h264:28"
             )
         if self.video_target and self.degrade is not None:
             raise UsageError("--degrade makes a clean --video degraded; with --video-target it is so already")
         from measnet.evaluation.video.degrade import parse_chain
         from measnet.evaluation.video.measure import VideoOptions
-        from measnet.evaluation.video.sequences import find_places
+        from measnet.evaluation.video.sequences import find_sequences
 
         return VideoOptions(
-            places=tuple(find_places(self.video, self.video_target)),
+            places=tuple(find_sequences(self.video, self.video_target)),
             chain=() if self.degrade is None else parse_chain(self.degrade),
             task=self.video_task,
             temporal=self.temporal,

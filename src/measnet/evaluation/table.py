@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from measnet.evaluation.measure import Quality, SetFigures, difference, mean
+from measnet.evaluation.measure import Quality, SetFigures, gained, mean
 from measnet.evaluation.published import (
     FIVE_TASKS,
     SINGLE_TASK,
@@ -65,7 +65,7 @@ def gains(sets: Sequence[SetFigures], model: str) -> Table:
             str(len(one.pictures)),
             cell(one.before),
             cell(after),
-            signed(difference(one.before.psnr_db, after.psnr_db)),
+            signed(gained(one.before.psnr_db, after.psnr_db)),
             str(one.improved),
         )
     return table
@@ -73,13 +73,13 @@ def gains(sets: Sequence[SetFigures], model: str) -> Table:
 
 def against_classical(sets: Sequence[SetFigures], model: str) -> Table:
     """Every set compared with the best of its task's classical tools."""
-    table = _table("Beside the classical tool, in the setting that suits the set best", "set", "tool")
+    table = _table("Compared with the classical tool, in the setting that suits the set best", "set", "tool")
     for heading in ("tool", model, "ahead, dB"):
         table.add_column(heading, justify="right", no_wrap=True)
     for one in sets:
         if one.classical:
             tool, reached = next(iter(one.classical.items()))
-            ahead = signed(difference(reached.psnr_db, one.restored().psnr_db))
+            ahead = signed(gained(reached.psnr_db, one.restored().psnr_db))
             table.add_row(one.title, tool, cell(reached), cell(one.restored()), ahead)
     return table
 
@@ -97,7 +97,7 @@ def side_by_side(sets: Sequence[SetFigures], models: Sequence[str]) -> Table:
             one.title,
             cell(first),
             cell(second),
-            signed(difference(first.psnr_db, second.psnr_db), digits=3),
+            signed(gained(first.psnr_db, second.psnr_db), digits=3),
             signed(one.worst_loss_db, digits=3),
             decibels(alike.psnr_db),
             f"{alike.largest_difference:.2g}",
@@ -170,7 +170,7 @@ def signed(value: float, digits: int = 2) -> str:
 
 
 def share(value: float | None) -> str:
-    """In percent, rounded down: 100 % means every pixel."""
+    """Writes a share in percent, rounded down: 100 % means every pixel."""
     return NOTHING if value is None else f"{math.floor(value * 1e5) / 1e5:.3%}"
 
 

@@ -1,5 +1,5 @@
 """The network, one file per idea of the paper."""
 
-from measnet.network.measnet import MEASNet, Restoration
+from measnet.network.measnet import MEASNet, MEASNetOutput
 
-__all__ = ["MEASNet", "Restoration"]
+__all__ = ["MEASNet", "MEASNetOutput"]

@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from measnet.decisions import DecisionLayout, Kind, Part
+from measnet.decision_layout import DecisionKind, DecisionLayout, DecisionPart
 
 if TYPE_CHECKING:
-    from measnet.network.measnet import MEASNet, Restoration
+    from measnet.network.measnet import MEASNet, MEASNetOutput
 
 UNCOUNTED = 1e4  # less than any feature when subtracted, and still finite in FP16
 
@@ -28,9 +28,9 @@ class Decision(nn.Module):
     """A decision of this kind and shape, as the image itself has it. It has no weights, so it is not
     in checkpoints; its values are called by name, so it is not in the names of a graph's nodes either."""
 
-    def __init__(self, kind: Kind, *shape: int) -> None:
+    def __init__(self, kind: DecisionKind, *shape: int) -> None:
         super().__init__()
-        self.kind: Kind = kind
+        self.kind: DecisionKind = kind
         self.shape = shape
 
     def mean(self, x: Tensor, keepdim: bool = False) -> Tensor:
@@ -53,7 +53,7 @@ class Decision(nn.Module):
 class SteeredDecision(Decision):
     """The decision blended with a given one, and the image's own written down, for the pass that is on."""
 
-    def __init__(self, part: Part) -> None:
+    def __init__(self, part: DecisionPart) -> None:
         super().__init__(part.kind, *part.shape)
         self.part = part
         self.now: _Pass | None = None
@@ -89,7 +89,7 @@ class SteeredDecision(Decision):
 
 
 class _Pass:
-    """The decisions that one pass is given, and those that its image would have made, by name."""
+    """The decisions of one pass: those it is given, and those of its own image, by name."""
 
     def __init__(self, window: Tensor, held: Tensor, hold: Tensor) -> None:
         self.window, self.held, self.hold = window, held, hold
@@ -116,7 +116,7 @@ class SteeredNetwork:
 
     def restore(
         self, image: Tensor, window: Tensor, held: Tensor, hold: Tensor
-    ) -> tuple[Restoration, Tensor, Tensor]:
+    ) -> tuple[MEASNetOutput, Tensor, Tensor]:
         """As the network's own, and the decisions of the image itself (B D) and their norms (B E): what was
         used is ``own * (1 - hold) + held * hold``, and norms are the mean square of each channel of every
         query and key, which affinities need to be averaged.

@@ -114,7 +114,7 @@ class Tone(nn.Module):
     """
 
     usual: Tensor
-    """2S: means over many pictures of what it sees."""
+    """2S: means of its statistics over many pictures."""
 
     spread: Tensor
     """2S: its standard deviation."""

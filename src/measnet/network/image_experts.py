@@ -43,7 +43,7 @@ class ImageRouting(NamedTuple):
     """B N: that softmax."""
 
     asked: Tensor
-    """B N: the same, through which no gradient reaches the features: what is wanted of a router alone."""
+    """B N: the same, through which no gradient reaches the features: for losses on the router alone."""
 
 
 class ImageExpert(nn.Module):

@@ -25,7 +25,7 @@ from measnet.task_prompts import TaskPrompts
 NO_EXPERT = 255
 
 
-class Restoration(NamedTuple):
+class MEASNetOutput(NamedTuple):
     """A restored batch and every choice that led to it."""
 
     restored: Tensor
@@ -151,7 +151,7 @@ class MEASNet(nn.Module):
         """
         return self.restore(image).restored
 
-    def restore(self, image: Tensor) -> Restoration:
+    def restore(self, image: Tensor) -> MEASNetOutput:
         """As ``forward``, with the choices of every router."""
         q, prompt = self._prompt(image)
         if self.tone is not None:
@@ -166,7 +166,7 @@ class MEASNet(nn.Module):
         e2 = self.encoder2(self.down1(e1), prompt)
         e3 = self.encoder3(self.down2(e2), prompt)
         restored, image_routings = self._decode(image, e1, e2, e3, prompt)
-        return Restoration(restored, q, routing, image_routings)
+        return MEASNetOutput(restored, q, routing, image_routings)
 
     def forward_training(
         self,

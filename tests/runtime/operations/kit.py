@@ -16,11 +16,12 @@ import cv2
 import numpy as np
 import pytest
 
-from measnet.runtime.frame import Frame, Pixels, Restoration
+from measnet.image import Pixels
+from measnet.runtime.frame import Frame, Restoration
 from measnet.runtime.live.events import Event, Events
 from measnet.runtime.live.telemetry import Telemetry
 from measnet.runtime.operations.address import Address
-from measnet.runtime.operations.pictures import LatestPair
+from measnet.runtime.operations.pair_feed import LatestPair
 from measnet.runtime.operations.server import Operations
 
 TOKEN = "a-token-for-tests-0123456789"

@@ -38,7 +38,7 @@ __all__ = [
     "with_next",
 ]
 
-Item = TypeVar("Item")
+T = TypeVar("T")
 
 
 def read_frames(path: Path) -> Iterator[Pixels]:
@@ -83,9 +83,9 @@ class RestoredFrames:
     """Restoring included."""
 
 
-def with_next(frames: Iterable[Item]) -> Iterator[tuple[Item, Item | None]]:
+def with_next(frames: Iterable[T]) -> Iterator[tuple[T, T | None]]:
     """Each with the one that follows it; None behind the last."""
-    return cast("Iterator[tuple[Item, Item | None]]", pairwise(chain(frames, [None])))
+    return cast("Iterator[tuple[T, T | None]]", pairwise(chain(frames, [None])))
 
 
 class VideoRestorer:

@@ -24,9 +24,9 @@ from measnet.evaluation.video.as_run import Colour, YuvWriter
 from measnet.file_name import for_ffmpeg
 from measnet.image import Pixels
 from measnet.train.degradations.noise import add_gaussian_noise, add_published_noise, add_sensor_noise
-from measnet.train.degradations.picture import Picture, clip, eight_bits, to_light, to_stored
+from measnet.train.degradations.picture import Picture, clip, to_light, to_stored, to_uint8
 
-Codec = Literal["h264", "hevc"]
+DegradeCodec = Literal["h264", "hevc"]
 
 RATE = 25  # frames per second
 AIRLIGHT = 0.9
@@ -46,25 +46,25 @@ class CodecStep:
     """A coder, as a camera or a phone has it."""
 
     text: str
-    codec: Codec
+    codec: DegradeCodec
     crf: int
 
 
-Step = FrameStep | CodecStep
+DegradeStep = FrameStep | CodecStep
 
 
 class _Kind(NamedTuple):
     usage: str
-    make: Callable[[str, str], Step]
+    make: Callable[[str, str], DegradeStep]
     """Takes the step's text and its argument; raises ``ValueError`` for an argument that is none."""
 
 
-def parse_chain(text: str) -> tuple[Step, ...]:
+def parse_chain(text: str) -> tuple[DegradeStep, ...]:
     """The steps of a chain such as ``sensor:18,h264:28``. Raises ``UsageError`` in one line."""
     return tuple(_parse_step(part.strip()) for part in text.split(","))
 
 
-def coded(chain: Sequence[Step]) -> bool:
+def coded(chain: Sequence[DegradeStep]) -> bool:
     """True where a coder is among the steps: its frames have even sides."""
     return any(isinstance(step, CodecStep) for step in chain)
 
@@ -79,7 +79,7 @@ def degrade_frames(
         picture = to_picture(pixels)
         for place, step in enumerate(steps, first):
             picture = step.apply(np.random.default_rng([seed, key, place, number]), picture)
-        yield eight_bits(picture)
+        yield to_uint8(picture)
 
 
 def encode(frames: Iterable[Pixels], path: Path, step: CodecStep) -> None:
@@ -107,7 +107,7 @@ def encode(frames: Iterable[Pixels], path: Path, step: CodecStep) -> None:
         raise MEASNetError(f"--degrade {step.text}: the coder failed: {first_line(error)}") from None
 
 
-def _parse_step(text: str) -> Step:
+def _parse_step(text: str) -> DegradeStep:
     name, _, argument = text.partition(":")
     if name not in _KINDS:
         raise UsageError(f"--degrade: there is no degradation {name!r}; there are {_usages()}")
@@ -128,11 +128,11 @@ def _number(text: str, least: float, most: float) -> float:
     return value
 
 
-def _noise(text: str, argument: str) -> Step:
+def _noise(text: str, argument: str) -> DegradeStep:
     return FrameStep(text, partial(add_published_noise, sigma=_number(argument, 0, 255)))
 
 
-def _sensor(text: str, argument: str) -> Step:
+def _sensor(text: str, argument: str) -> DegradeStep:
     shot, slash, read = argument.partition("/")
     if not slash:
         return FrameStep(text, partial(add_gaussian_noise, sigma=_number(argument, 0, 255)))
@@ -140,16 +140,16 @@ def _sensor(text: str, argument: str) -> Step:
     return FrameStep(text, noise)
 
 
-def _haze(text: str, argument: str) -> Step:
+def _haze(text: str, argument: str) -> DegradeStep:
     return FrameStep(text, partial(_add_even_haze, beta=_number(argument, 0, 10)))
 
 
-def _low_light(text: str, argument: str) -> Step:
+def _low_light(text: str, argument: str) -> DegradeStep:
     return FrameStep(text, partial(_darken, exposure=_number(argument, 0.001, 1)))
 
 
-def _coder(text: str, argument: str) -> Step:
-    codec: Codec = "hevc" if text.startswith("hevc") else "h264"
+def _coder(text: str, argument: str) -> DegradeStep:
+    codec: DegradeCodec = "hevc" if text.startswith("hevc") else "h264"
     if not argument.isdecimal():
         raise ValueError(argument)
     return CodecStep(text, codec, int(_number(argument, 0, 51)))

@@ -1,4 +1,4 @@
-"""Figures of a sequence and of its methods: each frame's, and what they come to."""
+"""Figures of a sequence and of its methods: those of each frame, and their means."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from measnet.evaluation.measure import Quality, difference, mean, quality
+from measnet.evaluation.measure import Quality, gained, mean, quality
 from measnet.evaluation.protocol import to_picture
 from measnet.evaluation.video.as_run import Flicker
 from measnet.evaluation.video.stopwatch import Taken
-from measnet.evaluation.video.warping import Motion, WarpingError
+from measnet.evaluation.video.warping import MotionField, WarpingError
 from measnet.image import Pixels
 
 DEGRADED = "degraded"
@@ -26,7 +26,7 @@ class MethodFigures:
     """As ``measnet.runtime.flicker``, against the clean video; in steps of 8 bits."""
 
     warping: float | None
-    """In steps of 8 bits, as ``measnet.evaluation.video.warping`` says."""
+    """Warping error in steps of 8 bits, as ``measnet.evaluation.video.warping`` says."""
 
     taken: Taken | None
     """For one frame; None for what nobody has computed."""
@@ -56,8 +56,8 @@ class SequenceFigures:
         return len(self.methods[DEGRADED].frames)
 
     def gain(self, method: str) -> float:
-        """In dB over the degraded frames."""
-        return difference(self.methods[DEGRADED].mean.psnr_db, self.methods[method].mean.psnr_db)
+        """The method's gain over the degraded frames, in dB."""
+        return gained(self.methods[DEGRADED].mean.psnr_db, self.methods[method].mean.psnr_db)
 
     def warping(self, method: str) -> float | None:
         """Times the clean video's own; None where that stands still."""
@@ -69,7 +69,7 @@ class SequenceFigures:
         if method not in self.alone:
             return None
         both = zip(self.methods[self.alone[method]].frames, self.methods[method].frames, strict=True)
-        gains = [difference(alone.psnr_db, fused.psnr_db) for alone, fused in both]
+        gains = [gained(alone.psnr_db, fused.psnr_db) for alone, fused in both]
         least = min(range(len(gains)), key=gains.__getitem__)
         return least, gains[least]
 
@@ -78,7 +78,7 @@ class SequenceFigures:
         if method not in self.alone:
             return None
         alone, fused = (self.methods[name].frames[-1] for name in (self.alone[method], method))
-        return difference(alone.psnr_db, fused.psnr_db)
+        return gained(alone.psnr_db, fused.psnr_db)
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class VideoFigures:
-    """All sequences, and what was tried of the classical tools."""
+    """Figures of all sequences, and the settings of classical tools that were tried."""
 
     sequences: list[SequenceFigures]
     trials: dict[str, list[Trial]] = field(default_factory=dict)
@@ -108,8 +108,8 @@ class VideoFigures:
         return mean([one.methods[method].mean for one in self.sequences])
 
     def gain(self, method: str) -> float:
-        """In dB over the degraded frames, the mean over sequences."""
-        return difference(self.mean(DEGRADED).psnr_db, self.mean(method).psnr_db)
+        """The method's gain over the degraded frames, in dB, the mean over sequences."""
+        return gained(self.mean(DEGRADED).psnr_db, self.mean(method).psnr_db)
 
     def flicker(self, method: str) -> float | None:
         """The mean over sequences."""
@@ -150,7 +150,7 @@ class Tally:
         self._flicker = Flicker()
         self._warping = WarpingError()
 
-    def add(self, result: Pixels, clean: Pixels, motion: Motion | None) -> None:
+    def add(self, result: Pixels, clean: Pixels, motion: MotionField | None) -> None:
         """The next frame (H W 3 each), and the clean video's motion towards it."""
         self._frames.append(quality(to_picture(result), to_picture(clean)))
         self._flicker.add(clean, result, cut=motion is None)

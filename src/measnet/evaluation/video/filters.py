@@ -179,7 +179,7 @@ class _Feeder(threading.Thread):
         super().__init__(daemon=True)
         self.error: Exception | None = None
         self.written: deque[av.VideoFrame] = deque()
-        """Those that the program has, and has not given back yet."""
+        """Frames that the program has, and has not given back yet."""
 
         self._first, self._rest, self._pipe = first, rest, pipe
 
@@ -230,7 +230,7 @@ def _in_rgb(frames: Iterable[av.VideoFrame]) -> Iterator[Pixels]:
 
 
 def _packed(frame: av.VideoFrame) -> bytes:
-    """The planes without what lies between their rows."""
+    """The planes without the padding of their rows."""
     return b"".join(_samples(plane, frame)[:, : plane.width].tobytes() for plane in frame.planes)
 
 
@@ -248,6 +248,6 @@ def _filled(frame: av.VideoFrame, data: bytes) -> av.VideoFrame:
 
 
 def _samples(plane: VideoPlane, frame: av.VideoFrame) -> NDArray[Any]:
-    """A plane's rows, with what lies between them: height, at least width."""
+    """A plane with the padding of its rows: height, at least width."""
     kind = np.dtype("<u2" if frame.format.components[0].bits > 8 else np.uint8)
     return np.frombuffer(bytes(plane), kind).reshape(plane.height, -1)

@@ -15,7 +15,7 @@ from measnet.errors import InputError, MEASNetError
 from measnet.evaluation.classical import TOOLS
 from measnet.evaluation.protocol import to_picture
 from measnet.evaluation.video.as_run import DEPTH, VideoRestorer, with_next
-from measnet.evaluation.video.degrade import Step
+from measnet.evaluation.video.degrade import DegradeStep
 from measnet.evaluation.video.figures import (
     DEGRADED,
     MethodFigures,
@@ -25,7 +25,7 @@ from measnet.evaluation.video.figures import (
     VideoFigures,
 )
 from measnet.evaluation.video.filters import GRID, FrameByFrame, VideoTool, new_filter
-from measnet.evaluation.video.sequences import Footage, Place
+from measnet.evaluation.video.sequences import Footage, SequenceFiles
 from measnet.evaluation.video.stopwatch import Taken
 from measnet.evaluation.video.warping import MotionSeeker, WarpingError
 from measnet.image import Pixels
@@ -41,8 +41,8 @@ CLEAN = "clean"
 class VideoOptions:
     """The request for sequences."""
 
-    places: tuple[Place, ...]
-    chain: tuple[Step, ...] = ()
+    places: tuple[SequenceFiles, ...]
+    chain: tuple[DegradeStep, ...] = ()
     """Degrades the sequences; empty where they lie degraded."""
 
     task: str = "denoise"
@@ -55,7 +55,7 @@ class VideoOptions:
     limit: int | None = None
     classical: bool = False
     threads: int = 1
-    """Of classical tools."""
+    """Threads of classical tools."""
 
 
 class Watcher:

@@ -15,21 +15,21 @@ from measnet.errors import InputError, UsageError, first_line
 from measnet.evaluation.video.as_run import Colour, YuvWriter, describe, read_frames
 from measnet.evaluation.video.degrade import (
     CodecStep,
+    DegradeStep,
     FrameStep,
-    Step,
     coded,
     degrade_frames,
     encode,
 )
 from measnet.file_name import for_ffmpeg
 from measnet.image import Pixels
-from measnet.train.data.pictures import is_picture
+from measnet.train.data.pictures import is_named_picture
 
 SMALLEST = 32  # pixels a side: smaller frames have no room for motion, nor for a coder
 
 
 @dataclass(frozen=True)
-class Place:
+class SequenceFiles:
     """The files of a sequence: the clean one, and the degraded one unless that is to be made."""
 
     name: str
@@ -37,14 +37,14 @@ class Place:
     degraded: Path | None = None
 
 
-def find_places(videos: Sequence[Path], targets: Sequence[Path]) -> list[Place]:
+def find_sequences(videos: Sequence[Path], targets: Sequence[Path]) -> list[SequenceFiles]:
     """The sequences of every video, each a file, a folder of frames or a folder of such folders.
 
     Without ``targets`` the videos are clean; else they are degraded, and each has its target. Raises
     ``InputError`` for what is missing or empty, ``UsageError`` for another number of targets.
     """
     if not targets:
-        return [Place(name, path) for video in videos for name, path in _sequences(video)]
+        return [SequenceFiles(name, path) for video in videos for name, path in _sequences(video)]
     if len(videos) != len(targets):
         raise UsageError(
             f"{len(videos)} videos have {len(targets)} targets: give a --video-target for every --video"
@@ -54,11 +54,11 @@ def find_places(videos: Sequence[Path], targets: Sequence[Path]) -> list[Place]:
         degraded, clean = dict(_sequences(video)), dict(_sequences(target))
         if len(degraded) == len(clean) == 1:
             ((name, path),) = degraded.items()
-            found.append(Place(name, clean=next(iter(clean.values())), degraded=path))
+            found.append(SequenceFiles(name, clean=next(iter(clean.values())), degraded=path))
             continue
         if lone := sorted(degraded.keys() ^ clean.keys()):
             raise InputError(f"the sequence {lone[0]} is not both in {video} and in {target}")
-        found += [Place(name, clean[name], degraded=path) for name, path in degraded.items()]
+        found += [SequenceFiles(name, clean[name], degraded=path) for name, path in degraded.items()]
     return found
 
 
@@ -77,7 +77,13 @@ class Footage:
     """
 
     def __init__(
-        self, place: Place, chain: Sequence[Step], *, seed: int, limit: int | None, folder: Path
+        self,
+        place: SequenceFiles,
+        chain: Sequence[DegradeStep],
+        *,
+        seed: int,
+        limit: int | None,
+        folder: Path,
     ) -> None:
         self.place = place
         self.name = place.name
@@ -100,7 +106,7 @@ class Footage:
             self._after = []
         file = place.degraded or self._coded or place.clean
         self.intra = not self._after and describe(file).intra
-        """Of the degraded frames: each was coded for itself."""
+        """True where each of the degraded frames was coded by itself."""
 
     def _check_number(self, degraded: int | None, clean: int | None) -> None:
         """Refuses folders of two lengths before hours of work, and not behind them."""
@@ -199,7 +205,7 @@ def _sequences(place: Path) -> list[tuple[str, Path]]:
         inside = sorted(path for path in place.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise InputError(f"{place} cannot be read: {error.strerror}") from None
-    if any(is_picture(path) for path in inside):
+    if any(is_named_picture(path) for path in inside):
         return [(place.resolve().name, place)]
     found = [(path.name, path) for path in inside if path.is_dir()]
     if not found:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from measnet.image import Pixels
 from measnet.runtime.scene_cut import SceneCut
 
-Motion = NDArray[np.float32]
+MotionField = NDArray[np.float32]
 """H W 2: where each pixel was in the frame before, in columns and rows."""
 
 
@@ -28,7 +28,7 @@ class MotionSeeker:
         self._scenes = SceneCut()
         self._before: NDArray[np.uint8] | None = None
 
-    def look(self, clean: Pixels) -> Motion | None:
+    def look(self, clean: Pixels) -> MotionField | None:
         """Motion since the frame before; None where a scene begins."""
         grey = np.asarray(cv2.cvtColor(_steps(clean).astype(np.uint8), cv2.COLOR_RGB2GRAY), np.uint8)
         before, self._before = self._before, grey
@@ -47,7 +47,7 @@ class WarpingError:
         self._before: NDArray[np.float32] | None = None
         self._errors: list[float] = []
 
-    def add(self, result: Pixels, motion: Motion | None) -> None:
+    def add(self, result: Pixels, motion: MotionField | None) -> None:
         """The next frame, and the clean video's motion towards it."""
         now, before = _steps(result), self._before
         self._before = now

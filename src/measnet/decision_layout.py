@@ -1,4 +1,4 @@
-"""Image-level decisions as one vector: which numbers are what, and how those of several pieces become one.
+"""Image-level decisions as one vector: its layout, and how the vectors of several pieces become one.
 
 Their order is read off the network (``measnet/network/decisions.py``) and stored in its graphs. All are
 linear in means over pixels, but for the affinities of channel attention, which are averaged as the products
@@ -19,7 +19,7 @@ from typing import Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-Kind = Literal["prompt", "attention", "filters", "experts", "mean", "peak"]
+DecisionKind = Literal["prompt", "attention", "filters", "experts", "mean", "peak"]
 Vector = NDArray[np.float32]
 
 INPUTS = ("window", "held", "hold")
@@ -29,26 +29,26 @@ OUTPUTS = ("decisions", "norms")
 """Outputs that only it has: B D, B E."""
 
 
-KINDS = get_args(Kind)
+KINDS = get_args(DecisionKind)
 MOST_PARTS = 4096
 MOST_NUMBERS = 1 << 24
 
 
 @dataclass(frozen=True)
-class Part:
+class DecisionPart:
     """One decision: ``prompt`` (T basic prompts), ``attention`` (h, c, c), ``filters`` (G, S*S), ``experts``
     (N,), of a gated or a frequency block's features ``mean`` (C,), and of the latter's ``peak`` (C,)."""
 
     name: str
     """Its place in the network."""
 
-    kind: Kind
+    kind: DecisionKind
     shape: tuple[int, ...]
     start: int
-    """Of its numbers in D."""
+    """Place of its first number in D."""
 
     norms_start: int
-    """Of its norms in E: h*c of the queries, then as many of the keys. Attention alone has any."""
+    """Place of its first norm in E: h*c of the queries, then as many of the keys. Attention alone has any."""
 
     @property
     def numbers(self) -> slice:
@@ -63,11 +63,11 @@ class Part:
 class DecisionLayout:
     """The order of the D decisions and E norms: the name, kind and shape of each of ``points``."""
 
-    def __init__(self, points: Iterable[tuple[str, Kind, tuple[int, ...]]] = ()) -> None:
-        parts: list[Part] = []
+    def __init__(self, points: Iterable[tuple[str, DecisionKind, tuple[int, ...]]] = ()) -> None:
+        parts: list[DecisionPart] = []
         self.size = self.norms_size = 0
         for name, kind, shape in points:
-            parts.append(Part(name, kind, shape, self.size, self.norms_size))
+            parts.append(DecisionPart(name, kind, shape, self.size, self.norms_size))
             self.size += math.prod(shape)
             self.norms_size += parts[-1].norms
         self.parts = tuple(parts)
@@ -99,7 +99,7 @@ class DecisionLayout:
 
     @property
     def prompt(self) -> slice:
-        """Of the prompt's scores in D; empty without TSPG."""
+        """Places of the prompt's scores in D; empty without TSPG."""
         return next((part.numbers for part in self.parts if part.kind == "prompt"), slice(0, 0))
 
     def combine(self, decisions: Sequence[Vector], norms: Sequence[Vector], pixels: Sequence[int]) -> Vector:
@@ -118,7 +118,7 @@ class DecisionLayout:
         return whole.astype(np.float32)
 
 
-def _lengths(part: Part, norms: NDArray[np.float64]) -> NDArray[np.float64]:
+def _lengths(part: DecisionPart, norms: NDArray[np.float64]) -> NDArray[np.float64]:
     """... E -> ... h*c*c: the product of the lengths of each query's and each key's channel."""
     heads, channels, _ = part.shape
     count = heads * channels
@@ -128,7 +128,7 @@ def _lengths(part: Part, norms: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(queries * keys).reshape(*norms.shape[:-1], count * channels)
 
 
-def _point(stored: object) -> tuple[str, Kind, tuple[int, ...]]:
+def _point(stored: object) -> tuple[str, DecisionKind, tuple[int, ...]]:
     if not isinstance(stored, list) or len(stored) < 3:
         raise ValueError("a decision that is no name, kind and shape")
     name, kind, *shape = stored
@@ -137,4 +137,4 @@ def _point(stored: object) -> tuple[str, Kind, tuple[int, ...]]:
         raise ValueError(f"the decision {str(stored)[:60]}")
     if kind == "attention" and len(shape) != 3:
         raise ValueError(f"the decision {str(stored)[:60]}")
-    return name, cast(Kind, kind), tuple(shape)
+    return name, cast(DecisionKind, kind), tuple(shape)

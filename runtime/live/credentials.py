@@ -10,7 +10,7 @@ HIDDEN = "***"
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#]*)([^?#]*)(\?[^#]*)?(#.*)?", re.IGNORECASE | re.DOTALL)
 _PORT = re.compile(r".*:\d*|[^:]*|\[[^]]*\]", re.DOTALL)
 
-# Whatever else stands behind a question mark may be a password: every maker of cameras calls it otherwise.
+# Any other parameter of an address may be a password: each maker of cameras has its own name for it.
 _HARMLESS = frozenset(
     {
         *("channel", "subtype", "stream", "profile", "resolution", "width", "height", "fps", "camera"),
@@ -20,7 +20,7 @@ _HARMLESS = frozenset(
 )
 
 
-def shown(spec: str) -> str:
+def without_secrets(spec: str) -> str:
     """``spec`` with ``***`` in place of user, password, keys and tokens; a path or a camera stays as it is.
 
     Of ``rtmp://``, the last part of the path is hidden too, as services take a secret key for a name there.
@@ -40,7 +40,7 @@ def shown(spec: str) -> str:
 
 def has_secrets(spec: str) -> bool:
     """Says whether ``shown`` hides any of it."""
-    return shown(spec) != spec
+    return without_secrets(spec) != spec
 
 
 def hide_arguments() -> None:
@@ -58,7 +58,7 @@ def _argument_shown(argument: str) -> str:
     # --out=ADDRESS, -oADDRESS, -yoADDRESS
     option = re.match(r"--?[\w-]+=|-[a-z]*?o", argument)
     before = option[0] if option else ""
-    return before + shown(argument[len(before) :])
+    return before + without_secrets(argument[len(before) :])
 
 
 def _without_values(query: str) -> str:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import cv2
 
+from measnet.image import EightBitPixels
 from measnet.runtime.frame import Frame, Restoration, StreamInfo
-from measnet.runtime.preview import Room, Shown, pair_shown
+from measnet.runtime.preview import ScreenSpace, pair_shown
 from measnet.runtime.stream import Observer
 
 PER_SECOND = 10
@@ -27,7 +28,7 @@ SECONDS_PER_ANSWER = 0.001
 PATIENCE = 0.5
 """Seconds that a viewer is kept waiting for a new frame."""
 
-ROOM = Room(1280, 720)
+ROOM = ScreenSpace(1280, 720)
 
 QUALITY = 80
 
@@ -67,7 +68,7 @@ class EncodedPair:
     source: bytes
     result: bytes
     seconds: float
-    """Of the processor that it took to encode them."""
+    """Processor time that encoding them took."""
 
 
 class PairFeed:
@@ -116,7 +117,7 @@ class PairFeed:
             self._round = None
 
 
-def _jpeg(picture: Shown) -> bytes:
+def _jpeg(picture: EightBitPixels) -> bytes:
     written, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     assert written, "a picture of 8 bits can always be a JPEG"
     return data.tobytes()
