@@ -9,6 +9,7 @@ opencv-python in place of opencv-python-headless. Ends with the source, by Ctrl-
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -25,7 +26,8 @@ PACE = 25  # frames a second of the file: a frame is repeated as long as it is s
 
 def main(source: str, sink: str) -> None:
     camera = opened(source)
-    with Restorer("nano", channel_order="bgr") as restorer:  # OpenCV's order
+    # OpenCV's order of colours.
+    with contextlib.suppress(KeyboardInterrupt), Restorer("nano", channel_order="bgr") as restorer:
         print(f"{restore(camera, restorer, sink)} frames restored")
 
 
