@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from measnet.command_line import HELP, run_command, say, stopping_on_signals
+from measnet.errors import UsageError
 from measnet.runtime.cli import options_of
 from measnet.runtime.options import Operating
 
@@ -49,6 +50,8 @@ def main(
     """
 
     def serve() -> None:
+        from measnet.runtime.live.credentials import without_secrets
+        from measnet.runtime.run_report import check_report, write_reports
         from measnet.runtime.serve.cameras import CamerasError, read_cameras
         from measnet.runtime.serve.checks import problems_of
 
@@ -58,24 +61,28 @@ def main(
         except CamerasError as error:
             cameras, problems = error.cameras, error.problems
         problems += problems_of(cameras_file, cameras, models=dry_run)
+        if report is not None:
+            read = [(camera.source, camera.options.engine.model) for camera in cameras]
+            try:
+                check_report(report, [str(cameras_file), *itertools.chain(*read)])
+            except UsageError as error:
+                problems.append(str(error))
         if problems:
             for line in problems:
                 say(f"error: {line}", err=True)
             sys.exit(CamerasError.exit_code)
         if dry_run:
             for camera in cameras:
-                say(f"{camera.name}: {camera.options.engine.model} to {len(camera.sinks)} sink(s)")
+                sinks = ", ".join(map(without_secrets, camera.sinks))
+                source = without_secrets(camera.source)
+                say(f"{camera.name}: {source} by {camera.options.engine.model} to {sinks}")
             return
         from measnet.runtime.console import Console
         from measnet.runtime.live.events import Event, Events
         from measnet.runtime.operations.log import JsonConsole
         from measnet.runtime.operations.operating import operating
-        from measnet.runtime.run_report import check_report, write_reports
         from measnet.runtime.serve.service import Service
 
-        if report is not None:
-            read = [(camera.source, camera.options.engine.model) for camera in cameras]
-            check_report(report, [str(cameras_file), *itertools.chain(*read)])
         options = Operating(**values)
         console = (JsonConsole if options.log == "json" else Console)(quiet=quiet)
 

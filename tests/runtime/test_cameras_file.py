@@ -276,4 +276,20 @@ def test_the_example_is_right(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         "gate",
         "street",
     ]
+    assert result.stdout.startswith("door: tcp://127.0.0.1:5001 by nano to door.mkv\n")
     assert all(isinstance(camera, Camera) for camera in read_cameras(EXAMPLE))
+
+
+@pytest.mark.parametrize(
+    ("report", "words"), [("cameras.yaml", "is what is read"), ("none/run.json", "does not exist")]
+)
+def test_a_report_without_a_place_is_said_with_all_else_that_is_wrong(
+    report: str, words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "cameras.yaml"
+    path.write_text("cameras:\n  - {name: a, source: 'tcp://bob:s3cret@h:1', sinks: [none/a.mkv]}\n")
+    result = CliRunner().invoke(main, ["--dry-run", str(path), "--report", str(tmp_path / report)])
+    said = [" ".join(line.split()) for line in result.stderr.splitlines()]
+    assert result.exit_code == 2 and len(said) == 2, result.output
+    assert "camera a" in said[0] and said[1].startswith("error: ") and words in said[1]
+    assert "s3cret" not in result.output
