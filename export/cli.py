@@ -38,22 +38,22 @@ cache_option = click.option(
     context_settings=WIDE,
     epilog="""\b
 Examples:
-  measnet-export check any.onnx
+  measnet-export check any.onnx                                or the name of a bundled one
   measnet-export check graphs/nano-dynamic.fp16.onnx -o findings.json
 
 Exit status: 0 done, 1 it has an error, 2 the file cannot be read.""",
 )
-@click.argument("file", type=FILE)
+@click.argument("file")
 @click.option("-o", "--out", metavar="FILE", type=FILE, help="The same as JSON.")
 @debug_option
 @click.pass_obj
-def check(parser: Parser | None, /, file: Path, out: Path | None, debug: bool) -> None:
+def check(parser: Parser | None, /, file: str, out: Path | None, debug: bool) -> None:
     """Say what TensorRT would refuse in any ONNX file, and what to do.
 
     NVIDIA's own parser is asked too, where TensorRT or TensorRT-RTX is installed. The file may be hostile:
     nothing in it is run.
     """
-    run_command(lambda: _check(file, out, parser), debug=debug, interrupted=STOPPED)
+    run_command(lambda: _check(_graph_file(file), out, parser), debug=debug, interrupted=STOPPED)
 
 
 def _check(file: Path, out: Path | None, parser: Parser | None) -> None:

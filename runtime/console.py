@@ -131,6 +131,8 @@ class Console:
         self._out.print(f"{_safe(report.output)}  {_figures(report)}")
         if report.kept:
             self._out.print(f"  {_safe(again)} goes on at frame {report.kept}")
+        elif report.status == "partial":
+            self._out.print(f"  nothing is kept to go on from: {_safe(again)} begins anew")
         if report.faults is not None:
             self.warn(_faults(report.faults))
         if report.verify is not None:

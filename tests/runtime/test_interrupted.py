@@ -52,7 +52,7 @@ def test_interrupted_video_is_playable_and_called_partial(video: Path, number: i
     assert sorted(p.name for p in video.parent.iterdir()) == ["clip.mp4", partial.name]
     times = probe(partial).times
     assert 1 <= len(times) < 20 and times == probe(video).times[: len(times)]
-    assert "partial" in out
+    assert "partial" in out and "the same command begins anew" in out
 
 
 def test_an_interruption_while_the_engine_is_loaded_is_status_130_and_silent(
