@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibrating:
-    """How graphs are calibrated."""
+    """Settings of a calibration that are no options of the command."""
 
     any_size: tuple[int, int] = (256, 320)
     """Height and width on which a graph for any size is calibrated and measured."""

@@ -18,7 +18,7 @@ SOON = Cadence(tone_steps=5, prompt_batches=1, prompt_crops=4)
 and the look at crops of each task that ends it (the smoke run of ``test_cli.py`` has the whole)."""
 
 Change = Callable[[Tensor, TrainingPass], TrainingPass]
-"""What goes into a training pass, and what comes out -> what is to come out."""
+"""A change of a training pass: its inputs and its outcome -> the outcome to give instead."""
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Cadence:
-    """How often a run logs, shows and saves, what it spends besides its steps, and the clock it goes by."""
+    """Intervals at which a run logs, shows and saves, its spending besides the steps, and its clock."""
 
     log_every: int = 50
     """Steps."""

@@ -62,7 +62,7 @@ HANDED_IN: dict[str, object] = {
     "measnet-train": SOON,
     "measnet.train": SOON,
 }
-"""What a command is given besides its arguments, by its name."""
+"""The objects that commands are given besides their arguments, by command."""
 
 
 @pytest.mark.parametrize("command", commands())

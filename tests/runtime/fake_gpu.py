@@ -87,7 +87,7 @@ class FakeGpu:
         self.functions = _cuda(self)
         self.here = Thread()
         self.eager = False
-        """Whether streams that nobody waits for are done first: what they should have waited for shows."""
+        """True: streams that nobody waits for are done first, which shows a wait that they lack."""
 
         self.calls: list[str] = []
         self.faults: dict[str, list[str]] = {}
@@ -190,7 +190,7 @@ class FakeGpu:
         return self.handles.setdefault(graph.number, graph)
 
     def answer(self, function: str, arguments: Sequence[Any]) -> Any:
-        """What a function of CUDA returns after the code. Raises ``RefusedError``."""
+        """The values that a function of CUDA returns after its code. Raises ``RefusedError``."""
         with self._lock:
             error, here = self.called(function), self.here
             if function.startswith("cuda") and not function.startswith(("cudaGet", "cudaDriver")):
